@@ -1,0 +1,25 @@
+"""From EEG recordings to six vote probabilities, at home and in a Kaggle kernel.
+
+Importing the package costs nothing: what needs torch, polars or Numba is loaded when it is first used.
+
+>>> from kagglehms import load_bundle                                   # doctest: +SKIP
+>>> load_bundle("dist/dataset").predict(spectrogram=power)              # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kagglehms.inference.predictor import Predictor, load_bundle
+
+__all__ = ["Predictor", "load_bundle", "__version__"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in {"Predictor", "load_bundle"}:
+        from kagglehms.inference import predictor
+
+        return getattr(predictor, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

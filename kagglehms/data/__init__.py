@@ -1,0 +1,1 @@
+"""From the competition's folder to validated, decoded, memory-mapped recordings and labelled records."""

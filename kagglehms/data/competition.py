@@ -1,0 +1,95 @@
+"""The facts of the competition, each once, and the layout of its folder.
+
+Source: the data page of "HMS - Harmful Brain Activity Classification" (Kaggle, 2024) and its files. Nothing
+heavier than the standard library is imported here, so every other module may use these names.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kagglehms.errors import DataError
+
+SLUG = "hms-harmful-brain-activity-classification"
+"""The competition's name in Kaggle's addresses and mounts."""
+
+CLASSES = ("seizure", "lpd", "gpd", "lrda", "grda", "other")
+"""The six classes, in the order of every array of this project and of the submission's columns."""
+VOTE_COLUMNS = tuple(f"{name}_vote" for name in CLASSES)
+CONSENSUS_NAMES = {"Seizure": 0, "LPD": 1, "GPD": 2, "LRDA": 3, "GRDA": 4, "Other": 5}
+"""`expert_consensus` as train.csv spells it → index of the class."""
+
+SFREQ_HZ = 200
+WINDOW_S = 50
+"""Seconds of EEG around a label; the labelled 10 s are in the middle."""
+LABEL_S = 10
+N_TIMES = SFREQ_HZ * WINDOW_S
+
+CHANNELS = (
+    "Fp1", "F3", "C3", "P3", "F7", "T3", "T5", "O1", "Fz", "Cz", "Pz",
+    "Fp2", "F4", "C4", "P4", "F8", "T4", "T6", "O2", "EKG",
+)  # fmt: skip
+"""Columns of an EEG file, in stored order: 19 electrodes (µV, common reference) and the electrocardiogram."""
+
+PANELS = ("LL", "RL", "LP", "RP")
+"""Left lateral, right lateral, left parasagittal, right parasagittal: the stored order of the spectrogram
+panels, and the order of every four-panel array of this project."""
+CHAINS = {
+    "LL": ("Fp1", "F7", "T3", "T5", "O1"),
+    "RL": ("Fp2", "F8", "T4", "T6", "O2"),
+    "LP": ("Fp1", "F3", "C3", "P3", "O1"),
+    "RP": ("Fp2", "F4", "C4", "P4", "O2"),
+}
+"""The electrodes of each chain of the double banana; neighbours are subtracted."""
+
+SPECTROGRAM_STEP_S = 2
+"""Seconds between two rows of a spectrogram file, whose `time` runs 1, 3, 5 …"""
+SPECTROGRAM_ROWS = 300
+"""Rows of a crop: ten minutes, the 50 s window in their middle."""
+N_BINS = 100
+"""Frequency bins of a panel."""
+BIN_HZ = 200 / 1024
+FREQUENCIES_HZ = tuple(math.floor(100 * k * BIN_HZ + 0.5) / 100 for k in range(3, 3 + N_BINS))
+"""0.59 … 19.92 Hz, as the column names round them (halves go up: 3.125 is 3.13)."""
+SPECTROGRAM_COLUMNS = tuple(f"{panel}_{hz}" for panel in PANELS for hz in FREQUENCIES_HZ)
+
+LOG_CLIP = (-4.0, 8.0)
+"""Spectrogram power is clipped to [e⁻⁴, e⁸] before the natural logarithm."""
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Competition:
+    """The competition's folder, as Kaggle mounts it and as its download unpacks.
+
+    Attributes:
+        root: the folder with train.csv, test.csv, sample_submission.csv and the four folders of recordings.
+    """
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        if not self.root.is_dir():
+            raise DataError(self.root, "no such folder", "give the folder that holds train.csv or test.csv")
+
+    @property
+    def train_csv(self) -> Path:
+        return self.root / "train.csv"
+
+    @property
+    def test_csv(self) -> Path:
+        return self.root / "test.csv"
+
+    @property
+    def sample_submission_csv(self) -> Path:
+        return self.root / "sample_submission.csv"
+
+    def eeg(self, eeg_id: int, split: Split = "train") -> Path:
+        return self.root / f"{split}_eegs" / f"{eeg_id}.parquet"
+
+    def spectrogram(self, spectrogram_id: int, split: Split = "train") -> Path:
+        return self.root / f"{split}_spectrograms" / f"{spectrogram_id}.parquet"

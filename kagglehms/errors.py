@@ -1,0 +1,82 @@
+"""The errors that this project raises on purpose, each with the exit code of a command that ends in it.
+
+Every one of them is a single line that says what is wrong, where, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+"""The run failed: a missing dependency, a full disk, a loss that is not finite."""
+EXIT_USER = 2
+"""The caller's mistake: unknown names, options that contradict each other, unusable input files."""
+EXIT_INTERRUPTED = 130
+"""Ctrl-C; what was finished before it is kept."""
+
+
+class HMSError(Exception):
+    """Base of all errors raised on purpose; `str(error)` is one line for a person to read."""
+
+    exit_code: int = EXIT_FAILURE
+
+
+class UsageError(HMSError):
+    """The caller asked for something that cannot be: an unknown recipe, an option out of range."""
+
+    exit_code = EXIT_USER
+
+
+class DataError(HMSError):
+    """One input file that cannot be used.
+
+    Attributes:
+        path: the file.
+        reason: what is wrong with it.
+        hint: what to do about it.
+    """
+
+    exit_code = EXIT_USER
+
+    def __init__(self, path: Path | str, reason: str, hint: str = "") -> None:
+        self.path = Path(path)
+        self.reason = reason
+        self.hint = hint
+        super().__init__(f"{self.path}: {reason}" + (f"; {hint}" if hint else ""))
+
+    def __reduce__(self) -> tuple[type[DataError], tuple[Path, str, str]]:
+        # The default would rebuild it from the joined message, and errors travel between processes.
+        return (type(self), (self.path, self.reason, self.hint))
+
+
+class DataErrors(HMSError):
+    """Several unusable input files, all of them listed, so that one look is enough to mend them."""
+
+    exit_code = EXIT_USER
+
+    def __init__(self, errors: Sequence[DataError]) -> None:
+        self.errors = tuple(errors)
+        lines = "\n".join(f"  {error}" for error in self.errors)
+        super().__init__(f"{len(self.errors)} input file(s) cannot be used:\n{lines}")
+
+    def __reduce__(self) -> tuple[type[DataErrors], tuple[tuple[DataError, ...]]]:
+        return (type(self), (self.errors,))
+
+
+class BundleError(HMSError):
+    """A bundle that is not what its manifest says, or not the one that was expected."""
+
+
+class RunError(HMSError):
+    """A training run that cannot go on, or a finished one that does not fit what is asked of it."""
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return a sentence that lists the `known` names, the likeliest meant first: for unknown-name errors."""
+    names = list(known)
+    listed = f"known are: {', '.join(names)}"
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}? {listed}" if near else listed
