@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Literal, TypeVar
 
-from kagglehms.errors import RunError
+from kagglehms.errors import RunError, UsageError
 
 T = TypeVar("T")
 
@@ -33,7 +35,7 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         raise RunError(
             f"{path}: cannot be written ({error.strerror or error}); free space or give another folder"
@@ -52,6 +54,34 @@ def sweep_partials(folder: Path) -> None:
     """Delete what an interrupted `writing` left in `folder`."""
     for path in folder.glob(f".*{PARTIAL_SUFFIX}"):
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path, what: str) -> Iterator[None]:
+    """Hold `folder` for this process; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        RunError: another process holds it; the message says which.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise RunError(
+                f"{folder}: {what} is under way by {holder}; wait for it or give another folder"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
 
 
 def available_cpus() -> int:
@@ -78,7 +108,78 @@ def progress(items: Iterable[T], total: int, what: str, every_s: float = 15.0) -
     for done, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
-        if now - last >= every_s:
+        if now - last >= every_s and done < total:
             last = now
             left = (now - start) / done * (total - done)
             say(f"{what}: {done}/{total}, about {left:.0f} s left")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and in which precision to compute, and why.
+
+    Attributes:
+        name: `cuda` or `cpu`, as torch.device takes it.
+        amp: the dtype of mixed precision, `float16` (needs loss scaling) or `bfloat16`; None for float32.
+        reason: one line for the log.
+    """
+
+    name: str
+    amp: Literal["float16", "bfloat16"] | None
+    reason: str
+
+
+def choose_device(wanted: str | None = None) -> Device:
+    """Choose the best device that really works.
+
+    A GPU counts only if this build of torch has code for its architecture and a tiny operation runs: on Kaggle's
+    P100 `torch.cuda.is_available()` is true and every kernel launch fails.
+
+    Args:
+        wanted: `cpu`, `cuda`, or None for the best.
+
+    Raises:
+        UsageError: another name, or a GPU was asked for and none is usable; the message says why.
+    """
+    if wanted not in {None, "cpu", "cuda"}:
+        raise UsageError(f"device must be cpu or cuda, but got {wanted!r}")
+    if wanted == "cpu":
+        return Device("cpu", None, "device: cpu in float32, as asked for")
+    why_not = _gpu_unusable()
+    if why_not is None:
+        return _gpu()
+    if wanted == "cuda":
+        raise UsageError(f"no usable GPU: {why_not}; leave --device away to use the CPU")
+    return Device("cpu", None, f"device: cpu in float32, {available_cpus()} cores ({why_not})")
+
+
+def _gpu_unusable() -> str | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "torch sees no GPU"
+    major, minor = torch.cuda.get_device_capability()
+    name = torch.cuda.get_device_name()
+    # A binary for sm_80 also runs on sm_86 and sm_89, but none for sm_60 exists any more in current builds.
+    built = [a for a in torch.cuda.get_arch_list() if a.startswith("sm_")]
+    if not any(int(a[3:-1]) == major and int(a[-1]) <= minor for a in built if a[3:].isdigit()):
+        return f"this torch has no code for {name} (sm_{major}{minor}, built for {' '.join(built)})"
+    try:
+        torch.ones(8, device="cuda").sum().item()
+    except RuntimeError as error:
+        return f"{name} fails at a tiny sum ({str(error).splitlines()[0]})"
+    return None
+
+
+def _gpu() -> Device:
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    name = f"{torch.cuda.get_device_name()} (sm_{major}{minor})"
+    if major >= 8:
+        return Device(
+            "cuda", "bfloat16", f"device: {name} in bfloat16, which this architecture computes natively"
+        )
+    return Device(
+        "cuda", "float16", f"device: {name} in float16 with loss scaling, as it has no bfloat16 units"
+    )

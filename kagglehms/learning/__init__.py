@@ -1,1 +1,1 @@
-"""x"""
+"""From stored recordings and labelled records to weights and honest scores."""

@@ -1,0 +1,140 @@
+"""One parquet file → one validated array, or a `DataError` that says what is wrong with which file.
+
+A recording leaves this module in the precision in which everything later sees it: training reads it from the
+store, the scored kernel straight from its parquet file, and both get the same half-precision numbers. So no
+model meets values at scoring time that it could not have met in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagglehms.data.competition import CHANNELS, LOG_CLIP, N_TIMES, SPECTROGRAM_COLUMNS, SPECTROGRAM_STEP_S
+from kagglehms.errors import DataError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Half = NDArray[np.float16]
+
+HALF_MAX = float(np.finfo(np.float16).max)
+"""65,504: an EEG sample beyond it (µV, thirty times what an electrode pop reaches) is held at it."""
+
+_BROKEN = "download it again: it is empty, truncated or no parquet file"
+
+
+def read_eeg(path: Path, min_times: int = N_TIMES) -> Half:
+    """Read one EEG file.
+
+    Args:
+        path: a file of `train_eegs` or `test_eegs`.
+        min_times: the shortest recording to accept, in samples (200 per second).
+
+    Returns:
+        (n_times, 20) float16, µV, channels as in `competition.CHANNELS`; NaN where nothing was recorded.
+
+    Raises:
+        DataError: missing, broken, wrong or misordered columns, wrong types, too short, or without one value.
+    """
+    frame = _read(path, CHANNELS, types="Float32 or Float64")
+    if len(frame) < min_times:
+        raise DataError(
+            path, f"{len(frame)} samples where at least {min_times} are needed", "the file is cut short"
+        )
+    return encode_eeg(_values(path, frame, CHANNELS))
+
+
+def read_spectrogram(path: Path, min_rows: int = 1) -> Half:
+    """Read one spectrogram file.
+
+    Returns:
+        (n_rows, 400) float16 natural logarithm of power, clipped to `competition.LOG_CLIP`; one row every two
+        seconds; columns as in `competition.SPECTROGRAM_COLUMNS`; NaN where the file has none.
+
+    Raises:
+        DataError: as `read_eeg`, or `time` that does not run 1, 3, 5 …
+    """
+    frame = _read(path, ("time", *SPECTROGRAM_COLUMNS), types="Float32 or Float64, `time` integer or float")
+    if len(frame) < min_rows:
+        raise DataError(
+            path, f"{len(frame)} rows where at least {min_rows} are needed", "the file is cut short"
+        )
+    time_s = frame["time"].to_numpy().astype(np.float64)
+    if not np.array_equal(time_s, 1 + SPECTROGRAM_STEP_S * np.arange(len(frame))):
+        raise DataError(path, "column `time` does not run 1, 3, 5 …", "rows are missing or out of order")
+    return encode_spectrogram(_values(path, frame, SPECTROGRAM_COLUMNS))
+
+
+def encode_eeg(eeg_uv: NDArray[np.floating]) -> Half:
+    """Bring µV into the store's precision: infinities become NaN, values beyond half precision saturate."""
+    finite = np.where(np.isinf(eeg_uv), np.float32(np.nan), eeg_uv)
+    return np.clip(finite, -HALF_MAX, HALF_MAX).astype(np.float16)
+
+
+def encode_spectrogram(power: NDArray[np.floating]) -> Half:
+    """Bring spectrogram power into the store's form: clipped, natural logarithm, half precision.
+
+    Negative power does not exist and is clipped like any value below e⁻⁴; ±inf become NaN.
+    """
+    low, high = np.exp(np.float32(LOG_CLIP[0])), np.exp(np.float32(LOG_CLIP[1]))
+    finite = np.where(np.isinf(power), np.float32(np.nan), power).astype(np.float32)
+    return np.log(np.clip(finite, low, high)).astype(np.float16)
+
+
+def _read(path: Path, columns: Sequence[str], types: str) -> pl.DataFrame:
+    import polars as pl
+
+    if not path.is_file():
+        raise DataError(path, "no such file", "the tables name it, so the download is not complete")
+    try:
+        frame = pl.read_parquet(path, use_statistics=False)
+    except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
+        raise DataError(path, f"cannot be read ({_first_line(error)})", _BROKEN) from error
+    _check_columns(path, frame.columns, columns)
+    wrong = [name for name, dtype in frame.schema.items() if not _fits(name, dtype)]
+    if wrong:
+        found = ", ".join(f"{name} is {frame.schema[name]}" for name in wrong[:3])
+        raise DataError(path, f"wrong column types: {found}", f"expected {types}")
+    return frame
+
+
+def _fits(name: str, dtype: pl.DataType) -> bool:
+    return dtype.is_float() or (name == "time" and dtype.is_integer())
+
+
+def _check_columns(path: Path, found: Sequence[str], expected: Sequence[str]) -> None:
+    """Refuse any difference in names or order, and name the first few."""
+    if list(found) == list(expected):
+        return
+    missing = [name for name in expected if name not in set(found)]
+    extra = [name for name in found if name not in set(expected)]
+    if missing or extra:
+        parts = [f"lacks {_some(missing)}"] * bool(missing) + [f"has unknown {_some(extra)}"] * bool(extra)
+        raise DataError(
+            path, "wrong columns: it " + " and ".join(parts), "this is not a file of this competition"
+        )
+    at = next(i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b)
+    reason = f"columns out of order: column {at} is {found[at]}, expected {expected[at]}"
+    raise DataError(path, reason, "channels would be taken for one another")
+
+
+def _values(path: Path, frame: pl.DataFrame, columns: Sequence[str]) -> NDArray[np.floating]:
+    values = frame.select(columns).to_numpy()
+    if np.isnan(values).all():
+        raise DataError(path, "holds no value, only NaN", "leave it out of train.csv")
+    return values
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    listed = ", ".join(names[:most])
+    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:160]

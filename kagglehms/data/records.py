@@ -1,0 +1,249 @@
+"""train.csv → validated table → records (one per EEG and vote vector) → folds.
+
+Neighbouring sub-windows of an EEG often carry the same six votes: they were labelled as one stretch. A record is
+such a stretch, and the unit of training, of folds and of every score of this project.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kagglehms.data.competition import (
+    CONSENSUS_NAMES,
+    SFREQ_HZ,
+    SPECTROGRAM_STEP_S,
+    VOTE_COLUMNS,
+)
+from kagglehms.errors import DataError, UsageError, closest
+
+if TYPE_CHECKING:
+    import polars as pl
+    from numpy.typing import NDArray
+
+MANY_VOTES = 10
+"""Records with at least so many votes are what all published solutions report on as well."""
+FOLD_SEED = 42
+
+EEG_OFFSET = "eeg_label_offset_seconds"
+SPECTROGRAM_OFFSET = "spectrogram_label_offset_seconds"
+_IDS = ("eeg_id", "eeg_sub_id", "spectrogram_id", "label_id", "patient_id")
+_OFFSETS = (EEG_OFFSET, SPECTROGRAM_OFFSET)
+
+
+@dataclass(frozen=True)
+class Records:
+    """Labelled records, one per row, sorted by EEG and vote vector.
+
+    Attributes:
+        frame: columns eeg_id, the six votes, eeg_offset_min_s, eeg_offset_max_s, spectrogram_offset_min_s,
+            spectrogram_offset_max_s, spectrogram_id, patient_id, expert_consensus, label_id.
+    """
+
+    frame: pl.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @cached_property
+    def votes_NK(self) -> NDArray[np.int64]:
+        """(n_records, 6) vote counts."""
+        return self.frame.select(VOTE_COLUMNS).to_numpy().astype(np.int64)
+
+    @cached_property
+    def n_votes(self) -> NDArray[np.int64]:
+        """(n_records,) votes per record, at least 1."""
+        return self.votes_NK.sum(axis=1)
+
+    @cached_property
+    def targets_NK(self) -> NDArray[np.float64]:
+        """(n_records, 6) vote fractions; every row sums to 1."""
+        return self.votes_NK / self.n_votes[:, None]
+
+    @cached_property
+    def eeg_ids(self) -> NDArray[np.int64]:
+        return self.frame["eeg_id"].to_numpy()
+
+    @cached_property
+    def spectrogram_ids(self) -> NDArray[np.int64]:
+        return self.frame["spectrogram_id"].to_numpy()
+
+    @cached_property
+    def spectrogram_rows(self) -> NDArray[np.int64]:
+        """(n_records,) first row of the ten-minute crop: the middle of the record's offsets, rows 2 s apart."""
+        low = self.frame["spectrogram_offset_min_s"].to_numpy()
+        high = self.frame["spectrogram_offset_max_s"].to_numpy()
+        return ((low + high) // (2 * SPECTROGRAM_STEP_S)).astype(np.int64)
+
+    @cached_property
+    def eeg_samples(self) -> NDArray[np.int64]:
+        """(n_records,) first sample of the 50 s window in the middle of the record's offsets."""
+        low = self.frame["eeg_offset_min_s"].to_numpy()
+        high = self.frame["eeg_offset_max_s"].to_numpy()
+        return ((low + high) / 2 * SFREQ_HZ).astype(np.int64)
+
+    @property
+    def many_votes(self) -> NDArray[np.bool_]:
+        """(n_records,) whether at least `MANY_VOTES` experts voted."""
+        return self.n_votes >= MANY_VOTES
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of all that a score depends on: the same records, in the same order, have the same digest."""
+        digest = hashlib.sha256()
+        for name in sorted(self.frame.columns):
+            digest.update(f"{name}:{self.frame[name].to_list()};".encode())
+        return digest.hexdigest()
+
+    def take(self, index: NDArray[np.integer] | NDArray[np.bool_]) -> Records:
+        """Return the records at `index` (positions or a mask)."""
+        positions = np.flatnonzero(index) if index.dtype == np.bool_ else index
+        return Records(self.frame[positions])
+
+
+def read_train_table(path: Path) -> pl.DataFrame:
+    """Read and check train.csv (or a parquet file of the same columns).
+
+    Raises:
+        DataError: unreadable, missing columns, wrong types, negative or all-zero votes, duplicate sub-windows,
+            negative offsets or an unknown class name; the message names the first rows (counted from 0).
+    """
+    table = read_table(path, (*_IDS, *_OFFSETS, "expert_consensus", *VOTE_COLUMNS))
+    table = _cast(path, table)
+    if table.is_empty():
+        raise DataError(path, "has no rows", "give the competition's train.csv")
+    _check_rows(path, table)
+    return table
+
+
+def read_table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+    """Read a CSV or parquet table that must have `columns` (others are kept).
+
+    Raises:
+        DataError: missing, unreadable, or without one of the columns.
+    """
+    import polars as pl
+
+    if not path.is_file():
+        raise DataError(path, "no such file", "give the folder of the competition's download")
+    try:
+        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(path, f"cannot be read as a table ({reason[:160]})", "download it again") from error
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise DataError(
+            path, f"lacks column(s) {', '.join(missing)}", f"it has: {', '.join(table.columns[:20])}"
+        )
+    return table
+
+
+def make_records(table: pl.DataFrame) -> Records:
+    """Group a checked table by EEG and vote vector.
+
+    Returns:
+        Records in ascending order of eeg_id and the six vote counts. Offsets keep their minimum and maximum;
+        spectrogram, patient, consensus and label are those of the group's first row.
+    """
+    import polars as pl
+
+    keys = ["eeg_id", *VOTE_COLUMNS]
+    frame = (
+        table.group_by(keys, maintain_order=True)
+        .agg(
+            pl.col(EEG_OFFSET).min().alias("eeg_offset_min_s"),
+            pl.col(EEG_OFFSET).max().alias("eeg_offset_max_s"),
+            pl.col(SPECTROGRAM_OFFSET).min().alias("spectrogram_offset_min_s"),
+            pl.col(SPECTROGRAM_OFFSET).max().alias("spectrogram_offset_max_s"),
+            pl.col("spectrogram_id", "patient_id", "expert_consensus", "label_id").first(),
+        )
+        .sort(keys)
+    )
+    return Records(frame)
+
+
+def assign_folds(records: Records, n_folds: int = 5, seed: int = FOLD_SEED) -> NDArray[np.int8]:
+    """Assign each record to a fold: classes spread evenly, no patient in two folds.
+
+    The outcome depends on the release of scikit-learn (its shuffling has changed), so a run stores its folds.
+
+    Returns:
+        (n_records,) fold numbers 0 … n_folds − 1.
+
+    Raises:
+        UsageError: fewer than two folds, or fewer patients than folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    patients = records.frame["patient_id"].to_numpy()
+    n_patients = len(np.unique(patients))
+    if not 2 <= n_folds <= n_patients:
+        raise UsageError(
+            f"{n_folds} folds cannot be made of {n_patients} patient(s); choose 2 to {n_patients} (--folds)"
+        )
+    classes = records.frame["expert_consensus"].replace_strict(CONSENSUS_NAMES).to_numpy()
+    # scikit-learn refuses only when *every* class is rarer than the folds; a small sample is not an error here.
+    classes = classes if np.bincount(classes).max() >= n_folds else np.zeros_like(classes)
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    folds = np.full(len(records), -1, dtype=np.int8)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        for fold, (_, held_out) in enumerate(splitter.split(classes, classes, patients)):
+            folds[held_out] = fold
+    return folds
+
+
+def _cast(path: Path, table: pl.DataFrame) -> pl.DataFrame:
+    import polars as pl
+
+    types = {
+        **dict.fromkeys(_IDS, pl.Int64),
+        **dict.fromkeys(_OFFSETS, pl.Float64),
+        **dict.fromkeys(VOTE_COLUMNS, pl.Int64),
+        "expert_consensus": pl.String,
+    }
+    for name, dtype in types.items():
+        # Through Float64, so that "1.5 votes" and text both become null rather than a rounded number.
+        number = table[name].cast(pl.Float64, strict=False)
+        if dtype == pl.Int64:
+            cast = number.cast(pl.Int64, strict=False).set(number != number.round(), None)
+            cast = table[name].cast(pl.Int64) if table[name].dtype.is_integer() else cast
+        elif dtype == pl.Float64:
+            cast = number.set(~number.is_finite(), None)
+        else:
+            cast = table[name].cast(pl.String)
+        _refuse(path, table, cast.is_null(), f"column {name} has no usable value")
+        table = table.with_columns(cast.alias(name))
+    return table
+
+
+def _check_rows(path: Path, table: pl.DataFrame) -> None:
+    import polars as pl
+
+    votes = table.select(VOTE_COLUMNS)
+    _refuse(path, table, (votes.min_horizontal() < 0), "negative votes")
+    _refuse(path, table, (votes.sum_horizontal() == 0), "no votes at all")
+    for name in _OFFSETS:
+        _refuse(path, table, table[name] < 0, f"negative {name}")
+    duplicated = table.select(pl.struct("eeg_id", "eeg_sub_id").is_duplicated()).to_series()
+    _refuse(path, table, duplicated, "the same sub-window (eeg_id, eeg_sub_id) twice")
+    consensus = table["expert_consensus"]
+    unknown = ~consensus.is_in(list(CONSENSUS_NAMES))
+    if unknown.any():
+        name = consensus.filter(unknown)[0]
+        _refuse(path, table, unknown, f"unknown expert_consensus {name!r} ({closest(name, CONSENSUS_NAMES)})")
+
+
+def _refuse(path: Path, table: pl.DataFrame, bad: pl.Series, reason: str) -> None:
+    """Raise a `DataError` that names the rows where `bad` holds, if there are any."""
+    rows = bad.fill_null(True).arg_true().to_list()
+    if rows:
+        listed = ", ".join(map(str, rows[:5])) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+        raise DataError(path, f"{reason} in row(s) {listed}", "rows are counted from 0, without the header")

@@ -1,0 +1,74 @@
+"""The competition's score: Kullback–Leibler divergence of the predictions from the vote fractions, in nats."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kagglehms.data.competition import CLASSES
+from kagglehms.errors import UsageError
+
+CLIP = 1e-15
+
+
+def kl_terms(targets_NK: ArrayLike, predictions_NK: ArrayLike) -> NDArray[np.float64]:
+    """Score each row as the competition does.
+
+    Predictions are clipped to [1e-15, 1 − 1e-15], terms with target 0 count 0, the rest is
+    Σ_K target · ln(target / prediction). Source: "Kaggle KL Divergence", the metric's public notebook.
+
+    Args:
+        targets_NK: (n, 6) vote fractions.
+        predictions_NK: (n, 6) probabilities; each row must sum to 1 as `numpy.allclose` judges.
+
+    Returns:
+        (n,) float64 nats.
+
+    Raises:
+        UsageError: shapes that differ, values that are not finite or negative, rows that do not sum to 1.
+    """
+    targets = np.asarray(targets_NK, dtype=np.float64)
+    predictions = np.asarray(predictions_NK, dtype=np.float64)
+    if targets.shape != predictions.shape or targets.ndim != 2 or targets.shape[1] != len(CLASSES):
+        raise UsageError(
+            f"targets and predictions must both be (n, 6), but got {targets.shape}, {predictions.shape}"
+        )
+    check_probabilities(predictions)
+    clipped = np.clip(predictions, CLIP, 1 - CLIP)
+    voted = targets != 0
+    ratio = np.divide(targets, clipped, out=np.ones_like(targets), where=voted)
+    return (targets * np.log(ratio)).sum(axis=1)
+
+
+def kl_score(targets_NK: ArrayLike, predictions_NK: ArrayLike) -> float:
+    """The competition's score: the mean of `kl_terms` over rows. Lower is better, 0 is perfect."""
+    terms = kl_terms(targets_NK, predictions_NK)
+    if not len(terms):
+        raise UsageError("there is nothing to score: no rows")
+    return float(terms.mean())
+
+
+def mean_scores(
+    targets_NK: NDArray[np.float64], predictions_NK: NDArray[np.float64], many_votes: NDArray[np.bool_]
+) -> tuple[float, float | None]:
+    """The competition's score on all rows, and on those where `many_votes` holds (None where it never does)."""
+    terms = kl_terms(targets_NK, predictions_NK)
+    return float(terms.mean()), float(terms[many_votes].mean()) if many_votes.any() else None
+
+
+def check_probabilities(predictions_NK: NDArray[np.float64]) -> None:
+    """Refuse what the competition would refuse, naming the first such row.
+
+    Raises:
+        UsageError: not finite, negative, or a row that does not sum to 1.
+    """
+    bad = ~np.isfinite(predictions_NK).all(axis=1) | (predictions_NK < 0).any(axis=1)
+    if bad.any():
+        raise UsageError(
+            f"row {int(bad.argmax())} of the predictions has a value that is negative or not finite"
+        )
+    sums = predictions_NK.sum(axis=1)
+    off = ~np.isclose(sums, 1)
+    if off.any():
+        row = int(off.argmax())
+        raise UsageError(f"row {row} of the predictions sums to {sums[row]:.6f} instead of 1")

@@ -1,0 +1,38 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def _shared(name: str) -> Path:
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"needs {name}: real competition data, which are not part of the project")
+    return path
+
+
+@pytest.fixture(scope="session")
+def hms_sample() -> Path:
+    """A real competition folder in miniature."""
+    return _shared("hms-sample")
+
+
+@pytest.fixture(scope="session")
+def real_train_table() -> Path:
+    """Most rows of the real train.csv, as parquet."""
+    return _shared("hms-real/train_table.parquet")
+
+
+@pytest.fixture(scope="session")
+def competition_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small synthetic competition; never to be written to (see `copied`)."""
+    from kagglehms.data.synthetic import make_competition
+
+    folder = tmp_path_factory.mktemp("synthetic") / "competition"
+    make_competition(folder, n_eegs=12, n_test=4, seed=1)
+    return folder

@@ -1,0 +1,46 @@
+"""The facts of the competition agree with each other and with the real files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from kagglehms.data import competition as facts
+from kagglehms.errors import DataError
+
+
+def test_chains_are_made_of_known_electrodes() -> None:
+    assert tuple(facts.CHAINS) == facts.PANELS
+    for electrodes in facts.CHAINS.values():
+        assert len(set(electrodes)) == 5
+        assert set(electrodes) < set(facts.CHANNELS)
+
+
+def test_left_and_right_chains_mirror_each_other() -> None:
+    for left, right in (("LL", "RL"), ("LP", "RP")):
+        for odd, even in zip(facts.CHAINS[left], facts.CHAINS[right], strict=True):
+            assert odd[:-1] == even[:-1]
+            assert int(odd[-1]) + 1 == int(even[-1])
+
+
+def test_frequencies_are_bins_of_a_1024_point_transform() -> None:
+    assert len(facts.FREQUENCIES_HZ) == facts.N_BINS
+    assert facts.FREQUENCIES_HZ[0] == 0.59
+    assert facts.FREQUENCIES_HZ[-1] == 19.92
+    assert facts.FREQUENCIES_HZ[13] == 3.13  # 3.125, which Python's own rounding would make 3.12
+
+
+def test_columns_are_those_of_the_real_files(hms_sample: Path) -> None:
+    spectrogram = next((hms_sample / "test_spectrograms").glob("*.parquet"))
+    assert pl.read_parquet_schema(spectrogram).names() == ["time", *facts.SPECTROGRAM_COLUMNS]
+    eeg = next((hms_sample / "train_eegs").glob("*.parquet"))
+    assert pl.read_parquet_schema(eeg).names() == list(facts.CHANNELS)
+    submission = pl.read_csv(hms_sample / "sample_submission.csv")
+    assert submission.columns == ["eeg_id", *facts.VOTE_COLUMNS]
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere: no such folder"):
+        facts.Competition(tmp_path / "nowhere")

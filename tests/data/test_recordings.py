@@ -1,0 +1,132 @@
+"""Reading one recording: exact values from good files, one named error from every kind of bad one."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from folders import eeg_frame, spectrogram_frame
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from kagglehms.data.recordings import encode_eeg, encode_spectrogram, read_eeg, read_spectrogram
+from kagglehms.errors import DataError
+
+
+def test_an_eeg_keeps_its_values_in_half_precision(tmp_path: Path) -> None:
+    frame = eeg_frame()
+    frame.write_parquet(tmp_path / "1.parquet")
+    read = read_eeg(tmp_path / "1.parquet")
+    assert read.dtype == np.float16
+    np.testing.assert_array_equal(read, frame.to_numpy().astype(np.float16))
+
+
+def test_missing_samples_become_nan(tmp_path: Path) -> None:
+    frame = eeg_frame().with_columns(pl.Series("F3", [None, float("nan"), *[1.0] * 9_998], dtype=pl.Float32))
+    frame.write_parquet(tmp_path / "1.parquet")
+    read = read_eeg(tmp_path / "1.parquet")
+    assert np.isnan(read[:2, 1]).all()
+    assert np.isfinite(read[2:]).all()
+
+
+@pytest.mark.parametrize("time_type", [pl.Int64, pl.Int16, pl.Float64])
+def test_a_spectrogram_becomes_the_clipped_logarithm(tmp_path: Path, time_type: type[pl.DataType]) -> None:
+    frame = spectrogram_frame(time_type=time_type)
+    frame.write_parquet(tmp_path / "1.parquet")
+    read = read_spectrogram(tmp_path / "1.parquet").astype(np.float64)
+    power = frame.drop("time").to_numpy().astype(np.float64)
+    expected = np.clip(np.log(power), -4, 8)
+    np.testing.assert_allclose(read, expected, rtol=2**-11, atol=1e-6)
+
+
+def _drop_column(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.drop(frame.columns[3])
+
+
+def _rename_column(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.rename({frame.columns[3]: "Fpz"})
+
+
+def _swap_columns(frame: pl.DataFrame) -> pl.DataFrame:
+    names = frame.columns
+    names[4], names[5] = names[5], names[4]
+    return frame.select(names)
+
+
+def _text_column(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(frame.to_series(3).cast(pl.String))
+
+
+def _nothing_but_nan(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(pl.lit(float("nan"), pl.Float32).alias(n) for n in frame.columns if n != "time")
+
+
+FAULTS = {
+    "lacks": _drop_column,
+    "unknown Fpz": _rename_column,
+    "out of order: column 4": _swap_columns,
+    "wrong column types": _text_column,
+    "only NaN": _nothing_but_nan,
+    "is cut short": lambda frame: frame.head(200),
+}
+
+
+@pytest.mark.parametrize("reason", FAULTS)
+@pytest.mark.parametrize("kind", ["eeg", "spectrogram"])
+def test_a_wrong_table_is_refused_with_its_reason(tmp_path: Path, kind: str, reason: str) -> None:
+    path = tmp_path / "77.parquet"
+    FAULTS[reason](eeg_frame() if kind == "eeg" else spectrogram_frame()).write_parquet(path)
+    with pytest.raises(DataError, match=reason) as caught:
+        read_eeg(path) if kind == "eeg" else read_spectrogram(path, min_rows=300)
+    assert caught.value.path == path
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_out_of_order_are_refused(tmp_path: Path) -> None:
+    spectrogram_frame().reverse().write_parquet(tmp_path / "1.parquet")
+    with pytest.raises(DataError, match="does not run 1, 3, 5"):
+        read_spectrogram(tmp_path / "1.parquet")
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100, 5_000, -1])
+@pytest.mark.parametrize("kind", ["eeg", "spectrogram"])
+def test_a_truncated_file_is_refused(tmp_path: Path, kind: str, keep: int) -> None:
+    path = tmp_path / "1.parquet"
+    (eeg_frame() if kind == "eeg" else spectrogram_frame()).write_parquet(path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match="cannot be read.*download it again") as caught:
+        read_eeg(path) if kind == "eeg" else read_spectrogram(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_eeg(tmp_path / "none.parquet")
+
+
+def test_errors_survive_the_way_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(DataError("a/b", "broken", "mend it")))
+    assert (error.path, error.reason, error.hint) == (Path("a/b"), "broken", "mend it")
+
+
+@given(hnp.arrays(np.float32, (3, 2), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)))
+def test_encoding_never_yields_infinity_and_keeps_nan(values: np.ndarray) -> None:
+    eeg = encode_eeg(values)
+    unusable = ~np.isfinite(values)
+    assert np.array_equal(np.isnan(eeg), unusable)
+    log_power = encode_spectrogram(np.abs(values))
+    assert np.array_equal(np.isnan(log_power), unusable)
+    assert ((log_power >= -4) & (log_power <= 8) | unusable).all()
+
+
+def test_real_files_read(hms_sample: Path) -> None:
+    for split in ("train", "test"):
+        for path in (hms_sample / f"{split}_eegs").glob("*.parquet"):
+            half, exact = read_eeg(path).astype(np.float64), pl.read_parquet(path).to_numpy().astype(np.float64)
+            assert np.nanmax(np.abs(half - exact) / np.maximum(1, np.abs(exact))) <= 2**-11
+        for path in (hms_sample / f"{split}_spectrograms").glob("*.parquet"):
+            assert read_spectrogram(path, min_rows=300).shape[1] == 400

@@ -1,0 +1,161 @@
+"""train.csv → records → folds, against plain-Python recomputation, the real table, and damaged tables."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kagglehms.data.competition import VOTE_COLUMNS
+from kagglehms.data.records import assign_folds, make_records, read_train_table
+from kagglehms.errors import DataError, UsageError
+
+NAMES = ("Seizure", "LPD", "GPD", "LRDA", "GRDA", "Other")
+
+
+def table_of(rows: list[tuple[int, int, float, float, tuple[int, ...]]]) -> pl.DataFrame:
+    """Rows of (eeg_id, eeg_sub_id, EEG offset, spectrogram offset, votes); three EEGs to a patient."""
+    return pl.DataFrame(
+        {
+            "eeg_id": [r[0] for r in rows],
+            "eeg_sub_id": [r[1] for r in rows],
+            "eeg_label_offset_seconds": [r[2] for r in rows],
+            "spectrogram_id": [10_000 + r[0] for r in rows],
+            "spectrogram_sub_id": [r[1] for r in rows],
+            "spectrogram_label_offset_seconds": [r[3] for r in rows],
+            "label_id": list(range(len(rows))),
+            "patient_id": [r[0] // 3 for r in rows],
+            "expert_consensus": [NAMES[int(np.argmax(r[4]))] for r in rows],
+            **{name: [r[4][k] for r in rows] for k, name in enumerate(VOTE_COLUMNS)},
+        }
+    )
+
+
+GOOD = table_of(
+    [
+        (7, 0, 0.0, 40.0, (3, 0, 0, 0, 0, 0)),
+        (7, 1, 2.0, 42.0, (0, 0, 0, 2, 0, 9)),
+        (7, 2, 9.0, 49.0, (3, 0, 0, 0, 0, 0)),
+        (1, 0, 1.0, 5.0, (0, 1, 0, 0, 0, 0)),
+    ]
+)
+
+
+def written(table: pl.DataFrame, tmp_path: Path) -> Path:
+    table.write_csv(tmp_path / "train.csv")
+    return tmp_path / "train.csv"
+
+
+def test_a_worked_example(tmp_path: Path) -> None:
+    records = make_records(read_train_table(written(GOOD, tmp_path)))
+    assert records.eeg_ids.tolist() == [1, 7, 7]
+    assert records.votes_NK.tolist() == [[0, 1, 0, 0, 0, 0], [0, 0, 0, 2, 0, 9], [3, 0, 0, 0, 0, 0]]
+    assert records.n_votes.tolist() == [1, 11, 3]
+    assert records.many_votes.tolist() == [False, True, False]
+    np.testing.assert_allclose(records.targets_NK[1], [0, 0, 0, 2 / 11, 0, 9 / 11])
+    assert records.spectrogram_rows.tolist() == [2, 21, 22]  # 10 // 4, 84 // 4, 89 // 4
+    assert records.eeg_samples.tolist() == [200, 400, 900]
+    assert records.frame["label_id"].to_list() == [3, 1, 0]
+
+
+votes = st.tuples(*[st.integers(0, 3)] * 6).filter(any)
+sub_windows = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 60), votes), min_size=1, max_size=40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sub_windows)
+def test_grouping_agrees_with_a_dictionary(windows: list[tuple[int, int, tuple[int, ...]]]) -> None:
+    rows = [(eeg, i, float(at), float(at) + 100 * eeg, v) for i, (eeg, at, v) in enumerate(windows)]
+    groups: dict[tuple[int, ...], list[float]] = defaultdict(list)
+    for eeg, _, at, _, v in rows:
+        groups[eeg, *v].append(at)
+    records = make_records(table_of(rows))
+    keys = [(eeg, *v) for eeg, v in zip(records.eeg_ids.tolist(), records.votes_NK.tolist(), strict=True)]
+    assert keys == sorted(groups)
+    assert records.frame["eeg_offset_min_s"].to_list() == [min(groups[key]) for key in keys]
+    assert records.frame["eeg_offset_max_s"].to_list() == [max(groups[key]) for key in keys]
+    np.testing.assert_allclose(records.targets_NK.sum(axis=1), 1)
+
+
+def test_the_real_table_gives_its_records(real_train_table: Path) -> None:
+    records = make_records(read_train_table(real_train_table))
+    assert len(records) == 20_125
+    assert records.many_votes.sum() == 6_329
+    assert not np.isin(records.n_votes, [8, 9]).any()
+    expected = [0.184, 0.154, 0.102, 0.069, 0.103, 0.388]
+    np.testing.assert_allclose(records.targets_NK.mean(axis=0), expected, atol=5e-4)
+
+
+@pytest.mark.slow
+def test_folds_of_the_real_table(real_train_table: Path) -> None:
+    records = make_records(read_train_table(real_train_table))
+    folds = assign_folds(records)
+    assert np.array_equal(folds, assign_folds(records))
+    assert np.bincount(folds).tolist() == [4025] * 5
+    patients = records.frame["patient_id"].to_numpy()
+    for fold in range(5):
+        assert not set(patients[folds == fold]) & set(patients[folds != fold])
+
+
+def test_folds_part_patients_and_cover_everything(competition_folder: Path) -> None:
+    records = make_records(read_train_table(competition_folder / "train.csv"))
+    folds = assign_folds(records, 3)
+    assert sorted(set(folds.tolist())) == [0, 1, 2]
+    patients = records.frame["patient_id"].to_numpy()
+    for patient in np.unique(patients):
+        assert len(set(folds[patients == patient])) == 1
+    assert np.array_equal(folds, assign_folds(records, 3))
+    assert any(not np.array_equal(folds, assign_folds(records, 3, seed)) for seed in range(20))
+
+
+def test_more_folds_than_patients_are_refused(tmp_path: Path) -> None:
+    records = make_records(read_train_table(written(GOOD, tmp_path)))
+    with pytest.raises(UsageError, match="3 folds cannot be made of 2 patient"):
+        assign_folds(records, 3)
+
+
+FAULTS = {
+    r"lacks column\(s\) lpd_vote": GOOD.drop("lpd_vote"),
+    r"negative votes in row\(s\) 2": GOOD.with_columns(pl.Series("gpd_vote", [0, 0, -1, 0])),
+    r"no votes at all in row\(s\) 3": GOOD.with_columns(pl.Series("lpd_vote", [0, 0, 0, 0])),
+    r"same sub-window .* twice in row\(s\) 0, 2": GOOD.with_columns(pl.Series("eeg_sub_id", [0, 1, 0, 0])),
+    r"unknown expert_consensus 'Seizur' \(did you mean 'Seizure'\?.*row\(s\) 1": GOOD.with_columns(
+        pl.Series("expert_consensus", ["LPD", "Seizur", "GPD", "Other"])
+    ),
+    r"column patient_id has no usable value in row\(s\) 1": GOOD.with_columns(
+        pl.Series("patient_id", ["1", "unknown", "1", "1"])
+    ),
+    r"column lpd_vote has no usable value in row\(s\) 0": GOOD.with_columns(
+        pl.Series("lpd_vote", [1.5, 1.0, 1.0, 1.0])
+    ),
+    r"negative eeg_label_offset_seconds in row\(s\) 3": GOOD.with_columns(
+        pl.Series("eeg_label_offset_seconds", [0.0, 1.0, 2.0, -1.0])
+    ),
+    "has no rows": GOOD.head(0),
+}
+
+
+@pytest.mark.parametrize("message", FAULTS)
+def test_a_bad_table_is_refused_and_its_rows_named(tmp_path: Path, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        read_train_table(written(FAULTS[message], tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00\x01", b"a,b\n1,2,3\n4\n"])
+def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "train.csv").write_bytes(content)
+    with pytest.raises(DataError, match=r"train\.csv: (cannot be read|lacks column)"):
+        read_train_table(tmp_path / "train.csv")
+
+
+def test_the_digest_knows_values_and_order(tmp_path: Path) -> None:
+    records = make_records(GOOD)
+    assert records.digest == make_records(GOOD.reverse().sort("eeg_id", "eeg_sub_id")).take(np.arange(3)).digest
+    assert records.digest != records.take(np.array([1, 0, 2])).digest
+    assert records.digest != make_records(GOOD.with_columns(pl.lit(1).alias("patient_id"))).digest

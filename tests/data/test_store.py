@@ -1,0 +1,236 @@
+"""The store gives back what was read, whatever happened while it was made."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from folders import copied, eeg_frame
+
+from kagglehms.data.competition import Competition
+from kagglehms.data.recordings import read_eeg, read_spectrogram
+from kagglehms.data.records import make_records, read_train_table
+from kagglehms.data.store import Store, Task, plan, prepare
+from kagglehms.errors import DataError, DataErrors, RunError, UsageError
+from kagglehms.runtime import exclusive
+
+
+def tasks_of(folder: Path) -> list[Task]:
+    competition = Competition(folder)
+    return plan(competition, make_records(read_train_table(competition.train_csv)))
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(store.iterdir())}
+
+
+class Killed(Exception):
+    """Stands for the death of the process."""
+
+
+def killed_after(n: int) -> Any:
+    def watch(items: Iterable[Any], _: int) -> Iterable[Any]:
+        for i, item in enumerate(items):
+            if i == n:
+                raise Killed
+            yield item
+
+    return watch
+
+
+@pytest.fixture(scope="module")
+def reference(competition_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store")
+    prepare(tasks_of(competition_folder), path)
+    return path
+
+
+def test_it_holds_what_the_files_hold(competition_folder: Path, reference: Path) -> None:
+    store, competition = Store(reference), Competition(competition_folder)
+    for task in tasks_of(competition_folder):
+        if task.kind == "eeg":
+            np.testing.assert_array_equal(store.eeg(task.id), read_eeg(competition.eeg(task.id)))
+        else:
+            expected = read_spectrogram(competition.spectrogram(task.id))
+            np.testing.assert_array_equal(store.spectrogram(task.id), expected)
+    store.verify()
+
+
+def test_a_second_call_does_nothing(competition_folder: Path, reference: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in reference.iterdir() if path.name != ".lock"}
+    done = prepare(tasks_of(competition_folder), reference)
+    assert (done.decoded, done.found) == (0, len(tasks_of(competition_folder)))
+    after = {path.name: path.stat().st_mtime_ns for path in reference.iterdir() if path.name != ".lock"}
+    assert after == before
+
+
+@pytest.mark.parametrize("n_jobs", [1, 4])
+def test_the_bytes_do_not_depend_on_threads(
+    competition_folder: Path, reference: Path, tmp_path: Path, n_jobs: int
+) -> None:
+    prepare(tasks_of(competition_folder), tmp_path, n_jobs=n_jobs)
+    assert contents(tmp_path) == contents(reference)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 14])
+def test_an_interrupted_call_is_continued(
+    competition_folder: Path, reference: Path, tmp_path: Path, n: int
+) -> None:
+    with pytest.raises(Killed):
+        prepare(tasks_of(competition_folder), tmp_path, killed_after(n))
+    with pytest.raises(UsageError, match="unfinished store"):
+        Store(tmp_path)
+    assert prepare(tasks_of(competition_folder), tmp_path).found == n
+    assert contents(tmp_path) == contents(reference)
+
+
+@pytest.mark.parametrize("damage", ["torn line", "lost data", "foreign bytes", "no journal"])
+def test_whatever_a_power_failure_left_is_mended(
+    competition_folder: Path, reference: Path, tmp_path: Path, damage: str
+) -> None:
+    with pytest.raises(Killed):
+        prepare(tasks_of(competition_folder), tmp_path, killed_after(6))
+    journal, data = tmp_path / "journal.jsonl", tmp_path / "eeg.f16"
+    if damage == "torn line":
+        journal.write_bytes(journal.read_bytes()[:-20])
+    elif damage == "lost data":
+        data.write_bytes(data.read_bytes()[:1000])
+    elif damage == "foreign bytes":
+        data.write_bytes(data.read_bytes() + b"x" * 12_345)
+        journal.write_bytes(journal.read_bytes() + b'{"kind": "eeg"}\n')
+    else:
+        journal.unlink()
+    prepare(tasks_of(competition_folder), tmp_path)
+    assert contents(tmp_path) == contents(reference)
+
+
+SLOW_PREPARE = """
+import sys, time
+from pathlib import Path
+from kagglehms.data import store
+real = store._decode
+def slow(task):
+    time.sleep(0.02)
+    return real(task)
+store._decode = slow
+sys.path.insert(0, sys.argv[3])
+from test_store import tasks_of
+print("ready", flush=True)
+store.prepare(tasks_of(Path(sys.argv[1])), Path(sys.argv[2]), n_jobs=1)
+"""
+
+
+@pytest.mark.slow
+def test_kill_at_any_moment(competition_folder: Path, reference: Path, tmp_path: Path) -> None:
+    draw = random.Random(0)
+    here = Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here.parent), *sys.path])}
+    kills = 0
+    for _ in range(8):
+        command = [sys.executable, "-c", SLOW_PREPARE, str(competition_folder), str(tmp_path), str(here)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        time.sleep(draw.uniform(0, 0.5))
+        child.send_signal(signal.SIGKILL)
+        kills += child.wait() == -signal.SIGKILL
+        child.stdout.close()
+    assert kills >= 3
+    prepare(tasks_of(competition_folder), tmp_path)
+    assert contents(tmp_path) == contents(reference)
+
+
+def test_all_bad_files_are_listed_and_the_rest_is_kept(
+    competition_folder: Path, reference: Path, tmp_path: Path
+) -> None:
+    folder = copied(competition_folder, tmp_path / "competition")
+    tasks = tasks_of(folder)
+    whole = {i: tasks[i].path.read_bytes() for i in (2, 5, len(tasks) - 1)}
+    tasks[2].path.unlink()
+    tasks[5].path.write_bytes(whole[5][:500])
+    eeg_frame(50).write_parquet(tasks[-1].path)
+    with pytest.raises(DataErrors) as caught:
+        prepare(tasks, tmp_path / "store")
+    assert [error.path for error in caught.value.errors] == [tasks[i].path for i in whole]
+    assert str(caught.value).startswith("3 input file(s) cannot be used:")
+    for i, content in whole.items():
+        tasks[i].path.write_bytes(content)
+    assert prepare(tasks, tmp_path / "store").found == 2
+    assert contents(tmp_path / "store") == contents(reference)
+
+
+def test_a_recording_shorter_than_its_labels_is_refused(competition_folder: Path, tmp_path: Path) -> None:
+    folder = copied(competition_folder, tmp_path / "competition")
+    task = max((t for t in tasks_of(folder) if t.kind == "eeg"), key=lambda t: t.min_length)
+    eeg_frame(task.min_length - 1).write_parquet(task.path)
+    with pytest.raises(DataErrors, match=f"{task.min_length - 1} samples where at least {task.min_length}"):
+        prepare(tasks_of(folder), tmp_path / "store")
+
+
+def test_a_store_of_other_data_is_refused(competition_folder: Path, reference: Path, tmp_path: Path) -> None:
+    tasks = tasks_of(competition_folder)
+    with pytest.raises(UsageError, match="holds other recordings"):
+        prepare(tasks[:-1], reference)
+    with pytest.raises(UsageError, match="has no eeg 5"):
+        Store(reference).eeg(5)
+    with pytest.raises(UsageError, match="no store; run `kagglehms prepare"):
+        Store(tmp_path)
+
+
+def test_damage_to_a_finished_store_is_found(competition_folder: Path, tmp_path: Path) -> None:
+    prepare(tasks_of(competition_folder), tmp_path)
+    index, data = tmp_path / "store.json", tmp_path / "spectrogram.f16"
+    whole = data.read_bytes()
+    data.write_bytes(whole[:4000] + bytes([whole[4000] ^ 1]) + whole[4001:])
+    with pytest.raises(DataErrors, match=r"recording \d+ has changed"):
+        Store(tmp_path).verify()
+    data.write_bytes(whole[:-2])
+    with pytest.raises(DataError, match="where the index says"):
+        Store(tmp_path)
+    data.unlink()
+    with pytest.raises(DataError, match="is missing"):
+        Store(tmp_path)
+    data.write_bytes(whole)
+    index.write_bytes(index.read_bytes().replace(b'"length": 1', b'"length": 2', 1))
+    with pytest.raises(DataError, match="fingerprint"):
+        Store(tmp_path)
+    index.write_bytes(b"{}")
+    with pytest.raises(DataError, match="no index of a store"):
+        Store(tmp_path)
+
+
+def test_two_at_once_are_refused(competition_folder: Path, tmp_path: Path) -> None:
+    with (
+        exclusive(tmp_path, "prepare"),
+        pytest.raises(RunError, match=f"prepare is under way by process {os.getpid()}"),
+    ):
+        prepare(tasks_of(competition_folder), tmp_path)
+
+
+def test_a_full_disk_is_named_and_costs_nothing_finished(
+    competition_folder: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 4:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr("kagglehms.data.store._SYNC_EVERY", 3)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        prepare(tasks_of(competition_folder), tmp_path)
+    monkeypatch.setattr(os, "fsync", real)
+    assert prepare(tasks_of(competition_folder), tmp_path).decoded > 0
+    assert contents(tmp_path) == contents(reference)
