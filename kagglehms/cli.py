@@ -79,12 +79,17 @@ class Rehearse:
         data: the competition's folder; its test set is predicted.
         dist: what build.py made.
         out: where submission.csv and the log are put.
+        layout: of the mounts below /kaggle/input: by `owner` and kind, or every one by its `slug`.
+        isolation: `namespaces` (a real /kaggle, read-only input, no network) or the weaker `guard` (default: the
+            best that this machine allows).
     """
 
     kernel: tyro.conf.Positional[str]
     data: Path
     dist: Path = Path("dist")
     out: Path = Path("rehearsal")
+    layout: Literal["owner", "slug"] = "owner"
+    isolation: Literal["namespaces", "guard"] | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,9 @@ def rehearse(options: Rehearse) -> int:
     from kagglehms.deploy.rehearsal import rehearse
     from kagglehms.runtime import say
 
-    report = rehearse(options.kernel, options.dist, options.data, options.out)
+    report = rehearse(
+        options.kernel, options.dist, options.data, options.out, options.layout, isolation=options.isolation
+    )
     say(report.sentence)
     return report.exit_code
 
@@ -225,6 +232,15 @@ def _run(command: str, arguments: Sequence[str], debug: bool) -> int:
         traceback.print_exc()
     print(f"kagglehms: error: {message}", file=sys.stderr)
     return code
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """One line for a person, and the exit code."""
+    if isinstance(error, HMSError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; what was finished is kept, the same command goes on from there", EXIT_INTERRUPTED
+    return f"{type(error).__name__}: {error} (--debug shows where)", EXIT_FAILURE
 
 
 if __name__ == "__main__":

@@ -36,3 +36,11 @@ def competition_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("synthetic") / "competition"
     make_competition(folder, n_eegs=12, n_test=4, seed=1)
     return folder
+
+
+@pytest.fixture(scope="session")
+def dist(competition_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A built dist folder with two trained folds of a tiny model; never to be written to."""
+    from trained import make_dist
+
+    return make_dist(competition_folder, tmp_path_factory.mktemp("trained"))

@@ -22,8 +22,12 @@ def eeg_frame(n_times: int = 10_000, seed: int = 0) -> pl.DataFrame:
     return pl.DataFrame(values, schema=list(CHANNELS))
 
 
-def spectrogram_frame(n_rows: int = 300, seed: int = 0, time_type: type[pl.DataType] = pl.Int64) -> pl.DataFrame:
+def spectrogram_frame(
+    n_rows: int = 300, seed: int = 0, time_type: type[pl.DataType] = pl.Int64
+) -> pl.DataFrame:
     """A valid spectrogram file's table."""
-    values = np.random.default_rng(seed).lognormal(1, 2, (n_rows, len(SPECTROGRAM_COLUMNS))).astype(np.float32)
+    values = (
+        np.random.default_rng(seed).lognormal(1, 2, (n_rows, len(SPECTROGRAM_COLUMNS))).astype(np.float32)
+    )
     time = pl.Series("time", 1 + 2 * np.arange(n_rows)).cast(time_type)
     return pl.DataFrame(values, schema=list(SPECTROGRAM_COLUMNS)).insert_column(0, time)

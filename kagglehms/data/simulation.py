@@ -81,10 +81,10 @@ class Patient:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Patient:
         return cls(
-            level_uv=float(20 * np.exp(0.35 * rng.standard_normal())),
+            level_uv=float(18 * np.exp(0.3 * rng.standard_normal())),
             spectral_exponent=float(rng.uniform(2.1, 3.1)),
             alpha_hz=float(rng.uniform(7.5, 11)),
-            alpha_uv=float(rng.choice([0, 4, 12], p=[0.3, 0.4, 0.3])),
+            alpha_uv=float(rng.choice([0, 4, 12], p=[0.5, 0.3, 0.2])),
             asymmetry=float(0.15 * rng.standard_normal()),
             blinks_per_min=float(rng.choice([0, 3, 12], p=[0.4, 0.3, 0.3])),
             muscle_uv=float(rng.exponential(8)),
@@ -172,7 +172,7 @@ def _truth_over_time(
     second = 0
     while second < n_seconds:
         length = int(rng.integers(15, 90))
-        present[second : second + length] |= rng.random() < 0.65
+        present[second : second + length] |= rng.random() < 0.75
         second += length
     truth_SK = np.where(present[:, None], truth_SK, np.eye(len(CLASSES))[-1])
     box = np.ones(5) / 5
@@ -251,7 +251,7 @@ def _patterns(
     lateral = _field(side * rng.uniform(0.55, 0.85), rng.uniform(-0.5, 0.5), rng.uniform(0.35, 0.55))
     general = _generalised_field()
     # Median heights in units of the background's standard deviation.
-    heights_uv = (patient.level_uv * np.array([9, 4, 5]) * np.exp(0.3 * rng.standard_normal(3))).astype(
+    heights_uv = (patient.level_uv * np.array([12, 6, 7]) * np.exp(0.25 * rng.standard_normal(3))).astype(
         np.float32
     )
     discharges = _periodic_discharges(n_times, rng) * heights_uv[0]

@@ -36,10 +36,12 @@ def make_model(recipe: Recipe, pretrained: str = "none") -> tuple[nn.Module, str
     if pretrained == "none":
         return _create(recipe), "weights: from scratch, as asked for"
     if pretrained != "auto":
+        from safetensors import SafetensorError
+
         path = _weights_file(Path(pretrained), recipe.backbone)
         try:
             return _create(recipe, file=path), f"weights: ImageNet, from {path}"
-        except (RuntimeError, KeyError, ValueError, OSError) as error:
+        except (RuntimeError, KeyError, ValueError, OSError, SafetensorError) as error:
             reason = f"does not hold weights of {recipe.backbone} ({str(error).splitlines()[0][:200]})"
             raise DataError(path, reason, "give timm's file for this very backbone") from error
     why_not = _hub_unreachable()

@@ -126,7 +126,10 @@ def test_encoding_never_yields_infinity_and_keeps_nan(values: np.ndarray) -> Non
 def test_real_files_read(hms_sample: Path) -> None:
     for split in ("train", "test"):
         for path in (hms_sample / f"{split}_eegs").glob("*.parquet"):
-            half, exact = read_eeg(path).astype(np.float64), pl.read_parquet(path).to_numpy().astype(np.float64)
+            half, exact = (
+                read_eeg(path).astype(np.float64),
+                pl.read_parquet(path).to_numpy().astype(np.float64),
+            )
             assert np.nanmax(np.abs(half - exact) / np.maximum(1, np.abs(exact))) <= 2**-11
         for path in (hms_sample / f"{split}_spectrograms").glob("*.parquet"):
             assert read_spectrogram(path, min_rows=300).shape[1] == 400

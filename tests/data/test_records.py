@@ -156,6 +156,8 @@ def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_the_digest_knows_values_and_order(tmp_path: Path) -> None:
     records = make_records(GOOD)
-    assert records.digest == make_records(GOOD.reverse().sort("eeg_id", "eeg_sub_id")).take(np.arange(3)).digest
+    assert (
+        records.digest == make_records(GOOD.reverse().sort("eeg_id", "eeg_sub_id")).take(np.arange(3)).digest
+    )
     assert records.digest != records.take(np.array([1, 0, 2])).digest
     assert records.digest != make_records(GOOD.with_columns(pl.lit(1).alias("patient_id"))).digest

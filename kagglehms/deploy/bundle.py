@@ -1,0 +1,286 @@
+"""Finished runs → `dist/dataset`, one flat folder to upload, and `dist/kernels`, the scripts that know its digest.
+
+Two builds of the same inputs have the same bytes, and a build that is interrupted leaves the old bundle or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import kagglehms
+from kagglehms.data.competition import SLUG
+from kagglehms.deploy.runs import Run, select_runs
+from kagglehms.deploy.stamping import KERNEL_METADATA, PLACEHOLDER_OWNER, find_owner, stamp_card, stamp_kernel
+from kagglehms.deploy.wheel import build_wheel, read_project
+from kagglehms.errors import RunError, UsageError
+from kagglehms.inference.manifest import (
+    CARD,
+    FORMAT,
+    MANIFEST,
+    File,
+    Library,
+    Manifest,
+    Model,
+    Prior,
+    dump_manifest,
+    read_manifest,
+    tree_digest,
+    verify,
+)
+from kagglehms.runtime import PARTIAL_SUFFIX
+
+_STAGE = ".build-"
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Built:
+    """What `build` made.
+
+    Attributes:
+        dataset: the folder to upload as a Kaggle dataset.
+        kernels: the folders to push, one per kernel.
+        manifest: of the bundle.
+        owner: the Kaggle user name stamped in, or `PLACEHOLDER_OWNER`.
+        owner_source: where the name was found.
+        slug: of the bundle.
+    """
+
+    dataset: Path
+    kernels: tuple[Path, ...]
+    manifest: Manifest
+    owner: str
+    owner_source: str
+    slug: str
+
+
+def project_root() -> Path:
+    """Return the checkout that the running library belongs to.
+
+    Raises:
+        RunError: the library was installed without its checkout.
+    """
+    root = Path(kagglehms.__file__).resolve().parents[1]
+    read_project(root)
+    return root
+
+
+def build(
+    runs: Path,
+    dist: Path,
+    recipes: Sequence[str] | None = None,
+    folds: Collection[int] | None = None,
+    owner: str | None = None,
+    root: Path | None = None,
+) -> Built:
+    """Build the bundle and the kernels.
+
+    Args:
+        runs: the folder that training wrote to.
+        dist: where `dataset/` and `kernels/` go; what an earlier build left there is replaced.
+        recipes: names of runs, in the order in which they are to run; None takes all.
+        folds: which ones of each run; None takes those that are finished.
+        owner: Kaggle user name; None looks for it, see `stamping.find_owner`.
+        root: the project's checkout; None takes the one that runs.
+
+    Raises:
+        UsageError: unknown names, or a `dist/dataset` that is no bundle and would be lost.
+        RunError: unfinished or damaged runs, a broken checkout, or a disk that is full.
+    """
+    root = root or project_root()
+    owner, owner_source = find_owner(owner)
+    selected = select_runs(runs, recipes, folds)
+    dataset = dist / "dataset"
+    _refuse_to_replace_others(dataset)
+    try:
+        dist.mkdir(parents=True, exist_ok=True)
+        for stale in dist.glob(f"{_STAGE}*{PARTIAL_SUFFIX}"):
+            shutil.rmtree(stale, ignore_errors=True)
+        stage = Path(tempfile.mkdtemp(prefix=_STAGE, suffix=PARTIAL_SUFFIX, dir=dist))
+        try:
+            slug, manifest = _write_dataset(stage / "dataset", root, selected, owner)
+            names = _write_kernels(stage / "kernels", root, owner, slug, manifest.digest)
+            _swap_in(stage, dist, names)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+    except OSError as error:
+        raise RunError(f"{dist}: cannot be written ({error}); free space or give another folder") from error
+    kernels = tuple(dist / "kernels" / name for name in names)
+    return Built(dataset, kernels, manifest, owner, owner_source, slug)
+
+
+def describe(built: Built) -> str:
+    """Return the table of what was built and the commands that come next."""
+    manifest, dataset, short = built.manifest, shlex.quote(str(built.dataset)), built.manifest.digest[:12]
+    lines = [f"{'file':<48} {'bytes':>13}  sha256"]
+    lines += [f"{name:<48} {file.size:>13,}  {file.sha256[:12]}" for name, file in manifest.files.items()]
+    lines += ["", f"{'model':<43} {'fold':>4}  out-of-fold score"]
+    for model in manifest.models:
+        scores = ", ".join(f"{name} {score:.4f}" for name, score in model.scores.items() if score is not None)
+        lines.append(f"{model.recipe:<43} {model.fold:>4}  {scores}")
+    lines += [
+        "",
+        f"{built.dataset}: {len(manifest.files)} files, {manifest.size / 1e6:.1f} MB, {len(manifest.models)} model(s)",
+        f"digest {manifest.digest}",
+        f"owner {built.owner} (from {built.owner_source})",
+        "",
+        "next, in this order:",
+        f"  kaggle datasets create -p {dataset}",
+        f"  kaggle datasets version -p {dataset} -m {short}   # instead, if the dataset exists already",
+        f"  kaggle datasets status {built.owner}/{built.slug}   # until it says `ready`",
+    ]
+    for kernel in built.kernels:
+        lines.append(f"  kaggle kernels push -p {shlex.quote(str(kernel))}")
+    lines.append(
+        f"  kaggle competitions submit {SLUG} -f submission.csv -m {short} -k {built.owner}/KERNEL -v VERSION"
+    )
+    if built.owner == PLACEHOLDER_OWNER:
+        lines += [
+            "",
+            f"warning: no Kaggle user name is known and {PLACEHOLDER_OWNER!r} stands in its place, so nothing",
+        ]
+        lines += ["can be uploaded like this; build again with --owner NAME, or set KAGGLE_USERNAME"]
+    return "\n".join(lines)
+
+
+def _refuse_to_replace_others(dataset: Path) -> None:
+    if (
+        dataset.exists()
+        and not (dataset / MANIFEST).is_file()
+        and (not dataset.is_dir() or any(dataset.iterdir()))
+    ):
+        raise UsageError(f"{dataset}: exists and is no bundle, it will not be replaced; give another --dist")
+
+
+def _write_dataset(folder: Path, root: Path, runs: Sequence[Run], owner: str) -> tuple[str, Manifest]:
+    folder.mkdir()
+    slug, card = stamp_card(root / CARD, owner)
+    wheel, wheel_bytes = build_wheel(root)
+    files = {
+        wheel: _write(folder / wheel, wheel_bytes),
+        "LICENSE": _copy(root / "LICENSE", folder / "LICENSE"),
+    }
+    models = []
+    for run in runs:
+        stem = _file_stem(run.recipe)
+        recipe_file = f"{stem}.recipe.json"
+        if recipe_file in files:
+            raise RunError(
+                f"two recipes would both be named {recipe_file}; rename {run.recipe!r} or choose one of them"
+            )
+        files[recipe_file] = _copy(run.recipe_file, folder / recipe_file)
+        for fold in run.folds:
+            weights = f"{stem}.fold{fold.fold}.safetensors"
+            files[weights] = _copy(fold.weights, folder / weights)
+            scores = {"all": fold.score_all, "votes10": fold.score_votes10}
+            models.append(Model(run.recipe, fold.fold, weights, recipe_file, scores))
+    files = dict(sorted(files.items()))
+    library = Library(kagglehms.__version__, wheel, _commit(root))
+    manifest = Manifest(
+        FORMAT, library, _versions(runs), tuple(models), _prior(runs), files, digest=tree_digest(files)
+    )
+    _write(folder / MANIFEST, dump_manifest(manifest))
+    _write(folder / CARD, card)
+    verify(folder, read_manifest(folder), manifest.digest)  # what the kernel will do, while it is still cheap
+    return slug, manifest
+
+
+def _write_kernels(folder: Path, root: Path, owner: str, slug: str, digest: str) -> list[str]:
+    names = sorted(path.parent.name for path in (root / "kernels").glob(f"*/{KERNEL_METADATA}"))
+    if not names:
+        raise RunError(f"{root / 'kernels'}: holds no kernel; take it from the project's checkout")
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for file, content in stamp_kernel(root / "kernels" / name, owner, slug, digest).items():
+            _write(folder / name / file, content)
+    return names
+
+
+def _swap_in(stage: Path, dist: Path, kernels: Sequence[str]) -> None:
+    """Put what was built in the place of what stood there.
+
+    The old kernels go first and the new ones come last, so that no kernel ever stands beside a bundle which it
+    would refuse.
+    """
+    retired = stage / "retired"
+    retired.mkdir()
+    (dist / "kernels").mkdir(exist_ok=True)
+    for name in kernels:
+        _move(dist / "kernels" / name, retired / name)
+    _move(dist / "dataset", retired / ".dataset")
+    _move(stage / "dataset", dist / "dataset")
+    for name in kernels:
+        _move(stage / "kernels" / name, dist / "kernels" / name)
+
+
+def _move(source: Path, target: Path) -> None:
+    if source.exists():
+        source.rename(target)
+
+
+def _write(path: Path, content: bytes) -> File:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return File(hashlib.sha256(content).hexdigest(), len(content))
+
+
+def _copy(source: Path, target: Path) -> File:
+    """Copy a file and hash what was copied, in one pass."""
+    digest = hashlib.sha256()
+    with source.open("rb") as reader, target.open("wb") as writer:
+        while block := reader.read(_BLOCK):
+            digest.update(block)
+            writer.write(block)
+        writer.flush()
+        os.fsync(writer.fileno())
+        return File(digest.hexdigest(), writer.tell())
+
+
+def _file_stem(recipe: str) -> str:
+    """Return the recipe's name without what a file name on Kaggle should not hold (`panels+global`)."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", recipe).strip(".-") or "recipe"
+
+
+def _versions(runs: Sequence[Run]) -> dict[str, str]:
+    """Merge the versions of all runs; where they differ, all of them are named."""
+    merged: dict[str, set[str]] = {}
+    for run in runs:
+        for package, version in run.versions.items():
+            merged.setdefault(package, set()).add(version)
+    return {package: ", ".join(sorted(versions)) for package, versions in sorted(merged.items())}
+
+
+def _prior(runs: Sequence[Run]) -> Prior:
+    """Return the runs' prior, or its mean over their records where they were trained on different ones."""
+    priors = {run.prior for run in runs}
+    if len(priors) == 1:
+        return priors.pop()
+    total = sum(run.records for run in runs)
+    a, b, c, d, e, f = (sum(run.prior[k] * run.records for run in runs) / total for k in range(6))
+    return a, b, c, d, e, f
+
+
+def _commit(root: Path) -> str | None:
+    """Return the commit of the sources, with `-dirty` behind it if they were changed; None if git cannot say."""
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}  # look, and leave the index as it is
+    try:
+        found = subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,231 @@
+"""Start a kernel in a machine of its own: the process between a rehearsal and the kernel that it rehearses.
+
+Run as a script, `python -I -S launcher.py SPEC`, in a process of its own: namespaces are entered by one thread, and
+for good. It imports nothing but the standard library.
+
+With isolation, the kernel gets namespaces of its own for users, mounts and network (Linux, no privilege needed where
+the system allows user namespaces). Its root is a new, read-only view of this machine with a `/kaggle` in it; only
+`/kaggle/working`, `/tmp` and `/dev/shm` can be written, and there is no network but a loopback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import platform
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+_CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
+_MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
+_AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = -100, 0x8000, 1
+_SYS_MOUNT_SETATTR = 442
+"""The same on every architecture; Linux 5.12 and later."""
+_PR_SET_PDEATHSIG = 1
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
+_SHARED_MEMORY = "size=2g"
+"""What Kaggle gives its own image."""
+
+
+@dataclass(frozen=True)
+class Bind:
+    """A folder and where the kernel is to see it, read-only unless `writable`."""
+
+    source: str
+    target: str
+    writable: bool = False
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What to run, and how.
+
+    Attributes:
+        argv: the command; its paths are those that the kernel sees.
+        environment: all of it, nothing is inherited.
+        folder: to start in.
+        timeout_s: after which it is killed.
+        report: file to write what happened to, as JSON.
+        new_root: empty folder to build the kernel's view of the machine in; None for no isolation.
+        binds: folders of `/kaggle` and `/tmp`, in the order in which they are mounted.
+        kept: folders below `/tmp` which the kernel needs all the same (the interpreter, if it is there).
+        hidden: folders which the kernel must find empty.
+    """
+
+    argv: list[str]
+    environment: dict[str, str]
+    folder: str
+    timeout_s: float
+    report: str
+    new_root: str | None = None
+    binds: tuple[Bind, ...] = ()
+    kept: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Spec:
+        content: dict[str, Any] = json.loads(text)
+        content["binds"] = tuple(Bind(**bind) for bind in content["binds"])
+        return cls(**content)
+
+
+class IsolationUnavailableError(Exception):
+    """This machine does not let us make the namespaces or mounts; says which step it refused."""
+
+
+def main(spec: Spec) -> int:
+    """Run `spec` and write its report: exit code, seconds, peak memory, or why it could not be isolated."""
+    _die_with_parent()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    with open(spec.report, "w", encoding="utf-8") as report:  # noqa: PTH123  opened before the root changes
+        try:
+            if spec.new_root is not None:
+                isolate(spec, Path(spec.new_root))
+        except IsolationUnavailableError as error:
+            json.dump({"unavailable": str(error)}, report)
+            return 0
+        json.dump(run(spec), report)
+    return 0
+
+
+def run(spec: Spec) -> dict[str, float | int | bool]:
+    """Run the kernel to its end or its timeout; whatever it leaves running is killed."""
+    start = time.monotonic()
+    child = subprocess.Popen(
+        spec.argv, env=spec.environment, cwd=spec.folder, stdin=subprocess.DEVNULL, start_new_session=True
+    )
+    timed_out = False
+    try:
+        child.wait(spec.timeout_s)
+    except subprocess.TimeoutExpired:
+        timed_out = True
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+    exit_code = child.wait()
+    seconds = time.monotonic() - start
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"exit_code": exit_code, "seconds": seconds, "peak_memory_bytes": peak, "timed_out": timed_out}
+
+
+def isolate(spec: Spec, root: Path) -> None:
+    """Move this process into namespaces of its own and into a new root.
+
+    Raises:
+        IsolationUnavailableError: the system does not allow it.
+    """
+    if platform.system() != "Linux":
+        raise IsolationUnavailableError(f"{platform.system()} has no namespaces")
+    try:
+        _unshare()
+        _bring_loopback_up()
+        _mount_machine(spec, root)
+        os.chroot(root)
+        os.chdir("/")
+    except OSError as error:
+        raise IsolationUnavailableError(str(error)) from error
+
+
+def _unshare() -> None:
+    """Enter new namespaces: as a user in charge of nothing but them, or as root where only root may."""
+    user, group = os.geteuid(), os.getegid()
+    try:
+        _call("unshare", _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWNET)
+    except OSError:
+        if user != 0:
+            raise
+        _call("unshare", _CLONE_NEWNS | _CLONE_NEWNET)
+    else:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    _mount(None, Path("/"), None, _MS_REC | _MS_PRIVATE)
+
+
+def _mount_machine(spec: Spec, root: Path) -> None:
+    if Path("/tmp").is_symlink():
+        raise IsolationUnavailableError("/tmp is a symbolic link here")
+    _mount("tmpfs", root, "tmpfs", 0)
+    for entry in sorted(Path("/").iterdir()):
+        place = root / entry.name
+        if entry.name == "kaggle":
+            continue
+        if entry.is_symlink():
+            place.symlink_to(entry.readlink())
+        elif entry.is_dir():
+            place.mkdir()
+            if entry != Path("/tmp"):
+                _bind(entry, place)
+    for bind in spec.binds:
+        (root / bind.target.lstrip("/")).mkdir(parents=True, exist_ok=True)
+    (root / "tmp").mkdir(exist_ok=True)
+    _make_read_only(root)
+    for bind in spec.binds:
+        _bind(Path(bind.source), root / bind.target.lstrip("/"), writable=bind.writable)
+    for folder in spec.kept:
+        place = root / folder.lstrip("/")
+        place.mkdir(parents=True, exist_ok=True)
+        _bind(Path(folder), place, writable=False)
+    for folder in spec.hidden:
+        place = root / folder.lstrip("/")
+        if place.is_dir():
+            _mount("tmpfs", place, "tmpfs", 0)
+            _make_read_only(place)
+    if (root / "dev/shm").is_dir():
+        _mount("tmpfs", root / "dev/shm", "tmpfs", 0, _SHARED_MEMORY)
+
+
+def _bind(source: Path, target: Path, writable: bool = True) -> None:
+    _mount(str(source), target, None, _MS_BIND | _MS_REC)
+    if not writable:
+        _make_read_only(target)
+
+
+def _make_read_only(path: Path) -> None:
+    """Make `path` and every mount below it read-only, with all their other flags as they are."""
+    attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)
+    arguments = (_AT_FDCWD, os.fsencode(path), _AT_RECURSIVE, attributes, ctypes.c_size_t(len(attributes)))
+    _call("syscall", ctypes.c_long(_SYS_MOUNT_SETATTR), *arguments, what=f"mount_setattr of {path}")
+
+
+def _mount(source: str | None, target: Path, kind: str | None, flags: int, data: str | None = None) -> None:
+    source_bytes, kind_bytes, data_bytes = (text and os.fsencode(text) for text in (source, kind, data))
+    arguments = (source_bytes, os.fsencode(target), kind_bytes, ctypes.c_ulong(flags), data_bytes)
+    _call("mount", *arguments, what=f"mount on {target}")
+
+
+def _call(function: str, *arguments: object, what: str = "") -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, function)(*arguments) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what or function}: {os.strerror(code)}")
+
+
+def _bring_loopback_up() -> None:
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        fcntl.ioctl(handle, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
+
+
+def _die_with_parent() -> None:
+    """Ask for SIGTERM when the rehearsal is killed, so that no kernel outlives it."""
+    if sys.platform == "linux":
+        _call("prctl", _PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Spec.from_json(Path(sys.argv[1]).read_text(encoding="utf-8"))))

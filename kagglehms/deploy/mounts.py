@@ -1,0 +1,50 @@
+"""Where Kaggle mounts what a kernel asks for.
+
+Kaggle uses several layouts, so a kernel looks in each of them by name. It never walks `/kaggle/input`: the
+competition alone has tens of thousands of files, and listing them takes minutes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from kagglehms.data.competition import SLUG
+from kagglehms.errors import DataError
+
+ROOT_VARIABLE = "KAGGLEHMS_KAGGLE_ROOT"
+"""Environment variable that names another folder than `/kaggle`, for a rehearsal that may not mount anything."""
+
+Layout = Literal["slug", "owner"]
+"""`slug`: everything beside each other under its own name. `owner`: by kind, and datasets by owner."""
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+
+def dataset_mount(owner: str, slug: str, layout: Layout) -> str:
+    """Return the folder of a dataset, relative to `/kaggle/input`."""
+    return {"slug": slug, "owner": f"datasets/{owner}/{slug}"}[layout]
+
+
+def competition_mount(slug: str, layout: Layout) -> str:
+    """Return the folder of a competition, relative to `/kaggle/input`."""
+    return {"slug": slug, "owner": f"competitions/{slug}"}[layout]
+
+
+def find_competition(root: Path) -> Path:
+    """Return the folder in which the competition is mounted.
+
+    Args:
+        root: `/kaggle`, or the folder that stands for it.
+
+    Raises:
+        DataError: it is mounted in none of the layouts.
+    """
+    places = [root / "input" / competition_mount(SLUG, layout) for layout in LAYOUTS]
+    for place in places:
+        if (place / "test.csv").is_file():
+            return place
+    raise DataError(
+        places[0],
+        f"the competition is not mounted (looked in {', '.join(map(str, places))} for test.csv)",
+        "add it to the kernel's competition_sources, and accept its rules on its page",
+    )

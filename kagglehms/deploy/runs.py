@@ -1,0 +1,175 @@
+"""The folder in which training leaves its runs, as far as a bundle needs it: what is finished, and how it scored.
+
+RUNS/<recipe>/recipe.json  run.json  oof.parquet  fold<k>/weights.safetensors  fold<k>/result.json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from kagglehms.errors import RunError, UsageError, closest
+from kagglehms.inference.manifest import Prior
+
+_READ = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+"""Training may write more than a bundle reads."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _RunInfo:
+    """The part of run.json that a bundle needs."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _READ
+
+    recipe: str
+    n_folds: int
+    records: int
+    prior: Prior
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _FoldResult:
+    """The part of result.json that a bundle needs."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _READ
+
+    fold: int
+    score_all: float
+    score_votes10: float | None
+
+
+@dataclass(frozen=True)
+class FoldModel:
+    """A finished fold: its weights and its scores on the records held out (KL divergence)."""
+
+    fold: int
+    weights: Path
+    score_all: float
+    score_votes10: float | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run with at least one finished fold.
+
+    Attributes:
+        recipe: its name.
+        recipe_file: the recipe as JSON.
+        n_folds: folds that the run is meant to have; `folds` can be fewer.
+        records: labelled records that it was trained on.
+        prior: class means of their targets.
+        versions: packages that it was trained with.
+        folds: the finished ones, ascending.
+    """
+
+    recipe: str
+    recipe_file: Path
+    n_folds: int
+    records: int
+    prior: Prior
+    versions: dict[str, str]
+    folds: tuple[FoldModel, ...]
+
+
+def select_runs(
+    runs: Path, recipes: Sequence[str] | None = None, folds: Collection[int] | None = None
+) -> list[Run]:
+    """Return the runs that a bundle is to be made of.
+
+    Args:
+        runs: the folder that training wrote to.
+        recipes: names, in the order in which they are to run; None takes all, by name.
+        folds: which ones of each run; None takes those that are finished.
+
+    Raises:
+        UsageError: no such folder, or nothing in it, or unknown names.
+        RunError: a run without a finished fold, a fold asked for that is not finished, or a file that is missing,
+            cut short or of another form.
+    """
+    if not runs.is_dir():
+        raise UsageError(f"{runs}: no such folder; give the one that `kagglehms train --out` wrote")
+    present = sorted(path.name for path in runs.iterdir() if _looks_like_run(path))
+    if not present:
+        raise UsageError(f"{runs}: holds no run; train one with `kagglehms train`")
+    for name in recipes or ():
+        if name not in present:
+            raise UsageError(f"{runs}: no run of recipe {name!r}; {closest(name, present)}")
+    return [_read_run(runs / name, folds) for name in dict.fromkeys(recipes or present)]
+
+
+def _looks_like_run(path: Path) -> bool:
+    return path.is_dir() and ((path / "recipe.json").exists() or (path / "run.json").exists())
+
+
+def _read_run(path: Path, folds: Collection[int] | None) -> Run:
+    finished = sorted(
+        int(digits)
+        for result in path.glob("fold*/result.json")
+        if (digits := result.parent.name[4:]).isdecimal()
+    )
+    if not finished:
+        raise RunError(
+            f"{path}: unfinished, no fold of it is trained to its end; finish it with `kagglehms train {path.name}`"
+            " or choose others with --recipes"
+        )
+    info = _read_json(path / "run.json", _RunInfo)
+    if info.recipe != path.name:
+        raise RunError(
+            f"{path / 'run.json'}: recipe {info.recipe!r} in a folder named {path.name!r}; rename it back"
+        )
+    recipe_file = path / "recipe.json"
+    _check_json(recipe_file)
+    missing = sorted(set(folds or ()) - set(finished))
+    if missing:
+        raise RunError(
+            f"{path}: fold {', '.join(map(str, missing))} is not finished (finished: {', '.join(map(str, finished))}"
+            f" of {info.n_folds}); finish it with `kagglehms train {path.name}` or choose others with --folds"
+        )
+    wanted = finished if folds is None else sorted(set(folds))
+    models = tuple(_read_fold(path / f"fold{fold}", fold) for fold in wanted)
+    return Run(info.recipe, recipe_file, info.n_folds, info.records, info.prior, info.versions, models)
+
+
+def _read_fold(path: Path, fold: int) -> FoldModel:
+    result = _read_json(path / "result.json", _FoldResult)
+    if result.fold != fold:
+        raise RunError(f"{path / 'result.json'}: is of fold {result.fold}; train this fold again")
+    weights = path / "weights.safetensors"
+    try:
+        with safe_open(weights, framework="np") as tensors:
+            if not tensors.keys():
+                raise RunError(f"{weights}: holds no tensor; delete {path} and train this fold again")
+    except (OSError, SafetensorError) as error:
+        reason = "missing" if not weights.exists() else f"cannot be read ({error})"
+        raise RunError(f"{weights}: {reason}; delete {path} and train this fold again") from error
+    return FoldModel(fold, weights, result.score_all, result.score_votes10)
+
+
+def _read_json(path: Path, kind: type[T]) -> T:
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be read ({error.strerror}); run the training again, it resumes"
+        ) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise RunError(f"{path}: {where}: {first['msg']}; run the training again, it resumes") from error
+
+
+def _check_json(path: Path) -> None:
+    try:
+        json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path}: missing or cut short ({error}); run the training again, it resumes"
+        ) from error

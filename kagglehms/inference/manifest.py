@@ -1,0 +1,261 @@
+"""The bundle's manifest: what a bundle holds, and the proof that a folder is that bundle.
+
+A bundle is one flat folder, because Kaggle unpacks archives and its client skips folders: the library as a wheel,
+one recipe per experiment, one weights file per fold, LICENSE and `manifest.json`. The manifest names every other
+file with its size and sha256. A damaged safetensors file can load without a complaint, so nothing in a bundle is
+believed before `verify` has read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from kagglehms.errors import BundleError
+
+FORMAT = 1
+"""Raised when a bundle of before could no longer be read."""
+MANIFEST = "manifest.json"
+CARD = "dataset-metadata.json"
+"""The Kaggle dataset's card. It carries the owner and is not uploaded as a file, so no digest covers it."""
+
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_READERS = 8
+"""A mounted dataset reads several times faster through many threads than through one."""
+
+Prior = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Library:
+    """The library inside the bundle.
+
+    Attributes:
+        version: of kagglehms.
+        wheel: its file in the bundle.
+        commit: of the sources, with `-dirty` behind it if they had changes; None outside a git checkout.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    version: str
+    wheel: str
+    commit: str | None
+
+
+@dataclass(frozen=True)
+class Model:
+    """One fold's model.
+
+    Attributes:
+        recipe: name of the recipe.
+        fold: the fold that was held out.
+        weights: its safetensors file in the bundle.
+        recipe_file: the recipe as JSON, in the bundle.
+        scores: out-of-fold scores of this fold (KL divergence), by name; None where no record counted.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    recipe: str
+    fold: int
+    weights: str
+    recipe_file: str
+    scores: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class File:
+    """sha256 (hexadecimal) and size (bytes) of one file."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything `manifest.json` says.
+
+    Attributes:
+        format: of the manifest, see `FORMAT`.
+        library: the wheel in the bundle.
+        versions: packages that the models were trained with.
+        models: one entry per fold's weights, in the order in which they are meant to run.
+        prior: class means of the training targets, the answer where there is no better one.
+        files: every file except the manifest and the card, by name.
+        digest: see `tree_digest`; the kernel is stamped with it.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    format: int
+    library: Library
+    versions: dict[str, str]
+    models: tuple[Model, ...]
+    prior: Prior
+    files: dict[str, File]
+    digest: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files.values())
+
+
+def tree_digest(files: Mapping[str, File]) -> str:
+    """Return one digest of many files: the sha256 of their sorted `sha256  name` lines.
+
+    The same as `sha256sum FILES | LC_ALL=C sort | sha256sum` prints.
+    """
+    lines = sorted(f"{file.sha256}  {name}\n" for name, file in files.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def hash_file(path: Path) -> File:
+    """Return sha256 and size of the file at `path`."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return File(digest, stream.tell())
+
+
+def dump_manifest(manifest: Manifest) -> bytes:
+    """Return the JSON of `manifest`, the same bytes for the same content."""
+    return (
+        json.dumps(_adapter().dump_python(manifest, mode="json"), indent=2, ensure_ascii=False).encode()
+        + b"\n"
+    )
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read the manifest of a bundle and check that it makes sense in itself. No other file is looked at.
+
+    Args:
+        bundle: the folder, in `dist/` or as Kaggle mounts it.
+
+    Raises:
+        BundleError: no bundle, of an unknown format, with unknown or ill-typed keys, with a path that leaves the
+            bundle, or naming a file that it does not list.
+    """
+    path = bundle / MANIFEST
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read ({error.strerror}); is {bundle} a folder that build.py made?"
+        ) from error
+    _check_format(path, content)
+    try:
+        manifest = _adapter().validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise BundleError(f"{path}: {where}: {first['msg']}; build the bundle again") from error
+    _check_sense(path, manifest)
+    return manifest
+
+
+def verify(bundle: Path, manifest: Manifest, expected_digest: str | None = None) -> None:
+    """Read every file of a bundle and raise unless they are what the manifest says.
+
+    Args:
+        bundle: the folder that `manifest` was read from.
+        manifest: see `read_manifest`.
+        expected_digest: of the bundle that the caller was made for; None accepts any.
+
+    Raises:
+        BundleError: another version of the bundle than the expected one; or missing, extra, cut or changed files,
+            all of them named.
+    """
+    if expected_digest is not None and manifest.digest != expected_digest:
+        raise BundleError(
+            f"{bundle}: stale version: digest {manifest.digest[:12]} is mounted, {expected_digest[:12]} was built with"
+            " this kernel; wait until the new version of the dataset is ready, or push both again"
+        )
+    for name in manifest.files:
+        _check_name(bundle / MANIFEST, name)
+    problems = [*_missing_or_extra(bundle, manifest), *_changed(bundle, manifest)]
+    if problems:
+        raise BundleError(
+            f"{bundle}: not the files of its manifest: {'; '.join(problems)}; upload the bundle again"
+        )
+
+
+@cache
+def _adapter() -> TypeAdapter[Manifest]:
+    return TypeAdapter(Manifest)
+
+
+def _check_format(path: Path, content: bytes) -> None:
+    """Say that the format is another before the first unknown key is complained about."""
+    try:
+        found = json.loads(content)["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path}: no manifest of a bundle, or cut short; build the bundle again") from error
+    if found != FORMAT:
+        raise BundleError(
+            f"{path}: format {found!r} where this library reads {FORMAT}; build the bundle again with this library"
+        )
+
+
+def _check_sense(path: Path, manifest: Manifest) -> None:
+    for name in manifest.files:
+        _check_name(path, name)
+    named = [manifest.library.wheel]
+    named += [name for model in manifest.models for name in (model.weights, model.recipe_file)]
+    unlisted = sorted({name for name in named if name not in manifest.files})
+    if unlisted:
+        raise BundleError(
+            f"{path}: uses files that it does not list: {', '.join(unlisted)}; build the bundle again"
+        )
+    if not math.isclose(sum(manifest.prior), 1, abs_tol=1e-6) or min(manifest.prior) < 0:
+        raise BundleError(f"{path}: prior {manifest.prior} is no distribution; build the bundle again")
+    if tree_digest(manifest.files) != manifest.digest:
+        raise BundleError(f"{path}: its digest is not that of the files it lists; build the bundle again")
+
+
+def _check_name(path: Path, name: str) -> None:
+    if not name or name in {".", "..", MANIFEST, CARD} or any(character in name for character in "/\\\0"):
+        raise BundleError(
+            f"{path}: {name!r} is no plain file name, it would leave the bundle; build the bundle again"
+        )
+
+
+def _missing_or_extra(bundle: Path, manifest: Manifest) -> Iterable[str]:
+    try:
+        found = {path.name for path in bundle.iterdir()} - {MANIFEST, CARD}
+    except OSError as error:
+        raise BundleError(f"{bundle}: cannot be listed ({error.strerror})") from error
+    for kind, names in (("missing", manifest.files.keys() - found), ("extra", found - manifest.files.keys())):
+        if names:
+            yield f"{kind}: {', '.join(sorted(names))}"
+
+
+def _changed(bundle: Path, manifest: Manifest) -> Iterable[str]:
+    present = [name for name in sorted(manifest.files) if (bundle / name).exists()]
+    with ThreadPoolExecutor(_READERS) as pool:
+        reasons = pool.map(lambda name: _difference(bundle / name, manifest.files[name]), present)
+        different = [f"{name} ({reason})" for name, reason in zip(present, reasons, strict=True) if reason]
+    if different:
+        yield f"changed: {', '.join(different)}"
+
+
+def _difference(path: Path, expected: File) -> str | None:
+    """Say how the file at `path` differs from what is expected; the size is looked at first, it costs nothing."""
+    try:
+        size = path.stat().st_size
+        if size != expected.size:
+            return f"{size} bytes where {expected.size} are expected"
+        return None if hash_file(path) == expected else "same size, other content"
+    except OSError as error:
+        return f"cannot be read, {error.strerror}"

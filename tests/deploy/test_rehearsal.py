@@ -1,0 +1,455 @@
+"""The rehearsal, on kernels of a few lines that look around and tell what they see."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kagglehms.data.competition import SLUG, VOTE_COLUMNS
+from kagglehms.deploy.mounts import LAYOUTS, Layout, competition_mount, dataset_mount
+from kagglehms.deploy.rehearsal import Isolation, RehearsalReport, rehearse
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, DataError, RunError, UsageError
+
+PRELUDE = """
+import json, os, sys, tempfile
+from pathlib import Path
+
+root = Path(os.environ.get("KAGGLEHMS_KAGGLE_ROOT", "/kaggle"))
+
+def tell(**facts):
+    print("FACTS " + json.dumps(facts), flush=True)
+
+def library():
+    folder = Path(tempfile.mkdtemp())
+    (folder / "kagglehms").mkdir()
+    (folder / "kagglehms/__init__.py").touch()
+    sys.path.insert(0, str(folder))
+    import kagglehms
+
+def submit(rows="1,0.5,0.1,0.1,0.1,0.1,0.1\\n2,1,0,0,0,0,0\\n"):
+    Path("submission.csv").write_text("eeg_id,{columns}\\n" + rows)
+""".replace("{columns}", ",".join(VOTE_COLUMNS))
+
+
+def _namespaces_work() -> bool:
+    from kagglehms.deploy.launcher import _CLONE_NEWNET, _CLONE_NEWNS, _CLONE_NEWUSER
+
+    flags = _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWNET
+    code = f"import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare({flags}) != 0)"
+    return (
+        sys.platform == "linux" and subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    )
+
+
+needs_namespaces = pytest.mark.skipif(not _namespaces_work(), reason="this system allows no user namespaces")
+BOTH = [pytest.param("namespaces", marks=needs_namespaces), "guard"]
+
+
+class House:
+    """A built kernel, a bundle and a competition, all of them tiny."""
+
+    def __init__(self, folder: Path) -> None:
+        self.dist, self.competition, self.out = folder / "dist", folder / "competition", folder / "out"
+        (self.dist / "dataset").mkdir(parents=True)
+        (self.dist / "dataset/dataset-metadata.json").write_text('{"id": "me/the-bundle"}')
+        (self.dist / "dataset/file.txt").write_text("of the bundle")
+        self.competition.mkdir()
+        (self.competition / "test.csv").write_text("spectrogram_id,eeg_id,patient_id\n7,1,5\n8,2,5\n")
+
+    def kernel(self, script: str, **metadata: object) -> None:
+        folder = self.dist / "kernels/look"
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {
+            "id": "me/look",
+            "code_file": "look.py",
+            "enable_gpu": True,
+            "dataset_sources": ["me/the-bundle"],
+            "competition_sources": [SLUG],
+        }
+        (folder / "kernel-metadata.json").write_text(json.dumps(content | metadata))
+        (folder / "look.py").write_text(PRELUDE + textwrap.dedent(script))
+
+    def lifeline(self) -> int:
+        """Make a pipe in the bundle, for a kernel to write to and hold; return the end to read from."""
+        os.mkfifo(self.dist / "dataset/alive")
+        return os.open(self.dist / "dataset/alive", os.O_RDONLY | os.O_NONBLOCK)
+
+    def rehearse(self, **options: Any) -> RehearsalReport:
+        return rehearse("look", self.dist, self.competition, self.out, **options)
+
+    def facts(self) -> Any:
+        lines = (self.out / "rehearsal.log").read_text().splitlines()
+        return json.loads(next(line for line in lines if line.startswith("FACTS ")).removeprefix("FACTS "))
+
+
+HOLD = """
+import time
+held = os.open(root / "input/datasets/me/the-bundle/alive", os.O_WRONLY)
+os.write(held, b"alive")
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def assert_was_alive_and_is_dead(lifeline: int) -> None:
+    """A pipe ends when the last process that could write to it is gone."""
+    assert os.read(lifeline, 100) == b"alive"
+    assert select.select([lifeline], [], [], 20)[0], "something still holds the pipe"
+    assert os.read(lifeline, 1) == b""
+    os.close(lifeline)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+@pytest.mark.parametrize("isolation", BOTH)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_kernel_finds_everything_in_kaggles_places(
+    house: House, isolation: Isolation, layout: Layout
+) -> None:
+    house.kernel(
+        """
+        library()
+        submit()
+        tell(script=__file__, folder=os.getcwd(), root=str(root),
+             run=os.environ["KAGGLE_KERNEL_RUN_TYPE"], rerun="KAGGLE_IS_COMPETITION_RERUN" in os.environ,
+             inputs=sorted(path.name for path in (root / "input").iterdir()),
+             texts=[(root / "input" / name).read_text() for name in (BUNDLE, COMPETITION)])
+        """.replace("BUNDLE", repr(dataset_mount("me", "the-bundle", layout) + "/file.txt")).replace(
+            "COMPETITION)", repr(competition_mount(SLUG, layout) + "/test.csv") + ")"
+        )
+    )
+    report = house.rehearse(isolation=isolation, layout=layout)
+    assert report.ok, report.sentence
+    assert report.exit_code == EXIT_OK
+    assert (report.isolation, report.isolation_note, report.layout) == (isolation, "", layout)
+    assert report.submission == house.out / "submission.csv"
+    assert report.submission.read_text().startswith("eeg_id,seizure_vote")
+    assert "bundle's own library" in report.sentence
+    facts = house.facts()
+    assert facts["script"] == f"{facts['root']}/src/script.py"
+    assert facts["folder"] == f"{facts['root']}/working"
+    assert (facts["root"] == "/kaggle") is (isolation == "namespaces")
+    assert facts["run"] == "Batch"
+    assert facts["rerun"] is True
+    assert facts["inputs"] == {"slug": [SLUG, "the-bundle"], "owner": ["competitions", "datasets"]}[layout]
+    assert facts["texts"] == ["of the bundle", (house.competition / "test.csv").read_text()]
+
+
+@pytest.mark.parametrize("isolation", BOTH)
+def test_the_kernel_inherits_neither_credentials_nor_a_home(
+    house: House, isolation: Isolation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (
+        "KAGGLE_USERNAME",
+        "KAGGLE_KEY",
+        "KAGGLE_API_TOKEN",
+        "AWS_SECRET_ACCESS_KEY",
+        "PYTHONSTARTUP",
+    ):
+        monkeypatch.setenv(name, "secret-of-the-owner")
+    monkeypatch.setenv("PYTHONPATH", "/somewhere/else")
+    house.kernel("""
+        try:
+            Path("~/.cache/numba").expanduser().mkdir(parents=True)
+            home = "writable"
+        except OSError as error:
+            home = "refused"
+        tell(home=home, environment=dict(os.environ), path=sys.path)
+        """)
+    house.rehearse(isolation=isolation)
+    facts = house.facts()
+    assert facts["home"] == "refused"
+    assert "secret-of-the-owner" not in json.dumps(facts)
+    assert "/somewhere/else" not in facts["path"]
+
+
+@pytest.mark.parametrize("isolation", BOTH)
+def test_there_is_no_network_but_the_machine_itself(house: House, isolation: Isolation) -> None:
+    house.kernel("""
+        import socket
+        try:
+            socket.create_connection(("192.0.2.1", 80), timeout=20)
+        except OSError as error:
+            refused = error.errno
+        try:
+            name = str(socket.getaddrinfo("www.kaggle.com", 443))
+        except socket.gaierror as error:
+            name = None
+        server = socket.create_server(("127.0.0.1", 0))
+        socket.create_connection(server.getsockname(), timeout=20)
+        tell(refused=refused, name=name)
+        """)
+    house.rehearse(isolation=isolation)
+    assert house.facts() == {"refused": errno.ENETUNREACH, "name": None}
+
+
+@needs_namespaces
+def test_only_the_working_folder_and_scratch_can_be_written(house: House) -> None:
+    house.kernel(
+        """
+        def attempt(folder):
+            try:
+                (Path(folder) / "attempt").write_text("x")
+                return "written"
+            except OSError as error:
+                return error.errno
+        places = ["/kaggle/input", "/kaggle/src", "/kaggle", "/", "/usr", sys.prefix, "HOST",
+                  "/kaggle/input/datasets/me/the-bundle", "/kaggle/working", "/tmp", "/dev/shm"]
+        tell(results={place: attempt(place) for place in places})
+        """.replace("HOST", str(Path(__file__).parent))
+    )
+    before = sorted(path.name for path in (house.dist / "dataset").iterdir())
+    house.rehearse(isolation="namespaces")
+    results = house.facts()["results"]
+    for place in ("/kaggle/working", "/tmp", "/dev/shm"):
+        assert results.pop(place) == "written"
+    assert set(results.values()) <= {errno.EROFS, errno.ENOENT, errno.EACCES}
+    assert results["/kaggle/input/datasets/me/the-bundle"] == errno.EROFS
+    assert sorted(path.name for path in (house.dist / "dataset").iterdir()) == before
+    assert not Path("/tmp/attempt").exists()
+
+
+@needs_namespaces
+def test_the_installed_library_cannot_be_seen(house: House) -> None:
+    house.kernel("""
+        try:
+            from kagglehms import errors
+            tell(found=errors.__file__)
+        except ImportError:
+            tell(found=None)
+        """)
+    house.rehearse(isolation="namespaces")
+    assert house.facts() == {"found": None}
+
+
+def test_the_installed_library_is_a_problem_where_it_can_be_seen(house: House) -> None:
+    import kagglehms
+
+    parent = Path(kagglehms.__file__).parents[1]
+    house.kernel(f"sys.path.insert(0, {str(parent)!r}); import kagglehms; submit()")
+    report = house.rehearse(isolation="guard")
+    assert report.library == kagglehms.__file__
+    assert report.exit_code == EXIT_FAILURE
+    assert "ran instead of the bundle's" in report.sentence
+
+
+@pytest.mark.parametrize("isolation", BOTH)
+def test_a_kernel_that_fails_is_told_with_its_code_and_its_last_words(
+    house: House, isolation: Isolation, capfd: pytest.CaptureFixture[str]
+) -> None:
+    house.out.mkdir()
+    (house.out / "submission.csv").write_text("of an earlier rehearsal")
+    house.kernel("print('müde', flush=True); sys.exit('last words')")
+    report = house.rehearse(isolation=isolation)
+    assert report.kernel_exit_code == 1
+    assert report.exit_code == EXIT_FAILURE
+    assert report.problems == ("exit code 1", "there is no submission.csv in /kaggle/working")
+    assert report.submission is None
+    assert not (house.out / "submission.csv").exists()
+    assert (house.out / "rehearsal.log").read_text().splitlines() == ["müde", "last words"]
+    assert capfd.readouterr().out.splitlines() == ["müde", "last words"]
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        ("library()", "there is no submission.csv"),
+        ("submit()", "the library of the bundle was never imported"),
+        ("library(); submit('1,0.5,0.1,0.1,0.1,0.1,0.1\\n')", "ids are not the test set's 2"),
+        ("library(); submit('1,1,0,0,0,0,0\\n2,1,1,0,0,0,0\\n')", "it would be refused"),
+        ("library(); submit(); os.kill(os.getpid(), 9)", "exit code -9"),
+    ],
+)
+def test_each_way_to_go_wrong_has_its_name(house: House, script: str, problem: str) -> None:
+    house.kernel(script)
+    report = house.rehearse(isolation="guard")
+    assert any(problem in found for found in report.problems), report.problems
+    assert report.exit_code == EXIT_FAILURE
+
+
+def test_time_that_is_up_ends_the_kernel_and_its_children(house: House) -> None:
+    lifeline = house.lifeline()
+    house.kernel(f"""
+        import subprocess, time
+        child = 'import os; from pathlib import Path; root = Path("' + str(root) + '")\\n' + {HOLD!r}
+        subprocess.Popen([sys.executable, "-c", child])
+        time.sleep(600)
+        """)
+    report = house.rehearse(isolation="guard", timeout_s=3)
+    assert report.problems[0].startswith("killed after")
+    assert report.exit_code == EXIT_FAILURE
+    assert_was_alive_and_is_dead(lifeline)
+
+
+def test_a_child_that_outlives_the_kernel_does_not_hold_the_rehearsal(house: House) -> None:
+    house.kernel("""
+        import subprocess
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        library()
+        submit()
+        """)
+    assert house.rehearse(isolation="guard").ok
+
+
+def test_output_is_passed_on_while_the_kernel_runs(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = house.dist / "seen"
+
+    class Terminal(io.StringIO):
+        def write(self, text: str) -> int:
+            if "half way" in text:
+                seen.touch()
+            return super().write(text)
+
+    house.kernel(f"""
+        import time
+        print("half way", flush=True)
+        while not Path({str(seen)!r}).exists():
+            time.sleep(0.01)
+        library()
+        submit()
+        """)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert house.rehearse(isolation="guard", timeout_s=30).ok
+
+
+def test_peak_memory_is_the_kernels_own(house: House) -> None:
+    house.kernel("library(); submit(); block = bytearray(b'x') * 300_000_000")
+    large = house.rehearse(isolation="guard").peak_memory_bytes
+    house.kernel("library(); submit()")
+    ballast = bytearray(b"x") * 300_000_000  # of this process, whose memory must not be counted
+    small = house.rehearse(isolation="guard").peak_memory_bytes
+    assert len(ballast) > small
+    assert 300_000_000 < large < 400_000_000
+    assert 1_000_000 < small < 100_000_000
+
+
+def test_without_a_gpu_in_its_metadata_the_kernel_sees_none(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    look = 'tell(devices=os.environ["CUDA_VISIBLE_DEVICES"])'
+    for gpu, expected in ((True, "3"), (False, "")):
+        house.kernel(look, enable_gpu=gpu)
+        house.rehearse(isolation="guard")
+        assert house.facts() == {"devices": expected}
+
+
+def limited(command: list[str], *limits: str) -> subprocess.CompletedProcess[str]:
+    """Run `command` in a user namespace in which no more namespaces of these kinds can be made."""
+    if shutil.which("unshare") is None:
+        pytest.skip("needs the unshare command")
+    lines = [f"echo 0 > /proc/sys/user/max_{kind}_namespaces" for kind in limits]
+    script = " && ".join([*lines, 'exec "$0" "$@"'])
+    return subprocess.run(
+        ["unshare", "-Ur", "sh", "-c", script, *command], capture_output=True, text=True, check=False
+    )
+
+
+@needs_namespaces
+@pytest.mark.parametrize(("limits", "isolation"), [(("user",), "namespaces"), (("user", "mnt"), "guard")])
+def test_where_less_is_allowed_less_is_used_and_said(
+    house: House, limits: tuple[str, ...], isolation: str
+) -> None:
+    house.kernel("library(); submit()")
+    code = (
+        "import sys; from pathlib import Path; from kagglehms.deploy.rehearsal import rehearse\n"
+        "dist, competition, out = map(Path, sys.argv[1:])\n"
+        "report = rehearse('look', dist, competition, out)\n"
+        "print(report.sentence); print(report.ok, report.isolation, bool(report.isolation_note))"
+    )
+    folders = [str(house.dist), str(house.competition), str(house.out)]
+    done = limited([sys.executable, "-c", code, *folders], *limits)
+    assert done.stdout.splitlines()[-1] == f"True {isolation} {isolation == 'guard'}", (
+        done.stdout + done.stderr
+    )
+    if isolation == "guard":
+        assert "namespaces are not available" in done.stdout
+
+
+def test_isolation_that_is_asked_for_and_cannot_be_had_is_an_error(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kagglehms.deploy import rehearsal
+
+    house.kernel("library(); submit()")
+    monkeypatch.setattr(rehearsal, "_launch", lambda *_: {"unavailable": "it is forbidden here"})
+    with pytest.raises(RunError, match="it is forbidden here"):
+        house.rehearse(isolation="namespaces")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "says"),
+    [
+        (lambda house: shutil.rmtree(house.dist / "kernels"), UsageError, "python build.py"),
+        (
+            lambda house: (house.dist / "kernels/look").rename(house.dist / "kernels/lock"),
+            UsageError,
+            "'lock'",
+        ),
+        (lambda house: (house.competition / "test.csv").unlink(), DataError, "test.csv"),
+        (lambda house: shutil.rmtree(house.competition), DataError, "no such folder"),
+        (lambda house: house.kernel("", dataset_sources=["other/set"]), RunError, "other/set"),
+        (lambda house: house.kernel("", competition_sources=["titanic"]), RunError, "titanic"),
+        (lambda house: shutil.rmtree(house.dist / "dataset"), RunError, "dataset-metadata.json"),
+    ],
+)
+def test_what_cannot_be_rehearsed_is_refused_before_it_starts(
+    house: House, spoil: Callable[[House], object], error: type[Exception], says: str
+) -> None:
+    house.kernel("submit()")
+    spoil(house)
+    with pytest.raises(error, match=says):
+        house.rehearse()
+    assert not (house.out / "rehearsal.log").exists()
+
+
+@pytest.mark.parametrize("isolation", BOTH)
+def test_an_interrupted_rehearsal_leaves_no_process(
+    house: House, isolation: Isolation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def write(self, text: str) -> int:
+            raise KeyboardInterrupt
+
+    lifeline = house.lifeline()
+    house.kernel(HOLD)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    with pytest.raises(KeyboardInterrupt):
+        house.rehearse(isolation=isolation)
+    assert_was_alive_and_is_dead(lifeline)
+
+
+@pytest.mark.parametrize("isolation", BOTH)
+def test_a_killed_rehearsal_leaves_no_process(house: House, isolation: Isolation) -> None:
+    lifeline = house.lifeline()
+    house.kernel(HOLD)
+    code = (
+        "import sys; from pathlib import Path; from kagglehms.deploy.rehearsal import rehearse\n"
+        "dist, competition, out = map(Path, sys.argv[2:])\n"
+        "rehearse('look', dist, competition, out, isolation=sys.argv[1])"
+    )
+    folders = [str(house.dist), str(house.competition), str(house.out)]
+    environment = os.environ | {"TMPDIR": str(house.out.parent)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, isolation, *folders], stdout=subprocess.PIPE, env=environment
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        child.kill()
+    if sys.platform == "linux":
+        assert_was_alive_and_is_dead(lifeline)

@@ -1,0 +1,100 @@
+"""Who the owner is, and the templates that carry the name."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from slugify import slugify
+
+from kagglehms.data.competition import SLUG
+from kagglehms.deploy.bundle import project_root
+from kagglehms.deploy.stamping import KERNEL_METADATA, PLACEHOLDER_OWNER, find_owner, stamp_card, stamp_kernel
+from kagglehms.errors import RunError, UsageError
+from kagglehms.inference.manifest import CARD
+
+SECRET = "0123456789abcdef-secret"
+
+
+def configure(folder: Path, content: str) -> None:
+    folder.mkdir(parents=True)
+    (folder / "kaggle.json").write_text(content)
+
+
+def test_the_owner_is_looked_for_in_order(no_credentials: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_owner() == (PLACEHOLDER_OWNER, "nowhere")
+    configure(no_credentials / ".config/kaggle", json.dumps({"username": "from-xdg", "key": SECRET}))
+    assert find_owner()[0] == "from-xdg"
+    configure(no_credentials / ".kaggle", json.dumps({"username": "from-file", "key": SECRET}))
+    assert find_owner() == ("from-file", str(no_credentials / ".kaggle/kaggle.json"))
+    configure(no_credentials / "elsewhere", json.dumps({"username": "from-folder", "key": SECRET}))
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(no_credentials / "elsewhere"))
+    assert find_owner()[0] == "from-folder"
+    monkeypatch.setenv("KAGGLE_USERNAME", "from-variable")
+    assert find_owner() == ("from-variable", "KAGGLE_USERNAME")
+    assert find_owner("given") == ("given", "--owner")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"key": "x"}', '{"username": 7}', '{"username": ""}']
+)
+def test_a_broken_configuration_is_as_none(no_credentials: Path, content: str) -> None:
+    configure(no_credentials / ".kaggle", content)
+    assert find_owner()[0] == PLACEHOLDER_OWNER
+
+
+@pytest.mark.parametrize("name", ['a"; import os', "two words", "a/b", "-a", "a\n"])
+def test_a_name_that_cannot_be_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="no Kaggle user name"):
+        find_owner(name)
+
+
+def test_the_card_keeps_kaggles_rules() -> None:
+    slug, content = stamp_card(project_root() / CARD, "some-owner")
+    card = json.loads(content)
+    assert card["id"] == f"some-owner/{slug}"
+    assert 6 <= len(slug) <= 50
+    assert 6 <= len(card["title"]) <= 50
+    assert 20 <= len(card["subtitle"]) <= 80
+    assert card["licenses"] == [{"name": "apache-2.0"}]
+    assert re.fullmatch("[a-z0-9-]+", slug)
+    assert PLACEHOLDER_OWNER not in content.decode()
+
+
+def test_every_kernel_keeps_kaggles_rules() -> None:
+    templates = sorted((project_root() / "kernels").glob(f"*/{KERNEL_METADATA}"))
+    assert templates
+    bundle, _ = stamp_card(project_root() / CARD, "some-owner")
+    for template in templates:
+        files = stamp_kernel(template.parent, "some-owner", bundle, "ab" * 32)
+        metadata = json.loads(files[KERNEL_METADATA])
+        owner, _, slug = metadata["id"].partition("/")
+        assert owner == "some-owner"
+        assert slug == slugify(metadata["title"])
+        assert len(metadata["title"]) >= 5
+        assert slug != bundle
+        assert metadata["code_file"] in files
+        assert (metadata["language"], metadata["kernel_type"]) == ("python", "script")
+        assert metadata["is_private"] is True
+        assert metadata["enable_internet"] is False
+        assert metadata["machine_shape"] == "NvidiaTeslaT4"
+        assert metadata["dataset_sources"] == [f"some-owner/{bundle}"]
+        assert metadata["competition_sources"] == [SLUG]
+        assert PLACEHOLDER_OWNER not in b"".join(files.values()).decode()
+
+
+@pytest.mark.parametrize("name", ["OWNER", "BUNDLE", "DIGEST"])
+def test_a_script_without_a_line_to_stamp_is_refused(tmp_path: Path, name: str) -> None:
+    template = project_root() / "kernels/infer"
+    for path in template.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_text(path.read_text().replace(f"\n{name} =", f"\nNO_{name} ="))
+    with pytest.raises(RunError, match=rf"has 0 lines that begin with `{name}"):
+        stamp_kernel(tmp_path, "some-owner", "kagglehms-bundle", "ab" * 32)
+
+
+def test_a_kernel_that_does_not_mount_the_bundle_is_refused() -> None:
+    with pytest.raises(RunError, match="dataset_sources lacks"):
+        stamp_kernel(project_root() / "kernels/infer", "some-owner", "another-bundle", "ab" * 32)

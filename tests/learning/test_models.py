@@ -1,0 +1,92 @@
+"""Networks: shape, gradients, and where first weights come from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from kagglehms.errors import DataError, UsageError
+from kagglehms.learning import models
+from kagglehms.learning.models import make_model
+from kagglehms.learning.recipes import RECIPES, get_recipe
+
+SMALL = replace(get_recipe("baseline"), backbone="test_efficientnet")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipes_network_gives_six_logits_and_learns(name: str) -> None:
+    recipe = get_recipe(name)
+    torch.manual_seed(0)
+    model, _ = make_model(recipe)
+    logits = model(torch.randn(2, 1, *recipe.layout.shape))
+    assert logits.shape == (2, 6)
+    logits.square().sum().backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().any()]
+    # With two images a whole residual branch may be dropped; with drop path off none may be without gradient.
+    assert not without or recipe.drop_path_rate > 0
+    assert "from scratch" in make_model(SMALL)[1]
+
+
+def imagenet_like(path: Path) -> dict[str, torch.Tensor]:
+    """Weights of the small backbone as timm's hub would serve them: three channels, 1000 classes."""
+    import timm
+
+    torch.manual_seed(1)
+    state = timm.create_model("test_efficientnet", in_chans=3, num_classes=1000).state_dict()
+    save_file(state, path)
+    return state
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_local_weights_are_adapted_to_one_channel(tmp_path: Path, as_folder: bool) -> None:
+    path = tmp_path / "test_efficientnet.r160_in1k.safetensors"
+    state = imagenet_like(path)
+    model, where_from = make_model(SMALL, str(tmp_path if as_folder else path))
+    assert where_from == f"weights: ImageNet, from {path}"
+    loaded = model.state_dict()
+    torch.testing.assert_close(loaded["conv_stem.weight"], state["conv_stem.weight"].sum(dim=1, keepdim=True))
+    torch.testing.assert_close(loaded["conv_head.weight"], state["conv_head.weight"])
+    assert loaded["classifier.weight"].shape[0] == 6
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    imagenet_like(tmp_path / "test_efficientnet.safetensors")
+    other = replace(SMALL, backbone="efficientnet_b0")
+    with pytest.raises(DataError, match="does not hold weights of efficientnet_b0"):
+        make_model(other, str(tmp_path / "test_efficientnet.safetensors"))
+    with pytest.raises(DataError, match=r"has no efficientnet_b0.safetensors; it holds test_efficientnet"):
+        make_model(other, str(tmp_path))
+    with pytest.raises(DataError, match="no such file"):
+        make_model(other, str(tmp_path / "none.safetensors"))
+    (tmp_path / "pickled.pth").write_bytes(b"x")
+    with pytest.raises(DataError, match="pickled weights can run code"):
+        make_model(other, str(tmp_path / "pickled.pth"))
+    (tmp_path / "efficientnet_b0.safetensors").write_bytes(b"truncated")
+    with pytest.raises(DataError, match="does not hold weights"):
+        make_model(other, str(tmp_path))
+
+
+def test_without_a_network_training_starts_from_scratch_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(models, "HUB", ("127.0.0.1", 9))  # nothing listens there
+    _, where_from = make_model(SMALL, "auto")
+    assert "from scratch, since timm's hub gave none (127.0.0.1 cannot be reached" in where_from
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "HF_HUB_OFFLINE is set" in make_model(SMALL, "auto")[1]
+
+
+def test_a_hub_that_answers_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "test_efficientnet.safetensors"
+    imagenet_like(path)
+    monkeypatch.setattr(models, "_hub_unreachable", lambda: None)
+    monkeypatch.setattr(models, "_create", lambda recipe, hub=False: ("network", hub))
+    assert make_model(SMALL, "auto") == (("network", True), "weights: ImageNet, from timm's hub")
+
+
+def test_an_unknown_backbone_suggests_others() -> None:
+    with pytest.raises(UsageError, match="unknown backbone 'efficientnet_b22'; did you mean efficientnet_b2"):
+        make_model(replace(SMALL, backbone="efficientnet_b22"))

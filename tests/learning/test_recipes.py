@@ -1,0 +1,75 @@
+"""Recipes are found by name, travel as strict JSON, and refuse nonsense."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+from kagglehms.errors import DataError, UsageError
+from kagglehms.learning.recipes import RECIPES, get_recipe, recipe_from_json
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_json_and_back(name: str) -> None:
+    recipe = get_recipe(name)
+    assert recipe_from_json(recipe.to_json()) == recipe
+    assert recipe_from_json(recipe.to_json()).digest == recipe.digest
+
+
+def test_a_changed_recipe_has_another_digest() -> None:
+    baseline = get_recipe("baseline")
+    assert len({baseline.digest, replace(baseline, seed=1).digest, replace(baseline, lr=2e-3).digest}) == 3
+
+
+def test_baseline_is_the_rung_of_the_ladder() -> None:
+    recipe = get_recipe("baseline")
+    assert recipe.layout.shape == (400, 300)
+    assert (recipe.backbone, recipe.drop_path_rate, recipe.dropout) == ("efficientnet_b2", 0.2, 0.3)
+    assert (recipe.batch_size, recipe.epochs, recipe.lr, recipe.weight_decay) == (32, 6, 1e-3, 1e-2)
+    assert (recipe.schedule, recipe.evaluations_per_epoch, recipe.loss) == ("one-cycle", 2, "kl")
+
+
+def test_recipes_are_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        get_recipe("baseline").lr = 1.0  # type: ignore[misc]
+
+
+def test_an_unknown_name_lists_what_exists() -> None:
+    with pytest.raises(
+        UsageError, match="unknown recipe 'basline'; did you mean 'baseline'.*known are: baseline"
+    ):
+        get_recipe("basline")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epoch": 3}, "epoch: Unexpected"),
+        ({"epochs": "3"}, "epochs: Input should be a valid integer"),
+        ({"schedule": "cosine"}, "schedule: Input should be 'one-cycle'"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"layout": {"tiles": []}}, "layout"),
+    ],
+)
+def test_json_that_is_no_recipe_is_refused(change: dict[str, object], message: str) -> None:
+    content = json.loads(get_recipe("baseline").to_json()) | change
+    with pytest.raises(DataError, match=message) as caught:
+        recipe_from_json(json.dumps(content).encode(), "x.recipe.json")
+    assert str(caught.value).startswith("x.recipe.json: is no recipe of this version")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}"])
+def test_broken_json_is_refused(content: bytes) -> None:
+    with pytest.raises(DataError, match="is no recipe"):
+        recipe_from_json(content)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"name": "a/b"}, {"name": ""}, {"batch_size": 0}, {"lr": 0.0}, {"dropout": 1.0}, {"weight_decay": -1.0}],
+)
+def test_nonsense_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        replace(get_recipe("baseline"), **change)

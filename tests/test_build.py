@@ -1,0 +1,76 @@
+"""build.py: the command, its output and its exit codes, from any folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from runs_folder import make_run
+
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, EXIT_USER
+from kagglehms.inference.manifest import read_manifest, verify
+
+BUILD = Path(__file__).resolve().parents[1] / "build.py"
+
+
+def build(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run build.py in `folder` as a user with an empty home."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("KAGGLE")}
+    return subprocess.run(
+        [sys.executable, str(BUILD), *arguments],
+        cwd=folder,
+        env=inherited | {"HOME": str(folder / "home")} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_run(tmp_path / "runs", "baseline")
+    make_run(tmp_path / "runs", "global-stats", finished=())
+    return tmp_path
+
+
+def test_it_builds_from_any_folder_and_says_what_to_type_next(folder: Path) -> None:
+    done = build(folder, "--recipes", "baseline", "--folds", "0", KAGGLE_USERNAME="some-owner")
+    assert done.returncode == EXIT_OK, done.stderr
+    manifest = read_manifest(folder / "dist/dataset")
+    verify(folder / "dist/dataset", manifest)
+    assert [model.weights for model in manifest.models] == ["baseline.fold0.safetensors"]
+    assert manifest.digest in done.stdout
+    assert "kaggle kernels push -p dist/kernels/infer" in done.stdout
+    assert "some-owner (from KAGGLE_USERNAME)" in done.stdout
+    assert "warning" not in done.stdout
+
+
+def test_it_warns_where_no_owner_is_known(folder: Path) -> None:
+    done = build(folder, "--recipes", "baseline", "--dist", "elsewhere")
+    assert done.returncode == EXIT_OK, done.stderr
+    assert "warning: no Kaggle user name is known" in done.stdout
+    assert (folder / "elsewhere/dataset/manifest.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ((), EXIT_FAILURE, "global-stats: unfinished"),
+        (("--recipes", "baselin"), EXIT_USER, "did you mean 'baseline'?"),
+        (("--recipes", "baseline", "--folds", "5"), EXIT_FAILURE, "fold 5 is not finished"),
+        (("--runs", "nowhere"), EXIT_USER, "nowhere: no such folder"),
+        (("--recipes", "baseline", "--owner", "not a name"), EXIT_USER, "no Kaggle user name"),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_a_code(
+    folder: Path, arguments: tuple[str, ...], code: int, says: str
+) -> None:
+    done = build(folder, *arguments)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert not (folder / "dist").exists()

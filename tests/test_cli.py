@@ -1,0 +1,183 @@
+"""The command line as a person meets it: help, whole commands on real files, one line per mistake."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+from folders import copied
+
+from kagglehms.cli import COMMANDS, main
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for name, (summary, _, _) in COMMANDS.items():
+        assert f"{name} " in text
+        assert summary in text
+    assert main([]) == 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_each_of_its_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for field in COMMANDS[command][1].__dataclass_fields__:
+        assert f"--{field.replace('_', '-')}" in text or field in {"names", "kernel"}
+    for line in (COMMANDS[command][1].__doc__ or "").split("Attributes:")[0].splitlines():
+        assert line.strip()[:30] in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean 'train'?"),
+        (["train", "--data", "x"], "name at least one recipe"),
+        (["train", "basline", "--data", "x"], "unknown recipe 'basline'; did you mean 'baseline'?"),
+        (["train", "baseline", "--data", "x", "--epochs", "0"], "epochs must be at least 1, but got 0"),
+        (
+            ["train", "baseline", "--data", "x", "--store", "nowhere"],
+            "nowhere: no store; run `kagglehms prepare",
+        ),
+        (["prepare", "--data", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("kagglehms: error: ")
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_unknown_options_end_with_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["prepare", "--dta", "x"])
+    assert ended.value.code == 2
+
+
+def test_an_unforeseen_error_is_one_line_and_debug_shows_the_rest(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> int:
+        raise ZeroDivisionError("by zero")
+
+    summary, options, _ = COMMANDS["prepare"]
+    monkeypatch.setitem(COMMANDS, "prepare", (summary, options, fails))
+    assert main(["prepare", "--data", "x"]) == 1
+    assert capsys.readouterr().err == "kagglehms: error: ZeroDivisionError: by zero (--debug shows where)\n"
+    assert main(["prepare", "--data", "x", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interruption_has_its_own_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    summary, options, _ = COMMANDS["prepare"]
+    monkeypatch.setitem(COMMANDS, "prepare", (summary, options, interrupted))
+    assert main(["prepare", "--data", "x"]) == 130
+    assert "what was finished is kept" in capsys.readouterr().err
+
+
+def test_prepare_says_what_it_did(
+    competition_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["prepare", "--data", str(competition_folder), "--store", str(tmp_path / "store")]
+    assert main(arguments) == 0
+    assert "decoded" in capsys.readouterr().out
+    assert main(arguments) == 0
+    assert "nothing to do: all" in capsys.readouterr().out
+
+
+def damage_missing(folder: Path) -> str:
+    path = sorted((folder / "train_eegs").iterdir())[0]
+    path.unlink()
+    return f"{path}: no such file"
+
+
+def damage_truncated(folder: Path) -> str:
+    path = sorted((folder / "train_spectrograms").iterdir())[0]
+    path.write_bytes(path.read_bytes()[:1000])
+    return f"{path}: cannot be read"
+
+
+def damage_swapped(folder: Path) -> str:
+    path = sorted((folder / "train_eegs").iterdir())[1]
+    frame = pl.read_parquet(path)
+    frame.select(frame.columns[1], frame.columns[0], *frame.columns[2:]).write_parquet(path)
+    return f"{path}: columns out of order"
+
+
+def damage_table(folder: Path) -> str:
+    (folder / "train.csv").unlink()
+    return f"{folder / 'train.csv'}: no such file"
+
+
+def damage_header(folder: Path) -> str:
+    text = (folder / "train.csv").read_text()
+    (folder / "train.csv").write_text(text.replace("gpd_vote", "gdp_vote", 1))
+    return "lacks column(s) gpd_vote"
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_missing, damage_truncated, damage_swapped, damage_table, damage_header]
+)
+def test_damaged_input_is_named_without_a_traceback(  # type: ignore[no-untyped-def]
+    damage, competition_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copied(competition_folder, tmp_path / "competition")
+    expected = damage(folder)
+    assert main(["prepare", "--data", str(folder), "--store", str(tmp_path / "store")]) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.slow
+def test_the_real_files_go_the_whole_way(hms_sample: Path, tmp_path: Path) -> None:
+    """The commands of the README, from five real EEGs to a submission for the one public test row."""
+    from kagglehms.deploy.bundle import build
+
+    data, store, runs = str(hms_sample), str(tmp_path / "store"), str(tmp_path / "runs")
+    assert main(["prepare", "--data", data, "--store", store]) == 0
+    train = ["train", "baseline", "--data", data, "--store", store, "--folds", "2", "--epochs", "1"]
+    assert main([*train, "--backbone", "efficientnet_b0", "--out", runs, "--weights", "none"]) == 0
+    build(tmp_path / "runs", tmp_path / "dist", owner="somebody")
+    dist, out = str(tmp_path / "dist"), str(tmp_path / "out")
+    assert main(["rehearse", "infer", "--data", data, "--dist", dist, "--out", out]) == 0
+    made = pl.read_csv(tmp_path / "out" / "submission.csv")
+    assert made.columns == pl.read_csv(hms_sample / "sample_submission.csv").columns
+    assert made["eeg_id"].to_list() == pl.read_csv(hms_sample / "test.csv")["eeg_id"].to_list()
+    assert made.drop("eeg_id").sum_horizontal()[0] == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_rehearse_runs_the_built_kernel_on_the_test_set(
+    dist: Path, competition_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["rehearse", "infer", "--data", str(competition_folder), "--dist", str(dist)]
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    made = pl.read_csv(tmp_path / "submission.csv")
+    assert made["eeg_id"].to_list() == pl.read_csv(competition_folder / "test.csv")["eeg_id"].to_list()
+    prior = pl.read_csv(competition_folder / "sample_submission.csv")
+    assert not made.equals(prior)
+    damaged = Path(shutil.copytree(dist, tmp_path / "dist"))
+    weights = next((damaged / "dataset").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    arguments[arguments.index(str(dist))] = str(damaged)
+    assert main([*arguments, "--out", str(tmp_path / "again")]) == 1

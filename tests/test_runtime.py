@@ -1,0 +1,116 @@
+"""Files are written whole or not at all; devices are chosen for a reason."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from kagglehms import runtime
+from kagglehms.errors import RunError, UsageError
+from kagglehms.runtime import choose_device, exclusive, progress, sweep_partials, write_bytes, writing
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    write_bytes(path, b"before")
+    with pytest.raises(TypeError), writing(path) as file:
+        file.writelines([b"half", None])  # type: ignore[list-item]
+    assert path.read_bytes() == b"before"
+    assert os.listdir(path.parent) == ["file"]
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bytes(tmp_path / "file", b"before")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"file: cannot be written \(No space left on device\); free space"):
+        write_bytes(tmp_path / "file", b"after")
+    assert (tmp_path / "file").read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_stale_partial_files_are_swept(tmp_path: Path) -> None:
+    (tmp_path / f".model.1234{runtime.PARTIAL_SUFFIX}").write_bytes(b"x")
+    (tmp_path / "model").write_bytes(b"y")
+    sweep_partials(tmp_path)
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    code = "import sys, pathlib; from kagglehms.runtime import exclusive\n"
+    code += "with exclusive(pathlib.Path(sys.argv[1]), 'work'): print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(RunError, match=f"work is under way by process {child.pid} on"),
+            exclusive(tmp_path, "work"),
+        ):
+            pass
+        child.kill()
+    with exclusive(tmp_path, "work"):
+        pass
+
+
+def test_progress_passes_everything_on_and_speaks_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(progress(range(4), 4, "count", every_s=0)) == [0, 1, 2, 3]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["count: 1/4", "count: 2/4", "count: 3/4"]
+
+
+class FakeGpu:
+    """What torch says of a GPU, without one."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], built: list[str]
+    ) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Fake")
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built)
+        self.works = True
+        tensor = torch.zeros(8)
+
+        def ones(*size: int, device: str) -> torch.Tensor:
+            if not self.works:
+                raise RuntimeError("no kernel image is available")
+            return tensor
+
+        monkeypatch.setattr(torch, "ones", ones)
+
+
+def test_precision_follows_the_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeGpu(monkeypatch, (7, 5), ["sm_75", "sm_80", "sm_90"])
+    assert (choose_device().name, choose_device().amp) == ("cuda", "float16")
+    FakeGpu(monkeypatch, (8, 6), ["sm_75", "sm_80", "sm_90"])
+    assert choose_device().amp == "bfloat16"
+
+
+def test_a_gpu_that_torch_has_no_code_for_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeGpu(monkeypatch, (6, 0), ["sm_75", "sm_80", "sm_90"])
+    device = choose_device()
+    assert device.name == "cpu"
+    assert "this torch has no code for Fake (sm_60, built for sm_75 sm_80 sm_90)" in device.reason
+    with pytest.raises(UsageError, match="no usable GPU: this torch has no code"):
+        choose_device("cuda")
+
+
+def test_a_gpu_that_fails_at_a_tiny_sum_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeGpu(monkeypatch, (8, 0), ["sm_80"]).works = False
+    assert "fails at a tiny sum (no kernel image is available)" in choose_device().reason
+
+
+def test_the_cpu_can_be_asked_for() -> None:
+    assert choose_device("cpu").reason == "device: cpu in float32, as asked for"
+    with pytest.raises(UsageError, match="device must be cpu or cuda, but got 'tpu'"):
+        choose_device("tpu")
