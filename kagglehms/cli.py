@@ -219,17 +219,10 @@ def _run(command: str, arguments: Sequence[str], debug: bool) -> int:
         if command not in COMMANDS:
             raise UsageError(f"unknown command {command!r}; {closest(command, COMMANDS)}")
         return COMMANDS[command][2](parse(command, arguments))
-    except HMSError as error:
-        message, code = str(error), error.exit_code
-    except KeyboardInterrupt:
-        message, code = (
-            "interrupted; what was finished is kept, the same command goes on from there",
-            EXIT_INTERRUPTED,
-        )
-    except Exception as error:
-        message, code = f"{type(error).__name__}: {error} (--debug shows where)", EXIT_FAILURE
-    if debug:
-        traceback.print_exc()
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        message, code = _explain(error)
     print(f"kagglehms: error: {message}", file=sys.stderr)
     return code
 
