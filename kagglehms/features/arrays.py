@@ -1,0 +1,83 @@
+"""Arrays as people pass them → the flat, aligned, C-ordered ones that kernels take; work shared by threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagglehms.errors import UsageError
+
+
+def expected(name: str, what: str, got: object) -> UsageError:
+    """Return the error of an argument that cannot be used: what was expected, what came."""
+    if isinstance(got, np.ndarray):
+        got = f"{got.dtype} of shape {got.shape}"
+    return UsageError(f"{name}: expected {what}, got {got}")
+
+
+def as_source(array: Any, name: str, shape: str) -> NDArray[Any]:
+    """Return `array` as kernels read it: C-ordered, aligned, float32 or the bits of float16 as uint16.
+
+    Only what is not C-ordered and aligned is copied.
+
+    Raises:
+        UsageError: not an array of float32 or float16.
+    """
+    if not isinstance(array, np.ndarray):
+        raise expected(name, f"{shape} array of float32 or float16", type(array).__name__)
+    if array.dtype not in (np.float32, np.float16):
+        raise expected(name, f"{shape} float32 or float16", array)
+    source = np.ascontiguousarray(array)
+    if not source.flags.aligned:
+        source = source.copy()
+    return source.view(np.uint16) if source.dtype == np.float16 else source
+
+
+def output(out: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return `out` if it can be written to, or a new array where it is None.
+
+    Raises:
+        UsageError: another shape or dtype, not C-contiguous, or read-only.
+    """
+    if out is None:
+        return np.empty(shape, np.float32)
+    if not isinstance(out, np.ndarray):
+        raise expected("out", f"a float32 array of shape {shape}", type(out).__name__)
+    if out.dtype != np.float32 or out.shape != shape:
+        raise expected("out", f"float32 of shape {shape}", out)
+    if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
+        raise expected("out", "a C-contiguous, aligned, writable array", f"strides {out.strides}, flags {_flags(out)}")
+    # A memory map is a subclass of the array that the kernels know.
+    return np.asarray(out)
+
+
+def _flags(array: NDArray[Any]) -> str:
+    names = {"c_contiguous": "C-contiguous", "aligned": "aligned", "writeable": "writable"}
+    return ", ".join(f"{'' if getattr(array.flags, flag) else 'not '}{name}" for flag, name in names.items())
+
+
+def spread(work: Callable[[int], None], n_items: int, threads: int) -> None:
+    """Call `work(i)` for each of `n_items`, in this thread or shared by several.
+
+    Raises:
+        UsageError: fewer than one thread.
+    """
+    if threads < 1:
+        raise expected("threads", "1 or more", threads)
+    threads = min(threads, n_items)
+    if threads <= 1:
+        for i in range(n_items):
+            work(i)
+        return
+    items = iter(range(n_items))  # taken by whoever is free; `next` holds the GIL
+
+    def take(_: int) -> None:
+        for i in items:
+            work(i)
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="features") as pool:
+        list(pool.map(take, range(threads)))

@@ -1,0 +1,265 @@
+"""One EEG window → four mel images, in compiled code. The mathematics stands at the top of `kagglehms.features.mel`.
+
+Sixteen lanes are the sixteen differences of the double banana: lane 4·p + c is the p-th difference of chain c, so that
+the four quarters of a vector, multiplied, leave one value per chain. All arrays are flat:
+
+    differences  (pad + n_times + pad, 16)   µV, zeros in the padding
+    folded       (H, 2, 16)                  sums and differences of samples at equal distance from the centre
+    kept         (FRAMES, R, 2, 16)          the transform at R even and R odd rows
+    power        (n_all_frames, K, 16)       µV² in every bin
+    chains       (M, 4, 4, 4)                products along the chains of a block: frame mod 4, frame div 4, chain
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from kagglehms.data.competition import CHAINS, CHANNELS, PANELS
+from kagglehms.features import plain
+from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, helper, kernel
+from kagglehms.features.simd import (
+    add, broadcast16, div, exponent, fma, lane_sum, load16, mantissa, mul, narrow, permutation, splat16, store, sub,
+    upper, where_finite, widen,
+)  # fmt: skip
+
+N_CHANNELS = len(CHANNELS)
+N_PANELS = len(PANELS)
+LANES = 16
+FRAMES = 8
+"""Frames that go through the second stage together: their intermediate values stay in the first-level cache."""
+BLOCK = 16
+"""Frames that are finished together: a cache line of the image."""
+AMIN = 1e-10
+"""Least power that has a logarithm (librosa's `amin`)."""
+TOP_DB = 80.0
+"""What lies further below the loudest is raised to that distance (librosa's `top_db`)."""
+FLOOR = 10 ** (-TOP_DB / 10)
+LEVEL_PER_OCTAVE = 10 * math.log10(2) / len(PANELS) / 40
+"""The mean of 4 values (decibels + 40) / 40, when the product of their powers doubles."""
+
+STEPS = tuple((CHAINS[panel][p], CHAINS[panel][p + 1]) for p in range(4) for panel in PANELS)
+"""The two electrodes that each lane subtracts."""
+
+_ADJACENT = N_CHANNELS - LANES
+
+
+def _lanes_of(electrodes: list[str]) -> list[int]:
+    """Where channels stand in two vectors that begin at channel 0 and at channel 4."""
+    channels = [CHANNELS.index(name) for name in electrodes]
+    return [c if c < LANES else LANES + c - _ADJACENT for c in channels]
+
+
+_minuends = permutation(_lanes_of([first for first, _ in STEPS]))
+_subtrahends = permutation(_lanes_of([second for _, second in STEPS]))
+
+_low8, _high8 = permutation(range(8)), permutation(range(8, 16))
+_low4, _high4 = permutation(range(4)), permutation(range(4, 8))
+_zip_low = permutation([LANES * v + 4 * g + i for g in range(4) for i in (0, 1) for v in (0, 1)])
+_zip_high = permutation([LANES * v + 4 * g + i for g in range(4) for i in (2, 3) for v in (0, 1)])
+_pair_low = permutation([LANES * v + 4 * g + i for g in range(4) for v in (0, 1) for i in (0, 1)])
+_pair_high = permutation([LANES * v + 4 * g + i for g in range(4) for v in (0, 1) for i in (2, 3)])
+
+
+# ---- differences
+
+
+@helper
+def _subtract(eeg: Any, differences: Any, pad: int, n_times: int) -> bool:
+    """Write the differences; return whether all of them are finite."""
+    total = splat16(0.0)
+    for t in range(n_times):
+        a, b = load16(eeg, t * N_CHANNELS), load16(eeg, t * N_CHANNELS + _ADJACENT)
+        x = sub(_minuends(a, b), _subtrahends(a, b))
+        total = add(total, x)
+        store(differences, (pad + t) * LANES, x)
+    return np.isfinite(lane_sum(total))
+
+
+@helper
+def _fill(differences: Any, pad: int, n_times: int) -> None:
+    """Put the mean of each difference where it is missing; 0 where all of it is."""
+    zero, one = splat16(0.0), splat16(1.0)
+    count, total = zero, widen(zero)
+    for t in range(n_times):
+        x = load16(differences, (pad + t) * LANES)
+        count = add(count, where_finite(x, one, zero))
+        total = add(total, widen(where_finite(x, x, zero)))
+    mean = narrow(div(total, widen(upper(count, one))))
+    for t in range(n_times):
+        x = load16(differences, (pad + t) * LANES)
+        store(differences, (pad + t) * LANES, where_finite(x, x, mean))
+
+
+# ---- transform
+
+
+@helper
+def _fold(differences: Any, centre: int, folded: Any, half: int) -> None:
+    for j in range(half):
+        after, before = load16(differences, (centre + j) * LANES), load16(differences, (centre - j) * LANES)
+        store(folded, j * 2 * LANES, add(after, before))
+        store(folded, j * 2 * LANES + LANES, sub(after, before))
+
+
+@helper
+def _tile(rows: Any, row: int, values: Any, value: int, n: int) -> Any:
+    """Multiply 3 even and 3 odd rows with n pairs of vectors: twelve registers of sums on AVX2."""
+    even0 = even1 = even2 = odd0 = odd1 = odd2 = splat16(0.0)
+    for k in range(n):
+        even, odd = load16(values, value + k * 2 * LANES), load16(values, value + k * 2 * LANES + LANES)
+        r = row + k * 6
+        even0 = fma(broadcast16(rows, r), even, even0)
+        even1 = fma(broadcast16(rows, r + 1), even, even1)
+        even2 = fma(broadcast16(rows, r + 2), even, even2)
+        odd0 = fma(broadcast16(rows, r + 3), odd, odd0)
+        odd1 = fma(broadcast16(rows, r + 4), odd, odd1)
+        odd2 = fma(broadcast16(rows, r + 5), odd, odd2)
+    return even0, even1, even2, odd0, odd1, odd2
+
+
+@helper
+def _project(folded: Any, rows: Any, kept: Any, at: int, half: int, rank: int) -> None:
+    """First stage: R even and R odd rows."""
+    for r in range(0, rank, 3):
+        even0, even1, even2, odd0, odd1, odd2 = _tile(rows, r * 2 * half, folded, 0, half)
+        i = at + r * 2 * LANES
+        store(kept, i, even0)
+        store(kept, i + LANES, odd0)
+        store(kept, i + 2 * LANES, even1)
+        store(kept, i + 3 * LANES, odd1)
+        store(kept, i + 4 * LANES, even2)
+        store(kept, i + 5 * LANES, odd2)
+
+
+@helper
+def _square(real: Any, imaginary: Any) -> Any:
+    return fma(real, real, mul(imaginary, imaginary))
+
+
+@helper
+def _transform(kept: Any, weights: Any, power: Any, at: int, n_frames: int, rank: int, n_bins: int) -> None:
+    """Second stage: power in all bins of some frames."""
+    for k in range(0, n_bins, 3):
+        for frame in range(n_frames):
+            even0, even1, even2, odd0, odd1, odd2 = _tile(weights, k * 2 * rank, kept, frame * rank * 2 * LANES, rank)
+            i = at + (frame * n_bins + k) * LANES
+            store(power, i, _square(even0, odd0))
+            store(power, i + LANES, _square(even1, odd1))
+            store(power, i + 2 * LANES, _square(even2, odd2))
+
+
+# ---- mel bands
+
+
+@helper
+def _band(power: Any, at: int, weight: Any, first: int, n_taps: int) -> Any:
+    """Power in one mel band; nearly always of two bins."""
+    total = fma(broadcast16(weight, first + 1), load16(power, at + LANES), mul(broadcast16(weight, first), load16(power, at)))
+    for tap in range(2, n_taps):
+        total = fma(broadcast16(weight, first + tap), load16(power, at + tap * LANES), total)
+    return total
+
+
+@helper
+def _loudest(
+    power: Any, at: int, n_frames: int, n_bins: int, start: Any, weight: Any, n_mels: int, n_taps: int, loudest: Any
+) -> Any:
+    """Return the greatest band power so far, per lane."""
+    for frame in range(n_frames):
+        here = at + frame * n_bins * LANES
+        for m in range(n_mels):
+            loudest = upper(_band(power, here + start[m] * LANES, weight, m * n_taps, n_taps), loudest)
+    return loudest
+
+
+# ---- decibels
+
+
+@helper
+def _log2(x: Any) -> Any:
+    """Binary logarithm of positive normal float32: minimax polynomial of degree 6 on [√½, √2), within 3e-6 of it."""
+    f = sub(mantissa(x), splat16(1.0))
+    f2 = mul(f, f)
+    p01 = fma(splat16(-0.72113185), f, splat16(1.44271348))
+    p23 = fma(splat16(-0.36749015), f, splat16(0.47934803))
+    p45 = fma(splat16(-0.20659085), f, splat16(0.3221547))
+    return fma(f, fma(fma(p45, f2, p23), f2, p01), exponent(x))
+
+
+@helper
+def _multiply_chains(
+    power: Any, frame: int, n_bins: int, start: Any, weight: Any, n_mels: int, n_taps: int, scale: Any, floor: Any, chains: Any
+) -> None:
+    """BLOCK frames: band power relative to the loudest, not below the floor, multiplied along each chain."""
+    for s in range(BLOCK):
+        here = (frame + s) * n_bins * LANES
+        place = (s % 4) * LANES + (s // 4) * N_PANELS
+        for m in range(n_mels):
+            band = _band(power, here + start[m] * LANES, weight, m * n_taps, n_taps)
+            relative = upper(mul(band, scale), floor)
+            pairs = mul(_low8(relative, relative), _high8(relative, relative))
+            store(chains, m * BLOCK * N_PANELS + place, mul(_low4(pairs, pairs), _high4(pairs, pairs)))
+
+
+@helper
+def _level(product: Any) -> Any:
+    """The mean of four (decibels + 40) / 40, out of the product of four ratios of power."""
+    return fma(_log2(product), splat16(LEVEL_PER_OCTAVE), splat16(1.0))
+
+
+@helper
+def _write_block(chains: Any, out: Any, frame: int, n_mels: int, n_frames: int) -> None:
+    """Exchange frames and chains of a block, take logarithms, write 16 pixels of a row of each image.
+
+    Vector v holds frames v, v + 4, v + 8 and v + 12, four chains each, so that transposing squares of 4 × 4, which
+    needs no lane to leave its quarter, brings frames in order.
+    """
+    image = n_mels * n_frames
+    for m in range(n_mels):
+        i = m * BLOCK * N_PANELS
+        a, b = load16(chains, i), load16(chains, i + LANES)
+        c, d = load16(chains, i + 2 * LANES), load16(chains, i + 3 * LANES)
+        ab_low, ab_high, cd_low, cd_high = _zip_low(a, b), _zip_high(a, b), _zip_low(c, d), _zip_high(c, d)
+        o = m * n_frames + frame
+        store(out, o, _level(_pair_low(ab_low, cd_low)))
+        store(out, o + image, _level(_pair_high(ab_low, cd_low)))
+        store(out, o + 2 * image, _level(_pair_low(ab_high, cd_high)))
+        store(out, o + 3 * image, _level(_pair_high(ab_high, cd_high)))
+
+
+# ---- the whole
+
+
+_ARGUMENTS = (*[FLOATS] * 6, FLOATS_IN, FLOATS_IN, types.Array(types.int64, 1, "C", readonly=True), FLOATS_IN, *[types.int64] * 8)
+
+
+@kernel(plain.mel_image, float32=(FLOATS_IN, *_ARGUMENTS), uint16=(HALVES_IN, *_ARGUMENTS))
+def mel_image(
+    eeg: Any, out: Any,
+    differences: Any, folded: Any, kept: Any, power: Any, chains: Any,
+    rows: Any, weights: Any, start: Any, weight: Any,
+    n_times: int, hop: int, n_frames: int, half: int, rank: int, n_bins: int, n_mels: int, n_taps: int,
+) -> None:  # fmt: skip
+    """(n_times, 20) µV → (4, n_mels, n_frames), both flat; five arrays of scratch, four of coefficients."""
+    if not _subtract(eeg, differences, half, n_times):
+        _fill(differences, half, n_times)
+    n_all = 1 + n_times // hop
+    loudest = splat16(AMIN)
+    for first in range(0, n_all, FRAMES):
+        n = min(FRAMES, n_all - first)
+        for frame in range(n):
+            _fold(differences, half + (first + frame) * hop, folded, half)
+            _project(folded, rows, kept, frame * rank * 2 * LANES, half, rank)
+        at = first * n_bins * LANES
+        _transform(kept, weights, power, at, n, rank, n_bins)
+        loudest = _loudest(power, at, n, n_bins, start, weight, n_mels, n_taps, loudest)
+    scale = div(splat16(1.0), loudest)
+    floor = upper(mul(splat16(AMIN), scale), splat16(FLOOR))
+    for first in range(0, n_frames, BLOCK):
+        frame = min(first, n_frames - BLOCK)
+        _multiply_chains(power, frame, n_bins, start, weight, n_mels, n_taps, scale, floor, chains)
+        _write_block(chains, out, frame, n_mels, n_frames)

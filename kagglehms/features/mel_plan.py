@@ -1,0 +1,213 @@
+"""The coefficients of the mel images: from the numbers of a spectrogram to the tables that its kernel reads.
+
+Everything is in closed form or a small linear fit, in float64 with NumPy alone, in a few milliseconds. The mathematics
+stands at the top of `kagglehms.features.mel`.
+
+Letters: K bins of the transform, H half a window (H = win_length / 2), R rank, M mel bands.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagglehms.errors import UsageError
+
+if TYPE_CHECKING:
+    from kagglehms.features.mel import MelSpec
+
+F64 = NDArray[np.float64]
+F32 = NDArray[np.float32]
+
+TILE = 3
+"""Rows of each parity that a register tile of the kernel computes at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class MelPlan:
+    """What the kernel needs to know.
+
+    Attributes:
+        half: H, samples on each side of a frame's centre, itself included.
+        rank: R, rows that are kept of each parity.
+        n_bins: K, bins that the kernel computes, a multiple of `TILE`; the last ones may be empty.
+        n_taps: bins that a mel band reads.
+        project: flat float32, R/3 tiles of (H, 3 even rows and 3 odd rows).
+        transform: flat float32, K/3 tiles of (R, 3 even rows and 3 odd rows).
+        band_start: (M,) int64, the first bin that each mel band reads.
+        band_weight: flat float32 (M, n_taps).
+        error: greatest error of a bin for a window of unit energy, relative to the energy of a bin's own row.
+    """
+
+    half: int
+    rank: int
+    n_bins: int
+    n_taps: int
+    project: F32
+    transform: F32
+    band_start: NDArray[np.int64]
+    band_weight: F32
+    error: float
+
+
+@functools.lru_cache(maxsize=8)
+def plan(spec: MelSpec) -> MelPlan:
+    """Derive the coefficients of `spec`.
+
+    Raises:
+        UsageError: `spec.tolerance` is below what float32 coefficients can reach.
+    """
+    bands = mel_filters(spec)
+    used = np.flatnonzero(bands.any(axis=0))
+    first, last = (int(used[0]), int(used[-1])) if used.size else (0, 0)
+    n_bins = -(-(last - first + 1) // TILE) * TILE
+    bins = np.arange(first, first + n_bins, dtype=np.float64)
+    even, odd = (_Parity(spec, bins, last, odd=odd) for odd in (False, True))
+    rank = _rank(spec, even, odd)
+    (kept_even, fit_even, error_even), (kept_odd, fit_odd, error_odd) = even.fit(rank), odd.fit(rank)
+    start, weight = _taps(bands[:, first : last + 1], n_bins)
+    return MelPlan(
+        half=spec.win_length // 2,
+        rank=rank,
+        n_bins=n_bins,
+        n_taps=weight.shape[1],
+        project=_tiles(_centre_halved(kept_even), kept_odd),
+        transform=_tiles(fit_even, fit_odd),
+        band_start=start,
+        band_weight=weight.reshape(-1),
+        error=max(error_even, error_odd),
+    )
+
+
+# ---- the low-rank transform
+
+
+class _Parity:
+    """Cosine (even) or sine (odd) rows of the windowed transform of one frame, folded onto one half of it."""
+
+    def __init__(self, spec: MelSpec, bins: F64, last_bin: int, odd: bool) -> None:
+        self._spec, self._odd = spec, odd
+        self._exact = self.rows(bins) * (bins <= last_bin)[:, None]
+        self._size = np.linalg.norm(self._exact, axis=1).max()
+        # Candidates a quarter of a bin apart, from the lowest frequency that has any response up to the last bin.
+        self._candidates = self.rows(np.arange(0.0, last_bin + 0.25, 0.25))
+        self._order, rest = _most_independent_first(self._candidates)
+        self.likely_rank = int(np.count_nonzero(rest > spec.tolerance * self._size)) // TILE * TILE
+        """A rank that is too small, or just not: what as many rows leave over is about the error of the fit."""
+        self._likely = self._signals(last_bin)
+
+    def rows(self, bins: F64) -> F64:
+        """(n, H) rows at the given frequencies, in bins, whole or not, times the window."""
+        spec = self._spec
+        j = np.arange(spec.win_length // 2)
+        angle = 2 * np.pi / spec.n_fft * np.outer(bins, j)
+        hann = 0.5 + 0.5 * np.cos(2 * np.pi * j / spec.win_length)
+        return (np.sin(angle) if self._odd else np.cos(angle)) * hann
+
+    def _signals(self, last_bin: int) -> F64:
+        """(H, n) folded signals that the fit should be good at: what lies in the band first, then anything."""
+        j = np.arange(self._spec.win_length // 2)
+        angle = 2 * np.pi / self._spec.n_fft * np.outer(j, np.arange(0.0, last_bin + 0.5, 0.5))
+        tones = np.sin(angle) if self._odd else np.cos(angle)
+        return np.hstack([tones / np.sqrt(tones.shape[1]), ANYTHING * np.eye(j.size)])
+
+    def fit(self, rank: int) -> tuple[F32, F32, float]:
+        """Return R rows, the (K, R) weights that make every bin out of them, and the error of the product."""
+        kept = self._candidates[np.sort(self._order[:rank])].astype(np.float32)
+        if len(kept) < rank:
+            kept = np.vstack([kept, np.zeros((rank - len(kept), kept.shape[1]), np.float32)])
+        # Fitted to the rows as rounded, so that rounding them costs nothing.
+        weights, *_ = np.linalg.lstsq((kept @ self._likely).T, (self._exact @ self._likely).T, rcond=None)
+        fit = weights.T.astype(np.float32)
+        error = np.linalg.norm(fit.astype(np.float64) @ kept - self._exact, axis=1).max() / self._size
+        return kept, fit, float(error)
+
+
+ANYTHING = 0.1
+"""Weight of arbitrary signals against signals in the band, where an EEG has nearly all of its power."""
+
+
+def _most_independent_first(rows: F64) -> tuple[NDArray[np.intp], F64]:
+    """Order rows so that each has the greatest part outside the span of those before it (pivoted Gram–Schmidt).
+
+    Returns:
+        the indices, and how great that part was.
+    """
+    rest = rows.copy()
+    order: list[int] = []
+    left: list[float] = []
+    for _ in range(min(rows.shape)):
+        norms = np.linalg.norm(rest, axis=1)
+        norms[order] = -1.0
+        order.append(int(norms.argmax()))
+        left.append(float(norms.max()))
+        direction = rest[order[-1]] / max(left[-1], 1e-300)
+        for _ in range(2):  # twice, or rounding leaves a part of it behind
+            rest -= np.outer(rest @ direction, direction)
+    return np.array(order), np.array(left)
+
+
+def _rank(spec: MelSpec, even: _Parity, odd: _Parity) -> int:
+    """Return the smallest rank, in whole tiles, whose error is within the tolerance."""
+    error = np.inf
+    for rank in range(max(TILE, min(even.likely_rank, odd.likely_rank)), spec.win_length // 2 + TILE, TILE):
+        error = max(even.fit(rank)[2], odd.fit(rank)[2])
+        if error <= spec.tolerance:
+            return rank
+    raise UsageError(f"MelSpec.tolerance: expected {error:.1e} or more, got {spec.tolerance:.1e}")
+
+
+def _centre_halved(rows: F32) -> F32:
+    """The fold adds the centre of a frame to itself."""
+    return np.hstack([rows[:, :1] / 2, rows[:, 1:]])
+
+
+def _tiles(even: F32, odd: F32) -> F32:
+    """Interleave (n, k) even and odd rows as the kernel reads them: n/3 tiles of k times 3 even, 3 odd."""
+    n, k = even.shape
+    tiles = np.concatenate([even.reshape(n // TILE, TILE, k), odd.reshape(n // TILE, TILE, k)], axis=1)
+    return np.ascontiguousarray(tiles.transpose(0, 2, 1)).reshape(-1)
+
+
+# ---- the mel bands
+
+
+def mel_filters(spec: MelSpec) -> F64:
+    """(M, n_fft/2 + 1) triangular filters of unit area on Slaney's mel scale, as `librosa.filters.mel` defines them.
+
+    Source: M. Slaney, Auditory Toolbox (1998); B. McFee et al., librosa, `librosa/filters.py`.
+    """
+    edges_hz = mel_to_hz(np.linspace(hz_to_mel(spec.fmin), hz_to_mel(spec.fmax), spec.n_mels + 2))
+    bins_hz = np.arange(spec.n_fft // 2 + 1) * (spec.sfreq / spec.n_fft)
+    width = np.diff(edges_hz)
+    rising = (bins_hz - edges_hz[:-2, None]) / width[:-1, None]
+    falling = (edges_hz[2:, None] - bins_hz) / width[1:, None]
+    area = 2.0 / (edges_hz[2:] - edges_hz[:-2])
+    return np.maximum(0.0, np.minimum(rising, falling)) * area[:, None]
+
+
+def hz_to_mel(hz: float) -> float:
+    """Slaney's scale: linear below 1 kHz, logarithmic above."""
+    return 3 * hz / 200 if hz < 1000 else 15 + 27 * float(np.log(hz / 1000) / np.log(6.4))
+
+
+def mel_to_hz(mel: F64) -> F64:
+    return np.where(mel < 15, 200 * mel / 3, 1000 * 6.4 ** ((mel - 15) / 27))
+
+
+def _taps(bands: F64, n_bins: int) -> tuple[NDArray[np.int64], F32]:
+    """Return the first bin of each band and the (M, n_taps) weights from there on."""
+    n_mels = len(bands)
+    padded = np.zeros((n_mels, n_bins))
+    padded[:, : bands.shape[1]] = bands
+    some = padded.any(axis=1)
+    first = np.where(some, (padded > 0).argmax(axis=1), 0)
+    last = np.where(some, n_bins - 1 - (padded[:, ::-1] > 0).argmax(axis=1), 0)
+    n_taps = max(2, int((last - first).max()) + 1)
+    start = np.minimum(first, n_bins - n_taps)
+    weight = np.take_along_axis(padded, start[:, None] + np.arange(n_taps), axis=1)
+    return start.astype(np.int64), weight.astype(np.float32)

@@ -1,0 +1,98 @@
+"""The kernels of this room once more in plain NumPy, for a machine where they cannot be compiled.
+
+Same arguments, same answer to the last few bits of float32, many times slower. Each writes to a flat `out`; sources
+come flat as well, half precision as its bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagglehms.data.competition import LOG_CLIP
+
+Floats = NDArray[np.float32]
+
+
+def floats(source: NDArray[Any]) -> NDArray[np.float64]:
+    """Return values as float64, NaN where they are not finite."""
+    values = source.view(np.float16) if source.dtype == np.uint16 else source
+    wide = values.astype(np.float64)
+    wide[~np.isfinite(wide)] = np.nan
+    return wide
+
+
+def _normal(values: NDArray[np.float64], given: bool, mean: float, scale: float) -> NDArray[np.float64]:
+    """Normalise `values` as one group."""
+    present = values[np.isfinite(values)]
+    if not given and present.size:
+        mean, scale = present.mean(), 1.0 / (present.std() + 1e-6)
+    return np.nan_to_num((values - mean) * scale, nan=0.0)
+
+
+def normalise(
+    source: NDArray[Any], out: Floats, image: int, size: int, width: int,
+    take_log: bool, given: bool, mean: float, scale: float,
+) -> None:  # fmt: skip
+    """Twin of `panels._normalise_kernel`."""
+    values = floats(source[image : image + size])
+    if take_log:
+        values = np.log(np.clip(values, *np.exp(LOG_CLIP)))
+    for start in range(0, size, width):
+        group = slice(start, start + width)
+        out[image + start : image + start + width] = _normal(values[group], given, mean, scale)
+
+
+def normalise_rows(
+    rows: NDArray[Any], out: Floats, n_times: int, n_columns: int, width: int, given: bool, mean: float, scale: float
+) -> None:
+    """Twin of `panels._normalise_rows_kernel`."""
+    columns = floats(rows).reshape(n_times, n_columns).T
+    target = out.reshape(n_columns, n_times)
+    for start in range(0, n_columns, width):
+        group = slice(start, start + width)
+        target[group] = _normal(columns[group], given, mean, scale)
+
+
+def _between(low: Floats, high: Floats, weight: float) -> Floats:
+    if weight >= 0.5:
+        return high - (high - low) * np.float32(1 - weight)
+    return low + (high - low) * np.float32(weight)
+
+
+def percentiles(panels: NDArray[Any], out: Floats, image: int, n: int) -> None:
+    """Twin of `panels._percentiles_kernel`."""
+    values = floats(panels[image : image + 4 * n]).astype(np.float32).reshape(4, n)
+    present = np.isfinite(values).sum(axis=0)
+    values = np.sort(values, axis=0)  # NaN last
+    target = out[image : image + 4 * n].reshape(4, n)
+    target[:, present == 0] = 0
+    for many in range(1, 5):
+        pixels = present == many
+        for row, quantile in zip(target, (0.2, 0.4, 0.6, 0.8), strict=True):
+            at = (many - 1) * quantile
+            below = int(at)
+            above = min(below + 1, many - 1)
+            row[pixels] = _between(values[below, pixels], values[above, pixels], at - below)
+
+
+def summaries(panels: NDArray[Any], out: Floats, image: int, n: int) -> None:
+    """Twin of `panels._summaries_kernel`."""
+    values = floats(panels[image : image + 4 * n]).astype(np.float32).reshape(4, n)
+    missing = np.isnan(values)
+    low = np.where(missing, np.float32(np.inf), values).min(axis=0)
+    high = np.where(missing, np.float32(-np.inf), values).max(axis=0)
+    present = 4 - missing.sum(axis=0)
+    low[present == 0] = high[present == 0] = 0
+    total = np.where(missing, np.float32(0), values).sum(axis=0, dtype=np.float32)
+    out[image : image + 4 * n].reshape(4, n)[:] = low, high, total / np.maximum(present, 1).astype(np.float32), high - low
+
+
+def mel_image(
+    eeg: NDArray[Any], out: Floats, differences: Floats, folded: Floats, kept: Floats, power: Floats, chains: Floats,
+    rows: Floats, weights: Floats, start: NDArray[np.int64], weight: Floats,
+    n_times: int, hop: int, n_frames: int, half: int, rank: int, n_bins: int, n_mels: int, n_taps: int,
+) -> None:  # fmt: skip
+    """Twin of `mel_kernel.mel_image`."""

@@ -1,0 +1,324 @@
+"""Normalisation, percentiles and summaries against their float64 twins, on clean, broken and odd arrays."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oracles_features as oracle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from kagglehms.errors import UsageError
+from kagglehms.features import log_normalise, normalise, normalise_rows, percentiles, summaries
+
+SHAPES = [(4, 100, 300), (4, 10, 8), (4, 7, 9), (4, 1, 11), (4, 1, 1), (2, 4, 5, 13), (2, 3, 4, 9, 7)]
+QUANTILES = (20, 40, 60, 80)
+EXACT_NUMPY = tuple(map(int, np.__version__.split(".")[:2])) >= (2, 4)
+"""Older releases round the percentiles' weights to float32 in between."""
+
+
+def power(shape: tuple[int, ...], seed: int = 0) -> NDArray[np.float32]:
+    """Power with the spread of real spectrograms, far outside the clip at both ends."""
+    rng = np.random.default_rng(seed)
+    return np.exp(rng.normal(1, 4, shape)).astype(np.float32)
+
+
+def with_holes(values: NDArray[Any], seed: int = 1) -> NDArray[Any]:
+    rng = np.random.default_rng(seed)
+    broken = values.copy()
+    draw = rng.random(values.shape)
+    broken[draw < 0.2] = np.nan
+    broken[(draw > 0.2) & (draw < 0.23)] = np.inf
+    broken[(draw > 0.23) & (draw < 0.26)] = -np.inf
+    return broken
+
+
+@pytest.mark.parametrize("over", ["image", "panel"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("holes", [False, True])
+def test_log_normalise(shape: tuple[int, ...], over: Any, holes: bool) -> None:
+    values = with_holes(power(shape)) if holes else power(shape)
+    result = log_normalise(values, over=over)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, oracle.log_normalise(values, over=over), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_log_normalise_by_given_statistics(holes: bool) -> None:
+    values = with_holes(power((3, 4, 20, 30))) if holes else power((3, 4, 20, 30))
+    result = log_normalise(values, -0.08340271, 1.9072835)
+    np.testing.assert_allclose(
+        result, oracle.log_normalise(values, -0.08340271, 1.9072835), rtol=0, atol=1e-6
+    )
+
+
+def test_log_clips_at_both_ends() -> None:
+    values = np.array([0, 1e-30, np.exp(-4), 1, np.exp(8), 1e7, 3e38, -5], np.float32)
+    panels = np.repeat(values, 4 * 8).reshape(8, 4, 8, 1)
+    result = log_normalise(panels, 0.0, 1.0 - 1e-6)[:, 0, 0, 0]
+    np.testing.assert_allclose(result, [-4, -4, -4, 0, 8, 8, 8, -4], rtol=0, atol=4e-7)
+
+
+def test_logarithm_everywhere_in_the_clip() -> None:
+    values = np.exp(np.linspace(-4, 8, 400_000)).astype(np.float32).reshape(4, 100, 1000)
+    result = log_normalise(values, 0.0, 1.0 - 1e-6)
+    np.testing.assert_allclose(result, np.log(values.astype(np.float64)), rtol=0, atol=6e-7)
+
+
+@pytest.mark.parametrize("constant", [0.0, 4.1, -3.3333333, 8.0, 1e-5, 6e4])
+@pytest.mark.parametrize("over", ["image", "panel"])
+def test_constant_becomes_zero(constant: float, over: Any) -> None:
+    np.testing.assert_array_equal(normalise(np.full((4, 33, 77), constant, np.float32), over=over), 0)
+
+
+def test_little_spread_on_a_large_offset_keeps_its_digits() -> None:
+    """Also with a first block far from the rest, as a recording starts with nothing."""
+    values = (5 + np.random.default_rng(0).normal(0, 1e-3, (4, 50, 70))).astype(np.float32)
+    np.testing.assert_allclose(normalise(values), oracle.normalise(values), rtol=0, atol=5e-4)
+    values[0, :2] = -4
+    np.testing.assert_allclose(normalise(values), oracle.normalise(values), rtol=0, atol=2e-6)
+
+
+def test_nothing_present_becomes_zero() -> None:
+    nothing = np.full((4, 20, 20), np.nan, np.float32)
+    for function in (log_normalise, normalise, percentiles, summaries):
+        np.testing.assert_array_equal(function(nothing), 0)  # type: ignore[operator]
+
+
+def test_one_panel_missing_leaves_the_others_as_they_are() -> None:
+    values = power((4, 20, 30))
+    values[2] = np.nan
+    result = log_normalise(values, over="panel")
+    np.testing.assert_array_equal(result[2], 0)
+    np.testing.assert_array_equal(result[:2], log_normalise(power((4, 20, 30)), over="panel")[:2])
+
+
+def test_in_place_gives_the_same() -> None:
+    for over in ("image", "panel"):
+        values = with_holes(power((4, 11, 23)))
+        wanted = log_normalise(values, over=over)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(log_normalise(values, over=over, out=values), wanted)  # type: ignore[arg-type]
+    values = power((4, 11, 23))
+    wanted = log_normalise(values, 1.0, 2.0)
+    np.testing.assert_array_equal(log_normalise(values, 1.0, 2.0, out=values), wanted)
+
+
+# ---- stored rows
+
+
+def log_rows(n_times: int, n_bins: int, dtype: Any, holes: bool) -> NDArray[Any]:
+    rows = np.random.default_rng(3).normal(1, 2.2, (n_times, 4 * n_bins)).astype(dtype)
+    if holes:
+        rows = with_holes(rows)
+        rows[n_times // 2 : n_times // 2 + 3] = np.nan
+    return rows
+
+
+@pytest.mark.parametrize(
+    "n_times, n_bins", [(300, 100), (300, 99), (8, 8), (9, 1), (31, 7), (5, 100), (1, 1)]
+)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("over", ["image", "panel"])
+@pytest.mark.parametrize("holes", [False, True])
+def test_rows_become_normalised_panels(n_times: int, n_bins: int, dtype: Any, over: Any, holes: bool) -> None:
+    rows = log_rows(n_times, n_bins, dtype, holes)
+    wanted = oracle.normalise(oracle.panels_of_rows(rows), over=over)
+    result = np.full((4, n_bins, n_times), 77, np.float32)
+    assert normalise_rows(rows, result, over=over) is result
+    np.testing.assert_allclose(result, wanted, rtol=0, atol=1e-6)
+    stacked = np.full((4 * n_bins, n_times), 77, np.float32)
+    normalise_rows(rows, stacked, over=over)
+    np.testing.assert_array_equal(stacked, result.reshape(stacked.shape))
+    normalise_rows(rows, result, 0.5, 2.0)
+    np.testing.assert_allclose(
+        result, oracle.normalise(oracle.panels_of_rows(rows), 0.5, 2.0), rtol=0, atol=1e-6
+    )
+
+
+def test_rows_of_a_read_only_memory_map(tmp_path: Path) -> None:
+    rows = log_rows(900, 100, np.float16, holes=True)
+    np.save(tmp_path / "rows.npy", rows)
+    stored = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    results = np.empty((2, 4, 100, 300), np.float32)
+    normalise_rows(stored[123:423], results[0])
+    normalise_rows(rows[123:423].copy(), results[1])
+    np.testing.assert_array_equal(results[0], results[1])
+
+
+def test_every_half_is_read_as_numpy_reads_it() -> None:
+    halves = np.arange(65536, dtype=np.uint16).view(np.float16).reshape(64, 1024)
+    result = np.empty((1024, 64), np.float32)
+    normalise_rows(halves, result, 0.0, 1.0 - 1e-6)
+    wanted = halves.T.astype(np.float32)
+    np.testing.assert_array_equal(result, np.where(np.isfinite(wanted), wanted, 0))
+
+
+# ---- across the panels
+
+
+def same_as_numpy(result: NDArray[np.float32], wanted: NDArray[np.float32]) -> None:
+    assert result.dtype == wanted.dtype == np.float32
+    if EXACT_NUMPY:
+        np.testing.assert_array_equal(result, wanted)
+    else:
+        np.testing.assert_allclose(result, wanted, rtol=3e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_percentiles_are_numpys_bit_by_bit(shape: tuple[int, ...]) -> None:
+    values = np.random.default_rng(2).normal(0, 3, shape).astype(np.float32)
+    values[..., 0] = np.round(values[..., 0])  # ties
+    result = percentiles(values)
+    for at, q in enumerate(QUANTILES):
+        same_as_numpy(result[..., at, :, :], np.percentile(values, q, axis=-3))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("scale", [1.0, 1e30])
+def test_percentiles_and_summaries_of_what_is_present(shape: tuple[int, ...], scale: float) -> None:
+    values = with_holes(np.random.default_rng(2).normal(0, 3 * scale, shape).astype(np.float32))
+    tolerance = {"rtol": 2e-6, "atol": 1e-6 * scale}
+    np.testing.assert_allclose(percentiles(values), oracle.percentiles(values), **tolerance)
+    np.testing.assert_allclose(summaries(values), oracle.summaries(values), **tolerance)
+
+
+@pytest.mark.skipif(not EXACT_NUMPY, reason="this NumPy rounds the percentiles' weights otherwise")
+def test_percentiles_with_missing_panels_are_numpys_nanpercentiles() -> None:
+    values = with_holes(np.random.default_rng(2).normal(0, 3, (4, 60, 70)).astype(np.float32))
+    values[0] = 1  # so that none is without any
+    clean = np.where(np.isfinite(values), values, np.nan)
+    result = percentiles(values)
+    for at, q in enumerate(QUANTILES):
+        np.testing.assert_array_equal(result[at], np.nanpercentile(clean, q, axis=0))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_summaries_are_numpys(shape: tuple[int, ...]) -> None:
+    values = np.random.default_rng(2).normal(0, 3, shape).astype(np.float32)
+    low, high, mean, extent = np.moveaxis(summaries(values), -3, 0)
+    np.testing.assert_array_equal(low, values.min(axis=-3))
+    np.testing.assert_array_equal(high, values.max(axis=-3))
+    np.testing.assert_allclose(mean, values.mean(axis=-3), rtol=1e-6, atol=1e-7)
+    np.testing.assert_array_equal(extent, np.ptp(values, axis=-3))
+
+
+def test_half_precision_panels() -> None:
+    values = with_holes(np.random.default_rng(2).normal(0, 3, (4, 20, 30)).astype(np.float16))
+    wide = values.astype(np.float32)
+    for function in (percentiles, summaries, normalise, log_normalise):
+        np.testing.assert_array_equal(function(values), function(wide))  # type: ignore[operator]
+
+
+panel_arrays = st.tuples(
+    st.integers(1, 3), st.integers(1, 12), st.integers(1, 40), st.integers(0, 2**31)
+).map(
+    lambda drawn: with_holes(
+        np.random.default_rng(drawn[3]).normal(0, 2, (drawn[0], 4, drawn[1], drawn[2])).astype(np.float32),
+        drawn[3],
+    )
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(panel_arrays, st.permutations(range(4)))
+def test_order_of_panels_does_not_matter_across_them(values: NDArray[np.float32], order: list[int]) -> None:
+    np.testing.assert_array_equal(percentiles(values), percentiles(values[:, order]))
+    for one, other in zip(
+        np.moveaxis(summaries(values), 1, 0), np.moveaxis(summaries(values[:, order]), 1, 0), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(panel_arrays)
+def test_percentiles_rise_between_the_extremes_and_nothing_is_nan(values: NDArray[np.float32]) -> None:
+    p, s = percentiles(values), summaries(values)
+    assert np.isfinite(p).all()
+    assert np.isfinite(s).all()
+    slack = 1e-5
+    assert (np.diff(p, axis=1) >= -slack).all()
+    assert (p[:, 0] >= s[:, 0] - slack).all()
+    assert (p[:, 3] <= s[:, 1] + slack).all()
+
+
+# ---- threads, memory, refusals
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_threads_change_nothing(threads: int) -> None:
+    values = with_holes(power((5, 4, 20, 30)))
+    for function in (log_normalise, normalise, percentiles, summaries):
+        alone, shared = function(values), function(values, threads=threads)  # type: ignore[operator]
+        np.testing.assert_array_equal(shared, alone)
+
+
+def test_given_out_is_filled_and_nothing_is_allocated() -> None:
+    values, out = power((2, 4, 100, 300)), np.empty((2, 4, 100, 300), np.float32)
+    rows, panels = log_rows(300, 100, np.float16, holes=True), np.empty((400, 300), np.float32)
+    calls = [
+        lambda: log_normalise(values, out=out),
+        lambda: normalise(values, out=out),
+        lambda: percentiles(values, out=out),
+        lambda: summaries(values, out=out),
+        lambda: normalise_rows(rows, panels),
+    ]
+    for call in calls:
+        call()
+        tracemalloc.start()
+        call()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 10_000, peak
+
+
+def test_empty_batch() -> None:
+    assert percentiles(np.empty((0, 4, 5, 6), np.float32)).shape == (0, 4, 5, 6)
+
+
+F32 = np.zeros((4, 10, 20), np.float32)
+ROWS = np.zeros((20, 40), np.float16)
+REFUSED = {
+    "rank": (lambda: percentiles(np.zeros((4, 10), np.float32)), "panels: expected (…, 4, F, T), got float32 of shape (4, 10)"),
+    "panels": (lambda: summaries(np.zeros((3, 10, 20), np.float32)), "got float32 of shape (3, 10, 20)"),
+    "empty panel": (lambda: summaries(np.zeros((4, 0, 20), np.float32)), "got float32 of shape (4, 0, 20)"),
+    "dtype": (lambda: log_normalise(F32.astype(np.float64)), "float32 or float16, got float64 of shape (4, 10, 20)"),
+    "big-endian": (lambda: log_normalise(F32.astype(">f4")), "float32 or float16"),
+    "no array": (lambda: log_normalise([1.0]), "got list"),  # type: ignore[arg-type]
+    "out shape": (lambda: normalise(F32, out=np.empty((4, 20, 10), np.float32)), "out: expected float32 of shape (4, 10, 20)"),
+    "out dtype": (lambda: normalise(F32, out=np.empty((4, 10, 20))), "got float64"),  # type: ignore[arg-type]
+    "out type": (lambda: normalise(F32, out="x"), "got str"),  # type: ignore[arg-type]
+    "out strided": (lambda: normalise(F32, out=np.empty((4, 10, 40), np.float32)[..., ::2]), "not C-contiguous"),
+    "out read-only": (lambda: normalise(F32, out=np.broadcast_to(np.float32(0), F32.shape)), "not writable"),
+    "out overlaps": (lambda: percentiles(F32, out=F32), "apart from panels"),
+    "mean only": (lambda: normalise(F32, mean=1.0), "mean and std: expected both or neither"),
+    "std negative": (lambda: normalise(F32, 0.0, -1.0), "std ≥ 0"),
+    "mean nan": (lambda: normalise(F32, float("nan"), 1.0), "finite"),
+    "over": (lambda: normalise(F32, over="row"), "over: expected 'image' or 'panel', got 'row'"),  # type: ignore[arg-type]
+    "threads": (lambda: percentiles(F32, threads=0), "threads: expected 1 or more, got 0"),
+    "rows rank": (lambda: normalise_rows(F32, F32), "log_rows: expected (T, 4·F)"),
+    "rows columns": (lambda: normalise_rows(np.zeros((20, 41), np.float16), F32), "log_rows: expected (T, 4·F)"),
+    "rows out": (lambda: normalise_rows(ROWS, np.empty((20, 40), np.float32)), "out: expected float32 of shape (40, 20)"),
+    "rows out panels": (lambda: normalise_rows(ROWS, np.empty((4, 10, 21), np.float32)), "shape (4, 10, 20)"),
+    "rows out strided": (lambda: normalise_rows(ROWS, np.empty((20, 40), np.float32).T), "not C-contiguous"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("call, message", REFUSED.values(), ids=REFUSED.keys())
+def test_refusals_say_what_was_expected(call: Any, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        call()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_strided_input_is_taken_as_it_is_meant() -> None:
+    values = power((4, 20, 60))
+    np.testing.assert_array_equal(log_normalise(values[..., ::2]), log_normalise(values[..., ::2].copy()))
+    rows = log_rows(40, 10, np.float32, holes=False)
+    out, wanted = np.empty((2, 4, 10, 20), np.float32)
+    np.testing.assert_array_equal(normalise_rows(rows[::2], out), normalise_rows(rows[::2].copy(), wanted))
