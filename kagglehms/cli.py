@@ -11,12 +11,15 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from kagglehms import __version__
 from kagglehms.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, HMSError, UsageError, closest
+
+if TYPE_CHECKING:
+    from kagglehms.learning.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Train:
         out: the folder of all runs.
         folds: how many folds the records are cut into.
         fold: train only these folds (numbers from 0).
-        epochs: instead of the recipe's.
+        epochs: per stage, instead of the recipe's.
         batch_size: instead of the recipe's.
         backbone: any timm model, instead of the recipe's.
         weights: ImageNet weights: `auto` (timm's hub if it can be reached), `none`, a .safetensors file or a
@@ -68,6 +71,12 @@ class Train:
     backbone: str | None = None
     weights: str = "auto"
     device: Literal["cpu", "cuda"] | None = None
+
+    def changed(self, recipe: Recipe) -> Recipe:
+        """The recipe as these options want it."""
+        recipe = recipe if self.epochs is None else recipe.with_epochs(self.epochs)
+        changes = {"batch_size": self.batch_size, "backbone": self.backbone}
+        return replace(recipe, **{field: value for field, value in changes.items() if value is not None})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -134,9 +143,7 @@ def train(options: Train) -> int:
 
     if not options.names:
         raise UsageError("name at least one recipe, such as baseline")
-    changes = {"epochs": options.epochs, "batch_size": options.batch_size, "backbone": options.backbone}
-    changes = {field: value for field, value in changes.items() if value is not None}
-    recipes = [replace(get_recipe(name), **changes) for name in options.names]  # type: ignore[arg-type]
+    recipes = [options.changed(get_recipe(name)) for name in options.names]
     store = Store(options.store)
     records = make_records(read_train_table(Competition(options.data).train_csv))
     dataset = Dataset.of(store, records, options.folds)

@@ -14,7 +14,7 @@ from kagglehms.runtime import say
 if TYPE_CHECKING:
     from kagglehms.data.synthetic import SyntheticTruth
 
-N_EEGS = 160
+N_EEGS = 240
 N_TEST = 40
 N_FOLDS = 2
 RECIPE = "demo"

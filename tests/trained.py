@@ -10,7 +10,7 @@ from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import plan, prepare
 from kagglehms.deploy.bundle import build
 from kagglehms.learning.crossval import Dataset, cross_validate
-from kagglehms.learning.recipes import get_recipe
+from kagglehms.learning.recipes import Stage, get_recipe
 from kagglehms.runtime import choose_device
 
 
@@ -19,7 +19,7 @@ def make_dist(competition_folder: Path, where: Path) -> Path:
     competition = Competition(competition_folder)
     records = make_records(read_train_table(competition.train_csv))
     store = prepare(plan(competition, records), where / "store").store
-    recipe = replace(get_recipe("baseline"), backbone="test_efficientnet", batch_size=8, epochs=1)
+    recipe = replace(get_recipe("baseline"), backbone="test_efficientnet", batch_size=8, stages=(Stage(epochs=1),))
     cross_validate(recipe, Dataset.of(store, records, 2), where / "runs", choose_device("cpu"))
     build(where / "runs", where / "dist", owner="somebody")
     return where / "dist"

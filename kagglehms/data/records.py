@@ -93,6 +93,11 @@ class Records:
         """(n_records,) whether at least `MANY_VOTES` experts voted."""
         return self.n_votes >= MANY_VOTES
 
+    @property
+    def settled(self) -> NDArray[np.bool_]:
+        """(n_records,) whether the label is settled: at least 5 votes, or 4 that agree. Stage 2 of `two-stage`."""
+        return (self.n_votes >= 5) | ((self.n_votes == 4) & (self.votes_NK.max(axis=1) == 4))
+
     @cached_property
     def digest(self) -> str:
         """sha256 of all that a score depends on: the same records, in the same order, have the same digest."""

@@ -6,6 +6,18 @@ compiles nothing: each function is compiled, or loaded from Numba's cache, when 
 
 from __future__ import annotations
 
+from kagglehms.features.jit import PlainPathWarning
+from kagglehms.features.mel import MelSpec, mel_image_into, mel_images
 from kagglehms.features.panels import log_normalise, normalise, normalise_rows, percentiles, summaries
 
-__all__ = ["log_normalise", "normalise", "normalise_rows", "percentiles", "summaries"]
+__all__ = [
+    "MelSpec",
+    "mel_images",
+    "mel_image_into",
+    "log_normalise",
+    "normalise",
+    "normalise_rows",
+    "percentiles",
+    "summaries",
+    "PlainPathWarning",
+]

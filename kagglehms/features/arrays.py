@@ -50,7 +50,9 @@ def output(out: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
     if out.dtype != np.float32 or out.shape != shape:
         raise expected("out", f"float32 of shape {shape}", out)
     if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
-        raise expected("out", "a C-contiguous, aligned, writable array", f"strides {out.strides}, flags {_flags(out)}")
+        raise expected(
+            "out", "a C-contiguous, aligned, writable array", f"strides {out.strides}, flags {_flags(out)}"
+        )
     # A memory map is a subclass of the array that the kernels know.
     return np.asarray(out)
 

@@ -25,8 +25,10 @@ FLOATS_IN = types.Array(types.float32, 1, "C", readonly=True)
 HALVES_IN = types.Array(types.uint16, 1, "C", readonly=True)
 """Half precision, seen as its bits, of which Numba knows nothing on a CPU."""
 
-helper: Callable[[Callable[..., Any]], Any] = numba.njit(nogil=True, error_model="numpy", forceinline=True)
-"""Decorates the functions that kernels are made of."""
+helper: Callable[[Callable[..., Any]], Any] = numba.njit(
+    error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
+)
+"""Decorates the functions that kernels are made of: inlined, and not to be called from Python."""
 
 
 class PlainPathWarning(RuntimeWarning):
@@ -40,7 +42,9 @@ class Kernel:
     it by its dtype.
     """
 
-    def __init__(self, function: Callable[..., None], plain: Callable[..., None], **signatures: Sequence[Any]) -> None:
+    def __init__(
+        self, function: Callable[..., None], plain: Callable[..., None], **signatures: Sequence[Any]
+    ) -> None:
         self._function = function
         self._plain = plain
         self._signatures = {np.dtype(name): tuple(signature) for name, signature in signatures.items()}
@@ -77,7 +81,9 @@ class Kernel:
 _compiling = threading.RLock()
 
 
-def kernel(plain: Callable[..., None], **signatures: Sequence[Any]) -> Callable[[Callable[..., None]], Kernel]:
+def kernel(
+    plain: Callable[..., None], **signatures: Sequence[Any]
+) -> Callable[[Callable[..., None]], Kernel]:
     """Declare a kernel; each keyword is the dtype of the first argument, with the types of all arguments."""
     return lambda function: Kernel(function, plain, **signatures)
 

@@ -145,7 +145,9 @@ def _transform(kept: Any, weights: Any, power: Any, at: int, n_frames: int, rank
     """Second stage: power in all bins of some frames."""
     for k in range(0, n_bins, 3):
         for frame in range(n_frames):
-            even0, even1, even2, odd0, odd1, odd2 = _tile(weights, k * 2 * rank, kept, frame * rank * 2 * LANES, rank)
+            even0, even1, even2, odd0, odd1, odd2 = _tile(
+                weights, k * 2 * rank, kept, frame * rank * 2 * LANES, rank
+            )
             i = at + (frame * n_bins + k) * LANES
             store(power, i, _square(even0, odd0))
             store(power, i + LANES, _square(even1, odd1))
@@ -158,7 +160,11 @@ def _transform(kept: Any, weights: Any, power: Any, at: int, n_frames: int, rank
 @helper
 def _band(power: Any, at: int, weight: Any, first: int, n_taps: int) -> Any:
     """Power in one mel band; nearly always of two bins."""
-    total = fma(broadcast16(weight, first + 1), load16(power, at + LANES), mul(broadcast16(weight, first), load16(power, at)))
+    total = fma(
+        broadcast16(weight, first + 1),
+        load16(power, at + LANES),
+        mul(broadcast16(weight, first), load16(power, at)),
+    )
     for tap in range(2, n_taps):
         total = fma(broadcast16(weight, first + tap), load16(power, at + tap * LANES), total)
     return total
@@ -166,7 +172,15 @@ def _band(power: Any, at: int, weight: Any, first: int, n_taps: int) -> Any:
 
 @helper
 def _loudest(
-    power: Any, at: int, n_frames: int, n_bins: int, start: Any, weight: Any, n_mels: int, n_taps: int, loudest: Any
+    power: Any,
+    at: int,
+    n_frames: int,
+    n_bins: int,
+    start: Any,
+    weight: Any,
+    n_mels: int,
+    n_taps: int,
+    loudest: Any,
 ) -> Any:
     """Return the greatest band power so far, per lane."""
     for frame in range(n_frames):
@@ -192,7 +206,16 @@ def _log2(x: Any) -> Any:
 
 @helper
 def _multiply_chains(
-    power: Any, frame: int, n_bins: int, start: Any, weight: Any, n_mels: int, n_taps: int, scale: Any, floor: Any, chains: Any
+    power: Any,
+    frame: int,
+    n_bins: int,
+    start: Any,
+    weight: Any,
+    n_mels: int,
+    n_taps: int,
+    scale: Any,
+    floor: Any,
+    chains: Any,
 ) -> None:
     """BLOCK frames: band power relative to the loudest, not below the floor, multiplied along each chain."""
     for s in range(BLOCK):
@@ -234,7 +257,14 @@ def _write_block(chains: Any, out: Any, frame: int, n_mels: int, n_frames: int) 
 # ---- the whole
 
 
-_ARGUMENTS = (*[FLOATS] * 6, FLOATS_IN, FLOATS_IN, types.Array(types.int64, 1, "C", readonly=True), FLOATS_IN, *[types.int64] * 8)
+_ARGUMENTS = (
+    *[FLOATS] * 6,
+    FLOATS_IN,
+    FLOATS_IN,
+    types.Array(types.int64, 1, "C", readonly=True),
+    FLOATS_IN,
+    *[types.int64] * 8,
+)
 
 
 @kernel(plain.mel_image, float32=(FLOATS_IN, *_ARGUMENTS), uint16=(HALVES_IN, *_ARGUMENTS))

@@ -199,7 +199,13 @@ def _panel_source(panels: NDArray[Any], name: str) -> NDArray[Any]:
 
 
 def _normalise_flat(
-    values: NDArray[Any], mean: float | None, std: float | None, over: Over, out: Any, threads: int, take_log: bool
+    values: NDArray[Any],
+    mean: float | None,
+    std: float | None,
+    over: Over,
+    out: Any,
+    threads: int,
+    take_log: bool,
 ) -> NDArray[np.float32]:
     source = _panel_source(values, "panels")
     result = output(out, source.shape)
@@ -340,7 +346,15 @@ _FLAT = (FLOATS, *[types.int64] * 3, types.boolean, types.boolean, types.float64
 
 @kernel(plain.normalise, float32=(FLOATS_IN, *_FLAT), uint16=(HALVES_IN, *_FLAT))
 def _normalise_kernel(
-    source: Any, out: Any, image: int, size: int, width: int, take_log: bool, given: bool, mean: float, scale: float
+    source: Any,
+    out: Any,
+    image: int,
+    size: int,
+    width: int,
+    take_log: bool,
+    given: bool,
+    mean: float,
+    scale: float,
 ) -> None:
     """One image, `size` values from element `image` on, of which every `width` share their statistics."""
     for start in range(image, image + size, width):
@@ -461,7 +475,9 @@ def _percentiles_at(panels: Any, out: Any, i: int, n: int) -> None:
         store(out, i + 2 * n, _percentile(s, 0.6))
         store(out, i + 3 * n, _percentile(s, 0.8))
     else:
-        s = _sorted(_or_infinite(a, np.inf), _or_infinite(b, np.inf), _or_infinite(c, np.inf), _or_infinite(d, np.inf))
+        s = _sorted(
+            _or_infinite(a, np.inf), _or_infinite(b, np.inf), _or_infinite(c, np.inf), _or_infinite(d, np.inf)
+        )
         store(out, i, _percentile_of_present(s, 0.2))
         store(out, i + n, _percentile_of_present(s, 0.4))
         store(out, i + 2 * n, _percentile_of_present(s, 0.6))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kagglehms.data.competition import LOG_CLIP
+from kagglehms.data.competition import CHAINS, CHANNELS, LOG_CLIP
 
 Floats = NDArray[np.float32]
 
@@ -46,7 +46,14 @@ def normalise(
 
 
 def normalise_rows(
-    rows: NDArray[Any], out: Floats, n_times: int, n_columns: int, width: int, given: bool, mean: float, scale: float
+    rows: NDArray[Any],
+    out: Floats,
+    n_times: int,
+    n_columns: int,
+    width: int,
+    given: bool,
+    mean: float,
+    scale: float,
 ) -> None:
     """Twin of `panels._normalise_rows_kernel`."""
     columns = floats(rows).reshape(n_times, n_columns).T
@@ -87,7 +94,12 @@ def summaries(panels: NDArray[Any], out: Floats, image: int, n: int) -> None:
     present = 4 - missing.sum(axis=0)
     low[present == 0] = high[present == 0] = 0
     total = np.where(missing, np.float32(0), values).sum(axis=0, dtype=np.float32)
-    out[image : image + 4 * n].reshape(4, n)[:] = low, high, total / np.maximum(present, 1).astype(np.float32), high - low
+    out[image : image + 4 * n].reshape(4, n)[:] = (
+        low,
+        high,
+        total / np.maximum(present, 1).astype(np.float32),
+        high - low,
+    )
 
 
 def mel_image(
@@ -95,4 +107,41 @@ def mel_image(
     rows: Floats, weights: Floats, start: NDArray[np.int64], weight: Floats,
     n_times: int, hop: int, n_frames: int, half: int, rank: int, n_bins: int, n_mels: int, n_taps: int,
 ) -> None:  # fmt: skip
-    """Twin of `mel_kernel.mel_image`."""
+    """Twin of `mel_kernel.mel_image`; it needs no scratch."""
+    lanes = mel_differences(floats(eeg).reshape(n_times, -1))
+    padded = np.pad(lanes, ((half, half), (0, 0)))
+    centres = half + hop * np.arange(1 + n_times // hop)[:, None]
+    j = np.arange(half)
+    after, before = padded[centres + j], padded[centres - j]  # (frame, j, lane)
+    even_rows, odd_rows = _untile(rows, half)
+    even_weights, odd_weights = _untile(weights, rank)
+    real = even_weights @ (even_rows @ (after + before))
+    imaginary = odd_weights @ (odd_rows @ (after - before))
+    bins = real**2 + imaginary**2
+    taps = weight.reshape(n_mels, n_taps)
+    bands = sum(taps[:, tap, None] * bins[:, start + tap] for tap in range(n_taps))
+    loudest = np.maximum(bands.max(axis=(0, 1)), 1e-10)
+    relative = np.maximum(bands[:n_frames] / loudest, np.maximum(1e-8, 1e-10 / loudest))
+    levels = (10 * np.log10(relative) + 40) / 40
+    out.reshape(4, n_mels, n_frames)[:] = (
+        levels.reshape(n_frames, n_mels, 4, 4).mean(axis=2).transpose(2, 1, 0)
+    )
+
+
+def mel_differences(eeg: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n_times, 20) µV → (n_times, 16): the p-th difference of chain c in column 4·p + c, gaps filled by its mean."""
+    columns = []
+    for p in range(4):
+        for chain in CHAINS.values():
+            difference = eeg[:, CHANNELS.index(chain[p])] - eeg[:, CHANNELS.index(chain[p + 1])]
+            present = difference[np.isfinite(difference)]
+            mean = present.mean() if present.size else 0.0
+            columns.append(np.where(np.isfinite(difference), difference, mean))
+    return np.stack(columns, axis=1)
+
+
+def _untile(tiles: Floats, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the even and the odd rows, each (n, width), of what `mel_plan` laid out in tiles."""
+    parts = tiles.astype(np.float64).reshape(-1, width, 2, 3)
+    even, odd = (parts[:, :, parity].transpose(0, 2, 1).reshape(-1, width) for parity in (0, 1))
+    return even, odd

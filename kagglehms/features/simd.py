@@ -81,7 +81,9 @@ def _widen_half(builder: ir.IRBuilder, half: ir.Value) -> ir.Value:
     floats, ints = _as(half.type, _F32), _as(half.type, _I32)
     # Sign at bit 31, exponent and fraction from bit 27 down. The exponent is still biased by 15 instead of 127:
     # a product with 2^112 mends that, denormals included.
-    bits = builder.and_(builder.shl(builder.sext(half, ints), _constant(ints, 13)), _constant(ints, -0x70002000))
+    bits = builder.and_(
+        builder.shl(builder.sext(half, ints), _constant(ints, 13)), _constant(ints, -0x70002000)
+    )
     value = builder.fmul(builder.bitcast(bits, floats), _constant(floats, 2.0**112))
     finite = builder.fcmp_ordered("<", _call(builder, "fabs", value), _constant(floats, 65536.0))
     return builder.select(finite, value, _constant(floats, math.nan))
@@ -111,7 +113,9 @@ def _operation(emit: Emit) -> Any:
         if not isinstance(args[0], VectorType) or any(arg != args[0] for arg in args):
             return None
 
-        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]) -> ir.Value:
+        def codegen(
+            context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]
+        ) -> ir.Value:
             return emit(builder, *values)
 
         return args[0](*args), codegen
@@ -139,17 +143,23 @@ def _load(lanes: int) -> Any:
         if not (isinstance(array, types.Array) and array.dtype in {types.float32, types.uint16}):
             return None
 
-        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        def codegen(
+            context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]
+        ) -> ir.Value:
             at = context.cast(builder, args[1], index, types.int64)
             if array.dtype == types.float32:
                 return builder.load(_pointer(context, builder, array, args[0], at, vector.ir_type), align=4)
             half = _as(vector.ir_type, ir.IntType(16))
-            return _widen_half(builder, builder.load(_pointer(context, builder, array, args[0], at, half), align=2))
+            return _widen_half(
+                builder, builder.load(_pointer(context, builder, array, args[0], at, half), align=2)
+            )
 
         return vector(array, index), codegen
 
     load.__name__ = f"load{lanes}"
-    load.__doc__ = f"{lanes} neighbours of a float32 array, or of a uint16 array that holds the bits of halves."
+    load.__doc__ = (
+        f"{lanes} neighbours of a float32 array, or of a uint16 array that holds the bits of halves."
+    )
     return intrinsic(load)
 
 
@@ -165,7 +175,9 @@ def _splat(lanes: int) -> Any:
         if not isinstance(value, types.Number):
             return None
 
-        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        def codegen(
+            context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]
+        ) -> ir.Value:
             return _fill(builder, vector.ir_type, context.cast(builder, args[0], value, types.float32))
 
         return vector(value), codegen
@@ -182,7 +194,9 @@ def permutation(indices: Sequence[int]) -> Any:
         if not isinstance(a, VectorType) or a != b:
             return None
 
-        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        def codegen(
+            context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]
+        ) -> ir.Value:
             mask = ir.Constant(ir.VectorType(_I32, len(indices)), list(indices))
             return builder.shuffle_vector(args[0], args[1], mask)
 
@@ -372,7 +386,11 @@ def last_lanes(typingctx: Any, x: Any, count: Any, fill: Any) -> Any:
 @intrinsic
 def transpose(typingctx: Any, rows: Any) -> Any:
     """A tuple of n vectors of n lanes, n a power of two, with rows and lanes exchanged."""
-    if not (isinstance(rows, types.UniTuple) and isinstance(rows.dtype, VectorType) and len(rows) == rows.dtype.lanes):
+    if not (
+        isinstance(rows, types.UniTuple)
+        and isinstance(rows.dtype, VectorType)
+        and len(rows) == rows.dtype.lanes
+    ):
         return None
     n = len(rows)
 
@@ -382,7 +400,9 @@ def transpose(typingctx: Any, rows: Any) -> Any:
         step = n // 2
         while step:
             top = ir.Constant(ir.VectorType(_I32, n), [i if not i & step else n + i - step for i in range(n)])
-            bottom = ir.Constant(ir.VectorType(_I32, n), [i + step if not i & step else n + i for i in range(n)])
+            bottom = ir.Constant(
+                ir.VectorType(_I32, n), [i + step if not i & step else n + i for i in range(n)]
+            )
             for i in range(n):
                 if not i & step:
                     a, b = values[i], values[i + step]

@@ -15,7 +15,7 @@ import numpy as np
 from kagglehms.data.competition import N_BINS, PANELS, SPECTROGRAM_ROWS
 from kagglehms.data.recordings import encode_spectrogram
 from kagglehms.errors import UsageError
-from kagglehms.features.images import Crop, stack
+from kagglehms.features.images import Crop, Normaliser, stack
 from kagglehms.inference.manifest import MANIFEST, Manifest, Model, read_manifest, verify
 from kagglehms.learning.checkpoint import load_weights
 from kagglehms.learning.models import make_model
@@ -35,6 +35,7 @@ class LoadedModel:
     recipe: Recipe
     network: nn.Module
     device: Device
+    normaliser: Normaliser
 
     def predict(self, crops: Sequence[Crop]) -> NDArray[np.float64]:
         """(B, 6) float64 probabilities, images drawn as in training."""
@@ -42,7 +43,7 @@ class LoadedModel:
 
         from kagglehms.learning.trainer import probabilities
 
-        images_BCHW = torch.from_numpy(stack(crops, self.recipe.layout))
+        images_BCHW = torch.from_numpy(stack(crops, self.recipe.layout, self.normaliser))
         return probabilities(self.network, images_BCHW, self.device)
 
 
@@ -73,8 +74,8 @@ class Predictor:
             path = self.bundle / entry.recipe_file
             recipe = recipe_from_json(path.read_bytes(), path)
             network, _ = make_model(recipe)
-            load_weights(network, self.bundle / entry.weights)
-            yield LoadedModel(entry, recipe, network.eval().to(self.device.name), self.device)
+            normaliser = load_weights(network, self.bundle / entry.weights)
+            yield LoadedModel(entry, recipe, network.eval().to(self.device.name), self.device, normaliser)
 
     def predict(
         self, eeg_uv: ArrayLike | None = None, *, spectrogram: ArrayLike | None = None

@@ -2,42 +2,61 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kagglehms.errors import DataError
+from kagglehms.features.images import PANEL_SHAPES, Normaliser
 from kagglehms.runtime import write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+NORMALISER_KEY = "kagglehms-normaliser"
+
 _WRAPPERS = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before the names of a model's tensors."""
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write all parameters and buffers, atomically, under their plain names."""
+def save_weights(model: nn.Module, path: Path, normaliser: Normaliser | None = None) -> None:
+    """Write all parameters and buffers, atomically, under their plain names.
+
+    Args:
+        model: the network.
+        path: the .safetensors file.
+        normaliser: statistics of the training records that the images were normalised by; they belong to the
+            weights like a parameter, so they are kept in the same file.
+    """
     from safetensors.torch import save
 
     # Cloning parts tensors that share memory (tied weights), which safetensors refuses.
     state = {_plain(name): t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
-    write_bytes(path, save(state))
+    statistics = {
+        source: list(values) for source, values in sorted((normaliser or Normaliser()).statistics.items())
+    }
+    write_bytes(path, save(state, {NORMALISER_KEY: json.dumps(statistics)}))
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path) -> Normaliser:
     """Fill `model` in place; every tensor must be there, have its shape, and be wanted.
+
+    Returns:
+        The statistics that were saved with the weights.
 
     Raises:
         DataError: missing, truncated, or the weights of another model; the message names the first differences.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise DataError(path, "no such file", "train the recipe, or copy its run folder whole")
     try:
-        state = {_plain(name): tensor for name, tensor in load_file(path).items()}
-    except (SafetensorError, OSError) as error:
+        with safe_open(path, framework="pt") as file:
+            state = {_plain(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            normaliser = _normaliser((file.metadata() or {}).get(NORMALISER_KEY, "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
         raise DataError(
             path, f"cannot be read ({error})", "copy it again, it is truncated or no weights"
         ) from error
@@ -48,6 +67,16 @@ def load_weights(model: nn.Module, path: Path) -> None:
         )
     target = {_plain(name): name for name in model.state_dict()}
     model.load_state_dict({target[name]: tensor for name, tensor in state.items()})
+    return normaliser
+
+
+def _normaliser(content: str) -> Normaliser:
+    """Raises ValueError unless it is a mapping of sources to a mean and a deviation."""
+    statistics = json.loads(content)
+    for source, values in statistics.items():
+        if source not in PANEL_SHAPES or len(values) != 2 or not all(math.isfinite(v) for v in values):
+            raise ValueError(f"its statistics are unusable: {content[:80]}")
+    return Normaliser({source: (float(mean), float(std)) for source, (mean, std) in statistics.items()})
 
 
 def _plain(name: str) -> str:

@@ -185,7 +185,8 @@ def _refuse_other_run(folder: Path, recipe: Recipe, dataset: Dataset) -> None:
 def _train_fold(
     recipe: Recipe, dataset: Dataset, fold: int, folder: Path, device: Device, pretrained: str
 ) -> None:
-    from kagglehms.learning.feed import Feed
+    from kagglehms.learning.albumentations_adapter import albumentations_adapter
+    from kagglehms.learning.feed import Feed, measure
     from kagglehms.learning.trainer import fit
 
     sweep_partials(folder)
@@ -193,7 +194,16 @@ def _train_fold(
     say(
         f"{recipe.name} fold {fold} of {dataset.n_folds}: {len(train)} records to learn from, {len(valid)} held out"
     )
-    feed = Feed(dataset.store, dataset.records, recipe.layout, pin=device.name == "cuda")
+    normaliser = measure(dataset.store, dataset.records, train, recipe.layout.global_sources)
+    feed = Feed(
+        dataset.store,
+        dataset.records,
+        recipe.layout,
+        normaliser,
+        albumentations_adapter(recipe.augmentations, recipe.layout.shape),
+        recipe.seed,
+        pin=device.name == "cuda",
+    )
     done = fit(recipe, feed, train, valid, device, folder / "weights.safetensors", pretrained)
     _write_history(folder / "history.csv", done)
     write_table(folder / "oof.parquet", _oof_table(dataset, valid, fold, done.predictions_NK))
@@ -201,6 +211,7 @@ def _train_fold(
         "fold": fold,
         "score_all": done.best.score_all,
         "score_votes10": done.best.score_votes10,
+        "score_stage": done.best.score_stage,
         "best_step": done.best.step,
         "n_records": len(valid),
         "seconds": round(done.seconds, 1),

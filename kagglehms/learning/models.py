@@ -6,14 +6,14 @@ import difflib
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kagglehms.data.competition import CLASSES
 from kagglehms.errors import DataError, UsageError
 from kagglehms.learning.recipes import Recipe
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 HUB = ("huggingface.co", 443)
 
@@ -53,23 +53,88 @@ def make_model(recipe: Recipe, pretrained: str = "none") -> tuple[nn.Module, str
     return _create(recipe), f"weights: from scratch, since timm's hub gave none ({why_not})"
 
 
+AST = "ast:"
+"""Before the name of a timm ViT: patches of 16 × 16 with stride 10, as the Audio Spectrogram Transformer has them."""
+AST_STRIDE = 10
+PAD_TO = 32
+"""Transformers with a fixed input size get images padded with zeros to multiples of it (a 300-column image has no
+whole number of patches, windows or grids)."""
+
+
 def _create(recipe: Recipe, file: Path | None = None, hub: bool = False) -> nn.Module:
     import timm
 
+    name = recipe.backbone.removeprefix(AST)
     # Pretrained tags ("efficientnet_b2.ra_in1k") are part of a timm name, but not of its list of models.
-    if not timm.is_model(recipe.backbone.split(".")[0]):
-        near = difflib.get_close_matches(recipe.backbone, timm.list_models(), n=3)
+    if not timm.is_model(name.split(".")[0]):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
-        raise UsageError(f"unknown backbone {recipe.backbone!r}; {hint}")
-    return timm.create_model(
-        recipe.backbone,
-        pretrained=bool(file or hub),
-        in_chans=1,
-        num_classes=len(CLASSES),
-        drop_rate=recipe.dropout,
-        drop_path_rate=recipe.drop_path_rate,
-        pretrained_cfg_overlay={"file": str(file)} if file else None,
-    )
+        raise UsageError(f"unknown backbone {name!r}; {hint}")
+    options: dict[str, Any] = {}
+    fixed = timm.get_pretrained_cfg_value(name, "fixed_input_size")
+    if recipe.backbone.startswith(AST):
+        options = {"img_size": recipe.layout.shape, "embed_layer": _overlapping_patches()}
+    elif fixed:
+        options = {"img_size": _padded(recipe.layout.shape)}
+    try:
+        model = timm.create_model(
+            name,
+            pretrained=bool(file or hub),
+            in_chans=1,
+            num_classes=len(CLASSES),
+            drop_rate=recipe.dropout,
+            drop_path_rate=recipe.drop_path_rate,
+            pretrained_cfg_overlay={"file": str(file)} if file else None,
+            **options,
+        )
+    except (TypeError, AssertionError) as error:
+        reason = (str(error).splitlines() or ["its constructor refuses the image size"])[0]
+        raise UsageError(
+            f"backbone {recipe.backbone!r} cannot take {recipe.layout.shape} images: {reason}"
+        ) from error
+    if fixed and not recipe.backbone.startswith(AST):
+        model.register_forward_pre_hook(_pad_input)
+    return model
+
+
+def _padded(shape: tuple[int, int]) -> tuple[int, int]:
+    return (-(-shape[0] // PAD_TO) * PAD_TO, -(-shape[1] // PAD_TO) * PAD_TO)
+
+
+def _pad_input(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """Pad (B, 1, H, W) with zeros on the right and below. A hook, so that tensors keep timm's own names."""
+    from torch.nn import functional
+
+    (images_BCHW,) = inputs
+    height, width = images_BCHW.shape[-2:]
+    padded_height, padded_width = _padded((height, width))
+    return (functional.pad(images_BCHW, (0, padded_width - width, 0, padded_height - height)),)
+
+
+def _overlapping_patches() -> type[nn.Module]:
+    """timm's patch embedding with overlapping patches; no padding, so the last pixels of an axis may be left out.
+
+    Source: Gong, Chung & Glass (2021), "AST: Audio Spectrogram Transformer", section 2.1.
+    """
+    import torch
+    from timm.layers.patch_embed import PatchEmbed
+
+    class OverlappingPatchEmbed(PatchEmbed):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **(options | {"strict_img_size": False}))
+            self.proj.stride = (AST_STRIDE, AST_STRIDE)
+            assert self.img_size is not None
+            height, width = (
+                (n - p) // AST_STRIDE + 1 for n, p in zip(self.img_size, self.patch_size, strict=True)
+            )
+            self.grid_size = (height, width)
+            self.num_patches = height * width
+
+        def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+            patches_BDHW = self.proj(images_BCHW)
+            return self.norm(patches_BDHW.flatten(2).transpose(1, 2))
+
+    return OverlappingPatchEmbed
 
 
 def _weights_file(path: Path, backbone: str) -> Path:

@@ -3,16 +3,51 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kagglehms.errors import DataError, UsageError, closest
-from kagglehms.features.images import PANELS_BY_THEMSELVES, Layout
+from kagglehms.features import images
+from kagglehms.features.images import Layout
+from kagglehms.learning.options import Augmentation, LossName, SameClassCutMix
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+
+Population = Literal["all", "unsettled", "settled"]
+"""Which records a stage learns from and is judged by, see `data.records.Records.settled`."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Epochs that share an optimizer and one run of the learning-rate schedule.
+
+    Attributes:
+        epochs: passes over the stage's training records.
+        mosaic_epochs: how many of them, at the start, are a warm-up on mosaics, with the plain loss; the best
+            evaluation is reset after it.
+        records: learn from `all` records, the `unsettled` or the `settled` ones. A later stage starts from the
+            best weights of the one before.
+        loss: see `losses`.
+    """
+
+    epochs: int = 6
+    mosaic_epochs: int = 0
+    records: Population = "all"
+    loss: LossName = "kl"
+
+    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise UsageError(f"epochs must be at least 1, but got {self.epochs}")
+        if not 0 <= self.mosaic_epochs < self.epochs:
+            raise UsageError(
+                f"mosaic_epochs must be less than epochs ({self.epochs}), but got {self.mosaic_epochs}"
+            )
 
 
 @dataclass(frozen=True)
@@ -22,32 +57,35 @@ class Recipe:
     Attributes:
         name: how commands call it.
         layout: the input image.
-        backbone: any timm model by name.
+        backbone: any timm model by name; `ast:` before the name of a timm ViT makes its patches overlap.
+        stages: what is trained on, one after the other.
+        augmentations: of the training images outside of a warm-up, see `options`.
         drop_path_rate: stochastic depth inside the backbone.
         dropout: before the linear head.
         batch_size: records per step.
-        epochs: passes over the training records.
         lr: the highest learning rate of the schedule.
         weight_decay: of AdamW, on all parameters.
         schedule: `one-cycle` falls from `lr` to a tenth of it (see `trainer.make_schedule`); `constant` is what
             the source's notebooks really did, as they never stepped their scheduler.
+        ema: decay per step of an exponential moving average of the weights, which then is what is evaluated and
+            kept; None for the weights themselves.
         evaluations_per_epoch: how often the held-out fold is scored; the best evaluation is kept.
-        loss: `kl`, see `losses`.
-        seed: of the initial weights, the order of records and dropout.
+        seed: of the initial weights, the order of records, augmentations and dropout.
     """
 
     name: str
     layout: Layout
     backbone: str = "efficientnet_b2"
+    stages: tuple[Stage, ...] = (Stage(),)
+    augmentations: tuple[Augmentation, ...] = ()
     drop_path_rate: float = 0.2
     dropout: float = 0.3
     batch_size: int = 32
-    epochs: int = 6
     lr: float = 1e-3
     weight_decay: float = 1e-2
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
+    ema: float | None = None
     evaluations_per_epoch: int = 2
-    loss: Literal["kl"] = "kl"
     seed: int = 42
 
     # Read by pydantic where JSON becomes a Recipe: a mistyped key or value must not pass.
@@ -56,16 +94,30 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.name or any(c not in "abcdefghijklmnopqrstuvwxyz0123456789-+_" for c in self.name):
             raise UsageError(f"a recipe's name is made of a-z, 0-9, '-', '+' and '_', but got {self.name!r}")
-        for field in ("batch_size", "epochs", "evaluations_per_epoch"):
+        if not self.stages:
+            raise UsageError("a recipe needs at least one stage")
+        for field in ("batch_size", "evaluations_per_epoch"):
             if getattr(self, field) < 1:
                 raise UsageError(f"{field} must be at least 1, but got {getattr(self, field)}")
         if self.lr <= 0 or self.weight_decay < 0:
             raise UsageError(
                 f"lr must be above and weight_decay at least 0, but got {self.lr}, {self.weight_decay}"
             )
-        for field in ("drop_path_rate", "dropout"):
-            if not 0 <= getattr(self, field) < 1:
+        for field in ("drop_path_rate", "dropout", "ema"):
+            if not 0 <= (getattr(self, field) or 0) < 1:
                 raise UsageError(f"{field} must be in [0, 1), but got {getattr(self, field)}")
+
+    @property
+    def epochs(self) -> int:
+        """Of all stages together."""
+        return sum(stage.epochs for stage in self.stages)
+
+    def with_epochs(self, epochs: int) -> Recipe:
+        """The same recipe with so many epochs per stage, at most half of them a warm-up: for a quick pass."""
+        stages = (
+            replace(s, epochs=epochs, mosaic_epochs=min(s.mosaic_epochs, epochs // 2)) for s in self.stages
+        )
+        return replace(self, stages=tuple(stages))
 
     def to_json(self) -> bytes:
         """Strict JSON, the same bytes for the same recipe."""
@@ -123,11 +175,51 @@ def _first_problem(error: Exception) -> str:
     return f"{where}: {problems[0]['msg']}" if where else str(problems[0]["msg"])
 
 
+_CUTMIX = (SameClassCutMix(probability=0.4),)
+_LOG_VOTES = (Stage(loss="kl-log-votes"),)
+_MOSAIC = (Stage(epochs=8, mosaic_epochs=3, loss="kl-capped-votes"),)
+_FEW_THEN_MANY = (
+    Stage(mosaic_epochs=2, records="unsettled", loss="kl-capped-votes"),
+    Stage(records="settled", loss="kl-capped-votes"),
+)
+_FEW_THEN_WEIGHTED = (_FEW_THEN_MANY[0], replace(_FEW_THEN_MANY[1], loss="kl-two-stage"))
+
+
+def _transformer(name: str, backbone: str, layout: Layout) -> Recipe:
+    return Recipe(name, layout, backbone=backbone, stages=_LOG_VOTES, lr=1e-4)
+
+
 _ALL = (
-    Recipe("baseline", PANELS_BY_THEMSELVES),
+    Recipe("baseline", images.PANELS_BY_THEMSELVES),
+    Recipe("global-stats", images.SUMMARIES),
+    Recipe("percentiles", images.PERCENTILES),
+    Recipe("panels+global", images.PANELS_AND_SUMMARIES),
+    Recipe("eeg+percentiles", images.EEG_PANELS_AND_PERCENTILES),
+    Recipe("eeg-global-stats", images.EEG_SUMMARIES),
+    Recipe("vote-weighted", images.PANELS_AND_PERCENTILES, stages=_LOG_VOTES, augmentations=_CUTMIX),
+    Recipe("vote-weighted-global", images.SUMMARIES, stages=_LOG_VOTES, augmentations=_CUTMIX),
+    Recipe("global-norm", images.GLOBAL_PANELS, "efficientnet_b4", stages=_LOG_VOTES),
+    Recipe("global-norm-stats", images.GLOBAL_SUMMARIES, stages=_LOG_VOTES, augmentations=_CUTMIX),
+    Recipe("mosaic-xloss", images.GLOBAL_PANELS, "efficientnet_b0", stages=_MOSAIC),
+    Recipe("mosaic-xloss-stats", images.GLOBAL_SUMMARIES, "efficientnet_b0", stages=_MOSAIC),
+    Recipe("two-stage", images.GLOBAL_PANELS, "efficientnet_b0", stages=_FEW_THEN_MANY),
+    Recipe("two-stage-weighted", images.GLOBAL_PANELS, "efficientnet_b0", stages=_FEW_THEN_WEIGHTED),
+    _transformer("transformer-vit", "vit_small_patch16_224", images.GLOBAL_PANELS),
+    _transformer("transformer-swin", "swin_tiny_patch4_window7_224", images.GLOBAL_PANELS),
+    _transformer("transformer-maxvit", "maxvit_tiny_tf_224", images.GLOBAL_PANELS),
+    _transformer("transformer-ast", "ast:deit_base_distilled_patch16_224", images.GLOBAL_PANELS),
+    # Beyond the source: both recordings in one image.
+    Recipe("kaggle+eeg", images.KAGGLE_AND_EEG, stages=_LOG_VOTES),
     # Not a rung of the ladder: small enough to learn something in a minute on two CPU cores.
     Recipe(
-        "demo", PANELS_BY_THEMSELVES, backbone="lcnet_050", drop_path_rate=0.0, dropout=0.1, epochs=8, lr=3e-3
+        "demo",
+        images.PANELS_BY_THEMSELVES,
+        backbone="test_efficientnet",
+        drop_path_rate=0.0,
+        dropout=0.1,
+        batch_size=8,
+        lr=2e-3,
+        evaluations_per_epoch=1,
     ),
 )
 

@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from kagglehms.data.records import Records
 from kagglehms.errors import RunError
-from kagglehms.learning.checkpoint import save_weights
+from kagglehms.learning.augment import augment, device_augmentations, mosaic_batch
+from kagglehms.learning.checkpoint import load_weights, save_weights
 from kagglehms.learning.feed import Batch, Feed, shuffled
-from kagglehms.learning.losses import kl_loss
-from kagglehms.learning.metric import mean_scores
+from kagglehms.learning.losses import weighted_kl_loss
+from kagglehms.learning.metric import kl_score, mean_scores
 from kagglehms.learning.models import make_model
-from kagglehms.learning.recipes import Recipe
+from kagglehms.learning.options import LossName
+from kagglehms.learning.recipes import Population, Recipe
 from kagglehms.runtime import Device, progress, say
 
 if TYPE_CHECKING:
@@ -34,17 +38,24 @@ class Evaluation:
     """The held-out fold, scored once.
 
     Attributes:
-        step: optimizer steps before it.
-        epoch: passes over the training records before it, a fraction in mid-epoch.
+        stage: of the recipe, from 0.
+        warm_up: whether the weights had only seen mosaics of this stage.
+        step: optimizer steps before it, over all stages.
+        epoch: passes over the training records before it, over all stages; a fraction in mid-epoch.
         train_loss: mean since the evaluation before.
-        score_all: the competition's score on all held-out records.
-        score_votes10: the same on records with at least 10 votes; None where there are none.
+        score_stage: the competition's score on the held-out records of the stage's population, which decides what
+            is best.
+        score_all: the same on all held-out records.
+        score_votes10: the same on those with at least 10 votes; None where there are none.
         seconds: since the fold began.
     """
 
+    stage: int
+    warm_up: bool
     step: int
     epoch: float
     train_loss: float
+    score_stage: float
     score_all: float
     score_votes10: float | None
     seconds: float
@@ -76,7 +87,7 @@ def fit(
     weights_path: Path,
     pretrained: str = "none",
 ) -> Fit:
-    """Train one fold and keep the weights of its best evaluation.
+    """Train one fold, stage by stage, and keep the weights of the last stage's best evaluation.
 
     Args:
         recipe: what to do.
@@ -88,64 +99,166 @@ def fit(
         pretrained: see `models.make_model`.
 
     Raises:
-        RunError: the loss is not finite.
+        RunError: the loss is not finite, or a stage has no records.
     """
     start = time.monotonic()
     torch.manual_seed(recipe.seed)
     model, where_from = make_model(recipe, pretrained)
     say(where_from)
-    layout = memory_format(device)
-    model = model.to(device.name).to(memory_format=layout)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    steps_per_epoch = -(-len(train) // recipe.batch_size)
-    schedule = make_schedule(recipe, optimizer, steps_per_epoch * recipe.epochs)
-    scaler = torch.amp.GradScaler(device.name, enabled=device.amp == "float16")
-    evaluate_after = evaluation_steps(steps_per_epoch, recipe.evaluations_per_epoch)
-
+    model = model.to(device.name).to(memory_format=memory_format(device))
     history: list[Evaluation] = []
-    best_predictions_NK = np.empty(0)
-    loss_sum, losses = torch.zeros((), device=device.name), 0
-    step = 0
-    for batch in progress(
-        _epochs(recipe, feed, train), steps_per_epoch * recipe.epochs, f"train {recipe.name}"
-    ):
-        batch = batch.to(torch.device(device.name))
-        with autocast(device):
-            logits_BK = model(batch.images_BCHW.contiguous(memory_format=layout))
-        loss = kl_loss(logits_BK, batch.targets_BK)
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        scaler.step(optimizer)
-        scaler.update()
-        schedule.step()
-        step += 1
-        loss_sum, losses = loss_sum + loss.detach(), losses + 1
-        if (step - 1) % steps_per_epoch + 1 not in evaluate_after:
-            continue
+    best, predictions_NK = None, np.empty(0)
+    for number, stage in enumerate(recipe.stages):
+        if number:
+            load_weights(model, weights_path)
+        learned = population(feed.records, train, stage.records)
+        run = _StageRun(recipe, number, feed, learned, model, device, history[-1].step if history else 0)
+        judged = np.isin(valid, population(feed.records, valid, stage.records))
+        best = None
+        for train_loss in run.until_each_evaluation():
+            if not np.isfinite(train_loss):
+                raise RunError(
+                    f"the loss of {recipe.name} is not finite at step {run.step}; lower lr ({recipe.lr})"
+                )
+            now_NK = predict(run.evaluated, feed, valid, recipe.batch_size, device)
+            history.append(_evaluate(run, valid, judged, now_NK, train_loss, time.monotonic() - start))
+            if best is not None and best.warm_up and not history[-1].warm_up:
+                best = None
+            improved = best is None or history[-1].score_stage <= best.score_stage
+            if improved:
+                best, predictions_NK = history[-1], now_NK
+                save_weights(run.evaluated, weights_path, feed.normaliser)
+            say(_line(history[-1], recipe, improved))
+            model.train()
+    assert best is not None
+    return Fit(best, predictions_NK, tuple(history), time.monotonic() - start)
 
-        train_loss = float(loss_sum) / losses
-        if not np.isfinite(train_loss):
-            raise RunError(f"the loss of {recipe.name} is not finite at step {step}; lower lr ({recipe.lr})")
-        loss_sum, losses = torch.zeros_like(loss_sum), 0
-        predictions_NK = predict(model, feed, valid, recipe.batch_size, device)
-        score_all, score_votes10 = scores(feed, valid, predictions_NK)
-        seconds = time.monotonic() - start
-        history.append(
-            Evaluation(step, step / steps_per_epoch, train_loss, score_all, score_votes10, seconds)
+
+def population(records: Records, positions: NDArray[np.integer], which: Population) -> NDArray[np.integer]:
+    """Those of `positions` that a stage learns from or is judged by.
+
+    Raises:
+        RunError: there are none.
+    """
+    chosen = {"all": np.ones(len(records), bool), "settled": records.settled, "unsettled": ~records.settled}[
+        which
+    ]
+    kept = positions[chosen[positions]]
+    if not len(kept):
+        raise RunError(f"none of {len(positions)} records is {which}, and a stage of the recipe needs some")
+    return kept
+
+
+class _StageRun:
+    """The steps of one stage; evaluations happen outside."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        number: int,
+        feed: Feed,
+        train: NDArray[np.integer],
+        model: nn.Module,
+        device: Device,
+        steps_before: int,
+    ) -> None:
+        self.recipe, self.number, self.feed, self.train, self.device = recipe, number, feed, train, device
+        self.stage = recipe.stages[number]
+        self.first_epoch = sum(stage.epochs for stage in recipe.stages[:number])
+        self.model = model
+        self.average = _average(model, recipe.ema)
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+        self.steps_per_epoch = -(-len(train) // recipe.batch_size)
+        self.total_steps = self.steps_per_epoch * self.stage.epochs
+        self.schedule = make_schedule(recipe, self.optimizer, self.total_steps)
+        self.scaler = torch.amp.GradScaler(device.name, enabled=device.amp == "float16")
+        self.steps_before, self.step = steps_before, 0
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """What is scored and kept: the network, or the moving average of its weights."""
+        return self.average.module if self.average is not None else self.model
+
+    @property
+    def warm_up(self) -> bool:
+        """Whether the last step was one on mosaics."""
+        return self.step <= self.steps_per_epoch * self.stage.mosaic_epochs
+
+    def until_each_evaluation(self) -> Iterator[float]:
+        """Train, and pause where an evaluation is due; yields the mean loss since the one before."""
+        evaluate_after = evaluation_steps(self.steps_per_epoch, self.recipe.evaluations_per_epoch)
+        loss_sum, losses = torch.zeros((), device=self.device.name), 0
+        what = f"train {self.recipe.name}" + (
+            f" stage {self.number + 1}" if len(self.recipe.stages) > 1 else ""
         )
-        improved = score_all <= min(e.score_all for e in history)
-        if improved:
-            best_predictions_NK = predictions_NK
-            save_weights(model, weights_path)
-        say(_line(history[-1], recipe.epochs, improved))
-        model.train()
-    best = min(history, key=lambda e: e.score_all)
-    return Fit(best, best_predictions_NK, tuple(history), time.monotonic() - start)
+        self.model.train()
+        for epoch, batch in progress(self._batches(), self.total_steps, what):
+            # The sum stays on the device: reading it would make the CPU wait at every step.
+            loss_sum, losses = loss_sum + self._learn(epoch, batch), losses + 1
+            if (self.step - 1) % self.steps_per_epoch + 1 in evaluate_after:
+                yield float(loss_sum) / losses
+                loss_sum, losses = torch.zeros_like(loss_sum), 0
+
+    def _batches(self) -> Iterator[tuple[int, Batch]]:
+        for epoch in range(self.first_epoch, self.first_epoch + self.stage.epochs):
+            order = shuffled(self.train, self.recipe.seed, epoch)
+            for batch in self.feed.batches(order, self.recipe.batch_size, epoch=epoch):
+                yield epoch, batch
+
+    def _learn(self, epoch: int, batch: Batch) -> torch.Tensor:
+        """One step; returns the loss, on the device."""
+        recipe, target = self.recipe, torch.device(self.device.name)
+        widths = [tile.shape[1] for tile in recipe.layout.tiles]
+        loss_name: LossName = "kl"
+        if epoch - self.first_epoch < self.stage.mosaic_epochs:
+            batch = mosaic_batch(batch, recipe.seed, epoch, widths, target)
+        else:
+            batch = augment(
+                batch, device_augmentations(recipe.augmentations), recipe.seed, epoch, widths, target
+            )
+            loss_name = self.stage.loss
+        with autocast(self.device):
+            logits_BK = self.model(batch.images_BCHW.contiguous(memory_format=memory_format(self.device)))
+        loss = weighted_kl_loss(logits_BK, batch.targets_BK, batch.n_votes_B, loss_name)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.step += 1
+        return loss.detach()
 
 
-def _epochs(recipe: Recipe, feed: Feed, train: NDArray[np.integer]) -> Iterator[Batch]:
-    for epoch in range(recipe.epochs):
-        yield from feed.batches(shuffled(train, recipe.seed, epoch), recipe.batch_size)
+def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:
+    if decay is None:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
+
+
+def _evaluate(
+    run: _StageRun,
+    valid: NDArray[np.integer],
+    judged: NDArray[np.bool_],
+    predictions_NK: NDArray[np.float64],
+    train_loss: float,
+    seconds: float,
+) -> Evaluation:
+    records = run.feed.records
+    targets_NK = records.targets_NK[valid]
+    score_all, score_votes10 = mean_scores(targets_NK, predictions_NK, records.many_votes[valid])
+    return Evaluation(
+        stage=run.number,
+        warm_up=run.warm_up,
+        step=run.steps_before + run.step,
+        epoch=run.first_epoch + run.step / run.steps_per_epoch,
+        train_loss=train_loss,
+        score_stage=kl_score(targets_NK[judged], predictions_NK[judged]),
+        score_all=score_all,
+        score_votes10=score_votes10,
+        seconds=seconds,
+    )
 
 
 def evaluation_steps(steps_per_epoch: int, per_epoch: int) -> frozenset[int]:
@@ -196,17 +309,13 @@ def probabilities(model: nn.Module, images_BCHW: torch.Tensor, device: Device) -
     return torch.softmax(logits_BK.double(), dim=1).cpu().numpy()
 
 
-def scores(
-    feed: Feed, positions: NDArray[np.integer], predictions_NK: NDArray[np.float64]
-) -> tuple[float, float | None]:
-    """Score on all of `positions`, and on those with at least 10 votes (None where there are none)."""
-    return mean_scores(feed.records.targets_NK[positions], predictions_NK, feed.records.many_votes[positions])
-
-
-def _line(e: Evaluation, epochs: int, improved: bool) -> str:
+def _line(e: Evaluation, recipe: Recipe, improved: bool) -> str:
+    stage = recipe.stages[e.stage]
     many = "" if e.score_votes10 is None else f", {e.score_votes10:.4f} with ≥ 10 votes"
+    own = "" if stage.records == "all" else f", {e.score_stage:.4f} {stage.records}"
+    warm_up = " (warm-up)" if e.warm_up else ""
     best = "  (best so far)" if improved else ""
     return (
-        f"  epoch {e.epoch:.1f}/{epochs}, step {e.step}: loss {e.train_loss:.4f}, "
-        f"held out {e.score_all:.4f}{many}, {e.seconds:.0f} s{best}"
+        f"  epoch {e.epoch:.1f}/{recipe.epochs}{warm_up}, step {e.step}: loss {e.train_loss:.4f}, "
+        f"held out {e.score_all:.4f}{many}{own}, {e.seconds:.0f} s{best}"
     )

@@ -16,11 +16,13 @@ from kagglehms.data.store import plan, prepare
 from kagglehms.errors import RunError, UsageError
 from kagglehms.learning.crossval import PROBABILITY_COLUMNS, Dataset, Outcome, cross_validate
 from kagglehms.learning.metric import kl_score
-from kagglehms.learning.recipes import get_recipe, recipe_from_json
+from kagglehms.learning.recipes import Stage, get_recipe, recipe_from_json
 from kagglehms.runtime import choose_device, exclusive
 
 CPU = choose_device("cpu")
-RECIPE = replace(get_recipe("baseline"), backbone="test_efficientnet", batch_size=8, epochs=1)
+RECIPE = replace(
+    get_recipe("baseline"), backbone="test_efficientnet", batch_size=8, stages=(Stage(epochs=1),)
+)
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +87,8 @@ def test_what_is_finished_is_not_trained_again(
 
 
 def test_another_recipe_or_other_data_are_refused(dataset: Dataset, runs: Path) -> None:
-    with pytest.raises(RunError, match="holds another run \\(epochs 1 there, 2 now\\)"):
-        cross_validate(replace(RECIPE, epochs=2), dataset, runs, CPU)
+    with pytest.raises(RunError, match="holds another run .stages .*epochs=1.* there, .*epochs=2.* now"):
+        cross_validate(RECIPE.with_epochs(2), dataset, runs, CPU)
     fewer = replace(dataset, records=dataset.records.take(np.arange(5)), folds=dataset.folds[:5])
     with pytest.raises(RunError, match="other records; other folds"):
         cross_validate(RECIPE, fewer, runs, CPU)

@@ -28,7 +28,7 @@ def test_baseline_is_the_rung_of_the_ladder() -> None:
     assert recipe.layout.shape == (400, 300)
     assert (recipe.backbone, recipe.drop_path_rate, recipe.dropout) == ("efficientnet_b2", 0.2, 0.3)
     assert (recipe.batch_size, recipe.epochs, recipe.lr, recipe.weight_decay) == (32, 6, 1e-3, 1e-2)
-    assert (recipe.schedule, recipe.evaluations_per_epoch, recipe.loss) == ("one-cycle", 2, "kl")
+    assert (recipe.schedule, recipe.evaluations_per_epoch, recipe.stages[0].loss) == ("one-cycle", 2, "kl")
 
 
 def test_recipes_are_frozen() -> None:
@@ -47,9 +47,12 @@ def test_an_unknown_name_lists_what_exists() -> None:
     ("change", "message"),
     [
         ({"epoch": 3}, "epoch: Unexpected"),
-        ({"epochs": "3"}, "epochs: Input should be a valid integer"),
+        ({"batch_size": "3"}, "batch_size: Input should be a valid integer"),
         ({"schedule": "cosine"}, "schedule: Input should be 'one-cycle'"),
-        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"stages": [{"epochs": 0}]}, "epochs must be at least 1"),
+        ({"stages": []}, "at least one stage"),
+        ({"stages": [{"epochs": 2, "mosaic_epochs": 2}]}, "mosaic_epochs must be less than epochs"),
+        ({"augmentations": [{"kind": "cutmux"}]}, "augmentations"),
         ({"layout": {"tiles": []}}, "layout"),
     ],
 )

@@ -20,13 +20,18 @@ from kagglehms.learning.checkpoint import load_weights
 from kagglehms.learning.feed import Feed
 from kagglehms.learning.metric import kl_score
 from kagglehms.learning.models import make_model
-from kagglehms.learning.recipes import get_recipe
+from kagglehms.learning.recipes import Stage, get_recipe
 from kagglehms.learning.trainer import evaluation_steps, fit, make_schedule, predict
 from kagglehms.runtime import choose_device
 
 CPU = choose_device("cpu")
 RECIPE = replace(
-    get_recipe("baseline"), backbone="test_efficientnet", batch_size=8, epochs=3, lr=3e-3, drop_path_rate=0.0
+    get_recipe("baseline"),
+    backbone="test_efficientnet",
+    batch_size=8,
+    stages=(Stage(epochs=3),),
+    lr=3e-3,
+    drop_path_rate=0.0,
 )
 
 
@@ -53,7 +58,7 @@ def striped_feed(n: int = 32) -> Feed:
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[trainer.Fit, Path]:
     path = tmp_path_factory.mktemp("fit") / "weights.safetensors"
-    recipe = replace(RECIPE, epochs=10)
+    recipe = RECIPE.with_epochs(10)
     return fit(recipe, striped_feed(), np.arange(24), np.arange(24, 32), CPU, path), path
 
 
@@ -121,13 +126,13 @@ def test_the_schedule_is_really_stepped(tmp_path: Path, monkeypatch: pytest.Monk
         return made[-1]
 
     monkeypatch.setattr(trainer, "make_schedule", spy)
-    recipe = replace(RECIPE, epochs=1)
+    recipe = RECIPE.with_epochs(1)
     fit(recipe, striped_feed(), np.arange(16), np.arange(24, 28), CPU, tmp_path / "w.safetensors")
     assert made[0].last_epoch == 2  # once for each of the two steps
 
 
 def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
-    recipe = replace(RECIPE, epochs=1, dropout=0.5)
+    recipe = replace(RECIPE.with_epochs(1), dropout=0.5)
     runs = [
         fit(replace(recipe, seed=seed), striped_feed(), np.arange(16), np.arange(24, 28), CPU, tmp_path / "w")
         for seed in (1, 1, 2)
@@ -137,7 +142,7 @@ def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "kl_loss", lambda logits, targets: logits.sum() * float("nan"))
+    monkeypatch.setattr(trainer, "weighted_kl_loss", lambda logits, *_: logits.sum() * float("nan"))
     with pytest.raises(RunError, match="not finite at step 1"):
         fit(RECIPE, striped_feed(), np.arange(8), np.arange(24, 28), CPU, tmp_path / "w.safetensors")
     assert not (tmp_path / "w.safetensors").exists()

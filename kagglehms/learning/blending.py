@@ -1,0 +1,390 @@
+"""Fits blends to out-of-fold predictions, and scores them on patients that they were not fitted on.
+
+Shapes: M members, N rows, K classes (always the six), V votes above 0. The formula is in `ensemble`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kagglehms.data.competition import CLASSES
+from kagglehms.errors import RunError, UsageError
+from kagglehms.learning.ensemble import Blend, Fitting, Floats, Space, Stack, check_members, check_stack, pool
+from kagglehms.learning.metric import CLIP, check_probabilities, kl_terms
+
+Loss = Callable[[Floats], tuple[float, Floats]]
+"""Parameters → the value to be minimised and its gradient."""
+
+SHRINKAGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0)
+"""What an automatic choice chooses from: from hardly any pull to the plain mean in all but name."""
+_TEMPERATURES = (0.2, 5.0)
+_BIASES = (-3.0, 3.0)
+_AS_USUAL = Fitting()
+
+
+def fit_blend(
+    predictions_MNK: Stack,
+    targets_NK: ArrayLike,
+    members: Sequence[str],
+    fitting: Fitting = _AS_USUAL,
+    patients_N: ArrayLike | None = None,
+    sample_weights_N: ArrayLike | None = None,
+    name: str = "blend",
+    seed: int = 0,
+) -> Blend:
+    """Fit a blend's weights and calibration to out-of-fold predictions.
+
+    Args:
+        predictions_MNK: (members, n, 6) probabilities of models that have not seen the rows.
+        targets_NK: (n, 6) vote fractions.
+        members: their names.
+        fitting: how.
+        patients_N: (n,) patient of each row; needed where inner cross-validation has something to choose.
+        sample_weights_N: (n,) weights ≥ 0 of the rows, or a mask; default: all the same.
+        name: of the blend.
+        seed: of the inner folds.
+
+    Raises:
+        UsageError: arrays that do not fit together, no rows, fewer than two patients to choose with.
+    """
+    data = _Data.of(predictions_MNK, targets_NK, members, patients_N, sample_weights_N)
+    check_members(name, members, None)
+    return replace(_fit(data, fitting, seed), name=name)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Checked arrays of one fit; rows of weight 0 are gone."""
+
+    names: tuple[str, ...]
+    predictions_MNK: Floats
+    targets_NK: Floats
+    rows_N: Floats  # weights of the rows
+    patients_N: NDArray[np.intp] | None  # 0, 1, 2, …
+
+    @classmethod
+    def of(
+        cls,
+        predictions: Stack,
+        targets: ArrayLike,
+        names: Sequence[str],
+        patients: ArrayLike | None,
+        sample_weights: ArrayLike | None,
+    ) -> _Data:
+        stack = check_stack(predictions, names)
+        n = stack.shape[1]
+        targets_NK = np.asarray(targets, dtype=np.float64)
+        rows = np.ones(n) if sample_weights is None else np.asarray(sample_weights, dtype=np.float64)
+        codes = None if patients is None else np.unique(np.asarray(patients), return_inverse=True)[1]
+        for what, values, shape in (
+            ("targets", targets_NK, (n, len(CLASSES))),
+            ("sample weights", rows, (n,)),
+            ("patients", codes, (n,)),
+        ):
+            if values is not None and values.shape != shape:
+                raise UsageError(f"{what} must be {shape} to fit the predictions, but are {values.shape}")
+        if not np.isfinite(rows).all() or (rows < 0).any() or not rows.any():
+            raise UsageError("sample weights must be finite, ≥ 0 and not all 0")
+        try:
+            check_probabilities(targets_NK)
+        except UsageError as error:
+            raise UsageError(f"targets: {str(error).replace('the predictions', 'the targets')}") from error
+        return cls(tuple(names), stack, targets_NK, rows, codes).take(rows > 0)
+
+    def take(self, mask: NDArray[np.bool_]) -> _Data:
+        patients = None if self.patients_N is None else self.patients_N[mask]
+        return replace(
+            self,
+            predictions_MNK=self.predictions_MNK[:, mask],
+            targets_NK=self.targets_NK[mask],
+            rows_N=self.rows_N[mask],
+            patients_N=patients,
+        )
+
+    def terms(self, blend: Blend) -> Floats:
+        """The competition's score of each row."""
+        pool_NK = pool(self.predictions_MNK, np.array(blend.weights), blend.space)
+        return kl_terms(self.targets_NK, blend.finish(pool_NK))
+
+
+def _fit(data: _Data, fitting: Fitting, seed: int) -> Blend:
+    if fitting.chooses:
+        fitting = _choose(data, fitting, seed)
+    assert fitting.space != "auto"
+    assert fitting.shrinkage is not None
+    rows, n_members = data.rows_N / data.rows_N.sum(), len(data.names)
+    loss = weights_loss(data.predictions_MNK, data.targets_NK, rows, fitting.space, fitting.shrinkage)
+    weights = _minimise(loss, np.full(n_members, 1 / n_members), [(0.0, 1.0)] * n_members, on_simplex=True)
+    weights = np.where(weights < 1e-6, 0, weights)
+    weights /= weights.sum()
+    inverse_temperature, *biases = _calibrate(
+        pool(data.predictions_MNK, weights, fitting.space), data.targets_NK, rows, fitting
+    )
+    return Blend(
+        name="blend",
+        members=data.names,
+        weights=tuple(weights.tolist()),
+        space=fitting.space,
+        temperature=1 / inverse_temperature,
+        biases=tuple(biases) if fitting.biases else None,  # type: ignore[arg-type]
+        fitting=fitting,
+        n_rows=data.targets_NK.shape[0],
+    )
+
+
+def _calibrate(pool_NK: Floats, targets_NK: Floats, rows_N: Floats, fitting: Fitting) -> list[float]:
+    """Return 1 / temperature and the six biases."""
+    assert fitting.shrinkage is not None
+    nothing = np.eye(1 + len(CLASSES))[0]
+    if not (fitting.temperature or fitting.biases):
+        return nothing.tolist()
+    low, high = _TEMPERATURES
+    bounds = [(1 / high, 1 / low) if fitting.temperature else (1.0, 1.0)]
+    bounds += [_BIASES if fitting.biases else (0.0, 0.0)] * len(CLASSES)
+    found = _minimise(calibration_loss(pool_NK, targets_NK, rows_N, fitting.shrinkage), nothing, bounds)
+    found[1:] -= found[1:].mean()  # a constant added to all biases changes nothing
+    return found.tolist()
+
+
+def weights_loss(
+    predictions_MNK: Floats, targets_NK: Floats, rows_N: Floats, space: Space, shrinkage: float
+) -> Loss:
+    """What the weights minimise: cross-entropy (the score plus a constant) and the pull towards 1/M.
+
+    Args:
+        predictions_MNK: (members, n, 6) probabilities.
+        targets_NK: (n, 6) vote fractions.
+        rows_N: (n,) weights of the rows, of sum 1.
+        space: what is averaged.
+        shrinkage: λ of the module's formula.
+    """
+    n_members = len(predictions_MNK)
+    mass_NK = targets_NK * rows_N[:, None]
+    voted = mass_NK > 0
+    members_MV, mass_V = predictions_MNK[:, voted], mass_NK[voted]
+    logs_MX = np.log(np.maximum(predictions_MNK, CLIP)).reshape(n_members, -1)
+
+    def probability(weights: Floats) -> tuple[float, Floats]:
+        mixture_V = np.maximum(weights @ members_MV, CLIP)
+        return -float(mass_V @ np.log(mixture_V)), -(members_MV @ (mass_V / mixture_V))
+
+    def logit(weights: Floats) -> tuple[float, Floats]:
+        value, slope_NK = _cross_entropy((weights @ logs_MX).reshape(targets_NK.shape), targets_NK, rows_N)
+        return value, logs_MX @ slope_NK.ravel()
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        value, gradient = probability(weights) if space == "probability" else logit(weights)
+        off = weights - 1 / n_members
+        pull = shrinkage * n_members
+        return value + pull / 2 * float(off @ off), gradient + pull * off
+
+    return loss
+
+
+def calibration_loss(pool_NK: Floats, targets_NK: Floats, rows_N: Floats, shrinkage: float) -> Loss:
+    """What 1 / temperature and the six biases minimise; see `weights_loss` for the arguments."""
+    nothing = np.eye(1 + len(CLASSES))[0]
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        scores_NK = parameters[0] * pool_NK + parameters[1:]
+        value, slope_NK = _cross_entropy(scores_NK, targets_NK, rows_N)
+        gradient = np.concatenate([[float((slope_NK * pool_NK).sum())], slope_NK.sum(axis=0)])
+        off = parameters - nothing
+        return value + shrinkage / 2 * float(off @ off), gradient + shrinkage * off
+
+    return loss
+
+
+def _cross_entropy(scores_NK: Floats, targets_NK: Floats, rows_N: Floats) -> tuple[float, Floats]:
+    """Weighted mean of −Σ target·ln softmax(scores), and its derivative by the scores."""
+    top_N1 = scores_NK.max(axis=1, keepdims=True)
+    powers_NK = np.exp(scores_NK - top_N1)
+    sums_N1 = powers_NK.sum(axis=1, keepdims=True)
+    logs_NK = scores_NK - top_N1 - np.log(sums_N1)
+    value = -float(rows_N @ (targets_NK * logs_NK).sum(axis=1))
+    totals_N1 = targets_NK.sum(axis=1, keepdims=True)
+    return value, (powers_NK / sums_N1 * totals_N1 - targets_NK) * rows_N[:, None]
+
+
+def _minimise(
+    loss: Loss, start: Floats, bounds: list[tuple[float, float]], on_simplex: bool = False
+) -> Floats:
+    """Minimise a convex function by sequential quadratic programming."""
+    from scipy.optimize import minimize
+
+    one = {"type": "eq", "fun": lambda x: x.sum() - 1, "jac": np.ones_like}
+    found = minimize(
+        loss,
+        start,
+        jac=True,
+        method="SLSQP",
+        bounds=bounds,
+        constraints=[one] if on_simplex else [],
+        options={"ftol": 1e-12, "maxiter": 1000},
+    )
+    # 8: no step improves it any more, which is as good as converged when it has improved before.
+    if found.status not in {0, 8} or not np.isfinite(found.x).all() or found.fun > loss(start)[0]:
+        raise RunError(f"the blend's weights could not be fitted: {found.message}")
+    return np.clip(found.x, *np.array(bounds).T)
+
+
+def patient_folds(patients_N: NDArray[Any], n_folds: int, seed: int) -> NDArray[np.intp]:
+    """Assign whole patients to folds at random, equally many to each. The same for any release of scikit-learn.
+
+    Raises:
+        UsageError: fewer than two patients or folds. There are never more folds than patients.
+    """
+    codes = np.unique(patients_N, return_inverse=True)[1]
+    n_patients = int(codes.max()) + 1
+    if min(n_patients, n_folds) < 2:
+        raise UsageError(f"cross-validation needs two patients and folds, but got {n_patients} and {n_folds}")
+    folds = np.arange(n_patients) % min(n_folds, n_patients)
+    np.random.default_rng(seed).shuffle(folds)
+    return folds[codes]
+
+
+def _cross_fit(
+    data: _Data, fitting: Fitting, folds_N: NDArray[np.intp], seed: int
+) -> tuple[Floats, list[Blend]]:
+    """Score every row with a blend fitted on the other folds' patients; return terms and blends."""
+    terms, blends = np.empty(len(folds_N)), []
+    for fold in range(int(folds_N.max()) + 1):
+        blends.append(_fit(data.take(folds_N != fold), fitting, seed))
+        terms[folds_N == fold] = data.take(folds_N == fold).terms(blends[-1])
+    return terms, blends
+
+
+def _choose(data: _Data, fitting: Fitting, seed: int) -> Fitting:
+    """Choose space and shrinkage by cross-validation on these rows alone."""
+    if data.patients_N is None:
+        raise UsageError("to choose shrinkage or space, patients are needed; give them or both values")
+    folds = patient_folds(data.patients_N, fitting.n_folds, seed)
+    spaces: tuple[Space, ...] = ("probability", "logit") if fitting.space == "auto" else (fitting.space,)
+    shrinkages = SHRINKAGES if fitting.shrinkage is None else (fitting.shrinkage,)
+    choices = []
+    for space in spaces:
+        candidates = [replace(fitting, space=space, shrinkage=value) for value in shrinkages]
+        terms_CN = np.stack([_cross_fit(data, c, folds, seed)[0] for c in candidates])
+        chosen = _strongest_near_best(terms_CN, data.rows_N, data.patients_N)
+        choices.append((float(terms_CN[chosen] @ data.rows_N), candidates[chosen]))
+    return min(choices, key=lambda choice: choice[0])[1]
+
+
+def _strongest_near_best(terms_CN: Floats, rows_N: Floats, patients_N: NDArray[np.intp]) -> int:
+    """The one-standard-error rule (Breiman et al. 1984), the error being that of the difference."""
+    best = int((terms_CN @ rows_N).argmin())
+    for candidate in range(len(terms_CN) - 1, best, -1):
+        worse, error = clustered_mean(terms_CN[candidate] - terms_CN[best], rows_N, patients_N)
+        if worse <= error:
+            return candidate
+    return best
+
+
+def clustered_mean(values_N: Floats, rows_N: Floats, patients_N: NDArray[np.intp]) -> tuple[float, float]:
+    """Weighted mean and its standard error, where rows of one patient are not independent."""
+    mean = float(rows_N @ values_N / rows_N.sum())
+    per_patient = np.bincount(patients_N, rows_N * (values_N - mean))
+    return mean, float(np.sqrt(per_patient @ per_patient) / rows_N.sum())
+
+
+@dataclass(frozen=True)
+class NestedScore:
+    """What a blend is worth on patients that it was not fitted on.
+
+    Attributes:
+        blend: fitted on all rows: the one to use. Its `scores` hold the figures below.
+        score: the competition's score, nested; mean over seeds.
+        scores: one a seed.
+        plain_mean: the members' plain mean on the same rows.
+        in_sample: `blend` scored on the rows that it was fitted on: too good to be true.
+        gain: `plain_mean` − `score`.
+        gain_error: its standard error, rows of one patient taken together.
+        fits: the blends of all folds and seeds.
+        terms_N: the nested score of each row, mean over seeds.
+        n_rows: rows scored.
+        n_patients: of how many patients.
+    """
+
+    blend: Blend
+    score: float
+    scores: tuple[float, ...]
+    plain_mean: float
+    in_sample: float
+    gain: float
+    gain_error: float
+    fits: tuple[Blend, ...]
+    terms_N: Floats
+    n_rows: int
+    n_patients: int
+
+    @property
+    def weights_std(self) -> tuple[float, ...]:
+        """(members,) how much each weight differs between the fits."""
+        return tuple(np.std([fit.weights for fit in self.fits], axis=0).tolist())
+
+    @property
+    def sentence(self) -> str:
+        """The figures, for a person."""
+        return (
+            f"{self.blend.name}: nested score {self.score:.4f} on {self.n_rows} records of {self.n_patients} "
+            f"patients, plain mean {self.plain_mean:.4f} (gain {self.gain:.4f} ± {self.gain_error:.4f}), "
+            f"in-sample {self.in_sample:.4f}; lower is better"
+        )
+
+
+def nested_score(
+    predictions_MNK: Stack,
+    targets_NK: ArrayLike,
+    members: Sequence[str],
+    patients_N: ArrayLike,
+    fitting: Fitting = _AS_USUAL,
+    sample_weights_N: ArrayLike | None = None,
+    n_folds: int = 5,
+    seeds: Sequence[int] = (0, 1, 2),
+    name: str = "blend",
+) -> NestedScore:
+    """Fit a blend and score it honestly, by cross-validation grouped by patient.
+
+    Everything that is fitted or chosen is so on the other folds' patients alone. Rows of weight 0 are left out, all
+    others count the same in the scores, as in the competition. See `fit_blend` for the arguments.
+
+    Args:
+        n_folds: of the outer cross-validation.
+        seeds: one outer cross-validation each.
+
+    Raises:
+        UsageError: as `fit_blend`; no seeds.
+    """
+    if not seeds:
+        raise UsageError("give at least one seed")
+    data = _Data.of(predictions_MNK, targets_NK, members, patients_N, sample_weights_N)
+    check_members(name, members, None)
+    assert data.patients_N is not None
+    crossed = [_cross_fit(data, fitting, patient_folds(data.patients_N, n_folds, s), s) for s in seeds]
+    blend = replace(_fit(data, fitting, seeds[0]), name=name)
+    terms = np.mean([terms for terms, _ in crossed], axis=0)
+    plain = kl_terms(data.targets_NK, data.predictions_MNK.mean(axis=0))
+    gain, gain_error = clustered_mean(plain - terms, np.ones(len(terms)), data.patients_N)
+    figures = {
+        "nested": float(terms.mean()),
+        "plain_mean": float(plain.mean()),
+        "in_sample": float(data.terms(blend).mean()),
+    }
+    return NestedScore(
+        blend=replace(blend, scores=figures),
+        score=figures["nested"],
+        scores=tuple(float(terms.mean()) for terms, _ in crossed),
+        plain_mean=figures["plain_mean"],
+        in_sample=figures["in_sample"],
+        gain=gain,
+        gain_error=gain_error,
+        fits=tuple(fit for _, fits in crossed for fit in fits),
+        terms_N=terms,
+        n_rows=len(terms),
+        n_patients=len(np.unique(data.patients_N)),
+    )

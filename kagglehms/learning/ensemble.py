@@ -1,0 +1,309 @@
+"""Blends: several models' probabilities → one prediction, with weights fitted on out-of-fold predictions.
+
+Shapes: M members, N rows, K classes (always the six). A blend pools its members, then calibrates the pool:
+
+    z = ln Σ_M w·p  (space "probability")   or   z = Σ_M w·ln p  (space "logit")
+    prediction = softmax_K(z / temperature + biases)
+
+Weights are ≥ 0 and sum to 1. The mean of forecasts is too timid even where every forecast is calibrated (Ranjan and
+Gneiting 2010, "Combining probability forecasts"), which is what the temperature mends. `shrinkage` λ pulls
+everything at once towards the plain mean: the fit minimises the competition's score plus
+½λ·(M·Σ(w − 1/M)²) for the weights, then, with these held, plus ½λ·((1/temperature − 1)² + Σ biases²) for the
+calibration. Both are convex problems. See docs/blending.md for what that gives on real predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kagglehms.data.competition import CLASSES
+from kagglehms.errors import DataError, UsageError, closest
+from kagglehms.learning.metric import CLIP, check_probabilities
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+Space = Literal["probability", "logit"]
+Floats = NDArray[np.float64]
+Stack = NDArray[Any] | Sequence[ArrayLike]
+
+_STRICT = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How weights are fitted.
+
+    Attributes:
+        space: what is averaged, probabilities or their logarithms; `auto` lets inner cross-validation choose.
+        temperature: whether the pool is sharpened or softened.
+        biases: whether each class gets a bias.
+        shrinkage: the pull towards the plain mean, ≥ 0. None: inner cross-validation, grouped by
+            patient, chooses the strongest of `blending.SHRINKAGES` within one standard error of the best.
+        n_folds: of the inner cross-validation.
+    """
+
+    space: Literal["probability", "logit", "auto"] = "probability"
+    temperature: bool = True
+    biases: bool = False
+    shrinkage: float | None = None
+    n_folds: int = 5
+
+    __pydantic_config__ = _STRICT
+
+    def __post_init__(self) -> None:
+        if self.shrinkage is not None and not 0 <= self.shrinkage < np.inf:
+            raise UsageError(f"shrinkage must be a number ≥ 0, but got {self.shrinkage}")
+        if self.n_folds < 2:
+            raise UsageError(f"n_folds must be at least 2, but got {self.n_folds}")
+
+    @property
+    def chooses(self) -> bool:
+        """Whether inner cross-validation has something to choose."""
+        return self.shrinkage is None or self.space == "auto"
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A weighted combination of models, ready to be applied.
+
+    Attributes:
+        name: how commands and bundles call it.
+        members: recipe names.
+        weights: one a member, ≥ 0, sum 1.
+        space: what is averaged.
+        temperature: below 1 sharpens the pool.
+        biases: one a class, added before the softmax; or none.
+        fitting: how it was fitted, with the space and shrinkage that were chosen; None if the weights were given.
+        n_rows: rows that it was fitted on.
+        scores: by name, such as `nested` (the honest one), `in_sample` and `plain_mean`.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    weights: tuple[float, ...]
+    space: Space = "probability"
+    temperature: float = 1.0
+    biases: tuple[float, float, float, float, float, float] | None = None
+    fitting: Fitting | None = None
+    n_rows: int = 0
+    scores: dict[str, float] = field(default_factory=dict)
+
+    __pydantic_config__ = _STRICT
+
+    def __post_init__(self) -> None:
+        check_members(self.name, self.members, self.weights)
+        if not 0 < self.temperature < np.inf:
+            raise UsageError(f"blend {self.name}: temperature must be above 0, but got {self.temperature}")
+        if self.biases is not None and (
+            len(self.biases) != len(CLASSES) or not np.isfinite(self.biases).all()
+        ):
+            raise UsageError(f"blend {self.name}: biases must be six finite numbers, but got {self.biases}")
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """The members that have a say; the others need not be computed."""
+        return tuple(m for m, weight in zip(self.members, self.weights, strict=True) if weight > 0)
+
+    def apply(self, predictions: Mapping[str, ArrayLike]) -> Floats:
+        """Blend the members' probabilities.
+
+        Args:
+            predictions: (n, 6) probabilities by member; those of weight 0 may be left out, others are ignored.
+
+        Returns:
+            (n, 6) float64 probabilities.
+
+        Raises:
+            UsageError: a missing member, shapes that differ, values that are no probabilities.
+        """
+        missing = [name for name in self.active if name not in predictions]
+        if missing:
+            raise UsageError(f"blend {self.name} needs predictions of {', '.join(missing)}")
+        stack_MNK = check_stack([predictions[name] for name in self.active], self.active)
+        weights = np.array([weight for weight in self.weights if weight > 0])
+        return self.finish(pool(stack_MNK, weights, self.space))
+
+    def finish(self, pool_NK: Floats) -> Floats:
+        """Calibrate what `pool` returned: (n, 6) probabilities."""
+        scores = pool_NK / self.temperature + (0.0 if self.biases is None else np.array(self.biases))
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    def only(self, names: Sequence[str]) -> Blend:
+        """What is left of the blend if just these members are at hand.
+
+        Weights are scaled up; the calibration goes, as it was the whole's, unless nobody with a say is missing.
+
+        Raises:
+            UsageError: none of the members is among them.
+        """
+        if set(self.active) <= set(names):
+            return self
+        kept = [(m, w) for m, w in zip(self.members, self.weights, strict=True) if m in names]
+        if not kept:
+            raise UsageError(f"blend {self.name} has none of the members {', '.join(names) or '(none)'}")
+        weights = np.array([w for _, w in kept])
+        weights = weights / weights.sum() if weights.sum() > 0 else np.full(len(kept), 1 / len(kept))
+        return Blend(self.name, tuple(m for m, _ in kept), tuple(weights.tolist()), self.space)
+
+    def to_json(self) -> bytes:
+        """Strict JSON, the same bytes for the same blend."""
+        return _adapter().dump_json(self, indent=1) + b"\n"
+
+
+def blend_from_json(content: bytes, path: Path | str = "blend") -> Blend:
+    """Read a blend back.
+
+    Args:
+        content: what `Blend.to_json` wrote.
+        path: where it came from, for the error.
+
+    Raises:
+        DataError: not JSON, unknown or missing keys, values of another type, weights that are none.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return _adapter().validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        problem = f"{where}: {first['msg']}" if where else first["msg"]
+    except UsageError as error:
+        problem = str(error)
+    raise DataError(path, f"is no blend of this version: {problem}", "fit it again")
+
+
+@cache
+def _adapter() -> TypeAdapter[Blend]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Blend)
+
+
+@dataclass(frozen=True)
+class BlendSpec:
+    """A blend by name, before anything is fitted.
+
+    Attributes:
+        name: how commands call it.
+        members: recipe names.
+        weights: one a member; None: to be fitted on out-of-fold predictions.
+        space: what is averaged.
+        published_lb: the source's score on the public leaderboard.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    weights: tuple[float, ...] | None = None
+    space: Space = "probability"
+    published_lb: float | None = None
+
+    def __post_init__(self) -> None:
+        check_members(self.name, self.members, self.weights)
+
+    def blend(self) -> Blend:
+        """The blend itself.
+
+        Raises:
+            UsageError: its weights are to be fitted first (`blending.fit_blend`).
+        """
+        if self.weights is None:
+            raise UsageError(f"the weights of blend {self.name} are fitted: run kagglehms blend {self.name}")
+        return Blend(self.name, self.members, self.weights, self.space)
+
+
+def get_blend_spec(name: str) -> BlendSpec:
+    """Look a blend of the ladder up by name.
+
+    Raises:
+        UsageError: unknown; the message lists what exists.
+    """
+    for spec in LADDER_BLENDS:
+        if spec.name == name:
+            return spec
+    raise UsageError(f"unknown blend {name!r}; {closest(name, [spec.name for spec in LADDER_BLENDS])}")
+
+
+def check_members(name: str, members: Sequence[str], weights: Sequence[float] | None) -> None:
+    """Refuse members that are named twice and weights that are not one each, ≥ 0 and of sum 1."""
+    if not members or len(set(members)) != len(members):
+        raise UsageError(f"blend {name}: members must be different names, but got {list(members)}")
+    if weights is None:
+        return
+    if len(weights) != len(members):
+        raise UsageError(f"blend {name}: {len(members)} members, but {len(weights)} weights")
+    values = np.asarray(weights, dtype=np.float64)
+    if (
+        not np.isfinite(values).all()
+        or (values < 0).any()
+        or not np.isclose(values.sum(), 1, rtol=0, atol=1e-9)
+    ):
+        raise UsageError(f"blend {name}: weights must be ≥ 0 and sum to 1, but got {list(weights)}")
+
+
+def check_stack(predictions: Stack, names: Sequence[str]) -> Floats:
+    """Return predictions as (members, rows, 6) float64.
+
+    Raises:
+        UsageError: shapes that differ, values that are no probabilities; the message names the member.
+    """
+    arrays = [np.asarray(values, dtype=np.float64) for values in predictions]
+    if len(arrays) != len(names):
+        raise UsageError(f"{len(names)} members are named, but there are predictions of {len(arrays)}")
+    for name, array in zip(names, arrays, strict=True):
+        if array.ndim != 2 or array.shape[1] != len(CLASSES) or len(array) != len(arrays[0]):
+            expected = f"({len(arrays[0]) if arrays[0].ndim else 'n'}, {len(CLASSES)})"
+            raise UsageError(f"{name}: predictions must be {expected}, but are {array.shape}")
+        try:
+            check_probabilities(array)
+        except UsageError as error:
+            raise UsageError(f"{name}: {error}") from error
+    return np.stack(arrays)
+
+
+def pool(predictions_MNK: Floats, weights_M: Floats, space: Space) -> Floats:
+    """Return the pool's logarithm, (rows, 6)."""
+    if space == "probability":
+        return np.log(np.maximum(np.tensordot(weights_M, predictions_MNK, 1), CLIP))
+    return np.tensordot(weights_M, np.log(np.maximum(predictions_MNK, CLIP)), 1)
+
+
+_KAGGLE = ("baseline", "global-stats")
+_EEG = ("eeg+percentiles", "eeg-global-stats")
+_HALVES = (0.5, 0.5)
+_SINGLE = (
+    *_KAGGLE,
+    "panels+global",
+    *_EEG,
+    "vote-weighted",
+    "vote-weighted-global",
+    "global-norm",
+    "global-norm-stats",
+    "mosaic-xloss",
+    "mosaic-xloss-stats",
+    "two-stage",
+)
+
+LADDER_BLENDS = (
+    BlendSpec("kaggle-ensemble", _KAGGLE, _HALVES, published_lb=0.42),
+    # Of the blends below the source gives neither weights nor space: halves of probabilities, as above.
+    BlendSpec("eeg-ensemble", _EEG, _HALVES, published_lb=0.42),
+    BlendSpec("kaggle+eeg-ensemble", (*_KAGGLE, *_EEG), (0.25, 0.25, 0.25, 0.25), published_lb=0.38),
+    BlendSpec(
+        "vote-weighted-ensemble", ("vote-weighted", "vote-weighted-global"), _HALVES, published_lb=0.40
+    ),
+    BlendSpec("global-norm-ensemble", ("global-norm", "global-norm-stats"), _HALVES, published_lb=0.38),
+    BlendSpec("mosaic-xloss-ensemble", ("mosaic-xloss", "mosaic-xloss-stats"), _HALVES, published_lb=0.36),
+    # "All" are the single models with a published leaderboard score.
+    BlendSpec("final", _SINGLE, published_lb=0.32),
+)
+"""The ensembles of the source's ladder, in its order."""

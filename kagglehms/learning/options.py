@@ -1,0 +1,174 @@
+"""What a recipe can ask for: losses by name, augmentations as frozen dataclasses.
+
+Only names and numbers; what they do stands in `losses` and `augment`. No torch here, so that recipes are read
+quickly. In JSON every augmentation carries its `kind`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from math import isfinite
+from typing import Annotated, Literal, TypeAlias, Union, get_args
+
+from pydantic import Discriminator
+
+from kagglehms.errors import UsageError
+
+LossName: TypeAlias = Literal["kl", "kl-log-votes", "kl-capped-votes", "kl-two-stage"]
+"""`kl`: every record counts alike; the others weight it by its votes, see `losses.vote_weights`."""
+
+LOSSES: tuple[str, ...] = get_args(LossName)
+
+Scalar: TypeAlias = bool | int | float | str | None
+OptionValue: TypeAlias = Scalar | tuple[Scalar | tuple[Scalar, ...], ...]
+"""What an option of an albumentations transform can be; a list of JSON is a tuple here."""
+
+
+class _Strict:
+    """Read by pydantic where JSON becomes one of these: a mistyped key or value must not pass."""
+
+    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
+
+
+@dataclass(frozen=True)
+class SameClassCutMix(_Strict):
+    """Records of one class exchange a band of time, see `augment.same_class_cutmix`.
+
+    Attributes:
+        probability: that it happens to a batch.
+    """
+
+    probability: float = 0.4
+    _: KW_ONLY
+    kind: Literal["same-class-cutmix"] = "same-class-cutmix"
+
+    def __post_init__(self) -> None:
+        _check_probability(self.probability)
+
+
+@dataclass(frozen=True)
+class HorizontalFlip(_Strict):
+    """Time runs backwards, in each tile by itself, see `augment.flip_time`.
+
+    Attributes:
+        probability: that it happens to a record.
+    """
+
+    probability: float = 0.5
+    _: KW_ONLY
+    kind: Literal["horizontal-flip"] = "horizontal-flip"
+
+    def __post_init__(self) -> None:
+        _check_probability(self.probability)
+
+
+@dataclass(frozen=True)
+class TimeMask(_Strict):
+    """Bands of time are blanked, the same ones in every tile, see `augment.mask_time`.
+
+    Attributes:
+        probability: that it happens to a record.
+        max_width: of a band, in columns of the first tile; widths are drawn from 1 to it.
+        count: bands per record; they may overlap.
+    """
+
+    probability: float = 0.5
+    max_width: int = 30
+    count: int = 1
+    _: KW_ONLY
+    kind: Literal["time-mask"] = "time-mask"
+
+    def __post_init__(self) -> None:
+        _check_probability(self.probability)
+        _check_at_least_1(max_width=self.max_width, count=self.count)
+
+
+@dataclass(frozen=True)
+class FrequencyMask(_Strict):
+    """Bands of frequency are blanked, the same ones in every panel, see `augment.mask_frequency`.
+
+    Attributes:
+        probability: that it happens to a record.
+        max_height: of a band, in rows of a panel; heights are drawn from 1 to it.
+        count: bands per record; they may overlap.
+    """
+
+    probability: float = 0.5
+    max_height: int = 10
+    count: int = 1
+    _: KW_ONLY
+    kind: Literal["frequency-mask"] = "frequency-mask"
+
+    def __post_init__(self) -> None:
+        _check_probability(self.probability)
+        _check_at_least_1(max_height=self.max_height, count=self.count)
+
+
+@dataclass(frozen=True)
+class Transform(_Strict):
+    """One transform of albumentations, by name.
+
+    Attributes:
+        name: of the class, such as `XYMasking`. Whether it exists is asked when it is built, since only then
+            albumentations is imported.
+        options: what the class is called with. Sorted by name, lists made tuples, so that equal options give
+            the same JSON.
+    """
+
+    name: str
+    options: dict[str, OptionValue]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.isidentifier():
+            raise UsageError(f"Allowed values for name are names of classes, but got {self.name!r}")
+        options = {name: _option(name, value) for name, value in sorted(self.options.items())}
+        object.__setattr__(self, "options", options)
+
+    def __hash__(self) -> int:
+        return hash((self.name, tuple(self.options.items())))
+
+
+@dataclass(frozen=True)
+class Albumentations(_Strict):
+    """Transforms of albumentations, one after the other, see `albumentations_adapter`.
+
+    They see the whole image, tiles and panels alike, and are applied while images are drawn, before every
+    augmentation of the batch.
+    """
+
+    transforms: tuple[Transform, ...]
+    _: KW_ONLY
+    kind: Literal["albumentations"] = "albumentations"
+
+    def __post_init__(self) -> None:
+        if not self.transforms:
+            raise UsageError("Allowed values for transforms are one or more transforms, but got none")
+
+
+BatchAugmentation: TypeAlias = SameClassCutMix | HorizontalFlip | TimeMask | FrequencyMask
+"""Applied to a batch, on its device."""
+
+Augmentation: TypeAlias = Annotated[Union[BatchAugmentation, Albumentations], Discriminator("kind")]  # noqa: UP007
+"""What a recipe can list."""
+
+
+def _check_probability(probability: float) -> None:
+    if not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
+        raise UsageError(f"Allowed values for probability are 0 to 1, but got {probability!r}")
+
+
+def _check_at_least_1(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if not isinstance(number, int) or number < 1:
+            raise UsageError(f"Allowed values for {name} are 1 and above, but got {number!r}")
+
+
+def _option(name: str, value: object) -> object:
+    """Return `value` as JSON can hold it and nobody can change it."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_option(name, v) for v in value)
+    if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and isfinite(value)):
+        return value
+    raise UsageError(
+        f"Allowed values for {name} are finite numbers, texts and lists of them, but got {value!r}"
+    )

@@ -1,0 +1,224 @@
+"""Where vectors, caches or compilers are missing: the same answer, one word about it, nothing in the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import eeg_windows
+import numba
+import numpy as np
+import pytest
+from numba import types
+
+import kagglehms
+from kagglehms.features import PlainPathWarning, jit, percentiles
+
+PACKAGE = Path(kagglehms.__file__).parent
+
+CHILD = """
+import json, sys, warnings
+import numpy as np
+import eeg_windows
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    np.savez(sys.argv[1], **eeg_windows.sample_features())
+from kagglehms import features
+print(json.dumps({"from": features.__file__, "said": [str(w.message) for w in caught]}))
+"""
+
+
+def run_child(script: str, folder: Path, package_parent: Path = PACKAGE.parent, **environment: str) -> Any:
+    """Run `script` in a process of its own, results.npz in `folder` as its argument; return the JSON it printed."""
+    paths = [str(package_parent), str(Path(__file__).parents[1])]
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("NUMBA_")}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder / "results.npz")],
+        env={**inherited, "PYTHONPATH": os.pathsep.join(paths), **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def here() -> dict[str, Any]:
+    return eeg_windows.sample_features()
+
+
+def assert_alike(results: Any, wanted: dict[str, Any]) -> None:
+    for name, values in wanted.items():
+        atol = 1e-4 if name == "mel" else 2e-6
+        np.testing.assert_allclose(results[name], values, rtol=1e-6, atol=atol, err_msg=name)
+
+
+def test_importing_compiles_nothing_and_brings_nothing_heavy(tmp_path: Path) -> None:
+    script = """
+import json, sys
+import numba
+numba.njit(lambda x: x)(1)
+before = set(sys.modules)
+from kagglehms import features
+from kagglehms.features import mel_kernel, mel_plan, panels
+mel_plan.plan(features.MelSpec())
+kernels = [mel_kernel.mel_image, panels._normalise_kernel, panels._normalise_rows_kernel, panels._percentiles_kernel]
+print(json.dumps({"compiled": sum(len(k._compiled) for k in kernels), "modules": sorted(set(sys.modules) - before)}))
+"""
+    found = run_child(script, tmp_path)
+    assert found["compiled"] == 0
+    roots = {name.partition(".")[0] for name in found["modules"]}
+    assert not roots & {"scipy", "librosa", "torch", "polars", "pandas", "sklearn", "matplotlib"}
+
+
+def test_a_processor_of_the_base_kind(tmp_path: Path, here: dict[str, Any]) -> None:
+    """Neither AVX nor fused multiply-add nor half-precision conversion."""
+    environment = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
+    said = run_child(CHILD, tmp_path, **environment)
+    assert said["said"] == []
+    assert_alike(np.load(tmp_path / "results.npz"), here)
+
+
+def test_without_a_compiler_plain_numpy_says_so_once(tmp_path: Path, here: dict[str, Any]) -> None:
+    said = run_child(CHILD, tmp_path, NUMBA_DISABLE_JIT="1")
+    assert len(said["said"]) == 1
+    assert "plain NumPy" in said["said"][0]
+    assert "NUMBA_DISABLE_JIT" in said["said"][0]
+    assert_alike(np.load(tmp_path / "results.npz"), here)
+
+
+def test_a_read_only_package_and_no_home(tmp_path: Path, here: dict[str, Any]) -> None:
+    """A file where the cache's folder would be keeps even the superuser from writing there."""
+    copy = tmp_path / "site"
+    shutil.copytree(PACKAGE, copy / "kagglehms", ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "kagglehms" / "features" / "__pycache__").write_text("in the way")
+    nowhere = {"HOME": "/dev/null/nowhere", "XDG_CACHE_HOME": "/dev/null/nowhere", "LOCALAPPDATA": "/dev/null/nowhere"}
+    said = run_child(CHILD, tmp_path, package_parent=copy, **nowhere)
+    assert str(copy) in said["from"]
+    assert said["said"] == []
+    assert_alike(np.load(tmp_path / "results.npz"), here)
+
+
+# ---- kernels that cannot be compiled, caches that are broken
+
+
+def double(x: Any, out: Any) -> None:
+    for i in range(x.size):
+        out[i] = 2 * x[i]
+
+
+def double_slowly(x: Any, out: Any) -> None:
+    out[:] = x + x
+
+
+FLOATS_TO_FLOATS = (jit.FLOATS_IN, jit.FLOATS)
+X = np.arange(5, dtype=np.float32)
+
+
+@pytest.fixture
+def unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "_said_plain", False)
+
+
+@pytest.mark.usefixtures("unsaid")
+def test_a_kernel_that_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise NotImplementedError("LLVM ERROR: no vectors\non this machine")
+
+    monkeypatch.setattr(jit, "_dispatcher", refuse)
+    first, second = (jit.kernel(double_slowly, float32=FLOATS_TO_FLOATS)(double) for _ in range(2))
+    out = np.empty(5, np.float32)
+    with pytest.warns(PlainPathWarning, match=r"LLVM ERROR: no vectors\)") as caught:
+        first(X, out)
+    assert len(caught) == 1
+    np.testing.assert_array_equal(out, 2 * X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first(X, out)
+        second(X, out)
+
+
+@pytest.mark.usefixtures("unsaid")
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="nothing is compiled")
+@pytest.mark.parametrize("when", ["decorating", "compiling"])
+def test_a_broken_cache_is_done_without(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    original, tried = jit._dispatcher, []
+
+    def broken(function: Any, cache: bool) -> Any:
+        tried.append(cache)
+        if not cache:
+            return original(function, cache)
+        if when == "decorating":
+            raise RuntimeError("cannot cache function: no locator available")
+        dispatcher = original(function, False)
+        monkeypatch.setattr(type(dispatcher._cache), "load_overload", lambda *_: (_ for _ in ()).throw(EOFError("Ran out of input")))
+        return dispatcher
+
+    monkeypatch.setattr(jit, "_dispatcher", broken)
+    out = np.empty(5, np.float32)
+    kernel = jit.kernel(double_slowly, float32=FLOATS_TO_FLOATS)(double)
+    if when == "compiling":
+        # The uncached try must meet a cache that works.
+        real = jit._dispatcher
+
+        def mend(function: Any, cache: bool) -> Any:
+            if not cache:
+                monkeypatch.undo()
+                tried.append(cache)
+                return original(function, False)
+            return real(function, cache)
+
+        monkeypatch.setattr(jit, "_dispatcher", mend)
+    kernel(X, out)
+    np.testing.assert_array_equal(out, 2 * X)
+    assert tried == [True, False]
+
+
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="nothing is compiled")
+def test_a_changed_helper_makes_cached_kernels_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    signature = (types.Array(types.float32, 1, "C"), types.Array(types.float32, 1, "C"))
+    stamps = ["one", "one", "two"]
+    hits = []
+    for stamp in stamps:
+        monkeypatch.setattr(jit, "_stamp", lambda stamp=stamp: stamp)
+        dispatcher = jit._dispatcher(double, True)
+        dispatcher.compile(signature)
+        hits.append(sum(dispatcher.stats.cache_hits.values()))
+    assert hits == [0, 1, 0]
+
+
+def test_kernels_leave_the_gil_to_others() -> None:
+    """While one thread is inside a single call, another one gets on."""
+    panels, out = np.zeros((2, 4, 1000, 3000), np.float32)
+    panels, out = panels[None].reshape(4, 1000, 3000), out.reshape(4, 1000, 3000)
+    percentiles(panels, out=out)  # compiled before it is watched
+    steps, inside, progress = 0, threading.Event(), []
+
+    def compute() -> None:
+        inside.set()
+        before = steps
+        percentiles(panels, out=out)
+        progress.append(steps - before)
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    inside.wait()
+    while thread.is_alive():
+        steps += 1
+    thread.join()
+    assert progress[0] > 100
+
+
+def test_plain_twins_agree_with_the_kernels(monkeypatch: pytest.MonkeyPatch, here: dict[str, Any]) -> None:
+    monkeypatch.setattr(jit.Kernel, "__call__", lambda kernel, *args: kernel._plain(*args))
+    assert_alike(eeg_windows.sample_features(), here)
