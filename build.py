@@ -29,9 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--owner", metavar="NAME", help="Kaggle user name (default: that of the Kaggle client)"
     )
+    parser.add_argument("--blend", metavar="NAME", help="combine recipes by this blend (default: plain mean)")
     given = parser.parse_args(argv)
     try:
-        print(describe(build(given.runs, given.dist, given.recipes, given.folds, given.owner)))
+        print(
+            describe(
+                build(given.runs, given.dist, given.recipes, given.folds, given.owner, blend=given.blend)
+            )
+        )
     except HMSError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

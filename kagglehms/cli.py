@@ -19,6 +19,7 @@ from kagglehms import __version__
 from kagglehms.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, HMSError, UsageError, closest
 
 if TYPE_CHECKING:
+    from kagglehms.learning.crossval import Dataset
     from kagglehms.learning.recipes import Recipe
 
 
@@ -52,6 +53,7 @@ class Train:
         out: the folder of all runs.
         folds: how many folds the records are cut into.
         fold: train only these folds (numbers from 0).
+        limit: use only about so many records, of whole patients: for a quick pass.
         epochs: per stage, instead of the recipe's.
         batch_size: instead of the recipe's.
         backbone: any timm model, instead of the recipe's.
@@ -66,6 +68,7 @@ class Train:
     out: Path = Path("runs")
     folds: int = 5
     fold: tuple[int, ...] = ()
+    limit: int | None = None
     epochs: int | None = None
     batch_size: int | None = None
     backbone: str | None = None
@@ -77,6 +80,81 @@ class Train:
         recipe = recipe if self.epochs is None else recipe.with_epochs(self.epochs)
         changes = {"batch_size": self.batch_size, "backbone": self.backbone}
         return replace(recipe, **{field: value for field, value in changes.items() if value is not None})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Show every recipe: what the source published, and what has been trained here.
+
+    Attributes:
+        names: only these recipes.
+        runs: the folder of all runs.
+        format: of the table; `csv` is unrounded.
+        out: a file to write it to, instead of the terminal.
+        run: train the recipes that are not trained yet; safe to interrupt.
+        data: the competition's folder, for --run.
+        store: what `kagglehms prepare` made of it, for --run.
+        folds: how many folds the records are cut into.
+        limit: use only about so many records, for a quick pass.
+        epochs: per stage, instead of the recipes'.
+        backbone: any timm model, instead of the recipes'.
+        weights: as for `kagglehms train`.
+        device: `cpu` or `cuda` (default: a GPU if one works).
+    """
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    runs: Path = Path("runs")
+    format: Literal["table", "markdown", "csv"] = "table"
+    out: Path | None = None
+    run: bool = False
+    data: Path | None = None
+    store: Path = Path("store")
+    folds: int = 5
+    limit: int | None = None
+    epochs: int | None = None
+    backbone: str | None = None
+    weights: str = "auto"
+    device: Literal["cpu", "cuda"] | None = None
+
+    def training(self, names: tuple[str, ...]) -> Train:
+        """The options of `kagglehms train` that these amount to."""
+        assert self.data is not None
+        return Train(
+            names,
+            data=self.data,
+            store=self.store,
+            out=self.runs,
+            folds=self.folds,
+            limit=self.limit,
+            epochs=self.epochs,
+            backbone=self.backbone,
+            weights=self.weights,
+            device=self.device,
+        )
+
+
+@dataclass(frozen=True)
+class FitBlend:
+    """Fit the weights of a blend to out-of-fold predictions, and score it honestly: by patient-grouped nested
+    cross-validation.
+
+    Attributes:
+        names: runs to blend, or one blend of the ladder, such as `kaggle-ensemble`.
+        name: of the fitted blend; it is kept in RUNS/blends.
+        runs: the folder of all runs.
+        min_votes: fit and score on records with at least so many votes.
+        space: what is averaged, probabilities or their logarithms; `auto` lets inner cross-validation choose.
+        biases: whether each class gets a bias.
+        shrinkage: the pull towards equal weights (default: inner cross-validation chooses).
+    """
+
+    names: tyro.conf.Positional[tuple[str, ...]]
+    name: str = "blend"
+    runs: Path = Path("runs")
+    min_votes: int = 1
+    space: Literal["probability", "logit", "auto"] = "probability"
+    biases: bool = False
+    shrinkage: float | None = None
 
 
 @dataclass(frozen=True)
@@ -134,24 +212,74 @@ def prepare(options: Prepare) -> int:
 
 
 def train(options: Train) -> int:
-    from kagglehms.data.competition import Competition
-    from kagglehms.data.records import make_records, read_train_table
-    from kagglehms.data.store import Store
-    from kagglehms.learning.crossval import Dataset, cross_validate
+    from kagglehms.learning.crossval import cross_validate
     from kagglehms.learning.recipes import get_recipe
     from kagglehms.runtime import choose_device, say
 
     if not options.names:
         raise UsageError("name at least one recipe, such as baseline")
     recipes = [options.changed(get_recipe(name)) for name in options.names]
-    store = Store(options.store)
-    records = make_records(read_train_table(Competition(options.data).train_csv))
-    dataset = Dataset.of(store, records, options.folds)
+    dataset = _dataset(options.data, options.store, options.folds, options.limit)
     device = choose_device(options.device)
     say(device.reason)
     for recipe in recipes:
         outcome = cross_validate(recipe, dataset, options.out, device, options.weights, options.fold or None)
         say(outcome.sentence)
+    return EXIT_OK
+
+
+def _dataset(data: Path, store: Path, n_folds: int, limit: int | None) -> Dataset:
+    from kagglehms.data.competition import Competition
+    from kagglehms.data.records import limit_records, make_records, read_train_table
+    from kagglehms.data.store import Store
+    from kagglehms.learning.crossval import Dataset
+
+    opened = Store(store)
+    records = make_records(read_train_table(Competition(data).train_csv))
+    return Dataset.of(opened, records if limit is None else limit_records(records, limit), n_folds)
+
+
+def ladder(options: Ladder) -> int:
+    from kagglehms.learning.ladder import ladder, render, untrained
+    from kagglehms.runtime import say, write_bytes
+
+    if options.run:
+        if options.data is None:
+            raise UsageError("--run trains, and needs --data, the competition's folder")
+        chosen = options.names or tuple(untrained(ladder(options.runs)))
+        train(options.training(chosen))
+    rows = ladder(options.runs)
+    rows = [row for row in rows if not options.names or row.recipe in options.names]
+    text = render(rows, options.format)
+    if options.out is None:
+        say(text.rstrip("\n"))
+    else:
+        write_bytes(options.out, text.encode())
+        say(f"{len(rows)} rows in {options.out}")
+    return EXIT_OK
+
+
+def blend(options: FitBlend) -> int:
+    from kagglehms.learning.blending import nested_score
+    from kagglehms.learning.ensemble import Fitting, get_blend_spec
+    from kagglehms.learning.ladder import blend_path
+    from kagglehms.learning.oof import load_oof
+    from kagglehms.runtime import say, write_bytes
+
+    if not options.names:
+        raise UsageError("name the runs to blend, or one blend of the ladder, such as kaggle-ensemble")
+    members = get_blend_spec(options.names[0]).members if len(options.names) == 1 else options.names
+    fitting = Fitting(space=options.space, biases=options.biases, shrinkage=options.shrinkage)
+    oof = load_oof(options.runs, members, options.min_votes)
+    nested = nested_score(
+        oof.predictions_MNK, oof.targets_NK, members, oof.patients_N, fitting, name=options.name
+    )
+    fitted = nested.blend
+    path = blend_path(options.runs, options.name)
+    write_bytes(path, fitted.to_json())
+    for member, weight in zip(fitted.members, fitted.weights, strict=True):
+        say(f"  {weight:6.3f}  {member}")
+    say(f"{nested.sentence}\nin {path}; `python build.py --blend {options.name}` bundles it")
     return EXIT_OK
 
 
@@ -176,6 +304,8 @@ COMMANDS: dict[str, tuple[str, type[Any], Callable[[Any], int]]] = {
     "demo": ("the whole way once, on synthetic data", Demo, demo),
     "prepare": ("decode the competition's recordings, once", Prepare, prepare),
     "train": ("train recipes, fold by fold, and score them", Train, train),
+    "ladder": ("every recipe, published and trained", Ladder, ladder),
+    "blend": ("weights for several recipes, honestly scored", FitBlend, blend),
     "rehearse": ("run a built kernel as Kaggle would", Rehearse, rehearse),
 }
 
@@ -203,7 +333,7 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
         options,
         args=list(arguments),
         prog=f"kagglehms {command}",
-        config=(tyro.conf.FlagConversionOff, tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
     )
 
 

@@ -78,7 +78,9 @@ def _denormals() -> F32:
 
 def _line_noise() -> F32:
     t = np.arange(10_000)[:, None] / 200
-    return (eeg(seed=9) + 500 * np.sin(2 * np.pi * 60 * t) * np.random.default_rng(9).uniform(0, 1, 20)).astype(np.float32)
+    return (
+        eeg(seed=9) + 500 * np.sin(2 * np.pi * 60 * t) * np.random.default_rng(9).uniform(0, 1, 20)
+    ).astype(np.float32)
 
 
 NASTY = {
@@ -96,7 +98,9 @@ NASTY = {
     "0.01 µV": eeg(seed=11) * np.float32(1e-4),
     "constants": np.tile(np.linspace(-100, 100, 20, dtype=np.float32) ** 3, (10_000, 1)),
     "white": np.random.default_rng(12).normal(0, 50, (10_000, 20)).astype(np.float32),
-    "step": np.where(np.arange(10_000)[:, None] > 5000, np.linspace(-9e3, 9e3, 20) ** 3 / 1e8, 0).astype(np.float32),
+    "step": np.where(np.arange(10_000)[:, None] > 5000, np.linspace(-9e3, 9e3, 20) ** 3 / 1e8, 0).astype(
+        np.float32
+    ),
 }
 """Windows by what is wrong with them, (10000, 20) µV each."""
 

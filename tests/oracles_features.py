@@ -65,7 +65,10 @@ def summaries(panels: NDArray[Any]) -> F64:
 
 # ---- mel images, from the definition in the public notebook
 
-CHANNELS = "Fp1 F3 C3 P3 F7 T3 T5 O1 Fz Cz Pz Fp2 F4 C4 P4 F8 T4 T6 O2 EKG".split()
+CHANNELS = (
+    "Fp1", "F3", "C3", "P3", "F7", "T3", "T5", "O1", "Fz",
+    "Cz", "Pz", "Fp2", "F4", "C4", "P4", "F8", "T4", "T6", "O2", "EKG",
+)  # fmt: skip
 CHAINS = ("Fp1 F7 T3 T5 O1", "Fp2 F8 T4 T6 O2", "Fp1 F3 C3 P3 O1", "Fp2 F4 C4 P4 O2")
 
 
@@ -86,12 +89,14 @@ def chain_differences(eeg_uv: NDArray[Any]) -> NDArray[Any]:
 
 
 def mel_bands(sfreq: float, n_fft: int, n_mels: int, fmin: float, fmax: float) -> F64:
-    """(n_mels, 1 + n_fft/2) triangles of unit area, corners equally far apart in mel; fmax below 1 kHz, where it is linear."""
+    """(n_mels, 1 + n_fft/2) triangles of unit area with equidistant corners: Slaney's scale is linear below 1 kHz."""
     assert fmax <= 1000
     corners = np.linspace(fmin, fmax, n_mels + 2)
     bins = np.arange(1 + n_fft // 2) * sfreq / n_fft
     bands = np.empty((n_mels, bins.size))
-    for band, (low, middle, high) in zip(bands, zip(corners, corners[1:], corners[2:], strict=False), strict=True):
+    for band, (low, middle, high) in zip(
+        bands, zip(corners, corners[1:], corners[2:], strict=False), strict=True
+    ):
         triangle = np.interp(bins, [low, middle, high], [0, 1, 0], left=0, right=0)
         band[:] = triangle * 2 / (high - low)
     return bands

@@ -174,6 +174,22 @@ def make_records(table: pl.DataFrame) -> Records:
     return Records(frame)
 
 
+def limit_records(records: Records, n: int, seed: int = FOLD_SEED) -> Records:
+    """Keep whole patients, in an order that depends on `seed` alone, until there are at least `n` records.
+
+    Raises:
+        UsageError: `n` is not positive.
+    """
+    if n < 1:
+        raise UsageError(f"the limit must be at least 1 record, but got {n}")
+    patients, patient_N = np.unique(records.frame["patient_id"].to_numpy(), return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(patients))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    enough = np.searchsorted(np.cumsum(np.bincount(patient_N)[order]), n)
+    return records.take(rank[patient_N] <= enough)
+
+
 def assign_folds(records: Records, n_folds: int = 5, seed: int = FOLD_SEED) -> NDArray[np.int8]:
     """Assign each record to a fold: classes spread evenly, no patient in two folds.
 

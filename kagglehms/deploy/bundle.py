@@ -23,6 +23,7 @@ from kagglehms.deploy.stamping import KERNEL_METADATA, PLACEHOLDER_OWNER, find_o
 from kagglehms.deploy.wheel import build_wheel, read_project
 from kagglehms.errors import RunError, UsageError
 from kagglehms.inference.manifest import (
+    BLEND,
     CARD,
     FORMAT,
     MANIFEST,
@@ -36,6 +37,8 @@ from kagglehms.inference.manifest import (
     tree_digest,
     verify,
 )
+from kagglehms.learning.ensemble import Blend
+from kagglehms.learning.ladder import find_blend
 from kagglehms.runtime import PARTIAL_SUFFIX
 
 _STAGE = ".build-"
@@ -81,6 +84,7 @@ def build(
     folds: Collection[int] | None = None,
     owner: str | None = None,
     root: Path | None = None,
+    blend: str | None = None,
 ) -> Built:
     """Build the bundle and the kernels.
 
@@ -91,6 +95,7 @@ def build(
         folds: which ones of each run; None takes those that are finished.
         owner: Kaggle user name; None looks for it, see `stamping.find_owner`.
         root: the project's checkout; None takes the one that runs.
+        blend: name of a blend: its members are bundled, unless `recipes` says otherwise, and combined by it.
 
     Raises:
         UsageError: unknown names, or a `dist/dataset` that is no bundle and would be lost.
@@ -98,6 +103,10 @@ def build(
     """
     root = root or project_root()
     owner, owner_source = find_owner(owner)
+    chosen = find_blend(runs, blend) if blend else None
+    if chosen is not None:
+        chosen = chosen if recipes is None else chosen.only(recipes)
+        recipes = _heaviest_first(chosen)
     selected = select_runs(runs, recipes, folds)
     dataset = dist / "dataset"
     _refuse_to_replace_others(dataset)
@@ -107,7 +116,7 @@ def build(
             shutil.rmtree(stale, ignore_errors=True)
         stage = Path(tempfile.mkdtemp(prefix=_STAGE, suffix=PARTIAL_SUFFIX, dir=dist))
         try:
-            slug, manifest = _write_dataset(stage / "dataset", root, selected, owner)
+            slug, manifest = _write_dataset(stage / "dataset", root, selected, owner, chosen)
             names = _write_kernels(stage / "kernels", root, owner, slug, manifest.digest)
             _swap_in(stage, dist, names)
         finally:
@@ -161,7 +170,15 @@ def _refuse_to_replace_others(dataset: Path) -> None:
         raise UsageError(f"{dataset}: exists and is no bundle, it will not be replaced; give another --dist")
 
 
-def _write_dataset(folder: Path, root: Path, runs: Sequence[Run], owner: str) -> tuple[str, Manifest]:
+def _heaviest_first(blend: Blend) -> list[str]:
+    """Members in the order in which a run that is cut short is best off."""
+    weights = dict(zip(blend.members, blend.weights, strict=True))
+    return sorted(blend.active, key=lambda name: -weights[name])
+
+
+def _write_dataset(
+    folder: Path, root: Path, runs: Sequence[Run], owner: str, blend: Blend | None
+) -> tuple[str, Manifest]:
     folder.mkdir()
     slug, card = stamp_card(root / CARD, owner)
     wheel, wheel_bytes = build_wheel(root)
@@ -169,6 +186,8 @@ def _write_dataset(folder: Path, root: Path, runs: Sequence[Run], owner: str) ->
         wheel: _write(folder / wheel, wheel_bytes),
         "LICENSE": _copy(root / "LICENSE", folder / "LICENSE"),
     }
+    if blend is not None:
+        files[BLEND] = _write(folder / BLEND, blend.to_json())
     models = []
     for run in runs:
         stem = _file_stem(run.recipe)

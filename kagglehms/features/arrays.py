@@ -1,4 +1,4 @@
-"""Arrays as people pass them → the flat, aligned, C-ordered ones that kernels take; work shared by threads."""
+"""Arrays as people pass them → the flat, aligned, C-ordered ones that compiled code takes; work shared by threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def expected(name: str, what: str, got: object) -> UsageError:
 
 
 def as_source(array: Any, name: str, shape: str) -> NDArray[Any]:
-    """Return `array` as kernels read it: C-ordered, aligned, float32 or the bits of float16 as uint16.
+    """Return `array` as compiled code reads it: C-ordered, aligned, float32 or the bits of float16 as uint16.
 
     Only what is not C-ordered and aligned is copied.
 
@@ -53,7 +53,7 @@ def output(out: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
         raise expected(
             "out", "a C-contiguous, aligned, writable array", f"strides {out.strides}, flags {_flags(out)}"
         )
-    # A memory map is a subclass of the array that the kernels know.
+    # A memory map is a subclass of the array that compiled code knows.
     return np.asarray(out)
 
 

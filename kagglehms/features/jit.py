@@ -1,6 +1,6 @@
-"""How the feature kernels are compiled: at their first call, cached where a cache can be written, without the GIL.
+"""How features are compiled: at their first call, cached where a cache can be written, without the GIL.
 
-A kernel is declared with its signatures and with a plain NumPy twin. Where Numba or LLVM cannot compile it (a
+A feature is declared with its signatures and with a plain NumPy twin. Where Numba or LLVM cannot compile it (a
 processor or a release of theirs that refuses, `NUMBA_DISABLE_JIT`), the twin takes over with the same answer,
 and one warning says so.
 """
@@ -19,23 +19,23 @@ from numba import types
 from numpy.typing import NDArray
 
 FLOATS = types.Array(types.float32, 1, "C")
-"""What a kernel writes to, or keeps its scratch in."""
+"""What a feature writes to, or keeps its scratch in."""
 FLOATS_IN = types.Array(types.float32, 1, "C", readonly=True)
-"""What a kernel only reads: mutable arrays and read-only memory maps alike."""
+"""What a feature only reads: mutable arrays and read-only memory maps alike."""
 HALVES_IN = types.Array(types.uint16, 1, "C", readonly=True)
 """Half precision, seen as its bits, of which Numba knows nothing on a CPU."""
 
 helper: Callable[[Callable[..., Any]], Any] = numba.njit(
     error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
 )
-"""Decorates the functions that kernels are made of: inlined, and not to be called from Python."""
+"""Decorates the functions that features are made of: inlined, and not to be called from Python."""
 
 
 class PlainPathWarning(RuntimeWarning):
-    """The kernels cannot be compiled here, so that plain NumPy does their work, slowly."""
+    """Features cannot be compiled here, so that plain NumPy does their work, slowly."""
 
 
-class Kernel:
+class Compiled:
     """A compiled function of flat arrays and numbers.
 
     Calls are checked by nobody: the caller passes what one of the signatures says, the first argument choosing
@@ -81,17 +81,17 @@ class Kernel:
 _compiling = threading.RLock()
 
 
-def kernel(
+def compiled(
     plain: Callable[..., None], **signatures: Sequence[Any]
-) -> Callable[[Callable[..., None]], Kernel]:
-    """Declare a kernel; each keyword is the dtype of the first argument, with the types of all arguments."""
-    return lambda function: Kernel(function, plain, **signatures)
+) -> Callable[[Callable[..., None]], Compiled]:
+    """Declare a feature; each keyword is the dtype of the first argument, with the types of all arguments."""
+    return lambda function: Compiled(function, plain, **signatures)
 
 
 def _dispatcher(function: Callable[..., None], cache: bool) -> Any:
     dispatcher = numba.njit(nogil=True, error_model="numpy", cache=cache)(function)
     # Numba renews a cached function when its own file changes, but not when a function that it calls does.
-    cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    cache_file: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if hasattr(cache_file, "_source_stamp"):
         cache_file._source_stamp = (cache_file._source_stamp, _stamp())
     return dispatcher
@@ -111,7 +111,7 @@ def _say_plain(reason: str) -> None:
     if not _said_plain:
         _said_plain = True
         warnings.warn(
-            f"features: vector kernels cannot be compiled here ({reason}); plain NumPy does their work, slowly",
+            f"features: vector code cannot be compiled here ({reason}); plain NumPy does their work, slowly",
             PlainPathWarning,
             stacklevel=5,
         )

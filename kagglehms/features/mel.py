@@ -11,8 +11,8 @@ What is computed
     and the image of a chain is the mean of its four L. Panels come in the order LL, RL, LP, RP.
 
 Why it can be fast
-    x_t(j) are the samples of frame t, j counted from its centre. librosa pads the Hann window w of 128 samples with zeros
-    to 1024, and of the 513 bins only those below 20 Hz, k = 1 … 102, reach a mel band. So the transform is
+    x_t(j) are the samples of frame t, j counted from its centre. librosa pads the Hann window w of 128 samples
+    with zeros to 1024, and of the 513 bins only those below 20 Hz, k = 1 … 102, reach a mel band. So it is
 
         X_t(k) = Σ_j w(j) x_t(j) exp(−2πi k j / 1024),   |j| < 64,  w(j) = ½ + ½ cos(2π j / 128),
 
@@ -25,12 +25,13 @@ Why it can be fast
     where s(0) counts half: two real products of 102 × 64, half the work.
 
     Rank. Signals of half-length 0.32 s within 20 Hz have hardly more than 2 · 20 · 0.32 ≈ 13 degrees of freedom
-    (Slepian and Pollak 1961): singular values of either matrix fall below 5e-7 of the first after the 18th. So the matrix
-    is factored, A ≈ W · A[rows], in an interpolative decomposition (Cheng, Gimbutas, Martinsson and Rokhlin 2005): 18
-    true rows of the transform, at frequencies that a pivoted Gram–Schmidt chooses, and weights W that make the 102 bins
-    out of them. True rows, rather than singular vectors, because a weak bin is then a sum of weak numbers, and not the
-    small difference of strong ones: a slow artefact 80 dB above it stays out of it. W is fitted to the rows as rounded to
-    float32, so that rounding them costs nothing. 64 · 36 + 18 · 204 multiply-adds instead of 64 · 204.
+    (Slepian and Pollak 1961): singular values of either matrix fall below 5e-7 of the first after the 18th. So the
+    matrix is factored, A ≈ W · A[rows], in an interpolative decomposition (Cheng, Gimbutas, Martinsson and
+    Rokhlin 2005): 18 true rows of the transform, at frequencies that a pivoted Gram–Schmidt chooses, and weights W
+    that make the 102 bins out of them. True rows, rather than singular vectors, because a weak bin is then a sum of
+    weak numbers, and not the small difference of strong ones: a slow artefact 80 dB above it stays out of it. W is
+    fitted to the rows as rounded to float32, so that rounding them costs nothing. 64 · 36 + 18 · 204 multiply-adds
+    instead of 64 · 204.
 
     Mel. At this resolution a band of Slaney's scale touches two bins at most: an interpolation, not a matrix product.
 
@@ -38,7 +39,7 @@ Why it can be fast
     for each difference (`top_db` = 80 and `amin` = 1e-10 of power_to_db) the product of four is at least 1e-32, safe in
     float32, and a pixel is 1 + log10(r₁ r₂ r₃ r₄) / 16.
 
-How the machine sees it (`mel_kernel`)
+How the machine sees it (`mel_compiled`)
     The 16 differences of the four chains are the 16 lanes of a vector, so that no step before the last needs to move
     anything between lanes. Both products run in register tiles of six rows × 16 lanes. A window is a serial job
     without the GIL or an allocation; windows are shared out over threads.
@@ -59,7 +60,7 @@ from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.errors import UsageError
 from kagglehms.features import plain
 from kagglehms.features.arrays import as_source, expected, output, spread
-from kagglehms.features.mel_kernel import BLOCK, FRAMES, LANES, N_CHANNELS, N_PANELS, mel_image
+from kagglehms.features.mel_compiled import BLOCK, FRAMES, LANES, N_CHANNELS, N_PANELS, mel_image
 from kagglehms.features.mel_plan import plan
 
 WINDOW_SHAPE = f"(n_times, {N_CHANNELS})"
@@ -241,7 +242,7 @@ def _setting(n_times: int, spec: MelSpec) -> _Setting:
 
 
 def _aligned(size: int) -> NDArray[np.float32]:
-    """Zeros that begin at a cache line: kernels lose a third of their speed to vectors that straddle two."""
+    """Zeros that begin at a cache line: a third of the speed is lost to vectors that straddle two."""
     buffer = np.zeros(size + LANES, np.float32)
     start = -(buffer.ctypes.data // buffer.itemsize) % LANES
     return buffer[start : start + size]

@@ -1,4 +1,4 @@
-"""The coefficients of the mel images: from the numbers of a spectrogram to the tables that its kernel reads.
+"""The coefficients of the mel images: from the numbers of a spectrogram to the tables that the compiled code reads.
 
 Everything is in closed form or a small linear fit, in float64 with NumPy alone, in a few milliseconds. The mathematics
 stands at the top of `kagglehms.features.mel`.
@@ -24,17 +24,17 @@ F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
 
 TILE = 3
-"""Rows of each parity that a register tile of the kernel computes at once."""
+"""Rows of each parity that a register tile computes at once."""
 
 
 @dataclass(frozen=True, eq=False)
 class MelPlan:
-    """What the kernel needs to know.
+    """What the compiled code needs to know.
 
     Attributes:
         half: H, samples on each side of a frame's centre, itself included.
         rank: R, rows that are kept of each parity.
-        n_bins: K, bins that the kernel computes, a multiple of `TILE`; the last ones may be empty.
+        n_bins: K, bins that are computed, a multiple of `TILE`; the last ones may be empty.
         n_taps: bins that a mel band reads.
         project: flat float32, R/3 tiles of (H, 3 even rows and 3 odd rows).
         transform: flat float32, K/3 tiles of (R, 3 even rows and 3 odd rows).
@@ -168,7 +168,7 @@ def _centre_halved(rows: F32) -> F32:
 
 
 def _tiles(even: F32, odd: F32) -> F32:
-    """Interleave (n, k) even and odd rows as the kernel reads them: n/3 tiles of k times 3 even, 3 odd."""
+    """Interleave (n, k) even and odd rows as they are read: n/3 tiles of k times 3 even, 3 odd."""
     n, k = even.shape
     tiles = np.concatenate([even.reshape(n // TILE, TILE, k), odd.reshape(n // TILE, TILE, k)], axis=1)
     return np.ascontiguousarray(tiles.transpose(0, 2, 1)).reshape(-1)

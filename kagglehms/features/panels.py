@@ -19,32 +19,18 @@ import math
 from typing import Any, Literal
 
 import numpy as np
-from numba import types
 from numpy.typing import NDArray
 
-from kagglehms.data.competition import LOG_CLIP, PANELS
+from kagglehms.data.competition import PANELS
+from kagglehms.features import panels_compiled as compiled
 from kagglehms.features import plain
 from kagglehms.features.arrays import as_source, expected, output, spread
-from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, helper, kernel
-from kagglehms.features.simd import (
-    add, all_finite, div, exponent, fma, lane_sum, last_lanes, load8, load32, lower, mantissa, mul, or_zero, splat8,
-    splat32, store, sub, transpose, upper, where_finite, widen,
-)  # fmt: skip
 
 Over = Literal["image", "panel"]
 
 N_PANELS = len(PANELS)
-LANES = 32
-EPSILON = 1e-6
-"""Added to the standard deviation, as the source does."""
 PERCENTILES = (20, 40, 60, 80)
 SUMMARIES = ("min", "max", "mean", "range")
-
-_CLIP_LOW = np.float32(math.exp(LOG_CLIP[0]))
-_CLIP_HIGH = np.float32(math.exp(LOG_CLIP[1]))
-_NAN = np.float32(np.nan)
-_ZERO = np.float32(0)
-_ONE = np.float32(1)
 
 
 # ---- what feed and notebooks call
@@ -124,10 +110,10 @@ def normalise_rows(
     flat = output(out, (N_PANELS, n_bins, n_times) if as_panels else (n_columns, n_times)).reshape(-1)
     given, mean_, scale = _statistics(mean, std)
     width = _group(over, n_bins)
-    if min(n_times, n_columns) < 8 or width * n_times < LANES:
+    if min(n_times, n_columns) < 8 or width * n_times < compiled.LANES:
         plain.normalise_rows(rows.reshape(-1), flat, n_times, n_columns, width, given, mean_, scale)
     else:
-        _normalise_rows_kernel(rows.reshape(-1), flat, n_times, n_columns, width, given, mean_, scale)
+        compiled.normalise_rows(rows.reshape(-1), flat, n_times, n_columns, width, given, mean_, scale)
     return out
 
 
@@ -148,7 +134,7 @@ def percentiles(
     Raises:
         UsageError: a shape, a dtype or an `out` that cannot be used.
     """
-    return _across(_percentiles_kernel, plain.percentiles, panels, out, threads)
+    return _across(compiled.percentiles, plain.percentiles, panels, out, threads)
 
 
 def summaries(
@@ -167,7 +153,7 @@ def summaries(
     Raises:
         UsageError: a shape, a dtype or an `out` that cannot be used.
     """
-    return _across(_summaries_kernel, plain.summaries, panels, out, threads)
+    return _across(compiled.summaries, plain.summaries, panels, out, threads)
 
 
 # ---- from arrays as people pass them to flat ones
@@ -181,7 +167,7 @@ def _statistics(mean: float | None, std: float | None) -> tuple[bool, float, flo
         return False, 0.0, 1.0
     if not (math.isfinite(mean) and math.isfinite(std) and std >= 0):
         raise expected("mean and std", "finite numbers, std ≥ 0", f"mean={mean}, std={std}")
-    return True, float(mean), 1.0 / (float(std) + EPSILON)
+    return True, float(mean), 1.0 / (float(std) + plain.EPSILON)
 
 
 def _group(over: Over, n_panel: int) -> int:
@@ -212,7 +198,7 @@ def _normalise_flat(
     given, mean_, scale = _statistics(mean, std)
     n_panel = source.shape[-2] * source.shape[-1]
     width = _group(over, n_panel)
-    run: Any = _normalise_kernel if width >= LANES else plain.normalise
+    run: Any = compiled.normalise if width >= compiled.LANES else plain.normalise
     flat_in, flat_out = source.reshape(-1), result.reshape(-1)
     size = N_PANELS * n_panel
 
@@ -237,295 +223,3 @@ def _across(run: Any, plain_run: Any, panels: NDArray[Any], out: Any, threads: i
 
     spread(work, flat_in.size // (N_PANELS * n_pixels), threads)
     return result
-
-
-# ---- kernels: logarithm and normalisation
-#
-# Flat arrays, 32 lanes at a time: four registers of AVX2, so that four chains of dependent operations run side by
-# side. The last vector of a group overlaps the one before it; it is read first, because `out` may be `source`.
-
-
-@helper
-def ln(x: Any) -> Any:
-    """Natural logarithm of positive normal float32, within 4e-7 where |ln x| < 9.
-
-    x = 2^e (1 + f) with 1 + f in [√½, √2): ln x = e ln 2 + f − f²/2 + f³ P(f). P is the minimax fit of degree 5
-    on that interval (error of the sum 6e-8), summed in pairs to keep the chain of dependent operations short.
-    """
-    e = exponent(x)
-    f = sub(mantissa(x), splat32(1.0))
-    f2 = mul(f, f)
-    p01 = fma(splat32(-0.24980571), f, splat32(0.33334691))
-    p23 = fma(splat32(-0.17166959), f, splat32(0.19910245))
-    p45 = fma(splat32(-0.10223938), f, splat32(0.16141125))
-    p = fma(fma(p45, f2, p23), f2, p01)
-    series = fma(fma(p, f, splat32(-0.5)), f2, f)
-    return fma(e, splat32(0.69314718), series)
-
-
-@helper
-def _read(source: Any, i: int, take_log: bool) -> Any:
-    """Values, or the logarithms of clipped powers; NaN where they are not finite, because ∞ − ∞ is."""
-    x = load32(source, i)
-    nothing = sub(x, x)
-    if take_log:
-        x = ln(lower(upper(x, splat32(_CLIP_LOW)), splat32(_CLIP_HIGH)))
-    return add(x, nothing)
-
-
-@helper
-def _copy_and_sum(source: Any, out: Any, start: int, width: int, take_log: bool) -> Any:
-    """Copy a group and return its rough sum, which is not finite where a value is missing."""
-    last = start + width - LANES
-    tail = _read(source, last, take_log)
-    total = last_lanes(tail, width % LANES, splat32(_ZERO))
-    for i in range(start, last + 1, LANES):
-        x = _read(source, i, take_log)
-        total = add(total, x)
-        store(out, i, x)
-    store(out, last, tail)
-    return np.float64(lane_sum(total))
-
-
-@helper
-def _count_and_sum(values: Any, start: int, width: int) -> Any:
-    """Return how many values of a group are present, and their rough sum."""
-    one, last = splat32(_ONE), start + width - LANES
-    tail = last_lanes(load32(values, last), width % LANES, splat32(_NAN))
-    count, total = or_zero(add(sub(tail, tail), one)), or_zero(tail)
-    for i in range(start, last + 1, LANES):
-        x = load32(values, i)
-        count = add(count, or_zero(add(sub(x, x), one)))
-        total = add(total, or_zero(x))
-    return max(np.float64(lane_sum(count)), 1.0), np.float64(lane_sum(total))
-
-
-@helper
-def _moments(values: Any, start: int, width: int, pivot: float) -> Any:
-    """Return Σ(x − pivot) and Σ(x − pivot)² of what is present: float32 for up to 16 terms, then float64."""
-    pivot_, zero, last = splat32(pivot), splat32(_ZERO), start + width - LANES
-    d = or_zero(sub(last_lanes(load32(values, last), width % LANES, splat32(_NAN)), pivot_))
-    first, second = lane_sum(widen(d)), lane_sum(widen(mul(d, d)))
-    for block in range(start, last + 1, 16 * LANES):
-        d1 = d2 = zero
-        for i in range(block, min(block + 16 * LANES, last + 1), LANES):
-            d = or_zero(sub(load32(values, i), pivot_))
-            d1, d2 = add(d1, d), fma(d, d, d2)
-        first += lane_sum(widen(d1))
-        second += lane_sum(widen(d2))
-    return first, second
-
-
-@helper
-def _scale(source: Any, out: Any, start: int, width: int, take_log: bool, mean: float, scale: float) -> None:
-    """Write (x − mean) · scale, 0 where a value is missing."""
-    mean_, scale_, last = splat32(mean), splat32(scale), start + width - LANES
-    tail = or_zero(mul(sub(_read(source, last, take_log), mean_), scale_))
-    for i in range(start, last + 1, LANES):
-        store(out, i, or_zero(mul(sub(_read(source, i, take_log), mean_), scale_)))
-    store(out, last, tail)
-
-
-@helper
-def _normalise_copied(out: Any, start: int, width: int, rough_sum: float) -> None:
-    """Normalise a group in place by its own statistics.
-
-    Squares are summed around a pivot near the mean, so that no digits cancel.
-    """
-    count = np.float64(width)
-    if not np.isfinite(rough_sum):
-        count, rough_sum = _count_and_sum(out, start, width)
-    pivot = np.float64(np.float32(rough_sum / count))
-    first, second = _moments(out, start, width, pivot)
-    variance = max(second / count - (first / count) ** 2, 0.0)
-    _scale(out, out, start, width, False, pivot + first / count, 1.0 / (math.sqrt(variance) + EPSILON))
-
-
-_FLAT = (FLOATS, *[types.int64] * 3, types.boolean, types.boolean, types.float64, types.float64)
-
-
-@kernel(plain.normalise, float32=(FLOATS_IN, *_FLAT), uint16=(HALVES_IN, *_FLAT))
-def _normalise_kernel(
-    source: Any,
-    out: Any,
-    image: int,
-    size: int,
-    width: int,
-    take_log: bool,
-    given: bool,
-    mean: float,
-    scale: float,
-) -> None:
-    """One image, `size` values from element `image` on, of which every `width` share their statistics."""
-    for start in range(image, image + size, width):
-        if given:
-            _scale(source, out, start, width, take_log, mean, scale)
-        else:
-            _normalise_copied(out, start, width, _copy_and_sum(source, out, start, width, take_log))
-
-
-# ---- kernel: stored rows
-
-
-@helper
-def _copy_block(rows: Any, out: Any, n_times: int, n_columns: int, t: int, c: int) -> Any:
-    """Write 8 rows × 8 columns as 8 columns × 8 rows."""
-    i = t * n_columns + c
-    block = transpose(
-        (
-            load8(rows, i),
-            load8(rows, i + n_columns),
-            load8(rows, i + 2 * n_columns),
-            load8(rows, i + 3 * n_columns),
-            load8(rows, i + 4 * n_columns),
-            load8(rows, i + 5 * n_columns),
-            load8(rows, i + 6 * n_columns),
-            load8(rows, i + 7 * n_columns),
-        )
-    )
-    i = c * n_times + t
-    store(out, i, block[0])
-    store(out, i + n_times, block[1])
-    store(out, i + 2 * n_times, block[2])
-    store(out, i + 3 * n_times, block[3])
-    store(out, i + 4 * n_times, block[4])
-    store(out, i + 5 * n_times, block[5])
-    store(out, i + 6 * n_times, block[6])
-    store(out, i + 7 * n_times, block[7])
-
-
-@helper
-def _copy_columns(rows: Any, out: Any, n_times: int, n_columns: int) -> None:
-    """Transpose by blocks of 8 × 8; the last of a direction overlaps the one before it, which writes the same."""
-    for c in range(0, n_columns, 8):
-        for t in range(0, n_times, 8):
-            _copy_block(rows, out, n_times, n_columns, min(t, n_times - 8), min(c, n_columns - 8))
-
-
-_ROWS = (FLOATS, *[types.int64] * 3, types.boolean, types.float64, types.float64)
-
-
-@kernel(plain.normalise_rows, float32=(FLOATS_IN, *_ROWS), uint16=(HALVES_IN, *_ROWS))
-def _normalise_rows_kernel(
-    rows: Any, out: Any, n_times: int, n_columns: int, width: int, given: bool, mean: float, scale: float
-) -> None:
-    """Rows of one record; every `width` columns share their statistics."""
-    _copy_columns(rows, out, n_times, n_columns)
-    size = width * n_times
-    for start in range(0, n_columns * n_times, size):
-        if given:
-            _scale(out, out, start, size, False, mean, scale)
-        else:
-            _normalise_copied(out, start, size, _copy_and_sum(out, out, start, size, False))
-
-
-# ---- kernels: across the four panels
-
-
-@helper
-def _between(low: Any, high: Any, weight: float) -> Any:
-    """`numpy`'s linear interpolation, which starts from the nearer end; unfused, in float32, or bits differ."""
-    if weight >= 0.5:
-        return sub(high, mul(sub(high, low), splat8(np.float32(1.0 - weight))))
-    return add(low, mul(sub(high, low), splat8(np.float32(weight))))
-
-
-@helper
-def _percentile(s: Any, quantile: float) -> Any:
-    """One percentile of four sorted vectors."""
-    at = 3 * quantile
-    if at < 1:
-        return _between(s[0], s[1], at)
-    if at < 2:
-        return _between(s[1], s[2], at - 1)
-    return _between(s[2], s[3], at - 2)
-
-
-@helper
-def _percentile_of_present(s: Any, quantile: float) -> Any:
-    """The same where what is missing was sorted to the end as +inf."""
-    at = 2 * quantile
-    three = _between(s[0], s[1], at) if at < 1 else _between(s[1], s[2], at - 1)
-    two = _between(s[0], s[1], quantile)
-    one = where_finite(s[0], s[0], splat8(_ZERO))
-    fewer = where_finite(s[2], three, where_finite(s[1], two, one))
-    return where_finite(s[3], _percentile(s, quantile), fewer)
-
-
-@helper
-def _sorted(a: Any, b: Any, c: Any, d: Any) -> Any:
-    """Sort four vectors, lane by lane, with five comparators."""
-    ab_low, ab_high, cd_low, cd_high = lower(a, b), upper(a, b), lower(c, d), upper(c, d)
-    x, y = upper(ab_low, cd_low), lower(ab_high, cd_high)
-    return lower(ab_low, cd_low), lower(x, y), upper(x, y), upper(ab_high, cd_high)
-
-
-@helper
-def _or_infinite(x: Any, infinity: float) -> Any:
-    return where_finite(x, x, splat8(infinity))
-
-
-@helper
-def _percentiles_at(panels: Any, out: Any, i: int, n: int) -> None:
-    a, b, c, d = load8(panels, i), load8(panels, i + n), load8(panels, i + 2 * n), load8(panels, i + 3 * n)
-    if all_finite(add(add(a, b), add(c, d))):
-        s = _sorted(a, b, c, d)
-        store(out, i, _percentile(s, 0.2))
-        store(out, i + n, _percentile(s, 0.4))
-        store(out, i + 2 * n, _percentile(s, 0.6))
-        store(out, i + 3 * n, _percentile(s, 0.8))
-    else:
-        s = _sorted(
-            _or_infinite(a, np.inf), _or_infinite(b, np.inf), _or_infinite(c, np.inf), _or_infinite(d, np.inf)
-        )
-        store(out, i, _percentile_of_present(s, 0.2))
-        store(out, i + n, _percentile_of_present(s, 0.4))
-        store(out, i + 2 * n, _percentile_of_present(s, 0.6))
-        store(out, i + 3 * n, _percentile_of_present(s, 0.8))
-
-
-@helper
-def _summaries_at(panels: Any, out: Any, i: int, n: int) -> None:
-    a, b, c, d = load8(panels, i), load8(panels, i + n), load8(panels, i + 2 * n), load8(panels, i + 3 * n)
-    total = add(add(add(a, b), c), d)  # in the order in which NumPy adds
-    if all_finite(total):
-        low, high = lower(lower(a, b), lower(c, d)), upper(upper(a, b), upper(c, d))
-        mean = mul(total, splat8(0.25))
-    else:
-        low, high, mean = _summaries_of_present(a, b, c, d)
-    store(out, i, low)
-    store(out, i + n, high)
-    store(out, i + 2 * n, mean)
-    store(out, i + 3 * n, sub(high, low))
-
-
-@helper
-def _summaries_of_present(a: Any, b: Any, c: Any, d: Any) -> Any:
-    zero = splat8(_ZERO)
-    low, high, total, count = splat8(np.inf), splat8(-np.inf), zero, zero
-    for x in (a, b, c, d):
-        low = lower(_or_infinite(x, np.inf), low)
-        high = upper(_or_infinite(x, -np.inf), high)
-        total = add(total, where_finite(x, x, zero))
-        count = add(count, where_finite(x, splat8(_ONE), zero))
-    mean = div(total, upper(count, splat8(_ONE)))
-    return where_finite(low, low, zero), where_finite(high, high, zero), mean
-
-
-_ACROSS = (FLOATS, types.int64, types.int64)
-
-
-@kernel(plain.percentiles, float32=(FLOATS_IN, *_ACROSS), uint16=(HALVES_IN, *_ACROSS))
-def _percentiles_kernel(panels: Any, out: Any, image: int, n: int) -> None:
-    """One image, four panels of `n` pixels from element `image` on."""
-    for i in range(image, image + n - 8 + 1, 8):
-        _percentiles_at(panels, out, i, n)
-    _percentiles_at(panels, out, image + n - 8, n)
-
-
-@kernel(plain.summaries, float32=(FLOATS_IN, *_ACROSS), uint16=(HALVES_IN, *_ACROSS))
-def _summaries_kernel(panels: Any, out: Any, image: int, n: int) -> None:
-    """One image, four panels of `n` pixels from element `image` on."""
-    for i in range(image, image + n - 8 + 1, 8):
-        _summaries_at(panels, out, i, n)
-    _summaries_at(panels, out, image + n - 8, n)

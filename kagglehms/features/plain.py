@@ -1,4 +1,4 @@
-"""The kernels of this room once more in plain NumPy, for a machine where they cannot be compiled.
+"""The features once more in plain NumPy, for a machine where they cannot be compiled.
 
 Same arguments, same answer to the last few bits of float32, many times slower. Each writes to a flat `out`; sources
 come flat as well, half precision as its bits.
@@ -15,6 +15,9 @@ from kagglehms.data.competition import CHAINS, CHANNELS, LOG_CLIP
 
 Floats = NDArray[np.float32]
 
+EPSILON = 1e-6
+"""Added to a standard deviation, as the source does."""
+
 
 def floats(source: NDArray[Any]) -> NDArray[np.float64]:
     """Return values as float64, NaN where they are not finite."""
@@ -28,7 +31,7 @@ def _normal(values: NDArray[np.float64], given: bool, mean: float, scale: float)
     """Normalise `values` as one group."""
     present = values[np.isfinite(values)]
     if not given and present.size:
-        mean, scale = present.mean(), 1.0 / (present.std() + 1e-6)
+        mean, scale = present.mean(), 1.0 / (present.std() + EPSILON)
     return np.nan_to_num((values - mean) * scale, nan=0.0)
 
 
@@ -36,7 +39,7 @@ def normalise(
     source: NDArray[Any], out: Floats, image: int, size: int, width: int,
     take_log: bool, given: bool, mean: float, scale: float,
 ) -> None:  # fmt: skip
-    """Twin of `panels._normalise_kernel`."""
+    """Twin of `panels_compiled.normalise`."""
     values = floats(source[image : image + size])
     if take_log:
         values = np.log(np.clip(values, *np.exp(LOG_CLIP)))
@@ -55,7 +58,7 @@ def normalise_rows(
     mean: float,
     scale: float,
 ) -> None:
-    """Twin of `panels._normalise_rows_kernel`."""
+    """Twin of `panels_compiled.normalise_rows`."""
     columns = floats(rows).reshape(n_times, n_columns).T
     target = out.reshape(n_columns, n_times)
     for start in range(0, n_columns, width):
@@ -70,7 +73,7 @@ def _between(low: Floats, high: Floats, weight: float) -> Floats:
 
 
 def percentiles(panels: NDArray[Any], out: Floats, image: int, n: int) -> None:
-    """Twin of `panels._percentiles_kernel`."""
+    """Twin of `panels_compiled.percentiles`."""
     values = floats(panels[image : image + 4 * n]).astype(np.float32).reshape(4, n)
     present = np.isfinite(values).sum(axis=0)
     values = np.sort(values, axis=0)  # NaN last
@@ -86,7 +89,7 @@ def percentiles(panels: NDArray[Any], out: Floats, image: int, n: int) -> None:
 
 
 def summaries(panels: NDArray[Any], out: Floats, image: int, n: int) -> None:
-    """Twin of `panels._summaries_kernel`."""
+    """Twin of `panels_compiled.summaries`."""
     values = floats(panels[image : image + 4 * n]).astype(np.float32).reshape(4, n)
     missing = np.isnan(values)
     low = np.where(missing, np.float32(np.inf), values).min(axis=0)
@@ -107,7 +110,7 @@ def mel_image(
     rows: Floats, weights: Floats, start: NDArray[np.int64], weight: Floats,
     n_times: int, hop: int, n_frames: int, half: int, rank: int, n_bins: int, n_mels: int, n_taps: int,
 ) -> None:  # fmt: skip
-    """Twin of `mel_kernel.mel_image`; it needs no scratch."""
+    """Twin of `mel_compiled.mel_image`; it needs no scratch."""
     lanes = mel_differences(floats(eeg).reshape(n_times, -1))
     padded = np.pad(lanes, ((half, half), (0, 0)))
     centres = half + hop * np.arange(1 + n_times // hop)[:, None]

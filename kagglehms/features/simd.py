@@ -1,4 +1,4 @@
-"""Vectors of floats for Numba: the few operations that the feature kernels are written in.
+"""Vectors of floats for Numba: the few operations that the features are written in.
 
 Numba's own loops reach 3 to 8 GF/s on this work because LLVM does not find the register tiles by itself. Here
 a vector is a Numba value, `<8 x float>` or `<16 x float>` in LLVM, and every operation is one or a few generic
@@ -9,7 +9,7 @@ because the latter calls libm on a processor without fused multiply-add.
 No operation carries fast-math flags: results are those of IEEE arithmetic, NaN included.
 
 Half precision comes in as its bits, an array of uint16, and `load8`/`load16` widen it. A half that is not finite
-becomes NaN, which is what the kernels want (infinite samples count as missing). Integers do it, because LLVM's
+becomes NaN, which is what the features want (infinite samples count as missing). Integers do it, because LLVM's
 own conversion calls a run-time library, absent from a JIT, on processors without the instruction.
 
 Indices count elements from the start of an array; they are not checked.
@@ -34,7 +34,7 @@ _I64 = ir.IntType(64)
 Emit = Callable[..., ir.Value]
 
 
-class VectorType(types.Type):
+class VectorType(types.Type):  # type: ignore[misc]
     """Numba's type of a vector: `lanes` values of float32 or float64."""
 
     def __init__(self, element: types.Float, lanes: int) -> None:
@@ -48,7 +48,7 @@ class VectorType(types.Type):
 
 
 @register_model(VectorType)
-class _VectorModel(models.PrimitiveModel):
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, dmm: Any, fe_type: VectorType) -> None:
         super().__init__(dmm, fe_type, fe_type.ir_type)
 

@@ -25,6 +25,8 @@ from kagglehms.errors import BundleError
 FORMAT = 1
 """Raised when a bundle of before could no longer be read."""
 MANIFEST = "manifest.json"
+BLEND = "blend.json"
+"""How the recipes of a bundle are combined; a bundle without it takes their plain mean."""
 CARD = "dataset-metadata.json"
 """The Kaggle dataset's card. It carries the owner and is not uploaded as a file, so no digest covers it."""
 

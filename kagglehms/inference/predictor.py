@@ -5,19 +5,19 @@ Shape legend: B recordings, C channel (one), H image rows, W image columns, K th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kagglehms.data.competition import N_BINS, PANELS, SPECTROGRAM_ROWS
-from kagglehms.data.recordings import encode_spectrogram
+from kagglehms.data.recordings import encode_eeg, encode_spectrogram
 from kagglehms.errors import UsageError
-from kagglehms.features.images import Crop, Normaliser, stack
-from kagglehms.inference.manifest import MANIFEST, Manifest, Model, read_manifest, verify
+from kagglehms.features.images import CROP_SHAPES, Crop, Normaliser, Source, stack
+from kagglehms.inference.manifest import BLEND, MANIFEST, Manifest, Model, read_manifest, verify
 from kagglehms.learning.checkpoint import load_weights
+from kagglehms.learning.ensemble import Blend, blend_from_json
 from kagglehms.learning.models import make_model
 from kagglehms.learning.recipes import Recipe, recipe_from_json
 from kagglehms.runtime import Device, choose_device
@@ -57,6 +57,7 @@ class Predictor:
 
     Attributes:
         prior: (6,) class means of the training targets, the answer where there is no recording.
+        blend: how recipes are combined; None for their plain mean.
     """
 
     def __init__(self, bundle: Path, manifest: Manifest, device: Device) -> None:
@@ -66,6 +67,7 @@ class Predictor:
         self.manifest = manifest
         self.device = device
         self.prior = np.array(manifest.prior, dtype=np.float64)
+        self.blend = _read_blend(bundle, manifest)
         self._models: list[LoadedModel] | None = None
 
     def models(self) -> Iterator[LoadedModel]:
@@ -83,41 +85,43 @@ class Predictor:
         """Predict the vote fractions of one or several recordings.
 
         Args:
-            eeg_uv: (n_times, 20) or (B, n_times, 20) µV, channels as in `competition.CHANNELS`.
-            spectrogram: (300, 400) or (B, 300, 400) power, ten minutes with the labelled seconds in their middle,
-                columns as in `competition.SPECTROGRAM_COLUMNS`.
+            eeg_uv: (10,000, 20) or (B, 10,000, 20) µV, 50 s with the labelled seconds in their middle, channels as
+                in `competition.CHANNELS`; needed if a recipe of the bundle looks at the EEG.
+            spectrogram: (300, 400) or (B, 300, 400) power, ten minutes around the same middle, columns as in
+                `competition.SPECTROGRAM_COLUMNS`; needed if a recipe looks at spectrograms.
 
         Returns:
-            (6,) or (B, 6) float64 probabilities in the order of `competition.CLASSES`: folds are averaged within
-            a recipe, then the recipes.
+            (6,) or (B, 6) float64 probabilities in the order of `competition.CLASSES`: folds are averaged within a
+            recipe, then recipes by the bundle's blend, or alike where it has none.
 
         Raises:
             UsageError: what the bundle's models look at was not given, or has another shape.
         """
         if self._models is None:
             self._models = list(self.models())
-        needed = sorted(set().union(*(model.recipe.layout.sources for model in self._models)))
-        if "kaggle" in needed and spectrogram is None:
-            raise UsageError("the models of this bundle look at spectrograms: predict(spectrogram=power)")
-        power = np.asarray(spectrogram, dtype=np.float32)
-        single = power.ndim == 2
-        if power.ndim not in {2, 3} or power.shape[-2:] != (SPECTROGRAM_ROWS, len(PANELS) * N_BINS):
-            raise UsageError(
-                f"spectrogram must be (300, 400) or (B, 300, 400), but got {power.shape}: "
-                "one row every two seconds, one column per panel and frequency"
-            )
-        power = power[None] if single else power
-        crops = [Crop(encode_spectrogram(one)) for one in power]
-        blend = Blend()
+        sources = frozenset().union(*(model.recipe.layout.sources for model in self._models))
+        crops, single = _crops(sources, eeg_uv, spectrogram)
+        means = FoldMeans(self.blend)
         for model in self._models:
-            blend.add(model.recipe.name, model.predict(crops))
-        return blend.mean()[0] if single else blend.mean()
+            means.add(model.recipe.name, model.predict(crops))
+        return means.blended()[0] if single else means.blended()
 
 
-class Blend:
-    """A running average: folds within a recipe first, then recipes, so that more folds give no more weight."""
+def _read_blend(bundle: Path, manifest: Manifest) -> Blend | None:
+    if BLEND not in manifest.files:
+        return None
+    return blend_from_json((bundle / BLEND).read_bytes(), bundle / BLEND)
 
-    def __init__(self) -> None:
+
+class FoldMeans:
+    """A running average: folds within a recipe first, then recipes, so that more folds give no more weight.
+
+    Args:
+        blend: how recipes are combined; None for their plain mean.
+    """
+
+    def __init__(self, blend: Blend | None = None) -> None:
+        self.blend = blend
         self._sums: dict[str, NDArray[np.float64]] = {}
         self._counts: dict[str, int] = {}
 
@@ -125,11 +129,46 @@ class Blend:
         self._sums[recipe] = self._sums.get(recipe, np.zeros_like(probabilities_BK)) + probabilities_BK
         self._counts[recipe] = self._counts.get(recipe, 0) + 1
 
-    def mean(self) -> NDArray[np.float64]:
-        """(B, 6) probabilities; every row sums to 1 (to the last digits of float64)."""
-        means = [total / self._counts[recipe] for recipe, total in self._sums.items()]
-        mean_BK = np.mean(means, axis=0)
+    def blended(self) -> NDArray[np.float64]:
+        """(B, 6) probabilities by what has been added so far; every row sums to 1."""
+        means = {recipe: total / self._counts[recipe] for recipe, total in self._sums.items()}
+        if self.blend is None:
+            mean_BK = np.mean(list(means.values()), axis=0)
+        else:
+            mean_BK = self.blend.only(list(means)).apply(means)
         return mean_BK / mean_BK.sum(axis=1, keepdims=True)
+
+
+def _crops(
+    sources: Collection[Source], eeg_uv: ArrayLike | None, spectrogram: ArrayLike | None
+) -> tuple[list[Crop], bool]:
+    """What the models look at, one crop a recording, and whether it was a single recording."""
+    parts: dict[Source, tuple[str, ArrayLike | None]] = {
+        "eeg": ("eeg_uv", eeg_uv),
+        "kaggle": ("spectrogram", spectrogram),
+    }
+    given: dict[Source, NDArray[np.float32]] = {}
+    for source in sorted(sources):
+        name, values = parts[source]
+        if values is None:
+            raise UsageError(f"the models of this bundle look at {name}: give predict({name}=…)")
+        array, shape = np.asarray(values, dtype=np.float32), CROP_SHAPES[source]
+        if array.ndim not in {2, 3} or array.shape[-2:] != shape:
+            batch = f"(B, {shape[0]}, {shape[1]})"
+            raise UsageError(f"{name} must be {shape} or {batch}, but got {array.shape}")
+        given[source] = array
+    if len({array.shape[:-2] for array in given.values()}) > 1:
+        raise UsageError("eeg_uv and spectrogram must be of equally many recordings")
+    single = next(iter(given.values())).ndim == 2
+    stacks = {source: array[None] if single else array for source, array in given.items()}
+    n = len(next(iter(stacks.values())))
+    return [
+        Crop(
+            encode_spectrogram(stacks["kaggle"][i]) if "kaggle" in stacks else None,
+            encode_eeg(stacks["eeg"][i]) if "eeg" in stacks else None,
+        )
+        for i in range(n)
+    ], single
 
 
 def load_bundle(path: Path | str, device: str | None = None, expected_digest: str | None = None) -> Predictor:

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kagglehms.data.competition import SPECTROGRAM_ROWS, VOTE_COLUMNS, Competition
-from kagglehms.data.recordings import read_spectrogram
+from kagglehms.data.competition import N_TIMES, SPECTROGRAM_ROWS, VOTE_COLUMNS, Competition
+from kagglehms.data.recordings import read_eeg, read_spectrogram
 from kagglehms.data.records import read_table
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, DataError, HMSError
-from kagglehms.features.images import Crop
-from kagglehms.inference.predictor import Blend, LoadedModel, load_bundle
+from kagglehms.features.images import Crop, Source
+from kagglehms.inference.predictor import FoldMeans, LoadedModel, load_bundle
 from kagglehms.learning.metric import check_probabilities
 from kagglehms.runtime import available_cpus, progress, say, write_bytes
 
@@ -61,15 +61,15 @@ def run_scored(bundle: Path, competition: Path, out: Path, device: str | None = 
     say(f"{len(test)} rows; a submission of the class prior is in place")
     say(predictor.device.reason)
 
-    blend, error = Blend(), None
+    means, error = FoldMeans(predictor.blend), None
     used: list[str] = []
     failures: dict[int, str] = {}
     try:
         for model in predictor.models():
             name = f"{model.entry.recipe} fold {model.entry.fold}"
             probabilities_NK, failures = _predict_rows(model, folder, test, prior_NK, name)
-            blend.add(model.entry.recipe, probabilities_NK)
-            write_submission(out / SUBMISSION, test["eeg_id"].to_list(), blend.mean())
+            means.add(model.entry.recipe, probabilities_NK)
+            write_submission(out / SUBMISSION, test["eeg_id"].to_list(), means.blended())
             used.append(name)
             say(f"{name}: done, submission replaced, {time.monotonic() - start:.0f} s since the start")
     except (HMSError, RuntimeError, MemoryError, OSError) as problem:
@@ -172,7 +172,7 @@ def _predict_rows(
     probabilities_NK = prior_NK.copy()
     failures: dict[int, str] = {}
     n_batches = -(-len(test) // ROWS_AT_A_TIME)
-    for start, crops in progress(_crops(folder, test), n_batches, name):
+    for start, crops in progress(_crops(folder, test, model.recipe.layout.sources), n_batches, name):
         good = [i for i, crop in enumerate(crops) if isinstance(crop, Crop)]
         for i, crop in enumerate(crops):
             if isinstance(crop, DataError):
@@ -186,27 +186,48 @@ def _predict_rows(
     return probabilities_NK, failures
 
 
-def _crops(folder: Competition, test: pl.DataFrame) -> Iterator[tuple[int, list[Crop | DataError]]]:
+def _crops(
+    folder: Competition, test: pl.DataFrame, sources: Collection[Source]
+) -> Iterator[tuple[int, list[Crop | DataError]]]:
     """Yield (first row, crops of a few rows), read by threads one batch ahead of the model."""
-    paths = [folder.spectrogram(id_, "test") for id_ in test["spectrogram_id"].to_list()]
-    starts = range(0, len(paths), ROWS_AT_A_TIME)
+    eeg_ids, spectrogram_ids = test["eeg_id"].to_list(), test["spectrogram_id"].to_list()
+    rows = list(zip(eeg_ids, spectrogram_ids, strict=True))
     with ThreadPoolExecutor(available_cpus(), "read") as pool:
-        ahead = [pool.submit(_read_crop, path) for path in paths[:ROWS_AT_A_TIME]]
-        for start in starts:
+        ahead = [
+            pool.submit(_read_crop, folder, eeg_id, spectrogram_id, sources)
+            for eeg_id, spectrogram_id in rows[:ROWS_AT_A_TIME]
+        ]
+        for start in range(0, len(rows), ROWS_AT_A_TIME):
             current = ahead
-            following = paths[start + ROWS_AT_A_TIME : start + 2 * ROWS_AT_A_TIME]
-            ahead = [pool.submit(_read_crop, path) for path in following]
+            following = rows[start + ROWS_AT_A_TIME : start + 2 * ROWS_AT_A_TIME]
+            ahead = [
+                pool.submit(_read_crop, folder, eeg_id, spectrogram_id, sources)
+                for eeg_id, spectrogram_id in following
+            ]
             yield start, [future.result() for future in current]
 
 
-def _read_crop(path: Path) -> Crop | DataError:
-    """The ten minutes in the middle of a test recording, which is exactly as long in the real test set."""
+def _read_crop(
+    folder: Competition, eeg_id: int, spectrogram_id: int, sources: Collection[Source]
+) -> Crop | DataError:
+    """The middle of a test recording; in the real test set the recordings are exactly as long as a crop."""
     try:
-        log_power = read_spectrogram(path, SPECTROGRAM_ROWS)
+        log_power = eeg_uv = None
+        if "kaggle" in sources:
+            log_power = _middle(
+                read_spectrogram(folder.spectrogram(spectrogram_id, "test"), SPECTROGRAM_ROWS),
+                SPECTROGRAM_ROWS,
+            )
+        if "eeg" in sources:
+            eeg_uv = _middle(read_eeg(folder.eeg(eeg_id, "test"), N_TIMES), N_TIMES)
+        return Crop(log_power, eeg_uv)
     except DataError as error:
         return error
-    first = (len(log_power) - SPECTROGRAM_ROWS) // 2
-    return Crop(log_power[first : first + SPECTROGRAM_ROWS])
+
+
+def _middle(values: NDArray[np.float16], length: int) -> NDArray[np.float16]:
+    first = (len(values) - length) // 2
+    return values[first : first + length]
 
 
 def _failure_lines(failures: dict[int, str], most: int = 10) -> list[str]:

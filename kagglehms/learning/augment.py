@@ -291,7 +291,10 @@ class _Draws:
 
     def tensor(self, drawn: NDArray[Any]) -> Tensor:
         """Copy to the device without waiting for it."""
-        return torch.from_numpy(drawn).to(self.device, non_blocking=True)
+        tensor = torch.from_numpy(drawn)
+        if self.device.type == "cuda":  # which can copy by itself only from page-locked memory
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
     def happens(self, probability: float) -> Tensor:
         """(B,) bool."""

@@ -99,6 +99,8 @@ class Recipe:
         for field in ("batch_size", "evaluations_per_epoch"):
             if getattr(self, field) < 1:
                 raise UsageError(f"{field} must be at least 1, but got {getattr(self, field)}")
+        if self.seed < 0:
+            raise UsageError(f"seed must be at least 0, but got {self.seed}")
         if self.lr <= 0 or self.weight_decay < 0:
             raise UsageError(
                 f"lr must be above and weight_decay at least 0, but got {self.lr}, {self.weight_decay}"

@@ -202,15 +202,19 @@ class _StageRun:
     def _batches(self) -> Iterator[tuple[int, Batch]]:
         for epoch in range(self.first_epoch, self.first_epoch + self.stage.epochs):
             order = shuffled(self.train, self.recipe.seed, epoch)
-            for batch in self.feed.batches(order, self.recipe.batch_size, epoch=epoch):
+            augmented = None if self._is_warm_up(epoch) else epoch
+            for batch in self.feed.batches(order, self.recipe.batch_size, epoch=augmented):
                 yield epoch, batch
+
+    def _is_warm_up(self, epoch: int) -> bool:
+        return epoch - self.first_epoch < self.stage.mosaic_epochs
 
     def _learn(self, epoch: int, batch: Batch) -> torch.Tensor:
         """One step; returns the loss, on the device."""
         recipe, target = self.recipe, torch.device(self.device.name)
         widths = [tile.shape[1] for tile in recipe.layout.tiles]
         loss_name: LossName = "kl"
-        if epoch - self.first_epoch < self.stage.mosaic_epochs:
+        if self._is_warm_up(epoch):
             batch = mosaic_batch(batch, recipe.seed, epoch, widths, target)
         else:
             batch = augment(

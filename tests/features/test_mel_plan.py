@@ -33,7 +33,7 @@ def rebuilt(derived: MelPlan) -> tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def exact(spec: MelSpec, k: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Cosine and sine rows for bins `k`, by the definition: the kernel adds the centre to itself, so it counts half."""
+    """Cosine and sine rows for bins `k`, by the definition; the fold adds the centre to itself, so it counts half."""
     j = np.arange(spec.win_length // 2)
     window = 0.5 * (1 + np.cos(2 * np.pi * j / spec.win_length))
     window[0] /= 2
@@ -64,7 +64,12 @@ def test_rank_is_no_greater_than_it_must_be(name: str) -> None:
     derived = plan(spec)
     used = np.arange(1, derived.n_bins + 1, dtype=np.float64)
     needed = max(
-        int((np.linalg.svd(matrix, compute_uv=False) > spec.tolerance * np.linalg.norm(matrix, axis=1).max()).sum())
+        int(
+            (
+                np.linalg.svd(matrix, compute_uv=False)
+                > spec.tolerance * np.linalg.norm(matrix, axis=1).max()
+            ).sum()
+        )
         for matrix in exact(spec, used)
     )
     assert derived.rank <= needed + 2 * TILE
@@ -85,11 +90,17 @@ def test_taps_hold_the_whole_of_every_band(name: str) -> None:
     np.testing.assert_allclose(dense, bands, rtol=2e-7, atol=2e-7)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what librosa imports
 def test_filters_are_librosas() -> None:
     librosa = pytest.importorskip("librosa", reason="librosa is an oracle, not a dependency")
     for spec in (MelSpec(), SPECS["wide"], MelSpec(sfreq=8000.0, fmin=100.0, fmax=4000.0, n_mels=40)):
         wanted = librosa.filters.mel(
-            sr=spec.sfreq, n_fft=spec.n_fft, n_mels=spec.n_mels, fmin=spec.fmin, fmax=spec.fmax, dtype=np.float64
+            sr=spec.sfreq,
+            n_fft=spec.n_fft,
+            n_mels=spec.n_mels,
+            fmin=spec.fmin,
+            fmax=spec.fmax,
+            dtype=np.float64,
         )
         np.testing.assert_allclose(mel_filters(spec), wanted, rtol=1e-9, atol=1e-12)
 

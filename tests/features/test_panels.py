@@ -120,7 +120,7 @@ def log_rows(n_times: int, n_bins: int, dtype: Any, holes: bool) -> NDArray[Any]
 
 
 @pytest.mark.parametrize(
-    "n_times, n_bins", [(300, 100), (300, 99), (8, 8), (9, 1), (31, 7), (5, 100), (1, 1)]
+    ("n_times", "n_bins"), [(300, 100), (300, 99), (8, 8), (9, 1), (31, 7), (5, 100), (1, 1)]
 )
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("over", ["image", "panel"])
@@ -166,7 +166,7 @@ def same_as_numpy(result: NDArray[np.float32], wanted: NDArray[np.float32]) -> N
     if EXACT_NUMPY:
         np.testing.assert_array_equal(result, wanted)
     else:
-        np.testing.assert_allclose(result, wanted, rtol=3e-6, atol=1e-6)
+        np.testing.assert_allclose(result, wanted, rtol=0, atol=4e-6)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -178,7 +178,7 @@ def test_percentiles_are_numpys_bit_by_bit(shape: tuple[int, ...]) -> None:
         same_as_numpy(result[..., at, :, :], np.percentile(values, q, axis=-3))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [(4, 20, 30), *SHAPES[1:]])
 @pytest.mark.parametrize("scale", [1.0, 1e30])
 def test_percentiles_and_summaries_of_what_is_present(shape: tuple[int, ...], scale: float) -> None:
     values = with_holes(np.random.default_rng(2).normal(0, 3 * scale, shape).astype(np.float32))
@@ -189,7 +189,7 @@ def test_percentiles_and_summaries_of_what_is_present(shape: tuple[int, ...], sc
 
 @pytest.mark.skipif(not EXACT_NUMPY, reason="this NumPy rounds the percentiles' weights otherwise")
 def test_percentiles_with_missing_panels_are_numpys_nanpercentiles() -> None:
-    values = with_holes(np.random.default_rng(2).normal(0, 3, (4, 60, 70)).astype(np.float32))
+    values = with_holes(np.random.default_rng(2).normal(0, 3, (4, 20, 31)).astype(np.float32))
     values[0] = 1  # so that none is without any
     clean = np.where(np.isfinite(values), values, np.nan)
     result = percentiles(values)
@@ -283,13 +283,13 @@ def test_empty_batch() -> None:
 F32 = np.zeros((4, 10, 20), np.float32)
 ROWS = np.zeros((20, 40), np.float16)
 REFUSED = {
-    "rank": (lambda: percentiles(np.zeros((4, 10), np.float32)), "panels: expected (…, 4, F, T), got float32 of shape (4, 10)"),
+    "rank": (lambda: percentiles(F32[0]), "panels: expected (…, 4, F, T), got float32 of shape (10, 20)"),
     "panels": (lambda: summaries(np.zeros((3, 10, 20), np.float32)), "got float32 of shape (3, 10, 20)"),
     "empty panel": (lambda: summaries(np.zeros((4, 0, 20), np.float32)), "got float32 of shape (4, 0, 20)"),
     "dtype": (lambda: log_normalise(F32.astype(np.float64)), "float32 or float16, got float64 of shape (4, 10, 20)"),
     "big-endian": (lambda: log_normalise(F32.astype(">f4")), "float32 or float16"),
     "no array": (lambda: log_normalise([1.0]), "got list"),  # type: ignore[arg-type]
-    "out shape": (lambda: normalise(F32, out=np.empty((4, 20, 10), np.float32)), "out: expected float32 of shape (4, 10, 20)"),
+    "out shape": (lambda: normalise(F32, out=F32[:, :5].copy()), "out: expected float32 of shape (4, 10, 20)"),
     "out dtype": (lambda: normalise(F32, out=np.empty((4, 10, 20))), "got float64"),  # type: ignore[arg-type]
     "out type": (lambda: normalise(F32, out="x"), "got str"),  # type: ignore[arg-type]
     "out strided": (lambda: normalise(F32, out=np.empty((4, 10, 40), np.float32)[..., ::2]), "not C-contiguous"),
@@ -302,13 +302,13 @@ REFUSED = {
     "threads": (lambda: percentiles(F32, threads=0), "threads: expected 1 or more, got 0"),
     "rows rank": (lambda: normalise_rows(F32, F32), "log_rows: expected (T, 4·F)"),
     "rows columns": (lambda: normalise_rows(np.zeros((20, 41), np.float16), F32), "log_rows: expected (T, 4·F)"),
-    "rows out": (lambda: normalise_rows(ROWS, np.empty((20, 40), np.float32)), "out: expected float32 of shape (40, 20)"),
+    "rows out": (lambda: normalise_rows(ROWS, F32[0].copy()), "out: expected float32 of shape (40, 20)"),
     "rows out panels": (lambda: normalise_rows(ROWS, np.empty((4, 10, 21), np.float32)), "shape (4, 10, 20)"),
     "rows out strided": (lambda: normalise_rows(ROWS, np.empty((20, 40), np.float32).T), "not C-contiguous"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("call, message", REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize(("call", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_refusals_say_what_was_expected(call: Any, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         call()

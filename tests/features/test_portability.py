@@ -69,10 +69,10 @@ import numba
 numba.njit(lambda x: x)(1)
 before = set(sys.modules)
 from kagglehms import features
-from kagglehms.features import mel_kernel, mel_plan, panels
+from kagglehms.features import mel_compiled, mel_plan, panels_compiled
 mel_plan.plan(features.MelSpec())
-kernels = [mel_kernel.mel_image, panels._normalise_kernel, panels._normalise_rows_kernel, panels._percentiles_kernel]
-print(json.dumps({"compiled": sum(len(k._compiled) for k in kernels), "modules": sorted(set(sys.modules) - before)}))
+code = [mel_compiled.mel_image, panels_compiled.normalise, panels_compiled.normalise_rows, panels_compiled.summaries]
+print(json.dumps({"compiled": sum(len(c._compiled) for c in code), "modules": sorted(set(sys.modules) - before)}))
 """
     found = run_child(script, tmp_path)
     assert found["compiled"] == 0
@@ -101,14 +101,18 @@ def test_a_read_only_package_and_no_home(tmp_path: Path, here: dict[str, Any]) -
     copy = tmp_path / "site"
     shutil.copytree(PACKAGE, copy / "kagglehms", ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "kagglehms" / "features" / "__pycache__").write_text("in the way")
-    nowhere = {"HOME": "/dev/null/nowhere", "XDG_CACHE_HOME": "/dev/null/nowhere", "LOCALAPPDATA": "/dev/null/nowhere"}
+    nowhere = {
+        "HOME": "/dev/null/nowhere",
+        "XDG_CACHE_HOME": "/dev/null/nowhere",
+        "LOCALAPPDATA": "/dev/null/nowhere",
+    }
     said = run_child(CHILD, tmp_path, package_parent=copy, **nowhere)
     assert str(copy) in said["from"]
     assert said["said"] == []
     assert_alike(np.load(tmp_path / "results.npz"), here)
 
 
-# ---- kernels that cannot be compiled, caches that are broken
+# ---- features that cannot be compiled, caches that are broken
 
 
 def double(x: Any, out: Any) -> None:
@@ -130,12 +134,12 @@ def unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("unsaid")
-def test_a_kernel_that_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_feature_that_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> Any:
         raise NotImplementedError("LLVM ERROR: no vectors\non this machine")
 
     monkeypatch.setattr(jit, "_dispatcher", refuse)
-    first, second = (jit.kernel(double_slowly, float32=FLOATS_TO_FLOATS)(double) for _ in range(2))
+    first, second = (jit.compiled(double_slowly, float32=FLOATS_TO_FLOATS)(double) for _ in range(2))
     out = np.empty(5, np.float32)
     with pytest.warns(PlainPathWarning, match=r"LLVM ERROR: no vectors\)") as caught:
         first(X, out)
@@ -147,44 +151,35 @@ def test_a_kernel_that_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch) -> No
         second(X, out)
 
 
-@pytest.mark.usefixtures("unsaid")
 @pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="nothing is compiled")
-@pytest.mark.parametrize("when", ["decorating", "compiling"])
-def test_a_broken_cache_is_done_without(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
-    original, tried = jit._dispatcher, []
-
-    def broken(function: Any, cache: bool) -> Any:
-        tried.append(cache)
-        if not cache:
-            return original(function, cache)
-        if when == "decorating":
-            raise RuntimeError("cannot cache function: no locator available")
-        dispatcher = original(function, False)
-        monkeypatch.setattr(type(dispatcher._cache), "load_overload", lambda *_: (_ for _ in ()).throw(EOFError("Ran out of input")))
-        return dispatcher
-
-    monkeypatch.setattr(jit, "_dispatcher", broken)
+def test_a_broken_cache_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     out = np.empty(5, np.float32)
-    kernel = jit.kernel(double_slowly, float32=FLOATS_TO_FLOATS)(double)
-    if when == "compiling":
-        # The uncached try must meet a cache that works.
-        real = jit._dispatcher
-
-        def mend(function: Any, cache: bool) -> Any:
-            if not cache:
-                monkeypatch.undo()
-                tried.append(cache)
-                return original(function, False)
-            return real(function, cache)
-
-        monkeypatch.setattr(jit, "_dispatcher", mend)
-    kernel(X, out)
+    jit.compiled(double_slowly, float32=FLOATS_TO_FLOATS)(double)(X, out)
+    files = [*tmp_path.rglob("*.nbi"), *tmp_path.rglob("*.nbc")]
+    assert len(files) == 2
+    for file in files:
+        file.write_bytes(file.read_bytes()[:100])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it must not end on the plain path
+        jit.compiled(double_slowly, float32=FLOATS_TO_FLOATS)(double)(X, out)
     np.testing.assert_array_equal(out, 2 * X)
-    assert tried == [True, False]
 
 
 @pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="nothing is compiled")
-def test_a_changed_helper_makes_cached_kernels_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_folder_to_cache_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "/dev/null/nowhere")
+    out = np.empty(5, np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jit.compiled(double_slowly, float32=FLOATS_TO_FLOATS)(double)(X, out)
+    np.testing.assert_array_equal(out, 2 * X)
+
+
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="nothing is compiled")
+def test_a_changed_helper_makes_cached_features_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     signature = (types.Array(types.float32, 1, "C"), types.Array(types.float32, 1, "C"))
     stamps = ["one", "one", "two"]
@@ -197,7 +192,7 @@ def test_a_changed_helper_makes_cached_kernels_stale(tmp_path: Path, monkeypatch
     assert hits == [0, 1, 0]
 
 
-def test_kernels_leave_the_gil_to_others() -> None:
+def test_features_leave_the_gil_to_others() -> None:
     """While one thread is inside a single call, another one gets on."""
     panels, out = np.zeros((2, 4, 1000, 3000), np.float32)
     panels, out = panels[None].reshape(4, 1000, 3000), out.reshape(4, 1000, 3000)
@@ -219,6 +214,6 @@ def test_kernels_leave_the_gil_to_others() -> None:
     assert progress[0] > 100
 
 
-def test_plain_twins_agree_with_the_kernels(monkeypatch: pytest.MonkeyPatch, here: dict[str, Any]) -> None:
-    monkeypatch.setattr(jit.Kernel, "__call__", lambda kernel, *args: kernel._plain(*args))
+def test_plain_twins_agree_with_the_features(monkeypatch: pytest.MonkeyPatch, here: dict[str, Any]) -> None:
+    monkeypatch.setattr(jit.Compiled, "__call__", lambda self, *args: self._plain(*args))
     assert_alike(eeg_windows.sample_features(), here)

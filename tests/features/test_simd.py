@@ -1,4 +1,4 @@
-"""Every vector operation against NumPy, one small kernel each."""
+"""Every vector operation against NumPy, one small function each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def run(body: Callable[..., Any], *arrays: NDArray[Any], size: int = 8) -> NDArr
 def test_arithmetic_is_ieee() -> None:
     def body(out: Any, a: Any, b: Any, c: Any) -> None:
         x, y, z = simd.load8(a, 0), simd.load8(b, 0), simd.load8(c, 0)
-        for i, value in enumerate((simd.add(x, y), simd.sub(x, y), simd.mul(x, y), simd.div(x, z), simd.fma(x, y, z))):
+        for i, value in enumerate(
+            (simd.add(x, y), simd.sub(x, y), simd.mul(x, y), simd.div(x, z), simd.fma(x, y, z))
+        ):
             simd.store(out, i * 8, value)
 
     with np.errstate(all="ignore"):

@@ -15,7 +15,7 @@ from kagglehms.data.competition import Competition
 from kagglehms.data.records import Records, make_records, read_train_table
 from kagglehms.data.store import Store
 from kagglehms.errors import BundleError, UsageError
-from kagglehms.inference.predictor import Blend, load_bundle
+from kagglehms.inference.predictor import FoldMeans, load_bundle
 from kagglehms.learning.crossval import PROBABILITY_COLUMNS
 
 
@@ -70,7 +70,7 @@ def test_wrong_shapes_are_refused(dist: Path, shape: tuple[int, ...]) -> None:
 
 
 def test_what_the_models_need_is_asked_for(dist: Path) -> None:
-    with pytest.raises(UsageError, match="look at spectrograms"):
+    with pytest.raises(UsageError, match="look at spectrogram: give predict"):
         load_bundle(dist / "dataset").predict(np.zeros((10_000, 20)))
 
 
@@ -93,12 +93,12 @@ def test_a_bundle_without_models_is_refused(dist: Path, tmp_path: Path) -> None:
 
 
 def test_more_folds_give_a_recipe_no_more_weight() -> None:
-    blend = Blend()
+    means = FoldMeans()
     sure, unsure = np.array([[0.9, 0.1, 0, 0, 0, 0]]), np.array([[0.1, 0.9, 0, 0, 0, 0]])
     for _ in range(3):
-        blend.add("a", sure)
-    blend.add("b", unsure)
-    np.testing.assert_allclose(blend.mean(), [[0.5, 0.5, 0, 0, 0, 0]])
+        means.add("a", sure)
+    means.add("b", unsure)
+    np.testing.assert_allclose(means.blended(), [[0.5, 0.5, 0, 0, 0, 0]])
 
 
 def test_the_prior_is_that_of_training(dist: Path, competition_folder: Path) -> None:

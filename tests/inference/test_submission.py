@@ -84,7 +84,7 @@ def test_a_model_that_fails_leaves_the_submission_before_it(
     assert summary["models"] == ["baseline fold 0"]
     assert summary["error"] == "RuntimeError: CUDA error: out of memory"
     first = next(load_bundle(dist / "dataset", "cpu").models())
-    crops = submission._crops(Competition(folder), read_test_table(folder / "test.csv"))
+    crops = submission._crops(Competition(folder), read_test_table(folder / "test.csv"), {"kaggle"})
     np.testing.assert_allclose(values, real(first, next(crops)[1]), atol=1e-6)  # type: ignore[arg-type]
 
 

@@ -46,7 +46,7 @@ PER_RECORD = EVERY[1:]
 SINGLE, SIDE_BY_SIDE, KAGGLE_AND_EEG = (300,), (300, 300), (300, 256)
 
 tiles = st.lists(st.integers(4, 40), min_size=1, max_size=3)
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=30, deadline=None)
 
 
 def some_images(n: int, width: int, height: int = 8, seed: int = 0) -> np.ndarray:

@@ -81,7 +81,7 @@ def labelled(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", LOSSES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(case=labelled())
 def test_the_weighted_loss_and_its_gradient(
     kind: str, case: tuple[np.ndarray, np.ndarray, np.ndarray]

@@ -20,11 +20,26 @@ from numba import types
 
 from kagglehms.data.competition import CHAINS, CHANNELS, PANELS
 from kagglehms.features import plain
-from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, helper, kernel
+from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, compiled, helper
 from kagglehms.features.simd import (
-    add, broadcast16, div, exponent, fma, lane_sum, load16, mantissa, mul, narrow, permutation, splat16, store, sub,
-    upper, where_finite, widen,
-)  # fmt: skip
+    add,
+    broadcast16,
+    div,
+    exponent,
+    fma,
+    lane_sum,
+    load16,
+    mantissa,
+    mul,
+    narrow,
+    permutation,
+    splat16,
+    store,
+    sub,
+    upper,
+    where_finite,
+    widen,
+)
 
 N_CHANNELS = len(CHANNELS)
 N_PANELS = len(PANELS)
@@ -267,7 +282,7 @@ _ARGUMENTS = (
 )
 
 
-@kernel(plain.mel_image, float32=(FLOATS_IN, *_ARGUMENTS), uint16=(HALVES_IN, *_ARGUMENTS))
+@compiled(plain.mel_image, float32=(FLOATS_IN, *_ARGUMENTS), uint16=(HALVES_IN, *_ARGUMENTS))
 def mel_image(
     eeg: Any, out: Any,
     differences: Any, folded: Any, kept: Any, power: Any, chains: Any,

@@ -1,0 +1,131 @@
+"""What benchmarks share: contenders in turn, the limits of this machine, tables, and one JSON line at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import binding
+from numpy.typing import NDArray
+
+from kagglehms.features.simd import add, fma, splat16, store
+from kagglehms.runtime import available_cpus
+
+MALLOC_TUNING = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
+"""glibc keeps the memory of large temporaries instead of returning it: worth a third to libraries that allocate."""
+
+
+def machine() -> str:
+    """Processor, instruction set as LLVM names it, cores."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = {line.split(":", 1)[1].strip() for line in file if line.startswith("model name")}
+    except OSError:
+        names = set()
+    name = " / ".join(sorted(names)) or platform.processor() or platform.machine()
+    zen = {"znver1": "Zen", "znver2": "Zen 2", "znver3": "Zen 3", "znver4": "Zen 4", "znver5": "Zen 5"}
+    cpu = binding.get_host_cpu_name()
+    return f"{name} ({zen.get(cpu, cpu)}), {available_cpus()} cores"
+
+
+def versions(*packages: str) -> str:
+    """`python 3.11.9, numpy 2.4.6, …`, without what is not installed."""
+    found = [f"python {platform.python_version()}"]
+    for package in packages:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"{package} not installed")
+    return ", ".join(found)
+
+
+def in_turn(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Run all contenders once per round, each round beginning with another; seconds of each run.
+
+    What the neighbours of a shared machine do then falls on all of them alike, and ratios of medians hold.
+    """
+    names = list(contenders)
+    for name in names:
+        contenders[name]()
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for i in range(rounds):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            start = time.perf_counter()
+            contenders[name]()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def medians(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {name: statistics.median(runs) for name, runs in seconds.items()}
+
+
+@numba.njit(nogil=True)
+def _multiply_and_add(out: Any, repeats: int) -> None:
+    """Six independent chains of 16 lanes: twelve registers of AVX2, enough to hide the latency of any processor."""
+    factor, term = splat16(0.5), splat16(1.0)
+    a = b = c = d = e = f = term
+    for _ in range(repeats):
+        a, b, c = fma(a, factor, term), fma(b, factor, term), fma(c, factor, term)
+        d, e, f = fma(d, factor, term), fma(e, factor, term), fma(f, factor, term)
+    store(out, 0, add(add(add(a, b), add(c, d)), add(e, f)))
+
+
+PEAK_REPEATS = 200_000
+PEAK_FLOP = PEAK_REPEATS * 6 * 16 * 2
+
+
+def peak() -> None:
+    """Do nothing but multiply-adds: `PEAK_FLOP` of them in one thread."""
+    _multiply_and_add(np.empty(16, np.float32), PEAK_REPEATS)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table with aligned columns."""
+    cells = [list(map(str, header)), *(list(map(str, row)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines)
+
+
+def finish(figures: Mapping[str, Any]) -> None:
+    """Print the one JSON line."""
+    print(json.dumps(figures, default=_plain, ensure_ascii=False))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (np.floating, np.integer, np.bool_)):
+        return value.item()
+    raise TypeError(type(value).__name__)
+
+
+def aligned(shape: Sequence[int]) -> NDArray[np.float32]:
+    """Zeros that begin at a page, touched, so that no contender pays for fresh memory."""
+    size = int(np.prod(shape))
+    buffer = np.zeros(size + 1024, np.float32)
+    start = -(buffer.ctypes.data // 4) % 1024
+    array = buffer[start : start + size].reshape(shape)
+    array.fill(0)
+    return array
+
+
+def with_tuned_malloc(script: str, arguments: Sequence[str]) -> None:
+    """Start this process again with `MALLOC_TUNING`, unless it has it."""
+    import sys
+
+    if any(os.environ.get(name) != value for name, value in MALLOC_TUNING.items()):
+        os.execve(sys.executable, [sys.executable, script, *arguments], {**os.environ, **MALLOC_TUNING})

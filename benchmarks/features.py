@@ -1,0 +1,308 @@
+"""EEG and panel features against librosa, torch.stft, rocket-fft, NumPy and the limits of the machine.
+
+    python benchmarks/features.py [--rounds 9] [--batch 64] [--skip-cold]
+
+All contenders of a group run in turn in one process, so the ratios hold on a machine that others use as well; figures
+are medians over the rounds. The limits, multiply-adds per second of one core and copies per second, are measured in the
+same rounds. Prints tables and one JSON line. The allocator is tuned in favour of the libraries that allocate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from _measure import PEAK_FLOP, aligned, finish, in_turn, machine, medians, peak, table, versions, with_tuned_malloc
+from _mel_peers import best_chunk, librosa_notebook, rocket_fft, torch_low_rank, torch_stft
+from _simulated import eeg_windows
+
+from kagglehms.features import log_normalise, mel_image_into, mel_images, normalise_rows, percentiles, summaries
+from kagglehms.features import mel_compiled as compiled
+from kagglehms.features.mel import DEFAULT, _setting
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+import eeg_windows as broken
+import oracles_features as oracle
+
+PACKAGES = ("numpy", "numba", "llvmlite", "librosa", "torch", "rocket-fft", "scipy")
+OURS = "kagglehms"
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--rounds", type=int, default=9, help="runs of each contender, 9 or more for figures")
+    arguments.add_argument("--batch", type=int, default=64, help="EEG windows")
+    arguments.add_argument("--skip-cold", action="store_true", help="leave out the first calls in fresh processes")
+    chosen = arguments.parse_args()
+    figures: dict[str, Any] = {
+        "machine": machine(), "versions": versions(*PACKAGES), "rounds": chosen.rounds, "batch": chosen.batch,
+    }  # fmt: skip
+    print(f"{figures['machine']}; {figures['versions']}; medians of {chosen.rounds} rounds\n")
+    windows = eeg_windows(chosen.batch)
+    for section in (mel_section, transform_section, panel_section, accuracy_section):
+        figures.update(section(windows, chosen.rounds))
+    if not chosen.skip_cold:
+        figures.update(cold_section())
+    finish(figures)
+
+
+# ---- mel images
+
+
+def optional(make: Callable[[], Callable[..., Any]], missing: list[str], name: str) -> Callable[..., Any] | None:
+    """Make a contender, or note that its library is not installed."""
+    try:
+        return make()
+    except ImportError as error:
+        missing.append(f"{name}: not measured, {error.name} is not installed")
+        return None
+
+
+def same_images(images: Any, windows: Any, wanted: Any, name: str) -> None:
+    """A contender that computes something else would be no contender."""
+    difference = float(np.abs(np.asarray(images(windows[:2])) - wanted[:2]).max())
+    if difference > 2e-3:
+        raise SystemExit(f"{name} differs by {difference:.1e}")
+
+
+def mel_section(windows: Any, rounds: int) -> dict[str, Any]:
+    n, few = len(windows), windows[:4]
+    out = aligned((n, 4, 128, 256))
+    half = windows.astype(np.float16)
+    mel_images(windows, out)
+    wanted, missing = out.copy(), []
+    figures: dict[str, Any] = {}
+    rows = []
+    for threads in (1, 2):
+        contenders: dict[str, tuple[Callable[[], object], int]] = {
+            OURS: (lambda t=threads: mel_images(windows, out, t), n),
+            f"{OURS}, half precision": (lambda t=threads: mel_images(half, out, t), n),
+            f"{OURS}, one window": (lambda: mel_image_into(windows[0], out[0]), 1),
+        }
+        peers = {
+            "librosa notebook": (optional(librosa_notebook, missing, "librosa notebook"), few),
+            "torch.stft": (torch_peer(torch_stft, windows[:16], threads, missing, figures, "torch.stft"), windows),
+            "same rank in torch": (
+                torch_peer(torch_low_rank, windows[:16], threads, missing, figures, "same rank in torch"), windows,
+            ),
+            "rocket-fft": (optional(lambda t=threads: rocket_fft(t), missing, "rocket-fft"), windows[:16]),
+        }  # fmt: skip
+        for name, (images, given) in peers.items():
+            if images is not None:
+                same_images(images, windows, wanted, name)
+                contenders[name] = (spread_serial(images, given, threads if name.startswith("librosa") else 1), len(given))
+        seconds = in_turn({name: run for name, (run, _) in contenders.items()}, rounds)
+        ms = {name: 1e3 * s / contenders[name][1] for name, s in medians(seconds).items()}
+        figures[f"mel_ms_{threads}_threads"] = ms
+        rows += [(name, threads, f"{value:.3f}", f"{value / ms[OURS]:.1f}") for name, value in ms.items()]
+    one, two = in_pairs(lambda: mel_images(windows, out, 1), lambda: mel_images(windows, out, 2), 2 * rounds)
+    figures["mel_two_threads_speedup"] = one / two
+    print(table(["mel images", "threads", "ms per window", f"÷ {OURS}"], rows))
+    print(f"\ntwo threads are {one / two:.2f} times as fast as one", *sorted(set(missing)), sep="\n")
+    return figures
+
+
+def torch_peer(make: Any, few: Any, threads: int, missing: list[str], figures: dict[str, Any], name: str) -> Any:
+    """The contender at the chunk that is fastest for it, which is noted."""
+    try:
+        import torch
+    except ImportError:
+        missing.append(f"{name}: not measured, torch is not installed")
+        return None
+    torch.set_num_threads(threads)
+    chunk = best_chunk(make, few)
+    figures[f"{name}_chunk_{threads}_threads"] = chunk
+    images = make(chunk)
+
+    def with_threads(windows: Any) -> Any:
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            return images(windows)
+
+    return with_threads
+
+
+def spread_serial(images: Any, windows: Any, threads: int) -> Callable[[], object]:
+    """Share windows between threads for a contender that has none of its own."""
+    if threads == 1:
+        return lambda: images(windows)
+
+    def run() -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(images, [windows[k::threads] for k in range(threads)]))
+
+    return run
+
+
+def in_pairs(one: Callable[[], object], two: Callable[[], object], rounds: int) -> tuple[float, float]:
+    found = medians(in_turn({"one": one, "two": two}, rounds))
+    return found["one"], found["two"]
+
+
+# ---- the transform alone, against the multiply-adds that the core can do
+
+
+@numba.njit(nogil=True)
+def _transform_all(differences, folded, kept, power, rows, weights, n_all, hop, half, rank, n_bins):  # type: ignore[no-untyped-def]
+    for first in range(0, n_all, compiled.FRAMES):
+        n = min(compiled.FRAMES, n_all - first)
+        for frame in range(n):
+            compiled._fold(differences, half + (first + frame) * hop, folded, half)
+            compiled._project(folded, rows, kept, frame * rank * 2 * compiled.LANES, half, rank)
+        compiled._transform(kept, weights, power, first * n_bins * compiled.LANES, n, rank, n_bins)
+
+
+def transform_section(windows: Any, rounds: int) -> dict[str, Any]:
+    setting = _setting(windows.shape[1], DEFAULT)
+    mel_image_into(windows[0], np.empty((4, 128, 256), np.float32))
+    differences, folded, kept, power, _ = setting._idle[-1]
+    rows, weights, *_ = setting._coefficients
+    n_times, hop, _, half, rank, n_bins, *_ = setting._sizes
+    n_all = 1 + n_times // hop
+    arguments = (differences, folded, kept, power, rows, weights, n_all, hop, half, rank, n_bins)
+    found = medians(in_turn({"transform": lambda: _transform_all(*arguments), "peak": peak}, 6 * rounds))
+    flop = n_all * compiled.LANES * 2 * (2 * rank * half + 2 * n_bins * rank)
+    limit = PEAK_FLOP / found["peak"] / 1e9
+    reached = flop / found["transform"] / 1e9
+    print(
+        f"\ntransform of a window, both stages: {1e3 * found['transform']:.3f} ms, {reached:.0f} GF/s, "
+        f"{reached / limit:.0%} of the {limit:.0f} GF/s of multiply-adds that one core did in the same rounds\n"
+    )
+    return {"transform_ms": 1e3 * found["transform"], "transform_gflops": reached, "peak_gflops": limit,
+            "transform_of_peak": reached / limit}  # fmt: skip
+
+
+# ---- panels
+
+
+def as_the_source_writes_it(power: Any) -> Any:
+    """Its float64 limits make NumPy 2 compute everything in float64."""
+    image = np.log(np.clip(power, np.exp(-4), np.exp(8)))
+    image = (image - np.nanmean(image)) / (np.nanstd(image) + 1e-6)
+    return np.nan_to_num(image, nan=0.0)
+
+
+def in_float32(power: Any) -> Any:
+    image = np.log(np.clip(power, np.float32(np.exp(-4)), np.float32(np.exp(8))))
+    image = (image - np.nanmean(image)) / (np.nanstd(image) + np.float32(1e-6))
+    return np.nan_to_num(image, nan=0.0)
+
+
+def numpy_percentiles(panels: Any) -> Any:
+    return np.stack([np.percentile(panels, q, axis=-3) for q in (20, 40, 60, 80)], axis=-3)
+
+
+def numpy_summaries(panels: Any) -> Any:
+    low, high = panels.min(axis=-3), panels.max(axis=-3)
+    return np.stack([low, high, panels.mean(axis=-3), high - low], axis=-3)
+
+
+def panel_section(_: Any, rounds: int, batch: int = 32) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    log_power, out = aligned((batch, 4, 100, 300)), aligned((batch, 4, 100, 300))
+    log_power[:] = rng.normal(1, 2.5, log_power.shape)
+    power = np.exp(log_power)
+    rows = np.ascontiguousarray(np.moveaxis(log_power, -1, 1).reshape(batch, 300, 400)).astype(np.float16)
+    panels = out[0]
+    groups = {
+        f"percentiles, {batch} images": {
+            OURS: lambda: percentiles(log_power, out=out),
+            "copy of the same bytes": lambda: np.copyto(out, log_power),
+            "numpy": lambda: numpy_percentiles(log_power[:1]),
+        },
+        f"min, max, mean, range, {batch} images": {
+            OURS: lambda: summaries(log_power, out=out),
+            "copy of the same bytes": lambda: np.copyto(out, log_power),
+            "numpy": lambda: numpy_summaries(log_power),
+        },
+        "clip, logarithm, normalisation, 1 image": {
+            OURS: lambda: log_normalise(power[0], out=panels),
+            "numpy, as the source writes it": lambda: as_the_source_writes_it(power[0]),
+            "numpy, float32 throughout": lambda: in_float32(power[0]),
+        },
+        "stored rows to panels, 1 record": {
+            f"{OURS}, own statistics": lambda: normalise_rows(rows[0], panels),
+            f"{OURS}, given statistics": lambda: normalise_rows(rows[0], panels, 0.0, 2.0),
+            "copy of the result": lambda: np.copyto(out[1], panels),
+        },
+    }  # fmt: skip
+    assert all(np.array_equal(percentiles(log_power)[:, i], np.percentile(log_power, q, axis=1).astype(np.float32))
+               or np.__version__ < "2.4" for i, q in enumerate((20, 40, 60, 80)))  # fmt: skip
+    figures: dict[str, Any] = {}
+    lines = []
+    for what, contenders in groups.items():
+        found = medians(in_turn(contenders, max(3 * rounds, 27)))
+        if what.startswith("percentiles"):
+            found["numpy"] *= batch  # it was given one image
+        ours = next(iter(found.values()))
+        figures[what] = {name: 1e6 * seconds for name, seconds in found.items()}
+        lines += [(what, name, f"{1e6 * s:.1f}", f"{s / ours:.2f}") for name, s in found.items()]
+    print(table(["panels", "", "µs", f"÷ {OURS}"], lines))
+    return {"panels_us": figures}
+
+
+# ---- errors
+
+
+def accuracy_section(windows: Any, _: int) -> dict[str, Any]:
+    kinds = {f"simulated EEG, {len(windows[:8])} windows": windows[:8], **{k: w[None] for k, w in broken.NASTY.items()}}
+    rows, figures = [], {}
+    for kind, given in kinds.items():
+        error = np.abs(mel_images(given) - np.stack([oracle.mel_image(window) for window in given]))
+        figures[kind] = {"max": float(error.max()), "mean": float(error.mean())}
+        rows.append((kind, f"{error.max():.1e}", f"{error.mean():.1e}"))
+    print("\n" + table(["error of a pixel against float64", "max", "mean"], rows))
+    return {"mel_error": figures}
+
+
+# ---- first calls
+
+COLD = """
+import time
+begin = time.perf_counter()
+import numpy as np
+import numba
+imported = time.perf_counter()
+from kagglehms.features import mel_images, normalise_rows
+ready = time.perf_counter()
+mel_images(np.ones((1, 10000, 20), np.float32))
+mel = time.perf_counter()
+normalise_rows(np.ones((300, 400), np.float16), np.empty((400, 300), np.float32))
+print(imported - begin, ready - imported, mel - ready, time.perf_counter() - mel)
+"""
+
+
+def cold_section(runs: int = 3) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    rows = []
+    for kind in ("nothing cached", "cached"):
+        times = []
+        for _ in range(runs):
+            with tempfile.TemporaryDirectory() as folder:
+                for _ in range(1 if kind == "nothing cached" else 2):
+                    environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+                    done = subprocess.run(
+                        [sys.executable, "-c", COLD], env=environment, capture_output=True, text=True, check=True
+                    )
+            times.append([float(value) for value in done.stdout.split()])
+        numba_s, features_s, mel_s, rows_s = np.median(times, axis=0)
+        figures[kind] = {"import_numba_s": numba_s, "import_features_s": features_s, "mel_images_s": mel_s,
+                         "then_normalise_rows_s": rows_s}  # fmt: skip
+        rows.append((kind, f"{numba_s:.2f}", f"{features_s:.2f}", f"{mel_s:.2f}", f"{rows_s:.2f}"))
+    header = ["first call, s", "import numba", "import features", "mel_images", "then normalise_rows"]
+    print("\n" + table(header, rows))
+    return {"first_call": figures}
+
+
+if __name__ == "__main__":
+    with_tuned_malloc(__file__, sys.argv[1:])
+    main()
