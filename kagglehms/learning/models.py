@@ -38,7 +38,7 @@ def make_model(recipe: Recipe, pretrained: str = "none") -> tuple[nn.Module, str
     if pretrained != "auto":
         from safetensors import SafetensorError
 
-        path = _weights_file(Path(pretrained), recipe.backbone)
+        path = _weights_file(Path(pretrained), recipe.backbone.removeprefix(AST))
         try:
             return _create(recipe, file=path), f"weights: ImageNet, from {path}"
         except (RuntimeError, KeyError, ValueError, OSError, SafetensorError) as error:

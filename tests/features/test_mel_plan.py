@@ -28,8 +28,8 @@ def test_the_notebooks_case() -> None:
 
 def rebuilt(derived: MelPlan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(K, H) cosine and sine matrices that the two stages amount to."""
-    rows, weights = _untile(derived.project, derived.half), _untile(derived.transform, derived.rank)
-    return weights[0] @ rows[0], weights[1] @ rows[1]
+    rows, weights = _untile(derived.project, derived.half), _untile(derived.transform, derived.rank + 1)
+    return weights[0][:, :-1] @ rows[0], weights[1][:, :-1] @ rows[1]
 
 
 def exact(spec: MelSpec, k: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -55,6 +55,20 @@ def test_stages_amount_to_the_transform_within_the_stated_error(name: str) -> No
         size = np.linalg.norm(full, axis=1).max()
         assert np.linalg.norm(error, axis=1).max() <= 1.01 * derived.error * size
         np.testing.assert_array_equal(approximate[len(k) :], 0)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_last_weight_is_the_transform_of_a_level(name: str) -> None:
+    spec = SPECS[name]
+    derived = plan(spec)
+    even, odd = (weights[:, -1] for weights in _untile(derived.transform, derived.rank + 1))
+    bands = oracle.mel_bands(spec.sfreq, spec.n_fft, spec.n_mels, spec.fmin, spec.fmax)
+    used = np.flatnonzero(bands.any(axis=0))
+    j = np.arange(-spec.win_length // 2, spec.win_length // 2)
+    window = 0.5 * (1 + np.cos(2 * np.pi * j / spec.win_length))
+    wanted = np.exp(-2j * np.pi * np.outer(np.arange(used[0], used[-1] + 1), j) / spec.n_fft) @ window
+    np.testing.assert_allclose(even[: len(wanted)], wanted.real, rtol=0, atol=1e-6 * window.sum())
+    np.testing.assert_array_equal(odd, 0)
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -71,7 +71,16 @@ def test_broken_json_is_refused(content: bytes) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"name": "a/b"}, {"name": ""}, {"batch_size": 0}, {"lr": 0.0}, {"dropout": 1.0}, {"weight_decay": -1.0}, {"seed": -1}, {"ema": 1.0}],
+    [
+        {"name": "a/b"},
+        {"name": ""},
+        {"batch_size": 0},
+        {"lr": 0.0},
+        {"dropout": 1.0},
+        {"weight_decay": -1.0},
+        {"seed": -1},
+        {"ema": 1.0},
+    ],
 )
 def test_nonsense_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(UsageError):

@@ -14,13 +14,13 @@ import torch
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.data.records import Records
 from kagglehms.errors import RunError
-from kagglehms.features.images import PANELS_BY_THEMSELVES
+from kagglehms.features.images import PANELS_BY_THEMSELVES, Layout
 from kagglehms.learning import trainer
 from kagglehms.learning.checkpoint import load_weights
-from kagglehms.learning.feed import Feed
+from kagglehms.learning.feed import Feed, measure
 from kagglehms.learning.metric import kl_score
 from kagglehms.learning.models import make_model
-from kagglehms.learning.recipes import Stage, get_recipe
+from kagglehms.learning.recipes import RECIPES, Stage, get_recipe
 from kagglehms.learning.trainer import evaluation_steps, fit, make_schedule, predict
 from kagglehms.runtime import choose_device
 
@@ -44,21 +44,28 @@ class Stripes:
         log_power[:, low + 20 : low + 40] += 4
         return log_power.astype(np.float16)
 
+    def eeg(self, eeg_id: int) -> np.ndarray:
+        return np.random.default_rng(eeg_id).normal(0, 50, (10_000, 20)).astype(np.float16)
 
-def striped_feed(n: int = 32) -> Feed:
+
+def striped_feed(n: int = 32, layout: Layout = PANELS_BY_THEMSELVES, few: int = 0) -> Feed:
+    """`n` records, the first `few` of them with one vote, the others with twelve."""
     columns = {name: [0] * n for name in ("eeg_id", "label_id", "patient_id")}
-    votes = {name: [12 * (i % 4 == k) for i in range(n)] for k, name in enumerate(VOTE_COLUMNS)}
+    votes = {
+        name: [(1 if i < few else 12) * (i % 4 == k) for i in range(n)] for k, name in enumerate(VOTE_COLUMNS)
+    }
     offsets = ("eeg_offset_min_s", "eeg_offset_max_s", "spectrogram_offset_min_s", "spectrogram_offset_max_s")
     frame = pl.DataFrame(
         {**columns, **votes, **{name: [0.0] * n for name in offsets}, "spectrogram_id": list(range(n))}
     )
-    return Feed(Stripes(), Records(frame), PANELS_BY_THEMSELVES)
+    records = Records(frame)
+    return Feed(Stripes(), records, layout, measure(Stripes(), records, np.arange(n), layout.global_sources))
 
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[trainer.Fit, Path]:
     path = tmp_path_factory.mktemp("fit") / "weights.safetensors"
-    recipe = RECIPE.with_epochs(10)
+    recipe = RECIPE.with_epochs(8)
     return fit(recipe, striped_feed(), np.arange(24), np.arange(24, 32), CPU, path), path
 
 
@@ -85,7 +92,7 @@ def test_evaluations_come_twice_an_epoch(fitted: tuple[trainer.Fit, Path]) -> No
     done, _ = fitted
     assert [e.step for e in done.history[:4]] == [1, 3, 4, 6]  # three steps an epoch
     assert [e.epoch for e in done.history[1:4:2]] == [1.0, 2.0]
-    assert len(done.history) == 20
+    assert len(done.history) == 16
 
 
 @pytest.mark.parametrize(
@@ -146,3 +153,88 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(RunError, match="not finite at step 1"):
         fit(RECIPE, striped_feed(), np.arange(8), np.arange(24, 28), CPU, tmp_path / "w.safetensors")
     assert not (tmp_path / "w.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_takes_a_step(name: str, tmp_path: Path) -> None:
+    """Layout, stages, augmentations and losses of every recipe; only the network is a small one."""
+    recipe = replace(get_recipe(name).with_epochs(2), backbone="test_efficientnet", batch_size=4)
+    feed = striped_feed(8, recipe.layout, few=4)
+    path = tmp_path / "w.safetensors"
+    done = fit(recipe, feed, np.array([0, 1, 4, 5]), np.array([2, 3, 6, 7]), CPU, path)
+    assert np.isfinite([e.train_loss for e in done.history]).all()
+    assert [e.stage for e in done.history] == [s for s in range(len(recipe.stages)) for _ in range(2)]
+    assert next(e.warm_up for e in done.history if e.stage == 0) == (recipe.stages[0].mosaic_epochs > 0)
+    assert load_weights(make_model(recipe)[0], path) == feed.normaliser
+
+
+def test_the_best_is_reset_after_the_warm_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.1, 0.2, 0.9, 0.8])  # the warm-up looks best, but must not be kept
+    monkeypatch.setattr(trainer, "kl_score", lambda *_: next(scores))
+    recipe = replace(RECIPE, stages=(Stage(epochs=4, mosaic_epochs=2),), evaluations_per_epoch=1)
+    done = fit(recipe, striped_feed(12), np.arange(8), np.arange(8, 12), CPU, tmp_path / "w.safetensors")
+    assert [e.warm_up for e in done.history] == [True, True, False, False]
+    assert done.best == done.history[3]
+
+
+def test_a_later_stage_starts_from_the_best_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    monkeypatch.setattr(trainer, "load_weights", lambda model, path: loaded.append(path.read_bytes()))
+    saved: list[bytes] = []
+    real = trainer.save_weights
+
+    def save(*arguments: object) -> None:
+        real(*arguments)  # type: ignore[arg-type]
+        saved.append((tmp_path / "w").read_bytes())
+
+    monkeypatch.setattr(trainer, "save_weights", save)
+    scores = iter([0.5, 0.9, 0.7, 0.6])
+    monkeypatch.setattr(trainer, "kl_score", lambda *_: next(scores))
+    stages = (Stage(epochs=2, records="unsettled"), Stage(epochs=2, records="settled"))
+    recipe = replace(RECIPE, stages=stages, evaluations_per_epoch=1)
+    done = fit(
+        recipe, striped_feed(16, few=8), np.arange(4, 12), np.array([0, 1, 14, 15]), CPU, tmp_path / "w"
+    )
+    assert loaded == saved[:1]
+    assert done.best == done.history[3]
+    assert [e.step for e in done.history] == [1, 2, 3, 4]
+
+
+def test_stages_learn_from_and_are_judged_by_their_own_records() -> None:
+    records = striped_feed(8, few=3).records
+    positions = np.arange(8)
+    assert trainer.population(records, positions, "unsettled").tolist() == [0, 1, 2]
+    assert trainer.population(records, positions, "settled").tolist() == [3, 4, 5, 6, 7]
+    assert trainer.population(records, positions, "all").tolist() == positions.tolist()
+    with pytest.raises(RunError, match="none of 3 records is settled"):
+        trainer.population(records, np.arange(3), "settled")
+
+
+def test_the_moving_average_is_what_is_kept(tmp_path: Path) -> None:
+    plain = replace(RECIPE, stages=(Stage(epochs=1),), evaluations_per_epoch=1, dropout=0.0)
+    weights = {}
+    for name, ema in (("plain", None), ("fast", 0.0), ("frozen", 0.999999)):
+        path = tmp_path / name
+        recipe = replace(plain, ema=ema)
+        fit(recipe, striped_feed(16), np.arange(12), np.arange(12, 16), CPU, path)
+        model, _ = make_model(recipe)
+        load_weights(model, path)
+        weights[name] = model.state_dict()["conv_stem.weight"]
+    torch.testing.assert_close(weights["fast"], weights["plain"])  # decay 0: the last weights themselves
+    # The first update copies the weights after one step; from then on this average hardly moves.
+    assert (weights["frozen"] - weights["plain"]).abs().max() > 1e-4
+
+
+def test_global_statistics_are_those_of_the_training_records(tmp_path: Path) -> None:
+    feed = striped_feed(6, RECIPES["global-norm"].layout)
+    values = np.stack([Stripes().spectrogram(i).astype(np.float64) for i in (0, 2, 5)])
+    measured = measure(Stripes(), feed.records, np.array([0, 2, 5]), {"kaggle"}).statistics["kaggle"]
+    assert measured == pytest.approx((values.mean(), values.std()), rel=1e-9)
+    assert measure(Stripes(), feed.records, np.arange(2), set()).statistics == {}
+    from kagglehms.features import mel_images
+
+    mel = mel_images(np.stack([Stripes().eeg(0)] * 2))
+    by_eeg = measure(Stripes(), feed.records, np.arange(3), {"eeg"}).statistics["eeg"]
+    assert by_eeg == pytest.approx((mel.mean(dtype=float), mel.std(dtype=float)), rel=1e-6)
