@@ -6,9 +6,11 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -31,8 +33,8 @@ MALLOC_TUNING = {
 def machine() -> str:
     """Processor, instruction set as LLVM names it, cores."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = {line.split(":", 1)[1].strip() for line in file if line.startswith("model name")}
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
     except OSError:
         names = set()
     name = " / ".join(sorted(names)) or platform.processor() or platform.machine()
@@ -125,7 +127,5 @@ def aligned(shape: Sequence[int]) -> NDArray[np.float32]:
 
 def with_tuned_malloc(script: str, arguments: Sequence[str]) -> None:
     """Start this process again with `MALLOC_TUNING`, unless it has it."""
-    import sys
-
     if any(os.environ.get(name) != value for name, value in MALLOC_TUNING.items()):
         os.execve(sys.executable, [sys.executable, script, *arguments], {**os.environ, **MALLOC_TUNING})

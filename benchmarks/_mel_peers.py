@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,8 @@ from kagglehms.features.plain import _untile
 F32 = NDArray[np.float32]
 Images = Callable[[F32], Any]
 
-PAIRS = [(CHANNELS.index(a), CHANNELS.index(b)) for chain in CHAINS.values() for a, b in zip(chain, chain[1:])]
-FIRST, SECOND = map(list, zip(*PAIRS))
+PAIRS = [(CHANNELS.index(a), CHANNELS.index(b)) for chain in CHAINS.values() for a, b in pairwise(chain)]
+FIRST, SECOND = [a for a, _ in PAIRS], [b for _, b in PAIRS]
 N_BINS = 103
 """Bins 0 … 102: nothing above reaches a band."""
 HOP, N_FRAMES = 39, 256
@@ -32,12 +34,19 @@ def librosa_notebook() -> Images:
     def image(window: F32) -> F32:
         panels = np.zeros((4, 128, 256), np.float32)
         for panel, chain in zip(panels, CHAINS.values(), strict=True):
-            for a, b in zip(chain, chain[1:]):
+            for a, b in pairwise(chain):
                 x = window[:, CHANNELS.index(a)] - window[:, CHANNELS.index(b)]
                 m = np.nanmean(x)
                 x = np.nan_to_num(x, nan=m) if np.isnan(x).mean() < 1 else np.zeros_like(x)
                 mel = librosa.feature.melspectrogram(
-                    y=x, sr=200, hop_length=len(x) // 256, n_fft=1024, n_mels=128, fmin=0, fmax=20, win_length=128
+                    y=x,
+                    sr=200,
+                    hop_length=len(x) // 256,
+                    n_fft=1024,
+                    n_mels=128,
+                    fmin=0,
+                    fmax=20,
+                    win_length=128,
                 )
                 width = (mel.shape[1] // 32) * 32
                 panel += (librosa.power_to_db(mel, ref=np.max).astype(np.float32)[:, :width] + 40) / 40
@@ -72,7 +81,9 @@ def torch_stft(chunk: int) -> Images:
         parts = []
         for i in range(0, len(windows), chunk):
             x = _torch_differences(windows[i : i + chunk])
-            spectrum = torch.stft(x, 1024, HOP, 128, hann, center=True, pad_mode="constant", return_complex=True)
+            spectrum = torch.stft(
+                x, 1024, HOP, 128, hann, center=True, pad_mode="constant", return_complex=True
+            )
             used = spectrum[:, :N_BINS]
             parts.append(_torch_images(bands @ (used.real.square() + used.imag.square())))
         return torch.cat(parts)
@@ -85,9 +96,10 @@ def torch_low_rank(chunk: int) -> Images:
     import torch
 
     p = plan(MelSpec())
-    tensors = [torch.from_numpy(part.astype(np.float32).T.copy()) for tiles, width in (
-        (p.project, p.half), (p.transform, p.rank)) for part in _untile(tiles, width)]  # fmt: skip
-    even_rows, odd_rows, even_weights, odd_weights = tensors
+    even_rows, odd_rows = (torch.from_numpy(part.T.astype(np.float32)) for part in _untile(p.project, p.half))
+    even_weights, odd_weights = (
+        torch.from_numpy(part[:, : p.rank].T.astype(np.float32)) for part in _untile(p.transform, p.rank + 1)
+    )
     bands = torch.from_numpy(mel_filters(MelSpec())[:, 1:N_BINS].T.astype(np.float32).copy())
 
     def images(windows: F32) -> Any:
@@ -108,8 +120,8 @@ def torch_low_rank(chunk: int) -> Images:
 def rocket_fft(threads: int = 1) -> Images:
     """Full FFTs by pocketfft inside Numba, everything after them as lean as plain Numba makes it."""
     import numba
-    import rocket_fft as _  # registers np.fft with Numba
 
+    importlib.import_module("rocket_fft")  # registers np.fft with Numba
     spec = MelSpec()
     p = plan(spec)
     hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(128) / 128)).astype(np.float32)
@@ -158,7 +170,9 @@ def rocket_fft(threads: int = 1) -> Images:
     return images
 
 
-def best_chunk(make: Callable[[int], Images], windows: F32, chunks: tuple[int, ...] = (1, 2, 4, 8, 16, 64)) -> int:
+def best_chunk(
+    make: Callable[[int], Images], windows: F32, chunks: tuple[int, ...] = (1, 2, 4, 8, 16, 64)
+) -> int:
     """Return how many windows at a time are fastest."""
     seconds = {}
     for chunk in chunks:

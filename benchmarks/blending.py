@@ -68,7 +68,7 @@ def variants() -> dict[str, Fitting]:
     for space in ("probability", "logit"):
         for what, fitting in parts.items():
             found[f"{space}: {what}"] = Fitting(space, fitting.temperature, fitting.biases)  # type: ignore[arg-type]
-    found["auto space: weights, temperature"] = Fitting("auto")
+    found["auto: weights, temperature"] = Fitting("auto")
     for shrinkage in SHRINKAGES:
         found[f"probability: weights, temperature, λ = {shrinkage:g}"] = Fitting(shrinkage=shrinkage)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from folders import copied
@@ -181,3 +182,77 @@ def test_rehearse_runs_the_built_kernel_on_the_test_set(
     weights.write_bytes(weights.read_bytes()[:-1])
     arguments[arguments.index(str(dist))] = str(damaged)
     assert main([*arguments, "--out", str(tmp_path / "again")]) == 1
+
+
+@pytest.fixture(scope="module")
+def two_runs(competition_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with store and two recipes, trained by `kagglehms ladder --run`."""
+    where = tmp_path_factory.mktemp("two")
+    data, store = str(competition_folder), str(where / "store")
+    assert main(["prepare", "--data", data, "--store", store]) == 0
+    arguments = ["ladder", "baseline", "global-stats", "--run", "--data", data, "--store", store]
+    arguments += ["--runs", str(where / "runs"), "--folds", "2", "--epochs", "1", "--weights", "none"]
+    assert (
+        main(
+            [*arguments, "--backbone", "test_efficientnet", "--format", "csv", "--out", str(where / "l.csv")]
+        )
+        == 0
+    )
+    return where
+
+
+def test_ladder_trains_what_is_missing_and_writes_its_table(two_runs: Path) -> None:
+    table = pl.read_csv(two_runs / "l.csv")
+    assert table["recipe"].to_list() == ["baseline", "global-stats"]
+    assert table["folds"].to_list() == ["2/2", "2/2"]
+    assert table["cv_all"].is_not_null().all()
+    assert table["published_cv"].to_list() == [0.7287, 0.7324]
+
+
+def test_ladder_shows_the_published_figures_without_any_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ladder", "--runs", str(tmp_path), "--format", "markdown"]) == 0
+    assert "| mosaic-xloss " in capsys.readouterr().out
+    assert main(["ladder", "--runs", str(tmp_path), "--run"]) == 2
+    assert "--run trains, and needs --data" in capsys.readouterr().err
+
+
+def test_a_fitted_blend_goes_into_bundle_and_predictions(
+    two_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kagglehms import load_bundle
+    from kagglehms.deploy.bundle import build
+
+    runs = two_runs / "runs"
+    assert (
+        main(["blend", "baseline", "global-stats", "--name", "mine", "--runs", str(runs), "--shrinkage", "1"])
+        == 0
+    )
+    text = capsys.readouterr().out
+    assert "nested score" in text
+    assert "build.py --blend mine" in text
+    built = build(runs, two_runs / "dist", owner="somebody", blend="mine")
+    assert "blend.json" in built.manifest.files
+    predictor = load_bundle(built.dataset, "cpu")
+    assert predictor.blend is not None
+    power = np.random.default_rng(0).lognormal(1, 1, (2, 300, 400)).astype(np.float32)
+    from kagglehms.data.recordings import encode_spectrogram
+    from kagglehms.features.images import Crop
+
+    crops = [Crop(encode_spectrogram(p)) for p in power]
+    members: dict[str, list[np.ndarray]] = {}
+    for model in predictor.models():
+        members.setdefault(model.recipe.name, []).append(model.predict(crops))
+    means = {name: np.mean(folds, axis=0) for name, folds in members.items()}
+    np.testing.assert_allclose(predictor.predict(spectrogram=power), predictor.blend.apply(means), atol=1e-9)
+
+
+def test_a_given_blend_can_be_bundled_and_an_unknown_one_is_named(two_runs: Path) -> None:
+    from kagglehms.deploy.bundle import build
+    from kagglehms.errors import UsageError
+
+    built = build(two_runs / "runs", two_runs / "dist2", owner="somebody", blend="kaggle-ensemble")
+    assert [m.recipe for m in built.manifest.models] == ["baseline"] * 2 + ["global-stats"] * 2
+    with pytest.raises(UsageError, match="no blend 'nope'"):
+        build(two_runs / "runs", two_runs / "dist2", blend="nope")

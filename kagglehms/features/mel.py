@@ -24,6 +24,9 @@ Why it can be fast
 
     where s(0) counts half: two real products of 102 × 64, half the work.
 
+    Level. The mean m of a frame is taken off before and its transform, m W(k) with W the transform of the window, put
+    back after. Offsets of thousands of µV would else cost the weak bins their last digits.
+
     Rank. Signals of half-length 0.32 s within 20 Hz have hardly more than 2 · 20 · 0.32 ≈ 13 degrees of freedom
     (Slepian and Pollak 1961): singular values of either matrix fall below 5e-7 of the first after the 18th. So the
     matrix is factored, A ≈ W · A[rows], in an interpolative decomposition (Cheng, Gimbutas, Martinsson and
@@ -213,7 +216,7 @@ class _Setting:
         self._scratch_sizes = (
             (n_times + 2 * p.half) * LANES,
             p.half * 2 * LANES,
-            FRAMES * p.rank * 2 * LANES,
+            FRAMES * (p.rank + 1) * 2 * LANES,
             (1 + n_times // hop) * p.n_bins * LANES,
             spec.n_mels * BLOCK * N_PANELS,
         )

@@ -5,7 +5,7 @@ the four quarters of a vector, multiplied, leave one value per chain. All arrays
 
     differences  (pad + n_times + pad, 16)   µV, zeros in the padding
     folded       (H, 2, 16)                  sums and differences of samples at equal distance from the centre
-    kept         (FRAMES, R, 2, 16)          the transform at R even and R odd rows
+    kept         (FRAMES, R + 1, 2, 16)      the transform at R even and R odd rows, and the level of the frame
     power        (n_all_frames, K, 16)       µV² in every bin
     chains       (M, 4, 4, 4)                products along the chains of a block: frame mod 4, frame div 4, chain
 """
@@ -113,11 +113,19 @@ def _fill(differences: Any, pad: int, n_times: int) -> None:
 
 
 @helper
-def _fold(differences: Any, centre: int, folded: Any, half: int) -> None:
+def _fold(differences: Any, centre: int, folded: Any, half: int) -> Any:
+    """Write sums and differences of samples on both sides of the centre, less their mean, which is returned."""
+    total = splat16(0.0)
     for j in range(half):
         after, before = load16(differences, (centre + j) * LANES), load16(differences, (centre - j) * LANES)
-        store(folded, j * 2 * LANES, add(after, before))
+        both = add(after, before)
+        total = add(total, both)
+        store(folded, j * 2 * LANES, both)
         store(folded, j * 2 * LANES + LANES, sub(after, before))
+    twice = mul(total, splat16(1.0 / half))
+    for j in range(half):
+        store(folded, j * 2 * LANES, sub(load16(folded, j * 2 * LANES), twice))
+    return mul(twice, splat16(0.5))
 
 
 @helper
@@ -167,6 +175,20 @@ def _transform(kept: Any, weights: Any, power: Any, at: int, n_frames: int, rank
             store(power, i, _square(even0, odd0))
             store(power, i + LANES, _square(even1, odd1))
             store(power, i + 2 * LANES, _square(even2, odd2))
+
+
+@helper
+def _transform_frames(
+    differences: Any, folded: Any, kept: Any, power: Any, rows: Any, weights: Any,
+    first: int, n_frames: int, hop: int, half: int, rank: int, n_bins: int,
+) -> None:  # fmt: skip
+    """Fold and both stages, for some frames from `first` on."""
+    for frame in range(n_frames):
+        at = frame * (rank + 1) * 2 * LANES
+        level = _fold(differences, half + (first + frame) * hop, folded, half)
+        _project(folded, rows, kept, at, half, rank)
+        store(kept, at + rank * 2 * LANES, level)
+    _transform(kept, weights, power, first * n_bins * LANES, n_frames, rank + 1, n_bins)
 
 
 # ---- mel bands
@@ -296,11 +318,8 @@ def mel_image(
     loudest = splat16(AMIN)
     for first in range(0, n_all, FRAMES):
         n = min(FRAMES, n_all - first)
-        for frame in range(n):
-            _fold(differences, half + (first + frame) * hop, folded, half)
-            _project(folded, rows, kept, frame * rank * 2 * LANES, half, rank)
+        _transform_frames(differences, folded, kept, power, rows, weights, first, n, hop, half, rank, n_bins)
         at = first * n_bins * LANES
-        _transform(kept, weights, power, at, n, rank, n_bins)
         loudest = _loudest(power, at, n, n_bins, start, weight, n_mels, n_taps, loudest)
     scale = div(splat16(1.0), loudest)
     floor = upper(mul(splat16(AMIN), scale), splat16(FLOOR))

@@ -37,7 +37,8 @@ class MelPlan:
         n_bins: K, bins that are computed, a multiple of `TILE`; the last ones may be empty.
         n_taps: bins that a mel band reads.
         project: flat float32, R/3 tiles of (H, 3 even rows and 3 odd rows).
-        transform: flat float32, K/3 tiles of (R, 3 even rows and 3 odd rows).
+        transform: flat float32, K/3 tiles of (R + 1, 3 even rows and 3 odd rows); the last of R + 1 belongs to the
+            level that is taken off a frame.
         band_start: (M,) int64, the first bin that each mel band reads.
         band_weight: flat float32 (M, n_taps).
         error: greatest error of a bin for a window of unit energy, relative to the energy of a bin's own row.
@@ -76,7 +77,7 @@ def plan(spec: MelSpec) -> MelPlan:
         n_bins=n_bins,
         n_taps=weight.shape[1],
         project=_tiles(_centre_halved(kept_even), kept_odd),
-        transform=_tiles(fit_even, fit_odd),
+        transform=_tiles(np.hstack([fit_even, even.of_level()]), np.hstack([fit_odd, odd.of_level()])),
         band_start=start,
         band_weight=weight.reshape(-1),
         error=max(error_even, error_odd),
@@ -99,6 +100,7 @@ class _Parity:
         self.likely_rank = int(np.count_nonzero(rest > spec.tolerance * self._size)) // TILE * TILE
         """A rank that is too small, or just not: what as many rows leave over is about the error of the fit."""
         self._likely = self._signals(last_bin)
+        self._wanted = (self._exact @ self._likely).T
 
     def rows(self, bins: F64) -> F64:
         """(n, H) rows at the given frequencies, in bins, whole or not, times the window."""
@@ -108,27 +110,42 @@ class _Parity:
         hann = 0.5 + 0.5 * np.cos(2 * np.pi * j / spec.win_length)
         return (np.sin(angle) if self._odd else np.cos(angle)) * hann
 
+    def of_level(self) -> F32:
+        """(K, 1) transform of a frame that is 1 everywhere."""
+        if self._odd:
+            return np.zeros((len(self._exact), 1), np.float32)
+        return (self._exact[:, :1] + 2 * self._exact[:, 1:].sum(axis=1, keepdims=True)).astype(np.float32)
+
     def _signals(self, last_bin: int) -> F64:
-        """(H, n) folded signals that the fit should be good at: what lies in the band first, then anything."""
+        """(H, H) square root of the covariance of the folded signals that the fit should be good at.
+
+        What lies in the band first, then anything.
+        """
         j = np.arange(self._spec.win_length // 2)
         angle = 2 * np.pi / self._spec.n_fft * np.outer(j, np.arange(0.0, last_bin + 0.5, 0.5))
         tones = np.sin(angle) if self._odd else np.cos(angle)
-        return np.hstack([tones / np.sqrt(tones.shape[1]), ANYTHING * np.eye(j.size)])
+        return np.linalg.cholesky(tones @ tones.T / tones.shape[1] + ANYTHING**2 * np.eye(j.size))
 
     def fit(self, rank: int) -> tuple[F32, F32, float]:
         """Return R rows, the (K, R) weights that make every bin out of them, and the error of the product."""
-        kept = self._candidates[np.sort(self._order[:rank])].astype(np.float32)
-        if len(kept) < rank:
-            kept = np.vstack([kept, np.zeros((rank - len(kept), kept.shape[1]), np.float32)])
-        # Fitted to the rows as rounded, so that rounding them costs nothing.
-        weights, *_ = np.linalg.lstsq((kept @ self._likely).T, (self._exact @ self._likely).T, rcond=None)
-        fit = weights.T.astype(np.float32)
-        error = np.linalg.norm(fit.astype(np.float64) @ kept - self._exact, axis=1).max() / self._size
-        return kept, fit, float(error)
+        chosen = np.sort(self._order[:rank])
+        rows = np.zeros((rank, self._exact.shape[1]), np.float32)
+        rows[: len(chosen)] = self._candidates[chosen]
+        weights = np.zeros((len(self._exact), rank), np.float32)
+        # Fitted to the rows as rounded, so that rounding them costs nothing. QR and not `lstsq`, whose SVD takes
+        # half a second when two threads of BLAS meet a busy machine.
+        basis, triangle = np.linalg.qr((rows[: len(chosen)] @ self._likely).T)
+        weights[:, : len(chosen)] = np.linalg.solve(triangle, basis.T @ self._wanted).T
+        error = np.linalg.norm(weights.astype(np.float64) @ rows - self._exact, axis=1).max() / self._size
+        return rows, weights, float(error)
 
 
 ANYTHING = 0.1
-"""Weight of arbitrary signals against signals in the band, where an EEG has nearly all of its power."""
+"""Amplitude of arbitrary signals against signals in the band, where an EEG has nearly all of its power."""
+
+
+NEGLIGIBLE = 1e-11
+"""What is left of a row relative to the first when it is no more than rounding."""
 
 
 def _most_independent_first(rows: F64) -> tuple[NDArray[np.intp], F64]:
@@ -142,10 +159,13 @@ def _most_independent_first(rows: F64) -> tuple[NDArray[np.intp], F64]:
     left: list[float] = []
     for _ in range(min(rows.shape)):
         norms = np.linalg.norm(rest, axis=1)
-        norms[order] = -1.0
-        order.append(int(norms.argmax()))
-        left.append(float(norms.max()))
-        direction = rest[order[-1]] / max(left[-1], 1e-300)
+        norms[order] = 0.0
+        furthest = int(norms.argmax())
+        if left and norms[furthest] < NEGLIGIBLE * left[0]:
+            break
+        order.append(furthest)
+        left.append(float(norms[furthest]))
+        direction = rest[furthest] / left[-1]
         for _ in range(2):  # twice, or rounding leaves a part of it behind
             rest -= np.outer(rest @ direction, direction)
     return np.array(order), np.array(left)

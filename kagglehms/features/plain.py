@@ -117,7 +117,7 @@ def mel_image(
     j = np.arange(half)
     after, before = padded[centres + j], padded[centres - j]  # (frame, j, lane)
     even_rows, odd_rows = _untile(rows, half)
-    even_weights, odd_weights = _untile(weights, rank)
+    even_weights, odd_weights = (part[:, :rank] for part in _untile(weights, rank + 1))
     real = even_weights @ (even_rows @ (after + before))
     imaginary = odd_weights @ (odd_rows @ (after - before))
     bins = real**2 + imaginary**2

@@ -163,27 +163,38 @@ def weights_loss(
         space: what is averaged.
         shrinkage: λ of the module's formula.
     """
-    n_members = len(predictions_MNK)
-    mass_NK = targets_NK * rows_N[:, None]
-    voted = mass_NK > 0
-    members_MV, mass_V = predictions_MNK[:, voted], mass_NK[voted]
-    logs_MX = np.log(np.maximum(predictions_MNK, CLIP)).reshape(n_members, -1)
-
-    def probability(weights: Floats) -> tuple[float, Floats]:
-        mixture_V = np.maximum(weights @ members_MV, CLIP)
-        return -float(mass_V @ np.log(mixture_V)), -(members_MV @ (mass_V / mixture_V))
-
-    def logit(weights: Floats) -> tuple[float, Floats]:
-        value, slope_NK = _cross_entropy((weights @ logs_MX).reshape(targets_NK.shape), targets_NK, rows_N)
-        return value, logs_MX @ slope_NK.ravel()
+    n_members, pull = len(predictions_MNK), shrinkage * len(predictions_MNK)
+    make = _mixture_entropy if space == "probability" else _log_linear_entropy
+    entropy = make(predictions_MNK, targets_NK, rows_N)
 
     def loss(weights: Floats) -> tuple[float, Floats]:
-        value, gradient = probability(weights) if space == "probability" else logit(weights)
+        value, gradient = entropy(weights)
         off = weights - 1 / n_members
-        pull = shrinkage * n_members
         return value + pull / 2 * float(off @ off), gradient + pull * off
 
     return loss
+
+
+def _mixture_entropy(predictions_MNK: Floats, targets_NK: Floats, rows_N: Floats) -> Loss:
+    mass_NK = targets_NK * rows_N[:, None]
+    voted = mass_NK > 0
+    members_MV, mass_V = predictions_MNK[:, voted], mass_NK[voted]
+
+    def entropy(weights: Floats) -> tuple[float, Floats]:
+        mixture_V = np.maximum(weights @ members_MV, CLIP)
+        return -float(mass_V @ np.log(mixture_V)), -(members_MV @ (mass_V / mixture_V))
+
+    return entropy
+
+
+def _log_linear_entropy(predictions_MNK: Floats, targets_NK: Floats, rows_N: Floats) -> Loss:
+    logs_MX = np.log(np.maximum(predictions_MNK, CLIP)).reshape(len(predictions_MNK), -1)
+
+    def entropy(weights: Floats) -> tuple[float, Floats]:
+        value, slope_NK = _cross_entropy((weights @ logs_MX).reshape(targets_NK.shape), targets_NK, rows_N)
+        return value, logs_MX @ slope_NK.ravel()
+
+    return entropy
 
 
 def calibration_loss(pool_NK: Floats, targets_NK: Floats, rows_N: Floats, shrinkage: float) -> Loss:
@@ -266,23 +277,9 @@ def _choose(data: _Data, fitting: Fitting, seed: int) -> Fitting:
     folds = patient_folds(data.patients_N, fitting.n_folds, seed)
     spaces: tuple[Space, ...] = ("probability", "logit") if fitting.space == "auto" else (fitting.space,)
     shrinkages = SHRINKAGES if fitting.shrinkage is None else (fitting.shrinkage,)
-    choices = []
-    for space in spaces:
-        candidates = [replace(fitting, space=space, shrinkage=value) for value in shrinkages]
-        terms_CN = np.stack([_cross_fit(data, c, folds, seed)[0] for c in candidates])
-        chosen = _strongest_near_best(terms_CN, data.rows_N, data.patients_N)
-        choices.append((float(terms_CN[chosen] @ data.rows_N), candidates[chosen]))
-    return min(choices, key=lambda choice: choice[0])[1]
-
-
-def _strongest_near_best(terms_CN: Floats, rows_N: Floats, patients_N: NDArray[np.intp]) -> int:
-    """The one-standard-error rule (Breiman et al. 1984), the error being that of the difference."""
-    best = int((terms_CN @ rows_N).argmin())
-    for candidate in range(len(terms_CN) - 1, best, -1):
-        worse, error = clustered_mean(terms_CN[candidate] - terms_CN[best], rows_N, patients_N)
-        if worse <= error:
-            return candidate
-    return best
+    candidates = [replace(fitting, space=a, shrinkage=b) for a in spaces for b in shrinkages]
+    scores = [float(_cross_fit(data, c, folds, seed)[0] @ data.rows_N) for c in candidates]
+    return candidates[int(np.argmin(scores))]
 
 
 def clustered_mean(values_N: Floats, rows_N: Floats, patients_N: NDArray[np.intp]) -> tuple[float, float]:

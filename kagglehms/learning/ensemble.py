@@ -46,7 +46,7 @@ class Fitting:
         temperature: whether the pool is sharpened or softened.
         biases: whether each class gets a bias.
         shrinkage: the pull towards the plain mean, ≥ 0. None: inner cross-validation, grouped by
-            patient, chooses the strongest of `blending.SHRINKAGES` within one standard error of the best.
+            patient, chooses from `blending.SHRINKAGES`.
         n_folds: of the inner cross-validation.
     """
 

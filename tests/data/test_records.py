@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kagglehms.data.competition import VOTE_COLUMNS
-from kagglehms.data.records import assign_folds, make_records, read_train_table
+from kagglehms.data.records import assign_folds, limit_records, make_records, read_train_table
 from kagglehms.errors import DataError, UsageError
 
 NAMES = ("Seizure", "LPD", "GPD", "LRDA", "GRDA", "Other")
@@ -161,3 +161,13 @@ def test_the_digest_knows_values_and_order(tmp_path: Path) -> None:
     )
     assert records.digest != records.take(np.array([1, 0, 2])).digest
     assert records.digest != make_records(GOOD.with_columns(pl.lit(1).alias("patient_id"))).digest
+
+
+def test_limits_keep_whole_patients(competition_folder: Path) -> None:
+    records = make_records(read_train_table(competition_folder / "train.csv"))
+    few = limit_records(records, 5)
+    assert 5 <= len(few) < len(records)
+    patients = set(few.frame["patient_id"].to_list())
+    assert len(few) == sum(p in patients for p in records.frame["patient_id"].to_list())
+    assert limit_records(records, 5).digest == few.digest
+    assert len(limit_records(records, 10**6)) == len(records)
