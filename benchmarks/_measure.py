@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -129,3 +130,14 @@ def with_tuned_malloc(script: str, arguments: Sequence[str]) -> None:
     """Start this process again with `MALLOC_TUNING`, unless it has it."""
     if any(os.environ.get(name) != value for name, value in MALLOC_TUNING.items()):
         os.execve(sys.executable, [sys.executable, script, *arguments], {**os.environ, **MALLOC_TUNING})
+
+
+def with_malloc_as_it_is(script: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Run the script in a process without `MALLOC_TUNING`; pass on what it prints and return its JSON line."""
+    environment = {name: value for name, value in os.environ.items() if name not in MALLOC_TUNING}
+    done = subprocess.run(
+        [sys.executable, script, *arguments], env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    *lines, figures = done.stdout.splitlines()
+    print("\n".join(lines))
+    return json.loads(figures)

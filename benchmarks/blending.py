@@ -29,6 +29,8 @@ from kagglehms.learning.metric import kl_terms
 HAND_TUNED = "spectrogram=0.65,raw_eeg=0.2,multitaper=0.15"
 """What the team whose predictions these are chose for the means of its three families of models."""
 
+DEFAULT = "probability: weights, temperature"
+
 
 @dataclass(frozen=True)
 class Case:
@@ -37,6 +39,7 @@ class Case:
     targets_NK: NDArray[np.float64]
     patients_N: NDArray[np.int64]
     hand_tuned_M: NDArray[np.float64]
+    families: dict[str, NDArray[np.bool_]]
 
 
 def load(path: Path, min_votes: int, families: str) -> Case:
@@ -44,12 +47,12 @@ def load(path: Path, min_votes: int, families: str) -> Case:
     names = tuple(c.split(":")[0] for c in table.columns if c.endswith(f":{CLASSES[0]}"))
     stack = np.stack([table.select(f"{n}:{c}" for c in CLASSES).to_numpy() for n in names]).astype(np.float64)
     targets = table.select(VOTE_COLUMNS).to_numpy().astype(np.float64)
-    weights = np.zeros(len(names))
+    weights, members = np.zeros(len(names)), {}
     for part in families.split(","):
         prefix, weight = part.split("=")
-        family = np.array([name.startswith(prefix) for name in names])
+        family = members[prefix] = np.array([name.startswith(prefix) for name in names])
         weights[family] = float(weight) / family.sum()
-    return Case(names, stack, targets, table["patient_id"].to_numpy(), weights)
+    return Case(names, stack, targets, table["patient_id"].to_numpy(), weights, members)
 
 
 def fixed_terms(case: Case, weights: NDArray[np.float64], space: str = "probability") -> NDArray[np.float64]:
@@ -57,20 +60,28 @@ def fixed_terms(case: Case, weights: NDArray[np.float64], space: str = "probabil
     return kl_terms(case.targets_NK, blend.apply(dict(zip(case.names, case.predictions_MNK, strict=True))))
 
 
-def variants() -> dict[str, Fitting]:
+def variants(case: Case) -> dict[str, tuple[tuple[str, ...], NDArray[np.float64], Fitting]]:
+    """What is compared: members, their predictions and how they are blended."""
+    all_of_them = case.names, case.predictions_MNK
     parts = {
-        "weights": Fitting(temperature=False),
-        "weights, biases": Fitting(temperature=False, biases=True),
-        "weights, temperature": Fitting(),
-        "weights, temperature, biases": Fitting(biases=True),
+        "weights": (False, False),
+        "weights, biases": (False, True),
+        "weights, temperature": (True, False),
+        "weights, temperature, biases": (True, True),
     }
-    found = {}
-    for space in ("probability", "logit"):
-        for what, fitting in parts.items():
-            found[f"{space}: {what}"] = Fitting(space, fitting.temperature, fitting.biases)  # type: ignore[arg-type]
-    found["auto: weights, temperature"] = Fitting("auto")
+    found = {
+        f"{space}: {what}": (*all_of_them, Fitting(space, *how))
+        for space in ("probability", "logit")
+        for what, how in parts.items()
+    }
+    found["auto: weights, temperature"] = (*all_of_them, Fitting("auto"))
+    mean = case.predictions_MNK.mean(axis=0, keepdims=True)
+    found["plain mean, temperature"] = (("mean",), mean, Fitting())
+    families = tuple(case.families)
+    means = np.stack([case.predictions_MNK[case.families[name]].mean(axis=0) for name in families])
+    found["family means: weights, temperature"] = (families, means, Fitting())
     for shrinkage in SHRINKAGES:
-        found[f"probability: weights, temperature, λ = {shrinkage:g}"] = Fitting(shrinkage=shrinkage)
+        found[f"{DEFAULT}, λ = {shrinkage:g}"] = (*all_of_them, Fitting(shrinkage=shrinkage))
     return found
 
 
@@ -105,7 +116,7 @@ def main() -> None:
         results[name] = {"score": float(terms.mean())}
         if nested:
             sd, in_sample = f"{np.std(nested.scores):7.5f}", f"{nested.in_sample:7.5f}"
-            used = [fit.fitting.shrinkage for fit in nested.fits if fit.fitting]
+            used = [fit.fitting.shrinkage or 0 for fit in nested.fits if fit.fitting]
             shrinkages = f"{min(used):g} … {max(used):g}"
             results[name] |= {"in_sample": nested.in_sample, "sd": float(np.std(nested.scores))}
         print(
@@ -117,17 +128,12 @@ def main() -> None:
     for name, terms in fixed.items():
         line(name, terms)
     start = time.perf_counter()
-    for name, fitting in variants().items():
+    for name, (members, stack, fitting) in variants(case).items():
         nested = nested_score(
-            case.predictions_MNK,
-            case.targets_NK,
-            case.names,
-            case.patients_N,
-            fitting,
-            seeds=range(args.seeds),
+            stack, case.targets_NK, members, case.patients_N, fitting, seeds=range(args.seeds)
         )
         line(name, nested.terms_N, nested)
-        if fitting == Fitting():
+        if name == DEFAULT:
             usual = nested
     temperatures = [fit.temperature for fit in usual.fits]
     print(

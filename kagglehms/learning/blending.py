@@ -1,6 +1,7 @@
 """Fits blends to out-of-fold predictions, and scores them on patients that they were not fitted on.
 
-Shapes: M members, N rows, K classes (always the six), V votes above 0. The formula is in `ensemble`.
+Shapes: M members, N rows, K classes (always the six), V votes above 0. The formula is in `ensemble`. Sums are einsum's:
+BLAS would start threads for products as small as these, and round differently with each number of them.
 """
 
 from __future__ import annotations
@@ -181,18 +182,20 @@ def _mixture_entropy(predictions_MNK: Floats, targets_NK: Floats, rows_N: Floats
     members_MV, mass_V = predictions_MNK[:, voted], mass_NK[voted]
 
     def entropy(weights: Floats) -> tuple[float, Floats]:
-        mixture_V = np.maximum(weights @ members_MV, CLIP)
-        return -float(mass_V @ np.log(mixture_V)), -(members_MV @ (mass_V / mixture_V))
+        mixture_V = np.maximum(np.einsum("m,mv->v", weights, members_MV), CLIP)
+        value = -float(np.einsum("v,v->", mass_V, np.log(mixture_V)))
+        return value, -np.einsum("mv,v->m", members_MV, mass_V / mixture_V)
 
     return entropy
 
 
 def _log_linear_entropy(predictions_MNK: Floats, targets_NK: Floats, rows_N: Floats) -> Loss:
-    logs_MX = np.log(np.maximum(predictions_MNK, CLIP)).reshape(len(predictions_MNK), -1)
+    logs_MNK = np.log(np.maximum(predictions_MNK, CLIP))
 
     def entropy(weights: Floats) -> tuple[float, Floats]:
-        value, slope_NK = _cross_entropy((weights @ logs_MX).reshape(targets_NK.shape), targets_NK, rows_N)
-        return value, logs_MX @ slope_NK.ravel()
+        scores_NK = np.einsum("m,mnk->nk", weights, logs_MNK)
+        value, slope_NK = _cross_entropy(scores_NK, targets_NK, rows_N)
+        return value, np.einsum("mx,x->m", logs_MNK.reshape(len(weights), -1), slope_NK.ravel())
 
     return entropy
 
@@ -217,7 +220,7 @@ def _cross_entropy(scores_NK: Floats, targets_NK: Floats, rows_N: Floats) -> tup
     powers_NK = np.exp(scores_NK - top_N1)
     sums_N1 = powers_NK.sum(axis=1, keepdims=True)
     logs_NK = scores_NK - top_N1 - np.log(sums_N1)
-    value = -float(rows_N @ (targets_NK * logs_NK).sum(axis=1))
+    value = -float(np.einsum("n,nk,nk->", rows_N, targets_NK, logs_NK))
     totals_N1 = targets_NK.sum(axis=1, keepdims=True)
     return value, (powers_NK / sums_N1 * totals_N1 - targets_NK) * rows_N[:, None]
 

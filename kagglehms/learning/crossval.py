@@ -231,10 +231,8 @@ def _conclude(folder: Path, dataset: Dataset) -> Outcome:
         return Outcome(folder, finished, n_folds)
     oof = pl.concat([pl.read_parquet(folder / f"fold{k}" / "oof.parquet") for k in finished])
     write_table(folder / "oof.parquet", oof.sort("record"))
-    votes_NK = oof.select(VOTE_COLUMNS).to_numpy()
-    n_votes = votes_NK.sum(axis=1)
-    predictions_NK = oof.select(PROBABILITY_COLUMNS).to_numpy()
-    score_all, score_votes10 = mean_scores(votes_NK / n_votes[:, None], predictions_NK, n_votes >= 10)
+    records, predictions_NK = Records(oof), oof.select(PROBABILITY_COLUMNS).to_numpy()
+    score_all, score_votes10 = mean_scores(records.targets_NK, predictions_NK, records.many_votes)
     run = read_json(folder / "run.json") | {"scores": {"all": score_all, "votes10": score_votes10}}
     write_bytes(folder / "run.json", _json(run))
     return Outcome(folder, finished, n_folds, score_all, score_votes10)

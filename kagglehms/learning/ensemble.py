@@ -273,8 +273,8 @@ def check_stack(predictions: Stack, names: Sequence[str]) -> Floats:
 def pool(predictions_MNK: Floats, weights_M: Floats, space: Space) -> Floats:
     """Return the pool's logarithm, (rows, 6)."""
     if space == "probability":
-        return np.log(np.maximum(np.tensordot(weights_M, predictions_MNK, 1), CLIP))
-    return np.tensordot(weights_M, np.log(np.maximum(predictions_MNK, CLIP)), 1)
+        return np.log(np.maximum(np.einsum("m,mnk->nk", weights_M, predictions_MNK), CLIP))
+    return np.einsum("m,mnk->nk", weights_M, np.log(np.maximum(predictions_MNK, CLIP)))
 
 
 _KAGGLE = ("baseline", "global-stats")

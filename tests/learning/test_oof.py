@@ -1,0 +1,168 @@
+"""Members of a blend: aligned by record, of the same records, folds and data, or refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from kagglehms.data.competition import VOTE_COLUMNS
+from kagglehms.errors import RunError, UsageError
+from kagglehms.learning.blending import nested_score
+from kagglehms.learning.crossval import PROBABILITY_COLUMNS
+from kagglehms.learning.ensemble import Fitting
+from kagglehms.learning.metric import kl_score
+from kagglehms.learning.oof import load_oof
+
+N = 30
+
+
+def make_table(seed: int) -> pl.DataFrame:
+    """Rows as crossval writes them, in an order of their own; votes depend on the record alone."""
+    votes = np.random.default_rng(99).multinomial(np.arange(N) % 15 + 1, np.full(6, 1 / 6))
+    rng = np.random.default_rng(seed)
+    frame = pl.DataFrame(
+        {"record": np.arange(N), "patient_id": np.arange(N) // 3, "fold": np.arange(N) // 15}
+    )
+    return frame.with_columns(
+        *(pl.Series(name, column) for name, column in zip(VOTE_COLUMNS, votes.T, strict=True)),
+        *(
+            pl.Series(name, column)
+            for name, column in zip(PROBABILITY_COLUMNS, rng.dirichlet(np.ones(6), N).T, strict=True)
+        ),
+    )[rng.permutation(N)]
+
+
+def make_run(runs: Path, name: str, table: pl.DataFrame, **identity: str) -> Path:
+    folder = runs / name
+    folder.mkdir(parents=True)
+    run = {
+        "fingerprint": f"of {name}",
+        "identity": {"store": "s", "records": "r", "folds": "f"} | identity,
+        "scores": {"all": 1.0, "votes10": None},
+    }
+    (folder / "run.json").write_text(json.dumps(run))
+    table.write_parquet(folder / "oof.parquet")
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    for seed, name in enumerate(("first", "second", "third")):
+        make_run(tmp_path, name, make_table(seed))
+    return tmp_path
+
+
+def change(folder: Path, **content: object) -> None:
+    path = folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | content))
+
+
+def test_members_are_aligned_by_record(runs: Path) -> None:
+    oof = load_oof(runs, ["second", "first"])
+    assert oof.names == ("second", "first")
+    assert oof.fingerprints == ("of second", "of first")
+    assert oof.records_N.tolist() == list(range(N))
+    assert oof.patients_N.tolist() == [record // 3 for record in range(N)]
+    for seed, name in ((0, "first"), (1, "second")):
+        expected = make_table(seed).sort("record")
+        np.testing.assert_array_equal(oof.by_name[name], expected.select(PROBABILITY_COLUMNS).to_numpy())
+    votes = make_table(0).sort("record").select(VOTE_COLUMNS).to_numpy()
+    np.testing.assert_array_equal(oof.votes_NK, votes)
+    np.testing.assert_array_equal(oof.n_votes_N, [record % 15 + 1 for record in range(N)])
+    np.testing.assert_allclose(oof.targets_NK.sum(axis=1), 1)
+
+
+def test_they_can_be_blended(runs: Path) -> None:
+    oof = load_oof(runs, ["first", "second", "third"])
+    nested = nested_score(
+        oof.predictions_MNK, oof.targets_NK, oof.names, oof.patients_N, Fitting(shrinkage=0.1), seeds=[0]
+    )
+    assert kl_score(oof.targets_NK, nested.blend.apply(oof.by_name)) == pytest.approx(nested.in_sample)
+
+
+def test_a_run_of_crossval_is_understood(dist: Path) -> None:
+    oof = load_oof(dist.parent / "runs", ["baseline"])
+    run = json.loads((dist.parent / "runs" / "baseline" / "run.json").read_text())
+    assert len(oof.records_N) == run["records"]
+    assert oof.fingerprints == (run["fingerprint"],)
+    assert kl_score(oof.targets_NK, oof.predictions_MNK[0]) == pytest.approx(run["scores"]["all"], rel=1e-12)
+
+
+def test_records_with_few_votes_can_be_left_out(runs: Path) -> None:
+    table = make_table(7)
+    make_run(runs, "two-stage", table.filter(pl.sum_horizontal(VOTE_COLUMNS) >= 5))
+    with pytest.raises(RunError, match=r"two-stage: has no predictions of 8 of the 30 records.*min_votes"):
+        load_oof(runs, ["first", "two-stage"])
+    oof = load_oof(runs, ["first", "two-stage"], min_votes=5)
+    assert oof.predictions_MNK.shape == (2, N - 8, 6)
+    assert oof.n_votes_N.min() == 5
+    with pytest.raises(UsageError, match="no record of first has at least 16 votes"):
+        load_oof(runs, ["first"], min_votes=16)
+
+
+@pytest.mark.parametrize(
+    ("identity", "words"),
+    [
+        ({"records": "x"}, "other records than first"),
+        ({"folds": "x"}, "other folds than first"),
+        ({"store": "x", "folds": "x"}, r"other folds and data \(store\) than first"),
+    ],
+)
+def test_other_records_folds_or_data_are_refused(runs: Path, identity: Mapping[str, str], words: str) -> None:
+    make_run(runs, "stranger", make_table(4), **identity)
+    with pytest.raises(RunError, match=f"stranger: was trained on {words}"):
+        load_oof(runs, ["first", "second", "stranger"])
+
+
+def test_a_missing_or_unfinished_run_is_named(runs: Path) -> None:
+    with pytest.raises(RunError, match=r"scond: no such run; did you mean 'second'.*kagglehms train scond"):
+        load_oof(runs, ["first", "scond"])
+    with pytest.raises(RunError, match="first: no such run; there is none at all"):
+        load_oof(runs / "first", ["first"])
+    change(runs / "second", scores=None)
+    with pytest.raises(RunError, match="second: not all folds are trained"):
+        load_oof(runs, ["first", "second"])
+    (runs / "third" / "oof.parquet").unlink()
+    with pytest.raises(RunError, match="third: not all folds are trained"):
+        load_oof(runs, ["third"])
+
+
+def test_broken_files_are_named(runs: Path) -> None:
+    change(runs / "first", identity={"records": "r"})
+    with pytest.raises(RunError, match=r"first.run\.json: lacks 'folds'"):
+        load_oof(runs, ["first"])
+    (runs / "second" / "run.json").write_text("{")
+    with pytest.raises(RunError, match=r"second.run\.json: cannot be read"):
+        load_oof(runs, ["second"])
+    (runs / "third" / "oof.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(RunError, match=r"third.oof\.parquet: cannot be read"):
+        load_oof(runs, ["third"])
+    make_run(runs, "fourth", make_table(3).drop("lpd_probability"))
+    with pytest.raises(RunError, match=r"fourth.oof\.parquet: cannot be read \(.*lpd_probability"):
+        load_oof(runs, ["fourth"])
+
+
+def test_broken_content_is_named(runs: Path) -> None:
+    table = make_table(5)
+    make_run(runs, "twice", pl.concat([table, table[:1]]))
+    with pytest.raises(RunError, match="twice.*has a record twice or missing values"):
+        load_oof(runs, ["twice"])
+    make_run(runs, "holes", table.with_columns(pl.lit(None, pl.Float64).alias("gpd_probability")))
+    with pytest.raises(RunError, match="holes.*has a record twice or missing values"):
+        load_oof(runs, ["holes"])
+    make_run(runs, "double", table.with_columns(pl.col(PROBABILITY_COLUMNS) * 2))
+    with pytest.raises(RunError, match="double: row 0 of the predictions sums to 2"):
+        load_oof(runs, ["first", "double"])
+    make_run(runs, "voters", table.with_columns(pl.col("lpd_vote") + 1))
+    with pytest.raises(RunError, match="voters: has other votes or patients than first"):
+        load_oof(runs, ["first", "voters"])
+
+
+def test_a_name_twice_is_refused(runs: Path) -> None:
+    with pytest.raises(UsageError, match="members must be different names"):
+        load_oof(runs, ["first", "first"])
