@@ -1,12 +1,12 @@
 """Fits blends to out-of-fold predictions, and scores them on patients that they were not fitted on.
 
-Shapes: M members, N rows, K classes (always the six), V votes above 0. The formula is in `ensemble`. Sums are einsum's:
-BLAS would start threads for products as small as these, and round differently with each number of them.
+Shapes: M members, N rows, K classes (always the six), V votes above 0. The formula is in `ensemble`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,7 +55,18 @@ def fit_blend(
     """
     data = _Data.of(predictions_MNK, targets_NK, members, patients_N, sample_weights_N)
     check_members(name, members, None)
-    return replace(_fit(data, fitting, seed), name=name)
+    with _one_thread():
+        return replace(_fit(data, fitting, seed), name=name)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep BLAS from starting threads, which for matrices as small as these wait longer than they work."""
+    import scipy.optimize  # noqa: F401 - only a BLAS that is loaded can be told
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,7 @@ class _Data:
     names: tuple[str, ...]
     predictions_MNK: Floats
     targets_NK: Floats
-    rows_N: Floats  # weights of the rows
+    row_weights_N: Floats  # above 0
     patients_N: NDArray[np.intp] | None  # 0, 1, 2, …
 
     @classmethod
@@ -103,7 +114,7 @@ class _Data:
             self,
             predictions_MNK=self.predictions_MNK[:, mask],
             targets_NK=self.targets_NK[mask],
-            rows_N=self.rows_N[mask],
+            row_weights_N=self.row_weights_N[mask],
             patients_N=patients,
         )
 
@@ -118,7 +129,7 @@ def _fit(data: _Data, fitting: Fitting, seed: int) -> Blend:
         fitting = _choose(data, fitting, seed)
     assert fitting.space != "auto"
     assert fitting.shrinkage is not None
-    rows, n_members = data.rows_N / data.rows_N.sum(), len(data.names)
+    rows, n_members = data.row_weights_N / data.row_weights_N.sum(), len(data.names)
     loss = weights_loss(data.predictions_MNK, data.targets_NK, rows, fitting.space, fitting.shrinkage)
     weights = _minimise(loss, np.full(n_members, 1 / n_members), [(0.0, 1.0)] * n_members, on_simplex=True)
     weights = np.where(weights < 1e-6, 0, weights)
@@ -138,7 +149,7 @@ def _fit(data: _Data, fitting: Fitting, seed: int) -> Blend:
     )
 
 
-def _calibrate(pool_NK: Floats, targets_NK: Floats, rows_N: Floats, fitting: Fitting) -> list[float]:
+def _calibrate(pool_NK: Floats, targets_NK: Floats, row_weights_N: Floats, fitting: Fitting) -> list[float]:
     """Return 1 / temperature and the six biases."""
     assert fitting.shrinkage is not None
     nothing = np.eye(1 + len(CLASSES))[0]
@@ -147,26 +158,27 @@ def _calibrate(pool_NK: Floats, targets_NK: Floats, rows_N: Floats, fitting: Fit
     low, high = _TEMPERATURES
     bounds = [(1 / high, 1 / low) if fitting.temperature else (1.0, 1.0)]
     bounds += [_BIASES if fitting.biases else (0.0, 0.0)] * len(CLASSES)
-    found = _minimise(calibration_loss(pool_NK, targets_NK, rows_N, fitting.shrinkage), nothing, bounds)
-    found[1:] -= found[1:].mean()  # a constant added to all biases changes nothing
+    found = _minimise(
+        calibration_loss(pool_NK, targets_NK, row_weights_N, fitting.shrinkage), nothing, bounds
+    )
     return found.tolist()
 
 
 def weights_loss(
-    predictions_MNK: Floats, targets_NK: Floats, rows_N: Floats, space: Space, shrinkage: float
+    predictions_MNK: Floats, targets_NK: Floats, row_weights_N: Floats, space: Space, shrinkage: float
 ) -> Loss:
     """What the weights minimise: cross-entropy (the score plus a constant) and the pull towards 1/M.
 
     Args:
         predictions_MNK: (members, n, 6) probabilities.
         targets_NK: (n, 6) vote fractions.
-        rows_N: (n,) weights of the rows, of sum 1.
+        row_weights_N: (n,) of sum 1.
         space: what is averaged.
         shrinkage: λ of the module's formula.
     """
     n_members, pull = len(predictions_MNK), shrinkage * len(predictions_MNK)
     make = _mixture_entropy if space == "probability" else _log_linear_entropy
-    entropy = make(predictions_MNK, targets_NK, rows_N)
+    entropy = make(predictions_MNK, targets_NK, row_weights_N)
 
     def loss(weights: Floats) -> tuple[float, Floats]:
         value, gradient = entropy(weights)
@@ -176,37 +188,37 @@ def weights_loss(
     return loss
 
 
-def _mixture_entropy(predictions_MNK: Floats, targets_NK: Floats, rows_N: Floats) -> Loss:
-    mass_NK = targets_NK * rows_N[:, None]
+def _mixture_entropy(predictions_MNK: Floats, targets_NK: Floats, row_weights_N: Floats) -> Loss:
+    mass_NK = targets_NK * row_weights_N[:, None]
     voted = mass_NK > 0
     members_MV, mass_V = predictions_MNK[:, voted], mass_NK[voted]
 
     def entropy(weights: Floats) -> tuple[float, Floats]:
-        mixture_V = np.maximum(np.einsum("m,mv->v", weights, members_MV), CLIP)
-        value = -float(np.einsum("v,v->", mass_V, np.log(mixture_V)))
-        return value, -np.einsum("mv,v->m", members_MV, mass_V / mixture_V)
+        mixture_V = np.maximum(weights @ members_MV, CLIP)
+        return -float(mass_V @ np.log(mixture_V)), -(members_MV @ (mass_V / mixture_V))
 
     return entropy
 
 
-def _log_linear_entropy(predictions_MNK: Floats, targets_NK: Floats, rows_N: Floats) -> Loss:
-    logs_MNK = np.log(np.maximum(predictions_MNK, CLIP))
+def _log_linear_entropy(predictions_MNK: Floats, targets_NK: Floats, row_weights_N: Floats) -> Loss:
+    logs_MX = np.log(np.maximum(predictions_MNK, CLIP)).reshape(len(predictions_MNK), -1)
 
     def entropy(weights: Floats) -> tuple[float, Floats]:
-        scores_NK = np.einsum("m,mnk->nk", weights, logs_MNK)
-        value, slope_NK = _cross_entropy(scores_NK, targets_NK, rows_N)
-        return value, np.einsum("mx,x->m", logs_MNK.reshape(len(weights), -1), slope_NK.ravel())
+        value, slope_NK = _cross_entropy(
+            (weights @ logs_MX).reshape(targets_NK.shape), targets_NK, row_weights_N
+        )
+        return value, logs_MX @ slope_NK.ravel()
 
     return entropy
 
 
-def calibration_loss(pool_NK: Floats, targets_NK: Floats, rows_N: Floats, shrinkage: float) -> Loss:
+def calibration_loss(pool_NK: Floats, targets_NK: Floats, row_weights_N: Floats, shrinkage: float) -> Loss:
     """What 1 / temperature and the six biases minimise; see `weights_loss` for the arguments."""
     nothing = np.eye(1 + len(CLASSES))[0]
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
         scores_NK = parameters[0] * pool_NK + parameters[1:]
-        value, slope_NK = _cross_entropy(scores_NK, targets_NK, rows_N)
+        value, slope_NK = _cross_entropy(scores_NK, targets_NK, row_weights_N)
         gradient = np.concatenate([[float((slope_NK * pool_NK).sum())], slope_NK.sum(axis=0)])
         off = parameters - nothing
         return value + shrinkage / 2 * float(off @ off), gradient + shrinkage * off
@@ -214,15 +226,15 @@ def calibration_loss(pool_NK: Floats, targets_NK: Floats, rows_N: Floats, shrink
     return loss
 
 
-def _cross_entropy(scores_NK: Floats, targets_NK: Floats, rows_N: Floats) -> tuple[float, Floats]:
+def _cross_entropy(scores_NK: Floats, targets_NK: Floats, row_weights_N: Floats) -> tuple[float, Floats]:
     """Weighted mean of −Σ target·ln softmax(scores), and its derivative by the scores."""
     top_N1 = scores_NK.max(axis=1, keepdims=True)
     powers_NK = np.exp(scores_NK - top_N1)
     sums_N1 = powers_NK.sum(axis=1, keepdims=True)
     logs_NK = scores_NK - top_N1 - np.log(sums_N1)
-    value = -float(np.einsum("n,nk,nk->", rows_N, targets_NK, logs_NK))
+    value = -float(row_weights_N @ (targets_NK * logs_NK).sum(axis=1))
     totals_N1 = targets_NK.sum(axis=1, keepdims=True)
-    return value, (powers_NK / sums_N1 * totals_N1 - targets_NK) * rows_N[:, None]
+    return value, (powers_NK / sums_N1 * totals_N1 - targets_NK) * row_weights_N[:, None]
 
 
 def _minimise(
@@ -281,15 +293,17 @@ def _choose(data: _Data, fitting: Fitting, seed: int) -> Fitting:
     spaces: tuple[Space, ...] = ("probability", "logit") if fitting.space == "auto" else (fitting.space,)
     shrinkages = SHRINKAGES if fitting.shrinkage is None else (fitting.shrinkage,)
     candidates = [replace(fitting, space=a, shrinkage=b) for a in spaces for b in shrinkages]
-    scores = [float(_cross_fit(data, c, folds, seed)[0] @ data.rows_N) for c in candidates]
+    scores = [float(_cross_fit(data, c, folds, seed)[0] @ data.row_weights_N) for c in candidates]
     return candidates[int(np.argmin(scores))]
 
 
-def clustered_mean(values_N: Floats, rows_N: Floats, patients_N: NDArray[np.intp]) -> tuple[float, float]:
+def clustered_mean(
+    values_N: Floats, row_weights_N: Floats, patients_N: NDArray[np.intp]
+) -> tuple[float, float]:
     """Weighted mean and its standard error, where rows of one patient are not independent."""
-    mean = float(rows_N @ values_N / rows_N.sum())
-    per_patient = np.bincount(patients_N, rows_N * (values_N - mean))
-    return mean, float(np.sqrt(per_patient @ per_patient) / rows_N.sum())
+    mean = float(row_weights_N @ values_N / row_weights_N.sum())
+    per_patient = np.bincount(patients_N, row_weights_N * (values_N - mean))
+    return mean, float(np.sqrt(per_patient @ per_patient) / row_weights_N.sum())
 
 
 @dataclass(frozen=True)
@@ -365,8 +379,10 @@ def nested_score(
     data = _Data.of(predictions_MNK, targets_NK, members, patients_N, sample_weights_N)
     check_members(name, members, None)
     assert data.patients_N is not None
-    crossed = [_cross_fit(data, fitting, patient_folds(data.patients_N, n_folds, s), s) for s in seeds]
-    blend = replace(_fit(data, fitting, seeds[0]), name=name)
+    folds = [patient_folds(data.patients_N, n_folds, seed) for seed in seeds]
+    with _one_thread():
+        crossed = [_cross_fit(data, fitting, *both) for both in zip(folds, seeds, strict=True)]
+        blend = replace(_fit(data, fitting, seeds[0]), name=name)
     terms = np.mean([terms for terms, _ in crossed], axis=0)
     plain = kl_terms(data.targets_NK, data.predictions_MNK.mean(axis=0))
     gain, gain_error = clustered_mean(plain - terms, np.ones(len(terms)), data.patients_N)

@@ -47,6 +47,18 @@ def test_the_contract_of_every_recipes_network(name: str, tmp_path: Path) -> Non
         assert torch.equal(fresh(images), before)
 
 
+@pytest.mark.parametrize("backbone", ["convnext_atto", "resnet10t", "mobilenetv3_small_050", "efficientnet_lite0"])
+def test_any_cnn_of_timm_takes_the_images(backbone: str) -> None:
+    model = make_model(replace(get_recipe("baseline"), backbone=backbone))[0].eval()
+    with torch.inference_mode():
+        assert model(torch.randn(1, 1, 400, 300)).shape == (1, 6)
+
+
+def test_a_backbone_that_cannot_take_the_images_is_named() -> None:
+    with pytest.raises(UsageError, match=r"backbone 'ast:resnet10t' cannot take \(400, 300\) images"):
+        make_model(replace(get_recipe("baseline"), backbone="ast:resnet10t"))
+
+
 def test_ast_cuts_overlapping_patches() -> None:
     recipe = replace(get_recipe("baseline"), backbone="ast:deit_tiny_distilled_patch16_224")
     model, _ = make_model(recipe)
