@@ -6,6 +6,7 @@ compiles nothing: each function is compiled, or loaded from Numba's cache, when 
 
 from __future__ import annotations
 
+from kagglehms.features.arrays import empty
 from kagglehms.features.jit import PlainPathWarning
 from kagglehms.features.mel import MelSpec, mel_image_into, mel_images
 from kagglehms.features.panels import log_normalise, normalise, normalise_rows, percentiles, summaries
@@ -19,5 +20,6 @@ __all__ = [
     "normalise_rows",
     "percentiles",
     "summaries",
+    "empty",
     "PlainPathWarning",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.errors import UsageError
+
+LINE = 16
+"""float32 values in a cache line."""
 
 
 def expected(name: str, what: str, got: object) -> UsageError:
@@ -29,12 +33,25 @@ def as_source(array: Any, name: str, shape: str) -> NDArray[Any]:
     """
     if not isinstance(array, np.ndarray):
         raise expected(name, f"{shape} array of float32 or float16", type(array).__name__)
-    if array.dtype not in (np.float32, np.float16):
+    dtype = array.dtype
+    if dtype.char not in "fe" or not dtype.isnative:
         raise expected(name, f"{shape} float32 or float16", array)
     source = np.ascontiguousarray(array)
     if not source.flags.aligned:
         source = source.copy()
-    return source.view(np.uint16) if source.dtype == np.float16 else source
+    return source if dtype.char == "f" else source.view(np.uint16)
+
+
+def empty(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return a float32 array that begins at a cache line, not filled: the best kind of `out`.
+
+    NumPy's own begin at any 16 bytes, so that every other vector straddles two lines, which costs up to a quarter of
+    the speed.
+    """
+    size = math.prod(shape)
+    buffer = np.empty(size + LINE, np.float32)
+    start = -(buffer.ctypes.data // buffer.itemsize) % LINE
+    return buffer[start : start + size].reshape(shape)
 
 
 def output(out: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -44,12 +61,12 @@ def output(out: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
         UsageError: another shape or dtype, not C-contiguous, or read-only.
     """
     if out is None:
-        return np.empty(shape, np.float32)
+        return empty(shape)
     if not isinstance(out, np.ndarray):
         raise expected("out", f"a float32 array of shape {shape}", type(out).__name__)
-    if out.dtype != np.float32 or out.shape != shape:
+    if out.shape != shape or out.dtype.char != "f" or not out.dtype.isnative:
         raise expected("out", f"float32 of shape {shape}", out)
-    if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
+    if not out.flags.carray:  # C-contiguous, aligned and writable
         raise expected(
             "out", "a C-contiguous, aligned, writable array", f"strides {out.strides}, flags {_flags(out)}"
         )
@@ -70,8 +87,7 @@ def spread(work: Callable[[int], None], n_items: int, threads: int) -> None:
     """
     if threads < 1:
         raise expected("threads", "1 or more", threads)
-    threads = min(threads, n_items)
-    if threads <= 1:
+    if threads == 1 or n_items <= 1:
         for i in range(n_items):
             work(i)
         return
@@ -81,5 +97,5 @@ def spread(work: Callable[[int], None], n_items: int, threads: int) -> None:
         for i in items:
             work(i)
 
-    with ThreadPoolExecutor(threads, thread_name_prefix="features") as pool:
+    with ThreadPoolExecutor(min(threads, n_items), thread_name_prefix="features") as pool:
         list(pool.map(take, range(threads)))

@@ -240,6 +240,22 @@ def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
     return types.none(array, index, value), codegen
 
 
+@intrinsic
+def stream(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write a vector past the caches, for arrays larger than they are. The address must be a multiple of 32 bytes."""
+    if not (isinstance(array, types.Array) and array.mutable and isinstance(value, VectorType)):
+        return None
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        at = context.cast(builder, args[1], index, types.int64)
+        pointer = _pointer(context, builder, array, args[0], at, value.ir_type)
+        written = builder.store(args[2], pointer, align=32)
+        written.set_metadata("nontemporal", builder.module.add_metadata([_I32(1)]))
+        return context.get_dummy_value()
+
+    return types.none(array, index, value), codegen
+
+
 @_operation
 def add(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
     """a + b"""
@@ -294,22 +310,24 @@ def or_zero(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
     return builder.select(builder.fcmp_ordered("==", x, x), x, _constant(x.type, 0.0))
 
 
+def _power_bits(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    """e · 2^23, as integers, with x = m · 2^e and m in [√½, √2)."""
+    ints = _as(x.type, _I32)
+    above = builder.sub(builder.bitcast(x, ints), _constant(ints, 0x3F3504F3))  # the bits of √½
+    return builder.and_(above, _constant(ints, -0x800000))
+
+
 @_operation
 def exponent(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
-    """The whole number e with x = m · 2^e and m in [√½, √2), for positive normal float32."""
-    ints = _as(x.type, _I32)
-    above = builder.sub(builder.bitcast(x, ints), _constant(ints, 0x3F3504F3))
-    return builder.sitofp(builder.ashr(above, _constant(ints, 23)), x.type)
+    """2^23 · e, a whole number, with x = m · 2^e and m in [√½, √2), for positive normal float32."""
+    return builder.sitofp(_power_bits(builder, x), x.type)
 
 
 @_operation
 def mantissa(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
     """The m of `exponent`."""
-    ints = _as(x.type, _I32)
-    bits = builder.bitcast(x, ints)
-    above = builder.sub(bits, _constant(ints, 0x3F3504F3))
-    power = builder.and_(above, _constant(ints, -0x800000))
-    return builder.bitcast(builder.sub(bits, power), x.type)
+    power = _power_bits(builder, x)
+    return builder.bitcast(builder.sub(builder.bitcast(x, power.type), power), x.type)
 
 
 @intrinsic

@@ -5,6 +5,7 @@ Shapes: M members, N rows, K classes (always the six), V votes above 0. The form
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -244,17 +245,20 @@ def _minimise(
     from scipy.optimize import minimize
 
     one = {"type": "eq", "fun": lambda x: x.sum() - 1, "jac": np.ones_like}
-    found = minimize(
-        loss,
-        start,
-        jac=True,
-        method="SLSQP",
-        bounds=bounds,
-        constraints=[one] if on_simplex else [],
-        options={"ftol": 1e-12, "maxiter": 1000},
-    )
+    with warnings.catch_warnings():
+        # Some releases of SciPy announce that they clip, as they should.
+        warnings.filterwarnings("ignore", "Values in x were outside bounds", RuntimeWarning)
+        found = minimize(
+            loss,
+            start,
+            jac=True,
+            method="SLSQP",
+            bounds=bounds,
+            constraints=[one] if on_simplex else [],
+            options={"ftol": 1e-12, "maxiter": 1000},
+        )
     # 8: no step improves it any more, which is as good as converged when it has improved before.
-    if found.status not in {0, 8} or not np.isfinite(found.x).all() or found.fun > loss(start)[0]:
+    if found.status not in {0, 8} or not np.isfinite(found.x).all() or found.fun > loss(start)[0] + 1e-9:
         raise RunError(f"the blend's weights could not be fitted: {found.message}")
     return np.clip(found.x, *np.array(bounds).T)
 

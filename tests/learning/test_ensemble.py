@@ -18,6 +18,7 @@ from kagglehms.learning.ensemble import (
     blend_from_json,
     get_blend_spec,
 )
+from kagglehms.learning.recipes import RECIPES
 
 FULL = Blend(
     "pair",
@@ -194,6 +195,12 @@ def test_the_blends_of_the_ladder() -> None:
     final = get_blend_spec("final")
     assert {member for spec in LADDER_BLENDS for member in spec.members} <= set(final.members)
     assert {"panels+global", "two-stage"} <= set(final.members)
+
+
+@pytest.mark.parametrize("spec", LADDER_BLENDS, ids=lambda spec: spec.name)
+def test_their_members_are_recipes_and_their_names_are_not(spec: BlendSpec) -> None:
+    assert set(spec.members) <= set(RECIPES)
+    assert spec.name not in RECIPES
 
 
 def test_the_blend_of_two_blends_is_flat() -> None:

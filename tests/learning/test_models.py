@@ -38,7 +38,8 @@ def test_the_contract_of_every_recipes_network(name: str, tmp_path: Path) -> Non
     model.eval()
     with torch.inference_mode():
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert torch.isfinite(model(images)).all()
+            # Half precision is slow on CPUs without units for it; a network of any size looks at a corner.
+            assert torch.isfinite(model(images if "transformer" in name else images[..., :128, :96])).all()
         before = model(images)
         save_weights(model, tmp_path / "w.safetensors")
         torch.manual_seed(1)
@@ -47,7 +48,9 @@ def test_the_contract_of_every_recipes_network(name: str, tmp_path: Path) -> Non
         assert torch.equal(fresh(images), before)
 
 
-@pytest.mark.parametrize("backbone", ["convnext_atto", "resnet10t", "mobilenetv3_small_050", "efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "backbone", ["convnext_atto", "resnet10t", "mobilenetv3_small_050", "efficientnet_lite0"]
+)
 def test_any_cnn_of_timm_takes_the_images(backbone: str) -> None:
     model = make_model(replace(get_recipe("baseline"), backbone=backbone))[0].eval()
     with torch.inference_mode():
