@@ -238,7 +238,7 @@ def _log2(x: Any) -> Any:
     p01 = fma(splat16(-0.72113185), f, splat16(1.44271348))
     p23 = fma(splat16(-0.36749015), f, splat16(0.47934803))
     p45 = fma(splat16(-0.20659085), f, splat16(0.3221547))
-    return fma(f, fma(fma(p45, f2, p23), f2, p01), mul(exponent(x), splat16(2.0**-23)))
+    return fma(exponent(x), splat16(2.0**-23), mul(f, fma(fma(p45, f2, p23), f2, p01)))
 
 
 @helper

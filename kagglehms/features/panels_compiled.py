@@ -31,6 +31,7 @@ from kagglehms.features.simd import (
     splat8,
     splat32,
     store,
+    stream,
     sub,
     transpose,
     upper,
@@ -40,8 +41,8 @@ from kagglehms.features.simd import (
 
 LANES = 32
 """Lanes of what runs over flat arrays: four registers of AVX2."""
-SQUARE = 8
-"""Rows and columns that are transposed at a time."""
+BLOCK = 8192
+"""Values whose statistics are taken together: a first-level cache full."""
 
 EPSILON = plain.EPSILON
 _CLIP_LOW = np.float32(math.exp(LOG_CLIP[0]))
@@ -58,31 +59,34 @@ _ONE = np.float32(1)
 
 
 @helper
-def ln(x: Any) -> Any:
-    """Natural logarithm of positive normal float32, within 4e-7 where |ln x| < 9.
+def _ln(x: Any, one: Any) -> Any:
+    """Natural logarithm of positive normal float32, within 1e-6 where |ln x| < 9 (half of it rounding of the result).
 
     x = 2^e (1 + f) with 1 + f in [√½, √2): ln x = e ln 2 + f − f²/2 + f³ P(f). P is the minimax fit of degree 5
     on that interval (error of the sum 6e-8), summed in pairs to keep the chain of dependent operations short.
+    `one` is 1, or NaN where the result is to be NaN.
     """
-    e = exponent(x)
-    f = sub(mantissa(x), splat32(1.0))
+    f = sub(mantissa(x), one)
     f2 = mul(f, f)
     p01 = fma(splat32(-0.24980571), f, splat32(0.33334691))
     p23 = fma(splat32(-0.17166959), f, splat32(0.19910245))
     p45 = fma(splat32(-0.10223938), f, splat32(0.16141125))
     p = fma(fma(p45, f2, p23), f2, p01)
     series = fma(fma(p, f, splat32(-0.5)), f2, f)
-    return fma(e, splat32(0.69314718), series)
+    return fma(exponent(x), splat32(0.69314718 * 2.0**-23), series)
 
 
 @helper
 def _read(source: Any, i: int, take_log: bool) -> Any:
-    """Values, or the logarithms of clipped powers; NaN where they are not finite, because ∞ − ∞ is."""
+    """Values, or the logarithms of clipped powers; NaN where they are not finite, because 0 · ∞ is."""
     x = load32(source, i)
-    nothing = sub(x, x)
+    zero = splat32(_ZERO)
     if take_log:
-        x = ln(lower(upper(x, splat32(_CLIP_LOW)), splat32(_CLIP_HIGH)))
-    return add(x, nothing)
+        clipped = lower(upper(x, splat32(_CLIP_LOW)), splat32(_CLIP_HIGH))
+        x = _ln(clipped, fma(x, zero, splat32(_ONE)))
+    else:
+        x = fma(x, zero, x)
+    return x
 
 
 @helper
@@ -109,23 +113,24 @@ def _count_and_sum(values: Any, start: int, width: int) -> Any:
         x = load32(values, i)
         count = add(count, or_zero(add(sub(x, x), one)))
         total = add(total, or_zero(x))
-    return max(np.float64(lane_sum(count)), 1.0), np.float64(lane_sum(total))
+    return np.float64(lane_sum(count)), np.float64(lane_sum(total))
 
 
 @helper
-def _moments(values: Any, start: int, width: int, pivot: float) -> Any:
+def _moments(values: Any, start: int, width: int, pivot: float, gaps: bool) -> Any:
     """Return Σ(x − pivot) and Σ(x − pivot)² of what is present: float32 for up to 16 terms, then float64."""
     pivot_, zero, last = splat32(pivot), splat32(_ZERO), start + width - LANES
     d = or_zero(sub(last_lanes(load32(values, last), width % LANES, splat32(_NAN)), pivot_))
-    first, second = lane_sum(widen(d)), lane_sum(widen(mul(d, d)))
-    for block in range(start, last + 1, 16 * LANES):
+    first, second = widen(d), widen(mul(d, d))
+    for part in range(start, last + 1, 16 * LANES):
         d1 = d2 = zero
-        for i in range(block, min(block + 16 * LANES, last + 1), LANES):
-            d = or_zero(sub(load32(values, i), pivot_))
+        for i in range(part, min(part + 16 * LANES, last + 1), LANES):
+            d = sub(load32(values, i), pivot_)
+            if gaps:
+                d = or_zero(d)
             d1, d2 = add(d1, d), fma(d, d, d2)
-        first += lane_sum(widen(d1))
-        second += lane_sum(widen(d2))
-    return first, second
+        first, second = add(first, widen(d1)), add(second, widen(d2))
+    return lane_sum(first), lane_sum(second)
 
 
 @helper
@@ -139,18 +144,31 @@ def _scale(source: Any, out: Any, start: int, width: int, take_log: bool, mean: 
 
 
 @helper
-def _normalise_copied(out: Any, start: int, width: int, rough_sum: float) -> None:
-    """Normalise a group in place by its own statistics.
+def _statistics(source: Any, out: Any, start: int, width: int, take_log: bool) -> Any:
+    """Copy a group and return its mean and 1 / (standard deviation + 1e-6).
 
-    Squares are summed around a pivot near the mean, so that no digits cancel.
+    Block by block, so that a block is still in the cache when its squares are summed, around a pivot near its mean, so
+    that no digits cancel. Blocks are merged as T. Chan, G. Golub and R. LeVeque do (The American Statistician, 1983).
     """
-    count = np.float64(width)
-    if not np.isfinite(rough_sum):
-        count, rough_sum = _count_and_sum(out, start, width)
-    pivot = np.float64(np.float32(rough_sum / count))
-    first, second = _moments(out, start, width, pivot)
-    variance = max(second / count - (first / count) ** 2, 0.0)
-    _scale(out, out, start, width, False, pivot + first / count, 1.0 / (math.sqrt(variance) + EPSILON))
+    n = mean = squares = 0.0
+    n_blocks = max(1, width // BLOCK)
+    for block in range(n_blocks):
+        first = start + width * block // n_blocks
+        size = start + width * (block + 1) // n_blocks - first
+        count, total = np.float64(size), _copy_and_sum(source, out, first, size, take_log)
+        if np.isfinite(total):
+            pivot = np.float64(np.float32(total / count))
+            d1, d2 = _moments(out, first, size, pivot, False)
+        else:
+            count, total = _count_and_sum(out, first, size)
+            pivot = np.float64(np.float32(total / max(count, 1.0)))
+            d1, d2 = _moments(out, first, size, pivot, True)
+        if count > 0:
+            away = pivot + d1 / count - mean
+            mean += away * count / (n + count)
+            squares += d2 - d1 * d1 / count + away * away * n * count / (n + count)
+            n += count
+    return mean, 1.0 / (math.sqrt(max(squares, 0.0) / max(n, 1.0)) + EPSILON)
 
 
 _FLAT = (FLOATS, *[types.int64] * 3, types.boolean, types.boolean, types.float64, types.float64)
@@ -173,7 +191,8 @@ def normalise(
         if given:
             _scale(source, out, start, width, take_log, mean, scale)
         else:
-            _normalise_copied(out, start, width, _copy_and_sum(source, out, start, width, take_log))
+            mean_, scale_ = _statistics(source, out, start, width, take_log)
+            _scale(out, out, start, width, False, mean_, scale_)
 
 
 # ---- stored rows
@@ -228,10 +247,13 @@ def normalise_rows(
         if given:
             _scale(out, out, start, size, False, mean, scale)
         else:
-            _normalise_copied(out, start, size, _copy_and_sum(out, out, start, size, False))
+            mean_, scale_ = _statistics(out, out, start, size, False)
+            _scale(out, out, start, size, False, mean_, scale_)
 
 
 # ---- across the four panels
+#
+# A result larger than the caches (`past`) is written past them, which saves reading what will be overwritten.
 
 
 @helper
@@ -278,26 +300,46 @@ def _or_infinite(x: Any, infinity: float) -> Any:
 
 
 @helper
-def _percentiles_at(panels: Any, out: Any, i: int, n: int) -> None:
-    a, b, c, d = load8(panels, i), load8(panels, i + n), load8(panels, i + 2 * n), load8(panels, i + 3 * n)
-    if all_finite(add(add(a, b), add(c, d))):
-        s = _sorted(a, b, c, d)
-        store(out, i, _percentile(s, 0.2))
-        store(out, i + n, _percentile(s, 0.4))
-        store(out, i + 2 * n, _percentile(s, 0.6))
-        store(out, i + 3 * n, _percentile(s, 0.8))
+def _write4(out: Any, i: int, n: int, past: bool, a: Any, b: Any, c: Any, d: Any) -> None:
+    """Write one vector to each of four panels, past the caches or not."""
+    if past:
+        stream(out, i, a)
+        stream(out, i + n, b)
+        stream(out, i + 2 * n, c)
+        stream(out, i + 3 * n, d)
     else:
-        s = _sorted(
-            _or_infinite(a, np.inf), _or_infinite(b, np.inf), _or_infinite(c, np.inf), _or_infinite(d, np.inf)
-        )
-        store(out, i, _percentile_of_present(s, 0.2))
-        store(out, i + n, _percentile_of_present(s, 0.4))
-        store(out, i + 2 * n, _percentile_of_present(s, 0.6))
-        store(out, i + 3 * n, _percentile_of_present(s, 0.8))
+        store(out, i, a)
+        store(out, i + n, b)
+        store(out, i + 2 * n, c)
+        store(out, i + 3 * n, d)
 
 
 @helper
-def _summaries_at(panels: Any, out: Any, i: int, n: int) -> None:
+def _percentiles_at(panels: Any, out: Any, i: int, n: int, past: bool) -> None:
+    a, b, c, d = load8(panels, i), load8(panels, i + n), load8(panels, i + 2 * n), load8(panels, i + 3 * n)
+    if all_finite(add(add(a, b), add(c, d))):
+        s = _sorted(a, b, c, d)
+        p20, p40, p60, p80 = (
+            _percentile(s, 0.2),
+            _percentile(s, 0.4),
+            _percentile(s, 0.6),
+            _percentile(s, 0.8),
+        )
+    else:
+        a, b, c, d = (
+            _or_infinite(a, np.inf),
+            _or_infinite(b, np.inf),
+            _or_infinite(c, np.inf),
+            _or_infinite(d, np.inf),
+        )
+        s = _sorted(a, b, c, d)
+        p20, p40 = _percentile_of_present(s, 0.2), _percentile_of_present(s, 0.4)
+        p60, p80 = _percentile_of_present(s, 0.6), _percentile_of_present(s, 0.8)
+    _write4(out, i, n, past, p20, p40, p60, p80)
+
+
+@helper
+def _summaries_at(panels: Any, out: Any, i: int, n: int, past: bool) -> None:
     a, b, c, d = load8(panels, i), load8(panels, i + n), load8(panels, i + 2 * n), load8(panels, i + 3 * n)
     total = add(add(add(a, b), c), d)  # in the order in which NumPy adds
     if all_finite(total):
@@ -305,10 +347,7 @@ def _summaries_at(panels: Any, out: Any, i: int, n: int) -> None:
         mean = mul(total, splat8(0.25))
     else:
         low, high, mean = _summaries_of_present(a, b, c, d)
-    store(out, i, low)
-    store(out, i + n, high)
-    store(out, i + 2 * n, mean)
-    store(out, i + 3 * n, sub(high, low))
+    _write4(out, i, n, past, low, high, mean, sub(high, low))
 
 
 @helper
@@ -324,20 +363,22 @@ def _summaries_of_present(a: Any, b: Any, c: Any, d: Any) -> Any:
     return where_finite(low, low, zero), where_finite(high, high, zero), mean
 
 
-_ACROSS = (FLOATS, types.int64, types.int64)
+_ACROSS = (FLOATS, types.int64, types.int64, types.boolean)
 
 
 @compiled(plain.percentiles, float32=(FLOATS_IN, *_ACROSS), uint16=(HALVES_IN, *_ACROSS))
-def percentiles(panels: Any, out: Any, image: int, n: int) -> None:
-    """One image, four panels of `n` pixels from element `image` on."""
+def percentiles(panels: Any, out: Any, image: int, n: int, past: bool) -> None:
+    """One image, four panels of `n` pixels from element `image` on; the last vector overlaps the one before it."""
     for i in range(image, image + n - 8 + 1, 8):
-        _percentiles_at(panels, out, i, n)
-    _percentiles_at(panels, out, image + n - 8, n)
+        _percentiles_at(panels, out, i, n, past)
+    if n % 8:
+        _percentiles_at(panels, out, image + n - 8, n, False)
 
 
 @compiled(plain.summaries, float32=(FLOATS_IN, *_ACROSS), uint16=(HALVES_IN, *_ACROSS))
-def summaries(panels: Any, out: Any, image: int, n: int) -> None:
-    """One image, four panels of `n` pixels from element `image` on."""
+def summaries(panels: Any, out: Any, image: int, n: int, past: bool) -> None:
+    """One image, four panels of `n` pixels from element `image` on; the last vector overlaps the one before it."""
     for i in range(image, image + n - 8 + 1, 8):
-        _summaries_at(panels, out, i, n)
-    _summaries_at(panels, out, image + n - 8, n)
+        _summaries_at(panels, out, i, n, past)
+    if n % 8:
+        _summaries_at(panels, out, image + n - 8, n, False)

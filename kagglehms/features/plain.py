@@ -72,7 +72,7 @@ def _between(low: Floats, high: Floats, weight: float) -> Floats:
     return low + (high - low) * np.float32(weight)
 
 
-def percentiles(panels: NDArray[Any], out: Floats, image: int, n: int) -> None:
+def percentiles(panels: NDArray[Any], out: Floats, image: int, n: int, past: bool) -> None:
     """Twin of `panels_compiled.percentiles`."""
     values = floats(panels[image : image + 4 * n]).astype(np.float32).reshape(4, n)
     present = np.isfinite(values).sum(axis=0)
@@ -88,7 +88,7 @@ def percentiles(panels: NDArray[Any], out: Floats, image: int, n: int) -> None:
             row[pixels] = _between(values[below, pixels], values[above, pixels], at - below)
 
 
-def summaries(panels: NDArray[Any], out: Floats, image: int, n: int) -> None:
+def summaries(panels: NDArray[Any], out: Floats, image: int, n: int, past: bool) -> None:
     """Twin of `panels_compiled.summaries`."""
     values = floats(panels[image : image + 4 * n]).astype(np.float32).reshape(4, n)
     missing = np.isnan(values)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -31,6 +31,8 @@ _F64 = ir.DoubleType()
 _I32 = ir.IntType(32)
 _I64 = ir.IntType(64)
 
+Builder: TypeAlias = ir.IRBuilder
+Values: TypeAlias = Sequence[ir.Value]
 Emit = Callable[..., ir.Value]
 
 
@@ -64,7 +66,7 @@ def _as(vector: ir.VectorType, element: ir.Type) -> ir.VectorType:
     return ir.VectorType(element, vector.count)
 
 
-def _call(builder: ir.IRBuilder, name: str, *args: ir.Value) -> ir.Value:
+def _call(builder: Builder, name: str, *args: ir.Value) -> ir.Value:
     """Call LLVM's overloaded function `name` on arguments of one vector type."""
     kind = args[0].type
     full_name = f"llvm.{name}.v{kind.count}f{64 if kind.element == _F64 else 32}"
@@ -72,11 +74,11 @@ def _call(builder: ir.IRBuilder, name: str, *args: ir.Value) -> ir.Value:
     return builder.call(cgutils.get_or_insert_function(builder.module, signature, full_name), args)
 
 
-def _is_finite(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
+def _is_finite(builder: Builder, x: ir.Value) -> ir.Value:
     return builder.fcmp_ordered("<", _call(builder, "fabs", x), _constant(x.type, math.inf))
 
 
-def _widen_half(builder: ir.IRBuilder, half: ir.Value) -> ir.Value:
+def _widen_half(builder: Builder, half: ir.Value) -> ir.Value:
     """Turn <n x i16>, the bits of halves, into <n x float>; what is not finite becomes NaN."""
     floats, ints = _as(half.type, _F32), _as(half.type, _I32)
     # Sign at bit 31, exponent and fraction from bit 27 down. The exponent is still biased by 15 instead of 127:
@@ -90,7 +92,7 @@ def _widen_half(builder: ir.IRBuilder, half: ir.Value) -> ir.Value:
 
 
 def _pointer(
-    context: Any, builder: ir.IRBuilder, array: types.Array, value: ir.Value, index: ir.Value, to: ir.Type
+    context: Any, builder: Builder, array: types.Array, value: ir.Value, index: ir.Value, to: ir.Type
 ) -> ir.Value:
     """Address of element `index` as a pointer to `to`; the casts suit LLVM with typed and with opaque pointers."""
     data = context.make_array(array)(context, builder, value).data
@@ -99,7 +101,7 @@ def _pointer(
     return builder.bitcast(cgutils.pointer_add(builder, base, _bytes(builder, index, array)), to.as_pointer())
 
 
-def _bytes(builder: ir.IRBuilder, index: ir.Value, array: types.Array) -> ir.Value:
+def _bytes(builder: Builder, index: ir.Value, array: types.Array) -> ir.Value:
     return builder.mul(index, _I64(array.dtype.bitwidth // 8), flags=("nsw",))
 
 
@@ -113,9 +115,7 @@ def _operation(emit: Emit) -> Any:
         if not isinstance(args[0], VectorType) or any(arg != args[0] for arg in args):
             return None
 
-        def codegen(
-            context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]
-        ) -> ir.Value:
+        def codegen(context: Any, builder: Builder, signature: Any, values: Values) -> ir.Value:
             return emit(builder, *values)
 
         return args[0](*args), codegen
@@ -143,9 +143,7 @@ def _load(lanes: int) -> Any:
         if not (isinstance(array, types.Array) and array.dtype in {types.float32, types.uint16}):
             return None
 
-        def codegen(
-            context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]
-        ) -> ir.Value:
+        def codegen(context: Any, builder: Builder, signature: Any, args: Values) -> ir.Value:
             at = context.cast(builder, args[1], index, types.int64)
             if array.dtype == types.float32:
                 return builder.load(_pointer(context, builder, array, args[0], at, vector.ir_type), align=4)
@@ -163,7 +161,7 @@ def _load(lanes: int) -> Any:
     return intrinsic(load)
 
 
-def _fill(builder: ir.IRBuilder, vector: ir.VectorType, scalar: ir.Value) -> ir.Value:
+def _fill(builder: Builder, vector: ir.VectorType, scalar: ir.Value) -> ir.Value:
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, _I32(0))
     return builder.shuffle_vector(first, first, _constant(_as(vector, _I32), 0))
 
@@ -175,9 +173,7 @@ def _splat(lanes: int) -> Any:
         if not isinstance(value, types.Number):
             return None
 
-        def codegen(
-            context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]
-        ) -> ir.Value:
+        def codegen(context: Any, builder: Builder, signature: Any, args: Values) -> ir.Value:
             return _fill(builder, vector.ir_type, context.cast(builder, args[0], value, types.float32))
 
         return vector(value), codegen
@@ -187,6 +183,24 @@ def _splat(lanes: int) -> Any:
     return intrinsic(splat)
 
 
+def _writer(past_caches: bool) -> Any:
+    def write(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+        if not (isinstance(array, types.Array) and array.mutable and isinstance(value, VectorType)):
+            return None
+
+        def codegen(context: Any, builder: Builder, signature: Any, args: Values) -> ir.Value:
+            at = context.cast(builder, args[1], index, types.int64)
+            pointer = _pointer(context, builder, array, args[0], at, value.ir_type)
+            written = builder.store(args[2], pointer, align=32 if past_caches else 4)
+            if past_caches:
+                written.set_metadata("nontemporal", builder.module.add_metadata([_I32(1)]))
+            return context.get_dummy_value()
+
+        return types.none(array, index, value), codegen
+
+    return intrinsic(write)
+
+
 def permutation(indices: Sequence[int]) -> Any:
     """Make an operation that picks lanes, by fixed `indices`, out of two vectors laid end to end."""
 
@@ -194,9 +208,7 @@ def permutation(indices: Sequence[int]) -> Any:
         if not isinstance(a, VectorType) or a != b:
             return None
 
-        def codegen(
-            context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]
-        ) -> ir.Value:
+        def codegen(context: Any, builder: Builder, signature: Any, args: Values) -> ir.Value:
             mask = ir.Constant(ir.VectorType(_I32, len(indices)), list(indices))
             return builder.shuffle_vector(args[0], args[1], mask)
 
@@ -209,6 +221,10 @@ def permutation(indices: Sequence[int]) -> Any:
 
 load8, load16, load32 = _load(8), _load(16), _load(32)
 splat8, splat16, splat32 = _splat(8), _splat(16), _splat(32)
+store = _writer(past_caches=False)
+"""Write a vector to neighbours in a float32 array."""
+stream = _writer(past_caches=True)
+"""The same past the caches, for arrays larger than they are; the address must be a multiple of 32 bytes."""
 
 
 @intrinsic
@@ -218,7 +234,7 @@ def broadcast16(typingctx: Any, array: Any, index: Any) -> Any:
         return None
     vector = VectorType(types.float32, 16)
 
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+    def codegen(context: Any, builder: Builder, signature: Any, args: Values) -> ir.Value:
         at = context.cast(builder, args[1], index, types.int64)
         scalar = builder.load(_pointer(context, builder, array, args[0], at, _F32), align=4)
         return _fill(builder, vector.ir_type, scalar)
@@ -226,91 +242,61 @@ def broadcast16(typingctx: Any, array: Any, index: Any) -> Any:
     return vector(array, index), codegen
 
 
-@intrinsic
-def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
-    """Write a vector to neighbours in a float32 array."""
-    if not (isinstance(array, types.Array) and array.mutable and isinstance(value, VectorType)):
-        return None
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
-        at = context.cast(builder, args[1], index, types.int64)
-        builder.store(args[2], _pointer(context, builder, array, args[0], at, value.ir_type), align=4)
-        return context.get_dummy_value()
-
-    return types.none(array, index, value), codegen
-
-
-@intrinsic
-def stream(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
-    """Write a vector past the caches, for arrays larger than they are. The address must be a multiple of 32 bytes."""
-    if not (isinstance(array, types.Array) and array.mutable and isinstance(value, VectorType)):
-        return None
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
-        at = context.cast(builder, args[1], index, types.int64)
-        pointer = _pointer(context, builder, array, args[0], at, value.ir_type)
-        written = builder.store(args[2], pointer, align=32)
-        written.set_metadata("nontemporal", builder.module.add_metadata([_I32(1)]))
-        return context.get_dummy_value()
-
-    return types.none(array, index, value), codegen
-
-
 @_operation
-def add(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+def add(builder: Builder, a: ir.Value, b: ir.Value) -> ir.Value:
     """a + b"""
     return builder.fadd(a, b)
 
 
 @_operation
-def sub(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+def sub(builder: Builder, a: ir.Value, b: ir.Value) -> ir.Value:
     """a − b"""
     return builder.fsub(a, b)
 
 
 @_operation
-def mul(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+def mul(builder: Builder, a: ir.Value, b: ir.Value) -> ir.Value:
     """a · b"""
     return builder.fmul(a, b)
 
 
 @_operation
-def div(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+def div(builder: Builder, a: ir.Value, b: ir.Value) -> ir.Value:
     """a / b"""
     return builder.fdiv(a, b)
 
 
 @_operation
-def fma(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+def fma(builder: Builder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
     """a · b + c, rounded once where the processor can."""
     return _call(builder, "fmuladd", a, b, c)
 
 
 @_operation
-def lower(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+def lower(builder: Builder, a: ir.Value, b: ir.Value) -> ir.Value:
     """The smaller of each pair; `b` where either is NaN."""
     return builder.select(builder.fcmp_ordered("<", a, b), a, b)
 
 
 @_operation
-def upper(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+def upper(builder: Builder, a: ir.Value, b: ir.Value) -> ir.Value:
     """The greater of each pair; `b` where either is NaN."""
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
 @_operation
-def where_finite(builder: ir.IRBuilder, x: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+def where_finite(builder: Builder, x: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
     """`a` where `x` is finite, else `b`."""
     return builder.select(_is_finite(builder, x), a, b)
 
 
 @_operation
-def or_zero(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
+def or_zero(builder: Builder, x: ir.Value) -> ir.Value:
     """`x`, or 0 where it is NaN."""
     return builder.select(builder.fcmp_ordered("==", x, x), x, _constant(x.type, 0.0))
 
 
-def _power_bits(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
+def _power_bits(builder: Builder, x: ir.Value) -> ir.Value:
     """e · 2^23, as integers, with x = m · 2^e and m in [√½, √2)."""
     ints = _as(x.type, _I32)
     above = builder.sub(builder.bitcast(x, ints), _constant(ints, 0x3F3504F3))  # the bits of √½
@@ -318,13 +304,13 @@ def _power_bits(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
 
 
 @_operation
-def exponent(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
+def exponent(builder: Builder, x: ir.Value) -> ir.Value:
     """2^23 · e, a whole number, with x = m · 2^e and m in [√½, √2), for positive normal float32."""
     return builder.sitofp(_power_bits(builder, x), x.type)
 
 
 @_operation
-def mantissa(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
+def mantissa(builder: Builder, x: ir.Value) -> ir.Value:
     """The m of `exponent`."""
     power = _power_bits(builder, x)
     return builder.bitcast(builder.sub(builder.bitcast(x, power.type), power), x.type)
@@ -337,7 +323,7 @@ def widen(typingctx: Any, x: Any) -> Any:
         return None
     wide = VectorType(types.float64, x.lanes)
 
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+    def codegen(context: Any, builder: Builder, signature: Any, args: Values) -> ir.Value:
         return builder.fpext(args[0], wide.ir_type)
 
     return wide(x), codegen
@@ -350,7 +336,7 @@ def narrow(typingctx: Any, x: Any) -> Any:
         return None
     thin = VectorType(types.float32, x.lanes)
 
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+    def codegen(context: Any, builder: Builder, signature: Any, args: Values) -> ir.Value:
         return builder.fptrunc(args[0], thin.ir_type)
 
     return thin(x), codegen
@@ -362,7 +348,7 @@ def lane_sum(typingctx: Any, x: Any) -> Any:
     if not isinstance(x, VectorType):
         return None
 
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+    def codegen(context: Any, builder: Builder, signature: Any, args: Values) -> ir.Value:
         lanes = [builder.extract_element(args[0], _I32(lane)) for lane in range(x.lanes)]
         while len(lanes) > 1:
             lanes = [builder.fadd(a, b) for a, b in zip(lanes[::2], lanes[1::2], strict=True)]
@@ -377,7 +363,7 @@ def all_finite(typingctx: Any, x: Any) -> Any:
     if not isinstance(x, VectorType):
         return None
 
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+    def codegen(context: Any, builder: Builder, signature: Any, args: Values) -> ir.Value:
         finite = _is_finite(builder, args[0])
         bits = builder.bitcast(finite, ir.IntType(x.lanes))
         return builder.icmp_unsigned("==", bits, ir.Constant(bits.type, (1 << x.lanes) - 1))
@@ -391,7 +377,7 @@ def last_lanes(typingctx: Any, x: Any, count: Any, fill: Any) -> Any:
     if not isinstance(x, VectorType) or fill != x:
         return None
 
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+    def codegen(context: Any, builder: Builder, signature: Any, args: Values) -> ir.Value:
         lane = ir.Constant(ir.VectorType(_I32, x.lanes), list(range(x.lanes)))
         first = builder.sub(_I32(x.lanes), context.cast(builder, args[1], count, types.int32))
         one = builder.insert_element(ir.Constant(lane.type, ir.Undefined), first, _I32(0))
@@ -412,7 +398,7 @@ def transpose(typingctx: Any, rows: Any) -> Any:
         return None
     n = len(rows)
 
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+    def codegen(context: Any, builder: Builder, signature: Any, args: Values) -> ir.Value:
         values = cgutils.unpack_tuple(builder, args[0], n)
         # Exchange the off-diagonal halves of ever smaller squares: steps n/2, …, 2, 1.
         step = n // 2

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kagglehms.errors import UsageError
-from kagglehms.features import log_normalise, normalise, normalise_rows, percentiles, summaries
+from kagglehms.features import empty, log_normalise, normalise, normalise_rows, percentiles, summaries
+from kagglehms.features.panels import PAST_CACHES_BYTES
 
 SHAPES = [(4, 100, 300), (4, 10, 8), (4, 7, 9), (4, 1, 11), (4, 1, 1), (2, 4, 5, 13), (2, 3, 4, 9, 7)]
 QUANTILES = (20, 40, 60, 80)
@@ -244,6 +245,33 @@ def test_percentiles_rise_between_the_extremes_and_nothing_is_nan(values: NDArra
     assert (np.diff(p, axis=1) >= -slack).all()
     assert (p[:, 0] >= s[:, 0] - slack).all()
     assert (p[:, 3] <= s[:, 1] + slack).all()
+
+
+@pytest.mark.parametrize("n_times", [400, 401])
+@pytest.mark.parametrize("misplaced", [False, True])
+def test_results_larger_than_the_caches(n_times: int, misplaced: bool) -> None:
+    """They are written another way, where their place allows it."""
+    values = np.random.default_rng(6).normal(0, 3, (14, 4, 100, n_times)).astype(np.float32)
+    values[3, 1, 7, 11:50] = np.nan
+    room = empty((values.size + 1,))
+    out = room[misplaced:][: values.size].reshape(values.shape)
+    assert out.nbytes >= PAST_CACHES_BYTES
+    assert (out.ctypes.data % 32 != 0) == misplaced
+    for function in (percentiles, summaries):
+        out.fill(77)
+        function(values, out=out)  # type: ignore[operator]
+        one_by_one = np.stack([function(image) for image in values])  # type: ignore[operator]
+        np.testing.assert_array_equal(out, one_by_one)
+
+
+def test_new_arrays_begin_at_a_cache_line() -> None:
+    for shape in [(1,), (3, 5), (4, 128, 256)]:
+        array = empty(shape)
+        assert array.shape == shape
+        assert array.dtype == np.float32
+        assert array.flags.c_contiguous
+        assert array.ctypes.data % 64 == 0
+    assert log_normalise(power((4, 9, 9))).ctypes.data % 64 == 0
 
 
 # ---- threads, memory, refusals
