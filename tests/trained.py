@@ -14,14 +14,12 @@ from kagglehms.learning.recipes import Stage, get_recipe
 from kagglehms.runtime import choose_device
 
 
-def make_dist(competition_folder: Path, where: Path) -> Path:
+def make_dist(competition_folder: Path, where: Path, name: str = "baseline") -> Path:
     """Prepare, train two folds for one epoch, and build; return the dist folder."""
     competition = Competition(competition_folder)
     records = make_records(read_train_table(competition.train_csv))
     store = prepare(plan(competition, records), where / "store").store
-    recipe = replace(
-        get_recipe("baseline"), backbone="test_efficientnet", batch_size=8, stages=(Stage(epochs=1),)
-    )
+    recipe = replace(get_recipe(name), backbone="test_efficientnet", batch_size=8, stages=(Stage(epochs=1),))
     cross_validate(recipe, Dataset.of(store, records, 2), where / "runs", choose_device("cpu"))
     build(where / "runs", where / "dist", owner="somebody")
     return where / "dist"

@@ -162,3 +162,28 @@ def test_submissions_that_would_be_refused_are_refused(tmp_path: Path) -> None:
     table.with_columns(pl.lit(0.5).alias("lpd_vote")).write_csv(path)
     with pytest.raises(DataError, match="row 0 of the predictions sums to"):
         read_submission(path, [5, 6])
+
+
+def test_a_recipe_of_both_recordings_needs_both(
+    competition_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    from trained import make_dist
+
+    dist = make_dist(competition_folder, tmp_path / "trained", "kaggle+eeg")
+    code, whole, _ = run(dist, folder, tmp_path / "whole")
+    assert code == 0
+    predictor = load_bundle(dist / "dataset", "cpu")
+    first = pl.read_csv(folder / "test.csv").row(0, named=True)
+    eeg_uv = pl.read_parquet(Competition(folder).eeg(first["eeg_id"], "test")).to_numpy()
+    power = (
+        pl.read_parquet(Competition(folder).spectrogram(first["spectrogram_id"], "test"))
+        .drop("time")
+        .to_numpy()
+    )
+    np.testing.assert_allclose(predictor.predict(eeg_uv, spectrogram=power), whole[0], atol=1e-6)
+    Competition(folder).eeg(first["eeg_id"], "test").unlink()
+    code, values, summary = run(dist, folder, tmp_path / "out")
+    assert code == 0
+    assert list(summary["rows_with_prior"]) == [str(first["eeg_id"])]  # type: ignore[call-overload]
+    np.testing.assert_allclose(values[0], predictor.prior)
+    np.testing.assert_allclose(values[1:], whole[1:], atol=1e-6)
