@@ -218,11 +218,15 @@ def _across(run: Any, plain_run: Any, panels: NDArray[Any], out: Any, threads: i
         raise expected("out", "an array apart from panels", "one that overlaps them")
     n_pixels = source.shape[-2] * source.shape[-1]
     flat_in, flat_out = source.reshape(-1), result.reshape(-1)
-    chosen = run if n_pixels >= 8 else plain_run
+    chosen = run if n_pixels >= compiled.WIDTH else plain_run
     past = result.nbytes >= PAST_CACHES_BYTES and n_pixels % 8 == 0 and result.ctypes.data % 32 == 0
+    size = N_PANELS * n_pixels
+    n_images = flat_in.size // size
+    n_parts = 1 if threads == 1 else n_images
 
-    def work(image: int) -> None:
-        chosen(flat_in, flat_out, image * N_PANELS * n_pixels, n_pixels, past)
+    def work(part: int) -> None:
+        first, stop = part * n_images // n_parts, (part + 1) * n_images // n_parts
+        chosen(flat_in, flat_out, first * size, stop * size, n_pixels, past)
 
-    spread(work, flat_in.size // (N_PANELS * n_pixels), threads)
+    spread(work, n_parts, threads)
     return result
