@@ -180,6 +180,21 @@ class Rehearse:
 
 
 @dataclass(frozen=True)
+class Preflight:
+    """Check what build.py made against every rule of Kaggle and its client that is known, before a push.
+
+    All findings are listed at once, each with its cure; the exit code is 1 if there are any.
+
+    Attributes:
+        dist: what build.py made.
+        json: print the findings as JSON.
+    """
+
+    dist: Path = Path("dist")
+    json: bool = False
+
+
+@dataclass(frozen=True)
 class Demo:
     """Go the whole way once, on a synthetic competition: data, training, bundle, offline kernel, score.
 
@@ -294,6 +309,15 @@ def rehearse(options: Rehearse) -> int:
     return report.exit_code
 
 
+def preflight(options: Preflight) -> int:
+    from kagglehms.deploy.preflight import preflight
+    from kagglehms.runtime import say
+
+    report = preflight(options.dist)
+    say(report.to_json() if options.json else report.text)
+    return report.exit_code
+
+
 def demo(options: Demo) -> int:
     from kagglehms.demo import run_demo
 
@@ -307,6 +331,7 @@ COMMANDS: dict[str, tuple[str, type[Any], Callable[[Any], int]]] = {
     "ladder": ("every recipe, published and trained", Ladder, ladder),
     "blend": ("weights for several recipes, honestly scored", FitBlend, blend),
     "rehearse": ("run a built kernel as Kaggle would", Rehearse, rehearse),
+    "preflight": ("check what is to be pushed, all rules at once", Preflight, preflight),
 }
 
 

@@ -13,8 +13,11 @@ from kagglehms.errors import RunError, UsageError
 PLACEHOLDER_OWNER = "your-kaggle-username"
 """Stands for the owner in the templates, and in what is built where no owner is known."""
 KERNEL_METADATA = "kernel-metadata.json"
+STAMPS = ("OWNER", "BUNDLE", "DIGEST")
+"""Variables that stand once in every kernel's script, with a string behind them."""
 
-_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+OWNER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+"""A user name as Kaggle gives them."""
 
 
 def find_owner(given: str | None = None) -> tuple[str, str]:
@@ -33,7 +36,7 @@ def find_owner(given: str | None = None) -> tuple[str, str]:
         (_configured_username(config), str(config)),
     ):
         if name:
-            if not _OWNER.fullmatch(name):
+            if not OWNER_NAME.fullmatch(name):
                 raise UsageError(
                     f"owner {name!r} (from {source}) is no Kaggle user name; give it with --owner"
                 )
@@ -97,7 +100,7 @@ def stamp_kernel(template: Path, owner: str, slug: str, digest: str) -> dict[str
         raise RunError(
             f"{script}: cannot be read ({error.strerror}); name the script in code_file"
         ) from error
-    for name, value in (("OWNER", owner), ("BUNDLE", slug), ("DIGEST", digest)):
+    for name, value in zip(STAMPS, (owner, slug, digest), strict=True):
         text, count = re.subn(rf'^{name} = "[^"]*"', f'{name} = "{value}"', text, flags=re.MULTILINE)
         if count != 1:
             raise RunError(f'{script}: has {count} lines that begin with `{name} = "`, it needs exactly one')
