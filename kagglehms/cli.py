@@ -1,7 +1,7 @@
 """The command line: `kagglehms COMMAND …`.
 
-The options of a command are a frozen dataclass, from which tyro makes its command line. `kagglehms --help` answers
-at once, because everything heavy is imported by the command that needs it.
+The options of a command are a frozen dataclass of `cli_options`. `kagglehms --help` answers at once,
+because everything heavy is imported by the command that needs it.
 """
 
 from __future__ import annotations
@@ -9,202 +9,30 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from kagglehms import __version__
-from kagglehms.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, HMSError, UsageError, closest
+from kagglehms.cli_options import Demo, FitBlend, Ladder, Preflight, Prepare, Rehearse, Train
+from kagglehms.errors import (
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_TERMINATED,
+    EXIT_UNFINISHED,
+    EXIT_USER,
+    HMSError,
+    Stopped,
+    UsageError,
+    closest,
+)
 
 if TYPE_CHECKING:
     from kagglehms.learning.crossval import Dataset
     from kagglehms.learning.recipes import Recipe
-
-
-@dataclass(frozen=True)
-class Prepare:
-    """Decode every recording that train.csv names, once, into a store that training memory-maps.
-
-    Safe to interrupt: the next call goes on where it stopped. A finished store is left as it is.
-
-    Attributes:
-        data: the competition's folder.
-        store: where the store is made.
-        jobs: files decoded at a time (default: all CPU cores).
-    """
-
-    data: Path
-    store: Path = Path("store")
-    jobs: int | None = None
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train the folds of one or more recipes and score them out of fold.
-
-    Folds that are finished are not trained again.
-
-    Attributes:
-        names: recipes, such as `baseline`.
-        data: the competition's folder.
-        store: what `kagglehms prepare` made of it.
-        out: the folder of all runs.
-        folds: how many folds the records are cut into.
-        fold: train only these folds (numbers from 0).
-        limit: use only about so many records, of whole patients: for a quick pass.
-        epochs: per stage, instead of the recipe's.
-        batch_size: instead of the recipe's.
-        backbone: any timm model, instead of the recipe's.
-        weights: ImageNet weights: `auto` (timm's hub if it can be reached), `none`, a .safetensors file or a
-            folder with `<backbone>.safetensors`.
-        device: `cpu` or `cuda` (default: a GPU if one works).
-    """
-
-    names: tyro.conf.Positional[tuple[str, ...]]
-    data: Path
-    store: Path = Path("store")
-    out: Path = Path("runs")
-    folds: int = 5
-    fold: tuple[int, ...] = ()
-    limit: int | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    backbone: str | None = None
-    weights: str = "auto"
-    device: Literal["cpu", "cuda"] | None = None
-
-    def changed(self, recipe: Recipe) -> Recipe:
-        """The recipe as these options want it."""
-        recipe = recipe if self.epochs is None else recipe.with_epochs(self.epochs)
-        changes = {"batch_size": self.batch_size, "backbone": self.backbone}
-        return replace(recipe, **{field: value for field, value in changes.items() if value is not None})  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class Ladder:
-    """Show every recipe: what the source published, and what has been trained here.
-
-    Attributes:
-        names: only these recipes.
-        runs: the folder of all runs.
-        format: of the table; `csv` is unrounded.
-        out: a file to write it to, instead of the terminal.
-        run: train the recipes that are not trained yet; safe to interrupt.
-        data: the competition's folder, for --run.
-        store: what `kagglehms prepare` made of it, for --run.
-        folds: how many folds the records are cut into.
-        limit: use only about so many records, for a quick pass.
-        epochs: per stage, instead of the recipes'.
-        backbone: any timm model, instead of the recipes'.
-        weights: as for `kagglehms train`.
-        device: `cpu` or `cuda` (default: a GPU if one works).
-    """
-
-    names: tyro.conf.Positional[tuple[str, ...]] = ()
-    runs: Path = Path("runs")
-    format: Literal["table", "markdown", "csv"] = "table"
-    out: Path | None = None
-    run: bool = False
-    data: Path | None = None
-    store: Path = Path("store")
-    folds: int = 5
-    limit: int | None = None
-    epochs: int | None = None
-    backbone: str | None = None
-    weights: str = "auto"
-    device: Literal["cpu", "cuda"] | None = None
-
-    def training(self, names: tuple[str, ...]) -> Train:
-        """The options of `kagglehms train` that these amount to."""
-        assert self.data is not None
-        return Train(
-            names,
-            data=self.data,
-            store=self.store,
-            out=self.runs,
-            folds=self.folds,
-            limit=self.limit,
-            epochs=self.epochs,
-            backbone=self.backbone,
-            weights=self.weights,
-            device=self.device,
-        )
-
-
-@dataclass(frozen=True)
-class FitBlend:
-    """Fit the weights of a blend to out-of-fold predictions, and score it honestly: by patient-grouped nested
-    cross-validation.
-
-    Attributes:
-        names: runs to blend, or one blend of the ladder, such as `kaggle-ensemble`.
-        name: of the fitted blend; it is kept in RUNS/blends.
-        runs: the folder of all runs.
-        min_votes: fit and score on records with at least so many votes.
-        space: what is averaged, probabilities or their logarithms; `auto` lets inner cross-validation choose.
-        biases: whether each class gets a bias.
-        shrinkage: the pull towards equal weights (default: inner cross-validation chooses).
-    """
-
-    names: tyro.conf.Positional[tuple[str, ...]]
-    name: str = "blend"
-    runs: Path = Path("runs")
-    min_votes: int = 1
-    space: Literal["probability", "logit", "auto"] = "probability"
-    biases: bool = False
-    shrinkage: float | None = None
-
-
-@dataclass(frozen=True)
-class Rehearse:
-    """Run a built kernel as Kaggle would: offline, in a fake /kaggle, in a process of its own.
-
-    Attributes:
-        kernel: which of dist/kernels, such as `infer`.
-        data: the competition's folder; its test set is predicted.
-        dist: what build.py made.
-        out: where submission.csv and the log are put.
-        layout: of the mounts below /kaggle/input: by `owner` and kind, or every one by its `slug`.
-        isolation: `namespaces` (a real /kaggle, read-only input, no network) or the weaker `guard` (default: the
-            best that this machine allows).
-    """
-
-    kernel: tyro.conf.Positional[str]
-    data: Path
-    dist: Path = Path("dist")
-    out: Path = Path("rehearsal")
-    layout: Literal["owner", "slug"] = "owner"
-    isolation: Literal["namespaces", "guard"] | None = None
-
-
-@dataclass(frozen=True)
-class Preflight:
-    """Check what build.py made against every rule of Kaggle and its client that is known, before a push.
-
-    All findings are listed at once, each with its cure; the exit code is 1 if there are any.
-
-    Attributes:
-        dist: what build.py made.
-        json: print the findings as JSON.
-    """
-
-    dist: Path = Path("dist")
-    json: bool = False
-
-
-@dataclass(frozen=True)
-class Demo:
-    """Go the whole way once, on a synthetic competition: data, training, bundle, offline kernel, score.
-
-    Attributes:
-        out: where everything is put.
-        seed: of the synthetic competition.
-    """
-
-    out: Path = Path("demo")
-    seed: int = 0
+    from kagglehms.learning.session import Session
 
 
 def prepare(options: Prepare) -> int:
@@ -227,18 +55,37 @@ def prepare(options: Prepare) -> int:
 
 
 def train(options: Train) -> int:
-    from kagglehms.learning.crossval import cross_validate
     from kagglehms.learning.recipes import get_recipe
-    from kagglehms.runtime import choose_device, say
+    from kagglehms.runtime import Clock, seconds_of, stop_signals
 
     if not options.names:
         raise UsageError("name at least one recipe, such as baseline")
     recipes = [options.changed(get_recipe(name)) for name in options.names]
+    clock = Clock(None if options.time_limit is None else seconds_of(options.time_limit))
+    save_every_s = seconds_of(options.save_every)
     dataset = _dataset(options.data, options.store, options.folds, options.limit)
+    with stop_signals() as stop:
+        from kagglehms.learning.session import Session
+        from kagglehms.learning.team import assemble
+
+        with assemble(options.device) as team:
+            session = Session(clock, stop, team, save_every_s, options.compile, options.tensorboard)
+            return _train(options, recipes, dataset, session)
+
+
+def _train(options: Train, recipes: Sequence[Recipe], dataset: Dataset, session: Session) -> int:
+    from kagglehms.learning.crossval import continue_from, cross_validate
+    from kagglehms.runtime import choose_device, say
+
     device = choose_device(options.device)
-    say(device.reason)
+    say(device.reason + (f"; {session.team.size} processes" if session.team.size > 1 else ""))
     for recipe in recipes:
-        outcome = cross_validate(recipe, dataset, options.out, device, options.weights, options.fold or None)
+        if options.resume_from is not None and session.team.leads:
+            taken = continue_from(options.resume_from, options.out, recipe.name)
+            say(f"{recipe.name}: {taken} fold(s) taken over from {options.resume_from}")
+        session.team.wait()
+        folds = options.fold or None
+        outcome = cross_validate(recipe, dataset, options.out, device, options.weights, folds, session)
         say(outcome.sentence)
     return EXIT_OK
 
@@ -348,7 +195,8 @@ usage: kagglehms COMMAND [options]        kagglehms COMMAND --help says more
 `python build.py` makes the Kaggle dataset and kernels from what was trained.
 `--debug` after any command shows the traceback of an error.
 exit codes: {EXIT_OK} done, {EXIT_FAILURE} the run failed, {EXIT_USER} unusable options or input files, \
-{EXIT_INTERRUPTED} interrupted"""
+{EXIT_UNFINISHED} the time limit came first,
+            {EXIT_INTERRUPTED} interrupted, {EXIT_TERMINATED} terminated; what was finished is kept"""
 
 
 def parse(command: str, arguments: Sequence[str]) -> Any:
@@ -385,7 +233,8 @@ def _run(command: str, arguments: Sequence[str], debug: bool) -> int:
         if debug:
             traceback.print_exc()
         message, code = _explain(error)
-    print(f"kagglehms: error: {message}", file=sys.stderr)
+        kind = "" if isinstance(error, Stopped) else "error: "
+    print(f"kagglehms: {kind}{message}", file=sys.stderr)
     return code
 
 

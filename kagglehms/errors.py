@@ -14,8 +14,12 @@ EXIT_FAILURE = 1
 """The run failed: a missing dependency, a full disk, a loss that is not finite."""
 EXIT_USER = 2
 """The caller's mistake: unknown names, options that contradict each other, unusable input files."""
+EXIT_UNFINISHED = 3
+"""The time limit came first: the state is saved, and the same command goes on from there."""
 EXIT_INTERRUPTED = 130
 """Ctrl-C; what was finished before it is kept."""
+EXIT_TERMINATED = 143
+"""SIGTERM; what was finished before it is kept."""
 
 
 class HMSError(Exception):
@@ -72,6 +76,21 @@ class BundleError(HMSError):
 
 class RunError(HMSError):
     """A training run that cannot go on, or a finished one that does not fit what is asked of it."""
+
+
+class Stopped(HMSError):
+    """A training run that ended before it was finished, with its state saved.
+
+    Attributes:
+        exit_code: `EXIT_UNFINISHED`, `EXIT_INTERRUPTED` or `EXIT_TERMINATED`, by what asked for it.
+    """
+
+    def __init__(self, message: str, exit_code: int = EXIT_UNFINISHED) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[Stopped], tuple[str, int]]:
+        return (type(self), (str(self), self.exit_code))
 
 
 def closest(name: str, known: Iterable[str]) -> str:

@@ -1,19 +1,23 @@
-"""What every room needs from the machine: files that are written whole or not at all, progress, threads."""
+"""What every room needs from the machine: files that are written whole or not at all, progress, time, the device."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
+import re
+import signal
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal, TypeVar
 
-from kagglehms.errors import RunError, UsageError
+from kagglehms.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, RunError, UsageError
 
 T = TypeVar("T")
 
@@ -89,29 +93,152 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def leads() -> bool:
+    """Whether this process speaks and writes for all that `torchrun` started; true for one that runs alone."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(line: str) -> None:
     """Print one line for a person, at once, without tearing a progress bar."""
+    if not leads():
+        return
     from tqdm import tqdm
 
     tqdm.write(line, file=sys.stdout)
     sys.stdout.flush()
 
 
-def progress(items: Iterable[T], total: int, what: str, every_s: float = 15.0) -> Iterator[T]:
-    """Pass `items` on and show how far they are: a bar on a terminal, a plain line now and then in a log."""
-    if sys.stderr.isatty():
-        from tqdm import tqdm
+def progress(
+    items: Iterable[T],
+    total: int,
+    what: str,
+    every_s: float = 30.0,
+    before: int = 0,
+    status: Callable[[], str] | None = None,
+) -> Iterator[T]:
+    """Pass `items` on and show how far they are: a bar on a terminal, a plain line now and then in a log.
 
-        yield from tqdm(items, total=total, desc=what, dynamic_ncols=True, leave=False)
-        return
+    Args:
+        items: what remains to be done.
+        total: how many there are, with those done `before`.
+        what: is done, for the reader.
+        every_s: seconds between two lines of a log.
+        before: done in an earlier session; they do not count for the rate.
+        status: asked now and then for a few words more, such as the loss.
+    """
+    if not leads():
+        yield from items
+    elif sys.stderr.isatty():
+        yield from _bar(items, total, what, before, status)
+    else:
+        yield from _lines(items, total, what, every_s, before, status)
+
+
+def _bar(
+    items: Iterable[T], total: int, what: str, before: int, status: Callable[[], str] | None
+) -> Iterator[T]:
+    from tqdm import tqdm
+
+    shown = time.monotonic()
+    with tqdm(total=total, desc=what, initial=before, dynamic_ncols=True, leave=False) as bar:
+        for item in items:
+            yield item
+            if status and time.monotonic() - shown >= 1:
+                shown = time.monotonic()
+                bar.set_postfix_str(status(), refresh=False)
+            bar.update()
+
+
+def _lines(
+    items: Iterable[T], total: int, what: str, every_s: float, before: int, status: Callable[[], str] | None
+) -> Iterator[T]:
     start = last = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
-        if now - last >= every_s and done < total:
-            last = now
-            left = (now - start) / done * (total - done)
-            say(f"{what}: {done}/{total}, about {left:.0f} s left")
+        if now - last >= every_s and before + done < total:
+            last, rate = now, done / (now - start)
+            more = f", {status()}" if status else ""
+            left = duration((total - before - done) / rate)
+            say(f"{what}: {before + done}/{total}, {rate:.3g}/s, about {left} left{more}")
+
+
+def duration(seconds: float) -> str:
+    """Write a duration for a person: 45 s, 12 min, 3.4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_STARTED = time.monotonic()
+
+
+def seconds_of(text: str) -> float:
+    """Read a duration such as `8.5h`, `90m`, `45s` or `45` (seconds).
+
+    Raises:
+        UsageError: not such a text, or not above zero.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smh]?)\s*", text)
+    if not found or float(found[1]) <= 0:
+        raise UsageError(f"{text!r} is no duration; write hours, minutes or seconds such as 8.5h, 90m or 45s")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What is left of the time that this process may take.
+
+    Attributes:
+        limit_s: seconds from the start; None for no limit.
+        started: `time.monotonic()` at the start; by default when this module was imported.
+    """
+
+    limit_s: float | None = None
+    started: float = _STARTED
+
+    @property
+    def left_s(self) -> float:
+        """Seconds left, negative when the time is up; infinite without a limit."""
+        return math.inf if self.limit_s is None else self.started + self.limit_s - time.monotonic()
+
+
+class StopRequest:
+    """Whether somebody asked this process to end: Ctrl-C or SIGTERM."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_TERMINATED if self.signal == signal.SIGTERM else EXIT_INTERRUPTED
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[StopRequest]:
+    """Turn the first Ctrl-C or SIGTERM into a request that the work in hand looks at; a second one ends at once.
+
+    Outside the main thread, which alone can receive signals, nothing is changed.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _: object) -> None:
+        request.signal = signal.Signals(number)
+        for known, handler in before.items():
+            signal.signal(known, handler)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @dataclass(frozen=True)

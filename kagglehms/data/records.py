@@ -88,6 +88,27 @@ class Records:
         high = self.frame["eeg_offset_max_s"].to_numpy()
         return ((low + high) / 2 * SFREQ_HZ).astype(np.int64)
 
+    def starts(
+        self, index: NDArray[np.integer], part_N: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First spectrogram row and EEG sample of one sub-window of each record at `index`.
+
+        Args:
+            index: positions.
+            part_N: where the sub-window lies between the record's first (0) and last (1) label offset. Both
+                recordings move together, as the offsets of all rows of an EEG differ by a constant.
+        """
+        columns = (
+            "eeg_offset_min_s",
+            "eeg_offset_max_s",
+            "spectrogram_offset_min_s",
+            "spectrogram_offset_max_s",
+        )
+        low_s, high_s, low_rows_s, high_rows_s = (self.frame[name].to_numpy()[index] for name in columns)
+        shift_s = part_N * (high_s - low_s)
+        rows = np.minimum(low_rows_s + shift_s, high_rows_s) // SPECTROGRAM_STEP_S
+        return rows.astype(np.int64), ((low_s + shift_s) * SFREQ_HZ).astype(np.int64)
+
     @property
     def many_votes(self) -> NDArray[np.bool_]:
         """(n_records,) whether at least `MANY_VOTES` experts voted."""

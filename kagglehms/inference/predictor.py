@@ -41,7 +41,7 @@ class LoadedModel:
         """(B, 6) float64 probabilities, images drawn as in training."""
         import torch
 
-        from kagglehms.learning.trainer import probabilities
+        from kagglehms.learning.evaluation import probabilities
 
         images_BCHW = torch.from_numpy(stack(crops, self.recipe.layout, self.normaliser))
         return probabilities(self.network, images_BCHW, self.device)

@@ -21,18 +21,27 @@ _WRAPPERS = ("module.", "_orig_mod.")
 
 
 def save_weights(model: nn.Module, path: Path, normaliser: Normaliser | None = None) -> None:
-    """Write all parameters and buffers, atomically, under their plain names.
+    """Write all parameters and buffers, atomically, under their plain names; see `save_tensors`."""
+    save_tensors(plain_state(model), path, normaliser)
+
+
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers in main memory, under their plain names."""
+    # Cloning parts tensors that share memory (tied weights), which safetensors refuses.
+    return {_plain(name): t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
+
+
+def save_tensors(state: dict[str, Tensor], path: Path, normaliser: Normaliser | None = None) -> None:
+    """Write what `plain_state` returned, atomically.
 
     Args:
-        model: the network.
+        state: tensors by name.
         path: the .safetensors file.
         normaliser: statistics of the training records that the images were normalised by; they belong to the
             weights like a parameter, so they are kept in the same file.
     """
     from safetensors.torch import save
 
-    # Cloning parts tensors that share memory (tied weights), which safetensors refuses.
-    state = {_plain(name): t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
     statistics = {
         source: list(values) for source, values in sorted((normaliser or Normaliser()).statistics.items())
     }

@@ -6,9 +6,12 @@
                   fold<k>/weights.safetensors  best evaluation
                   fold<k>/oof.parquet          its predictions of the held-out records
                   fold<k>/history.csv          all evaluations
+                  fold<k>/log.jsonl            all events: evaluations, savings, interruptions
+                  fold<k>/state.safetensors    only while the fold is unfinished: training goes on from it
                   fold<k>/result.json          written last: a fold with it is finished
 
-A second call trains what is missing and no more. A run is never continued on other data, folds or settings.
+A second call trains what is missing and no more. A run is never continued on other data, folds or settings, and an
+unfinished fold not by other code.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -33,12 +37,22 @@ from kagglehms.data.store import Store
 from kagglehms.errors import RunError, UsageError
 from kagglehms.learning.metric import mean_scores
 from kagglehms.learning.recipes import Recipe, recipe_from_json
-from kagglehms.runtime import Device, exclusive, say, sweep_partials, write_bytes, writing
+from kagglehms.learning.state import STATE, code_version
+from kagglehms.runtime import (
+    Device,
+    available_cpus,
+    exclusive,
+    say,
+    sweep_partials,
+    write_bytes,
+    writing,
+)
 
 if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
+    from kagglehms.learning.session import Session
     from kagglehms.learning.trainer import Fit
 
 PROBABILITY_COLUMNS = tuple(f"{name}_probability" for name in CLASSES)
@@ -112,6 +126,7 @@ def cross_validate(
     device: Device,
     pretrained: str = "none",
     only_folds: Sequence[int] | None = None,
+    session: Session | None = None,
 ) -> Outcome:
     """Train the folds of a recipe that are not trained yet.
 
@@ -122,26 +137,79 @@ def cross_validate(
         device: where to compute.
         pretrained: see `models.make_model`.
         only_folds: leave the others for later, or for other machines.
+        session: time limit, stop requests, and the team of processes, all of which make this call.
 
     Raises:
         RunError: the run folder holds another recipe or other data, or another process is training there.
+        Stopped: the time is up or somebody asked for the end; the next call goes on.
         UsageError: a fold that does not exist.
     """
+    session = session or _alone()
     folds = range(dataset.n_folds) if only_folds is None else only_folds
     unknown = [fold for fold in folds if not 0 <= fold < dataset.n_folds]
     if unknown:
         raise UsageError(
             f"there is no fold {unknown[0]}; this data is cut into folds 0 to {dataset.n_folds - 1}"
         )
-    folder = runs / recipe.name
-    _begin(folder, recipe, dataset)
+    folder, team = runs / recipe.name, session.team
+    if team.leads:
+        _begin(folder, recipe, dataset)
     for fold in folds:
-        with exclusive(folder / f"fold{fold}", f"training of {recipe.name}, fold {fold},"):
-            if (folder / f"fold{fold}" / "result.json").is_file():
+        what = f"training of {recipe.name}, fold {fold},"
+        with exclusive(folder / f"fold{fold}", what) if team.leads else nullcontext():
+            # Only the one that leads knows what is finished: it alone writes.
+            if team.agree(int(team.leads and (folder / f"fold{fold}" / "result.json").is_file())):
                 say(f"{recipe.name} fold {fold}: already trained, in {folder / f'fold{fold}'}")
                 continue
-            _train_fold(recipe, dataset, fold, folder / f"fold{fold}", device, pretrained)
-    return _conclude(folder, dataset)
+            _train_fold(recipe, dataset, fold, folder / f"fold{fold}", device, pretrained, session)
+    team.wait()
+    return _conclude(folder, dataset, team.leads)
+
+
+def _alone() -> Session:
+    from kagglehms.learning.session import Session
+
+    return Session()
+
+
+def continue_from(earlier: Path, runs: Path, recipe: str) -> int:
+    """Take over what an earlier session has trained of a recipe, finished folds and states of unfinished ones.
+
+    What `runs` itself has come further with is left alone. `earlier` is only read: on Kaggle it is the output of the
+    kernel's previous version.
+
+    Args:
+        earlier: its folder of all runs.
+        runs: this session's.
+        recipe: whose run to take over.
+
+    Returns:
+        How many folds were taken over.
+
+    Raises:
+        RunError: the folder cannot be written.
+        UsageError: `earlier` is no folder.
+    """
+    if not earlier.is_dir():
+        raise UsageError(
+            f"{earlier}: no such folder; --resume-from takes an earlier session's folder of runs"
+        )
+    taken = 0
+    for fold in sorted((earlier / recipe).glob("fold*")):
+        target = runs / recipe / fold.name
+        last = next((name for name in ("result.json", STATE) if (fold / name).is_file()), None)
+        if last is None or any((target / name).is_file() for name in ("result.json", STATE)):
+            continue
+        with exclusive(target, f"training of {recipe}, {fold.name},"):
+            # What makes a fold count, its result or its state, comes last.
+            names = [p.name for p in fold.iterdir() if p.is_file() and p.name[0] != "." and p.name != last]
+            for name in (*sorted(names), last):
+                write_bytes(target / name, (fold / name).read_bytes())
+        taken += 1
+    for name in ("recipe.json", "run.json"):
+        if taken and not (runs / recipe / name).is_file():
+            write_bytes(runs / recipe / name, (earlier / recipe / name).read_bytes())
+    return taken
 
 
 def _begin(folder: Path, recipe: Recipe, dataset: Dataset) -> None:
@@ -183,13 +251,21 @@ def _refuse_other_run(folder: Path, recipe: Recipe, dataset: Dataset) -> None:
 
 
 def _train_fold(
-    recipe: Recipe, dataset: Dataset, fold: int, folder: Path, device: Device, pretrained: str
+    recipe: Recipe,
+    dataset: Dataset,
+    fold: int,
+    folder: Path,
+    device: Device,
+    pretrained: str,
+    session: Session,
 ) -> None:
     from kagglehms.learning.albumentations_adapter import albumentations_adapter
     from kagglehms.learning.feed import Feed, measure
     from kagglehms.learning.trainer import fit
 
-    sweep_partials(folder)
+    if session.team.leads:
+        sweep_partials(folder)
+    session.team.wait()
     train, valid = np.flatnonzero(dataset.folds != fold), np.flatnonzero(dataset.folds == fold)
     say(
         f"{recipe.name} fold {fold} of {dataset.n_folds}: {len(train)} records to learn from, {len(valid)} held out"
@@ -202,10 +278,25 @@ def _train_fold(
         normaliser,
         albumentations_adapter(recipe.augmentations, recipe.layout.shape),
         recipe.seed,
+        threads=max(1, available_cpus() // session.team.size_here),
         pin=device.name == "cuda",
+        windows=recipe.windows,
     )
-    done = fit(recipe, feed, train, valid, device, folder / "weights.safetensors", pretrained)
-    _write_history(folder / "history.csv", done)
+    identity = {"recipe": recipe.digest, **dataset.identity, "code": code_version()}
+    done = fit(recipe, feed, train, valid, device, folder, pretrained, session, identity)
+    if session.team.leads:
+        _finish_fold(folder, dataset, fold, valid, done, device, session.team.size)
+
+
+def _finish_fold(
+    folder: Path,
+    dataset: Dataset,
+    fold: int,
+    valid: NDArray[np.integer],
+    done: Fit,
+    device: Device,
+    n_processes: int,
+) -> None:
     write_table(folder / "oof.parquet", _oof_table(dataset, valid, fold, done.predictions_NK))
     result = {
         "fold": fold,
@@ -216,12 +307,14 @@ def _train_fold(
         "n_records": len(valid),
         "seconds": round(done.seconds, 1),
         "device": device.reason,
+        "processes": n_processes,
         "versions": versions(),
     }
     write_bytes(folder / "result.json", _json(result))
+    (folder / STATE).unlink(missing_ok=True)
 
 
-def _conclude(folder: Path, dataset: Dataset) -> Outcome:
+def _conclude(folder: Path, dataset: Dataset, writes: bool = True) -> Outcome:
     """Join the folds' predictions and score them together, once all are there."""
     import polars as pl
 
@@ -230,11 +323,12 @@ def _conclude(folder: Path, dataset: Dataset) -> Outcome:
     if len(finished) < n_folds:
         return Outcome(folder, finished, n_folds)
     oof = pl.concat([pl.read_parquet(folder / f"fold{k}" / "oof.parquet") for k in finished])
-    write_table(folder / "oof.parquet", oof.sort("record"))
     records, predictions_NK = Records(oof), oof.select(PROBABILITY_COLUMNS).to_numpy()
     score_all, score_votes10 = mean_scores(records.targets_NK, predictions_NK, records.many_votes)
-    run = read_json(folder / "run.json") | {"scores": {"all": score_all, "votes10": score_votes10}}
-    write_bytes(folder / "run.json", _json(run))
+    if writes:
+        write_table(folder / "oof.parquet", oof.sort("record"))
+        run = read_json(folder / "run.json") | {"scores": {"all": score_all, "votes10": score_votes10}}
+        write_bytes(folder / "run.json", _json(run))
     return Outcome(folder, finished, n_folds, score_all, score_votes10)
 
 
@@ -253,15 +347,6 @@ def _oof_table(
             for name, column in zip(PROBABILITY_COLUMNS, predictions_NK.T, strict=True)
         ),
     )
-
-
-def _write_history(path: Path, done: Fit) -> None:
-    import polars as pl
-
-    table = pl.DataFrame(
-        [dataclasses.asdict(e) for e in done.history], schema_overrides={"score_votes10": pl.Float64}
-    )
-    write_bytes(path, table.write_csv().encode())
 
 
 def write_table(path: Path, table: pl.DataFrame) -> None:

@@ -10,11 +10,11 @@ Shape legend: B batch, C channel (one), H image rows, W image columns, K the six
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+Windows = Literal["middle", "random"]
+_WINDOWS = 1_000_002
+"""Third word of the seed of sub-windows; augmentations use small ones (see `augment`)."""
+
+
 class Recordings(Protocol):
     """Where decoded recordings come from; `data.store.Store` is one."""
 
@@ -57,7 +62,8 @@ class Batch:
         images_BCHW: float32.
         targets_BK: float32 vote fractions.
         n_votes_B: int64.
-        index_B: which records they are (positions in the feed's records).
+        index_B: which records they are (positions in the feed's records); always in main memory, since draws are
+            made from it there.
     """
 
     images_BCHW: Tensor
@@ -66,9 +72,25 @@ class Batch:
     index_B: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """Copy to `device`, asynchronously where the batch lies in pinned memory."""
-        parts = (self.images_BCHW, self.targets_BK, self.n_votes_B, self.index_B)
-        return Batch(*(part.to(device, non_blocking=True) for part in parts))
+        """Copy all but `index_B` to `device`, asynchronously where the batch lies in pinned memory."""
+        parts = (self.images_BCHW, self.targets_BK, self.n_votes_B)
+        images_BCHW, targets_BK, n_votes_B = (part.to(device, non_blocking=True) for part in parts)
+        return Batch(images_BCHW, targets_BK, n_votes_B, self.index_B)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One batch to be drawn.
+
+    Attributes:
+        index: positions of its records.
+        epoch: of training, for augmenter and sub-windows; None for evaluation, which does without both.
+        augment: whether the augmenter is applied.
+    """
+
+    index: NDArray[np.integer]
+    epoch: int | None = None
+    augment: bool = True
 
 
 class Feed:
@@ -80,9 +102,10 @@ class Feed:
         layout: what to draw.
         normaliser: statistics for tiles that are normalised globally.
         augmenter: applied to every training image, by the thread that draws it.
-        seed: of the augmenter.
+        seed: of augmenter and sub-windows.
         threads: images drawn at a time; all available CPUs when None.
         pin: put batches into page-locked memory, from which a GPU can copy by itself.
+        windows: in training, the `middle` sub-window of each record, or a `random` one between its first and last.
     """
 
     def __init__(
@@ -95,6 +118,7 @@ class Feed:
         seed: int = 0,
         threads: int | None = None,
         pin: bool = False,
+        windows: Windows = "middle",
     ) -> None:
         self.recordings = recordings
         self.records = records
@@ -104,26 +128,22 @@ class Feed:
         self.seed = seed
         self.threads = threads or available_cpus()
         self.pin = pin
+        self.windows = windows
+        self._offsets: tuple[int, NDArray[np.float64]] | None = None
         self._targets_NK = torch.from_numpy(records.targets_NK.astype(np.float32))
         self._n_votes_N = torch.from_numpy(records.n_votes)
 
-    def batches(
-        self, order: NDArray[np.integer], batch_size: int, ready: int = 2, epoch: int | None = None
-    ) -> Iterator[Batch]:
-        """Yield the records at positions `order`, `batch_size` at a time; the last batch may be smaller.
+    def batches(self, order: NDArray[np.integer], batch_size: int) -> Generator[Batch]:
+        """Yield the records at positions `order` as `split` divides them, without augmentation."""
+        return self.draw(map(Work, split(order, batch_size)))
 
-        Args:
-            order: positions, each drawn once per occurrence.
-            batch_size: records per batch.
-            ready: batches drawn ahead of the one in use.
-            epoch: of training, for the augmenter; None for evaluation, which does without.
-        """
-        chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    def draw(self, work: Iterable[Work], ready: int = 2) -> Generator[Batch]:
+        """Yield one batch for each item of `work`, and draw `ready` batches ahead of the one in use."""
         with ThreadPoolExecutor(self.threads, "draw") as pool, ThreadPoolExecutor(1, "batch") as filler:
             pending: deque[Future[Batch]] = deque()
             try:
-                for chunk in chunks:
-                    pending.append(filler.submit(self._fill, chunk, epoch, pool))
+                for item in work:
+                    pending.append(filler.submit(self._fill, item, pool))
                     if len(pending) > ready:
                         yield pending.popleft().result()
                 while pending:
@@ -132,28 +152,54 @@ class Feed:
                 for future in pending:
                     future.cancel()
 
-    def _fill(self, index: NDArray[np.integer], epoch: int | None, pool: ThreadPoolExecutor) -> Batch:
+    def _fill(self, work: Work, pool: ThreadPoolExecutor) -> Batch:
+        index = work.index
         images_BCHW = torch.empty((len(index), 1, *self.layout.shape), pin_memory=self.pin)
-        list(pool.map(self._draw, index.tolist(), images_BCHW.numpy()[:, 0], repeat(epoch)))
+        epoch = work.epoch if work.augment else None
+        rows, samples = self._starts(work)
+        images = images_BCHW.numpy()[:, 0]
+        list(pool.map(self._draw, index.tolist(), rows.tolist(), samples.tolist(), images, repeat(epoch)))
         index_B = torch.from_numpy(np.asarray(index, dtype=np.int64))
         return Batch(images_BCHW, self._targets_NK[index_B], self._n_votes_N[index_B], index_B)
 
-    def _draw(self, position: int, out_HW: NDArray[np.float32], epoch: int | None) -> None:
-        crop = crop_of(self.recordings, self.records, position, self.layout.sources)
+    def _starts(self, work: Work) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First spectrogram row and EEG sample of each record of a batch."""
+        if self.windows == "middle" or work.epoch is None:
+            return self.records.spectrogram_rows[work.index], self.records.eeg_samples[work.index]
+        if self._offsets is None or self._offsets[0] != work.epoch:
+            # For all records at once: a generator for each would cost more than its one number is worth.
+            rng = np.random.default_rng((self.seed, work.epoch, _WINDOWS))
+            self._offsets = work.epoch, rng.random(len(self.records))
+        return self.records.starts(work.index, self._offsets[1][work.index])
+
+    def _draw(
+        self, position: int, row: int, sample: int, out_HW: NDArray[np.float32], epoch: int | None
+    ) -> None:
+        crop = _crop(self.recordings, self.records, position, row, sample, self.layout.sources)
         render(self.layout, crop, out_HW, self.normaliser)
         if self.augmenter and epoch is not None:
             out_HW[:] = self.augmenter(out_HW, self.seed, epoch, position)
 
 
 def crop_of(recordings: Recordings, records: Records, position: int, sources: Collection[Source]) -> Crop:
-    """Cut what `sources` need of the record at `position` out of its recordings; nothing is copied."""
+    """Cut what `sources` need of the middle of the record at `position`; nothing is copied."""
+    row, sample = int(records.spectrogram_rows[position]), int(records.eeg_samples[position])
+    return _crop(recordings, records, position, row, sample, sources)
+
+
+def _crop(
+    recordings: Recordings,
+    records: Records,
+    position: int,
+    row: int,
+    sample: int,
+    sources: Collection[Source],
+) -> Crop:
     log_power = eeg_uv = None
     if "kaggle" in sources:
-        row = int(records.spectrogram_rows[position])
         rows = recordings.spectrogram(int(records.spectrogram_ids[position]))
         log_power = rows[row : row + SPECTROGRAM_ROWS]
     if "eeg" in sources:
-        sample = int(records.eeg_samples[position])
         eeg_uv = recordings.eeg(int(records.eeg_ids[position]))[sample : sample + N_TIMES]
     return Crop(log_power, eeg_uv)
 
@@ -186,6 +232,40 @@ def measure(
             mean = total / n
             statistics[source] = (float(mean), float(np.sqrt(squares / n - mean**2)))
     return Normaliser(statistics)
+
+
+def split(order: NDArray[np.integer], batch_size: int) -> list[NDArray[np.integer]]:
+    """Divide positions into batches of at most `batch_size`, as equal as can be.
+
+    A last batch of one or two records would spoil the statistics of batch normalisation.
+    """
+    return np.array_split(order, -(-len(order) // batch_size)) if len(order) else []
+
+
+def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Copy batches to `device`, each while the one before it is in use."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    ahead: tuple[Batch, torch.cuda.Event] | None = None
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            copied = batch.to(device), stream.record_event()
+        if ahead:
+            yield _arrived(*ahead)
+        ahead = copied
+    if ahead:
+        yield _arrived(*ahead)
+
+
+def _arrived(batch: Batch, copied: torch.cuda.Event) -> Batch:
+    """Let the stream that computes, and not the CPU, wait until the batch has been copied."""
+    current = torch.cuda.current_stream()
+    current.wait_event(copied)
+    for part in (batch.images_BCHW, batch.targets_BK, batch.n_votes_B):
+        part.record_stream(current)  # or its memory might be given away while it is still in use
+    return batch
 
 
 def shuffled(positions: NDArray[np.integer], seed: int, epoch: int) -> NDArray[np.integer]:

@@ -70,6 +70,7 @@ class Recipe:
         ema: decay per step of an exponential moving average of the weights, which then is what is evaluated and
             kept; None for the weights themselves.
         evaluations_per_epoch: how often the held-out fold is scored; the best evaluation is kept.
+        windows: in training, the `middle` sub-window of each record, or a `random` one between its first and last.
         seed: of the initial weights, the order of records, augmentations and dropout.
     """
 
@@ -86,6 +87,7 @@ class Recipe:
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
     ema: float | None = None
     evaluations_per_epoch: int = 2
+    windows: Literal["middle", "random"] = "middle"
     seed: int = 42
 
     # Read by pydantic where JSON becomes a Recipe: a mistyped key or value must not pass.

@@ -1,64 +1,43 @@
-"""The training loop: one fold of one recipe.
+"""The training loop: one fold of one recipe, in as many sessions as it takes.
 
-Shape legend: B batch, N held-out records, K the six classes.
+The loop is a generator of pauses. Between two pauses it takes steps and touches neither disk nor device memory; at a
+pause the fold is evaluated, its state saved, or the session ended. On a CPU a fold that was interrupted anywhere ends
+with the same bits as one that was not.
+
+Shape legend: N held-out records, K the six classes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kagglehms.data.records import Records
-from kagglehms.errors import RunError
-from kagglehms.learning.augment import augment, device_augmentations, mosaic_batch
-from kagglehms.learning.checkpoint import load_weights, save_weights
-from kagglehms.learning.feed import Batch, Feed, shuffled
-from kagglehms.learning.losses import weighted_kl_loss
-from kagglehms.learning.metric import kl_score, mean_scores
+from kagglehms.errors import EXIT_UNFINISHED, RunError, Stopped
+from kagglehms.learning.checkpoint import plain_state, save_tensors
+from kagglehms.learning.evaluation import Evaluation, memory_format, predict, score
+from kagglehms.learning.feed import Batch, Feed, Work, on_device, shuffled, split
+from kagglehms.learning.journal import Journal
+from kagglehms.learning.learner import Learner
 from kagglehms.learning.models import make_model
-from kagglehms.learning.options import LossName
 from kagglehms.learning.recipes import Population, Recipe
-from kagglehms.runtime import Device, progress, say
+from kagglehms.learning.session import Pace, Session
+from kagglehms.learning.state import STATE, State, read_state, write_state
+from kagglehms.runtime import Device, duration, progress, say
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch.optim.lr_scheduler import LRScheduler
+    from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The held-out fold, scored once.
-
-    Attributes:
-        stage: of the recipe, from 0.
-        warm_up: whether the weights had only seen mosaics of this stage.
-        step: optimizer steps before it, over all stages.
-        epoch: passes over the training records before it, over all stages; a fraction in mid-epoch.
-        train_loss: mean since the evaluation before.
-        score_stage: the competition's score on the held-out records of the stage's population, which decides what
-            is best.
-        score_all: the same on all held-out records.
-        score_votes10: the same on those with at least 10 votes; None where there are none.
-        seconds: since the fold began.
-    """
-
-    stage: int
-    warm_up: bool
-    step: int
-    epoch: float
-    train_loss: float
-    score_stage: float
-    score_all: float
-    score_votes10: float | None
-    seconds: float
+WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -69,7 +48,7 @@ class Fit:
         best: the evaluation whose weights were kept.
         predictions_NK: (n_valid, 6) float64 probabilities at that evaluation, in the order of `valid`.
         history: all evaluations.
-        seconds: wall time of the whole.
+        seconds: of all sessions together.
     """
 
     best: Evaluation
@@ -84,8 +63,10 @@ def fit(
     train: NDArray[np.integer],
     valid: NDArray[np.integer],
     device: Device,
-    weights_path: Path,
+    folder: Path,
     pretrained: str = "none",
+    session: Session | None = None,
+    identity: Mapping[str, str] | None = None,
 ) -> Fit:
     """Train one fold, stage by stage, and keep the weights of the last stage's best evaluation.
 
@@ -95,43 +76,20 @@ def fit(
         train: positions of the training records in the feed.
         valid: positions of the held-out records.
         device: where to compute.
-        weights_path: the .safetensors file to keep the best weights in.
+        folder: of the fold; its state and logs are kept there, and its weights in the end. Where a state is found,
+            training goes on from it.
         pretrained: see `models.make_model`.
+        session: time limit, stop requests, team.
+        identity: what the run depends on; a state that was saved with another one is refused.
 
     Raises:
-        RunError: the loss is not finite, or a stage has no records.
+        RunError: the loss is not finite, the memory does not suffice, a stage has no records, the disk is full, or
+            the state cannot be gone on from.
+        Stopped: the time is up or somebody asked for the end; the state is saved.
     """
-    start = time.monotonic()
-    torch.manual_seed(recipe.seed)
-    model, where_from = make_model(recipe, pretrained)
-    say(where_from)
-    model = model.to(device.name).to(memory_format=memory_format(device))
-    history: list[Evaluation] = []
-    best, predictions_NK = None, np.empty(0)
-    for number, stage in enumerate(recipe.stages):
-        if number:
-            load_weights(model, weights_path)
-        learned = population(feed.records, train, stage.records)
-        run = _StageRun(recipe, number, feed, learned, model, device, history[-1].step if history else 0)
-        judged = np.isin(valid, population(feed.records, valid, stage.records))
-        best = None
-        for train_loss in run.until_each_evaluation():
-            if not np.isfinite(train_loss):
-                raise RunError(
-                    f"the loss of {recipe.name} is not finite at step {run.step}; lower lr ({recipe.lr})"
-                )
-            now_NK = predict(run.evaluated, feed, valid, recipe.batch_size, device)
-            history.append(_evaluate(run, valid, judged, now_NK, train_loss, time.monotonic() - start))
-            if best is not None and best.warm_up and not history[-1].warm_up:
-                best = None
-            improved = best is None or history[-1].score_stage <= best.score_stage
-            if improved:
-                best, predictions_NK = history[-1], now_NK
-                save_weights(run.evaluated, weights_path, feed.normaliser)
-            say(_line(history[-1], recipe, improved))
-            model.train()
-    assert best is not None
-    return Fit(best, predictions_NK, tuple(history), time.monotonic() - start)
+    return _Fold(
+        recipe, feed, train, valid, device, folder, pretrained, session or Session(), identity or {}
+    ).train()
 
 
 def population(records: Records, positions: NDArray[np.integer], which: Population) -> NDArray[np.integer]:
@@ -149,168 +107,262 @@ def population(records: Records, positions: NDArray[np.integer], which: Populati
     return kept
 
 
-class _StageRun:
-    """The steps of one stage; evaluations happen outside."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        number: int,
-        feed: Feed,
-        train: NDArray[np.integer],
-        model: nn.Module,
-        device: Device,
-        steps_before: int,
-    ) -> None:
-        self.recipe, self.number, self.feed, self.train, self.device = recipe, number, feed, train, device
-        self.stage = recipe.stages[number]
-        self.first_epoch = sum(stage.epochs for stage in recipe.stages[:number])
-        self.model = model
-        self.average = _average(model, recipe.ema)
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-        self.steps_per_epoch = -(-len(train) // recipe.batch_size)
-        self.total_steps = self.steps_per_epoch * self.stage.epochs
-        self.schedule = make_schedule(recipe, self.optimizer, self.total_steps)
-        self.scaler = torch.amp.GradScaler(device.name, enabled=device.amp == "float16")
-        self.steps_before, self.step = steps_before, 0
-
-    @property
-    def evaluated(self) -> nn.Module:
-        """What is scored and kept: the network, or the moving average of its weights."""
-        return self.average.module if self.average is not None else self.model
-
-    @property
-    def warm_up(self) -> bool:
-        """Whether the last step was one on mosaics."""
-        return self.step <= self.steps_per_epoch * self.stage.mosaic_epochs
-
-    def until_each_evaluation(self) -> Iterator[float]:
-        """Train, and pause where an evaluation is due; yields the mean loss since the one before."""
-        evaluate_after = evaluation_steps(self.steps_per_epoch, self.recipe.evaluations_per_epoch)
-        loss_sum, losses = torch.zeros((), device=self.device.name), 0
-        what = f"train {self.recipe.name}" + (
-            f" stage {self.number + 1}" if len(self.recipe.stages) > 1 else ""
-        )
-        self.model.train()
-        for epoch, batch in progress(self._batches(), self.total_steps, what):
-            # The sum stays on the device: reading it would make the CPU wait at every step.
-            loss_sum, losses = loss_sum + self._learn(epoch, batch), losses + 1
-            if (self.step - 1) % self.steps_per_epoch + 1 in evaluate_after:
-                yield float(loss_sum) / losses
-                loss_sum, losses = torch.zeros_like(loss_sum), 0
-
-    def _batches(self) -> Iterator[tuple[int, Batch]]:
-        for epoch in range(self.first_epoch, self.first_epoch + self.stage.epochs):
-            order = shuffled(self.train, self.recipe.seed, epoch)
-            augmented = None if self._is_warm_up(epoch) else epoch
-            for batch in self.feed.batches(order, self.recipe.batch_size, epoch=augmented):
-                yield epoch, batch
-
-    def _is_warm_up(self, epoch: int) -> bool:
-        return epoch - self.first_epoch < self.stage.mosaic_epochs
-
-    def _learn(self, epoch: int, batch: Batch) -> torch.Tensor:
-        """One step; returns the loss, on the device."""
-        recipe, target = self.recipe, torch.device(self.device.name)
-        widths = [tile.shape[1] for tile in recipe.layout.tiles]
-        loss_name: LossName = "kl"
-        if self._is_warm_up(epoch):
-            batch = mosaic_batch(batch, recipe.seed, epoch, widths, target)
-        else:
-            batch = augment(
-                batch, device_augmentations(recipe.augmentations), recipe.seed, epoch, widths, target
-            )
-            loss_name = self.stage.loss
-        with autocast(self.device):
-            logits_BK = self.model(batch.images_BCHW.contiguous(memory_format=memory_format(self.device)))
-        loss = weighted_kl_loss(logits_BK, batch.targets_BK, batch.n_votes_B, loss_name)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.schedule.step()
-        if self.average is not None:
-            self.average.update_parameters(self.model)
-        self.step += 1
-        return loss.detach()
-
-
-def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:
-    if decay is None:
-        return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
-
-
-def _evaluate(
-    run: _StageRun,
-    valid: NDArray[np.integer],
-    judged: NDArray[np.bool_],
-    predictions_NK: NDArray[np.float64],
-    train_loss: float,
-    seconds: float,
-) -> Evaluation:
-    records = run.feed.records
-    targets_NK = records.targets_NK[valid]
-    score_all, score_votes10 = mean_scores(targets_NK, predictions_NK, records.many_votes[valid])
-    return Evaluation(
-        stage=run.number,
-        warm_up=run.warm_up,
-        step=run.steps_before + run.step,
-        epoch=run.first_epoch + run.step / run.steps_per_epoch,
-        train_loss=train_loss,
-        score_stage=kl_score(targets_NK[judged], predictions_NK[judged]),
-        score_all=score_all,
-        score_votes10=score_votes10,
-        seconds=seconds,
-    )
-
-
 def evaluation_steps(steps_per_epoch: int, per_epoch: int) -> frozenset[int]:
     """Steps of an epoch (from 1) after which to evaluate: evenly spread, the last one always among them."""
     return frozenset(max(1, steps_per_epoch * i // per_epoch) for i in range(1, per_epoch + 1))
 
 
-def make_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, total_steps: int) -> LRScheduler:
-    """Return the learning-rate schedule, to be stepped after every optimizer step.
+class _Plan:
+    """The steps of one stage: which epoch and records each has, and where the stage is evaluated."""
 
-    `one-cycle` without a rising part: from lr down to (lr / 25) / 0.4 = lr / 10 along half a cosine.
-    """
-    if recipe.schedule == "constant":
-        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.lr, total_steps=total_steps, pct_start=0.0, div_factor=25, final_div_factor=0.4
-    )
+    def __init__(self, recipe: Recipe, number: int, feed: Feed, train: NDArray[np.integer]) -> None:
+        self.recipe, self.number, self.stage = recipe, number, recipe.stages[number]
+        self.train = population(feed.records, train, self.stage.records)
+        self.first_epoch = sum(stage.epochs for stage in recipe.stages[:number])
+        self.steps_per_epoch = -(-len(self.train) // recipe.batch_size)
+        self.n_steps = self.steps_per_epoch * self.stage.epochs
+        self.batch_sizes = [len(chunk) for chunk in split(self.train, recipe.batch_size)]
+        self.evaluate_after = evaluation_steps(self.steps_per_epoch, recipe.evaluations_per_epoch)
+
+    def chunks(self, epoch: int) -> list[NDArray[np.integer]]:
+        """Positions of the records of each batch of an epoch (counted over all stages)."""
+        return split(shuffled(self.train, self.recipe.seed, epoch), self.recipe.batch_size)
+
+    def chunks_from(self, step: int) -> Iterator[tuple[int, NDArray[np.integer]]]:
+        """Epoch and positions of every batch that is left after `step` steps."""
+        first, place = self.epoch_of(step)
+        for epoch in range(first, self.first_epoch + self.stage.epochs):
+            yield from ((epoch, chunk) for chunk in self.chunks(epoch)[place if epoch == first else 0 :])
+
+    def epoch_of(self, step: int) -> tuple[int, int]:
+        """Epoch (over all stages) and place in it of the step after `step` others."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        return self.first_epoch + epoch, place
+
+    def warms_up(self, epoch: int) -> bool:
+        return epoch - self.first_epoch < self.stage.mosaic_epochs
+
+    def evaluates_after(self, step: int) -> bool:
+        """Whether an evaluation is due when `step` steps are done."""
+        return step > 0 and (step - 1) % self.steps_per_epoch + 1 in self.evaluate_after
 
 
-def autocast(device: Device) -> torch.autocast:
-    """Mixed precision of `device`, or a context that does nothing."""
-    dtype = getattr(torch, device.amp) if device.amp else None
-    return torch.autocast(device.name, dtype=dtype, enabled=dtype is not None)
+Pause = Literal["evaluate", "save", "stop"]
 
 
-def memory_format(device: Device) -> torch.memory_format:
-    """Channels last on a GPU, whose convolution units want them there."""
-    return torch.channels_last if device.name == "cuda" else torch.contiguous_format
+class _Fold:
+    """One fold in training."""
 
+    def __init__(
+        self,
+        recipe: Recipe,
+        feed: Feed,
+        train: NDArray[np.integer],
+        valid: NDArray[np.integer],
+        device: Device,
+        folder: Path,
+        pretrained: str,
+        session: Session,
+        identity: Mapping[str, str],
+    ) -> None:
+        self.recipe, self.feed, self.valid, self.device = recipe, feed, valid, device
+        self.folder, self.session, self.team, self.identity = folder, session, session.team, identity
+        folder.mkdir(parents=True, exist_ok=True)
+        self.state = read_state(folder / STATE, identity)
+        self.plans = [_Plan(recipe, number, feed, train) for number in range(len(recipe.stages))]
+        self.journal = Journal(folder, self.team.leads, session.tensorboard)
+        self.pace = Pace(session)
+        torch.manual_seed(recipe.seed)
+        # A state brings its own weights.
+        model, where_from = make_model(recipe, "none" if self.state else pretrained)
+        if not self.state:
+            say(where_from)
+        model = model.to(device.name).to(memory_format=memory_format(device))
+        self.model, network = self.team.distributed(model, device)
+        self.network: Callable[[Tensor], Tensor] = torch.compile(network) if session.compile else network
+        self.history: list[Evaluation] = []
+        self.best: Evaluation | None = None
+        self.best_weights: dict[str, Tensor] = {}
+        self.predictions_NK = np.empty(0)
+        self.seconds_before, self.start = 0.0, time.monotonic()
 
-def predict(
-    model: nn.Module, feed: Feed, positions: NDArray[np.integer], batch_size: int, device: Device
-) -> NDArray[np.float64]:
-    """(n, 6) float64 probabilities of the records at `positions`; leaves the model in evaluation mode."""
-    outputs = [
-        probabilities(model, batch.images_BCHW, device) for batch in feed.batches(positions, batch_size)
-    ]
-    return np.concatenate(outputs)
+    @property
+    def seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.start
 
+    def train(self) -> Fit:
+        first = int(self.state.numbers["stage"]) if self.state else 0
+        for plan in self.plans[first:]:
+            self._train_stage(plan)
+        assert self.best is not None
+        if self.team.leads:
+            save_tensors(self.best_weights, self.folder / WEIGHTS, self.feed.normaliser)
+        self.journal.event("finished", score_all=self.best.score_all, seconds=round(self.seconds, 1))
+        return Fit(self.best, self.predictions_NK, tuple(self.history), self.seconds)
 
-@torch.inference_mode()
-def probabilities(model: nn.Module, images_BCHW: torch.Tensor, device: Device) -> NDArray[np.float64]:
-    """(B, 6) float64 class probabilities of a batch of images; softmax in float64, outside mixed precision."""
-    model.eval()
-    images_BCHW = images_BCHW.to(device.name, non_blocking=True)
-    with autocast(device):
-        logits_BK = model(images_BCHW.contiguous(memory_format=memory_format(device)))
-    return torch.softmax(logits_BK.double(), dim=1).cpu().numpy()
+    def _train_stage(self, plan: _Plan) -> None:
+        if plan.number and not self.state:
+            self.model.load_state_dict(self.best_weights)
+        before = sum(earlier.n_steps for earlier in self.plans[: plan.number])
+        learner = Learner(self.recipe, self.model, self.network, plan.n_steps, before, self.device, self.team)
+        if self.state:
+            self._restore(learner)
+        else:
+            self.best = None
+        judged = np.isin(self.valid, population(self.feed.records, self.valid, plan.stage.records))
+        for pause in self._pauses(plan, learner):
+            self._refuse_bad_loss(plan, learner)
+            if pause == "evaluate":
+                self._evaluate(plan, learner, judged)
+            self._save(plan, learner)
+            if pause == "stop":
+                raise self._stopped(plan, learner)
+
+    def _pauses(self, plan: _Plan, learner: Learner) -> Iterator[Pause]:
+        """Take the steps that are left of the stage, and pause where something else is due."""
+        if plan.evaluates_after(learner.step) and not self._is_evaluated(learner):
+            yield "evaluate"  # the last session ended between the step and its evaluation
+        what = f"train {self.recipe.name}" + (f" stage {plan.number + 1}" if len(self.plans) > 1 else "")
+        steps = range(learner.step, plan.n_steps)
+        with contextlib.closing(self._batches(plan, learner.step)) as batches:
+            self.model.train()
+            for step in progress(
+                steps, len(steps), what, before=learner.step, status=lambda: self._status(learner)
+            ):
+                wish = self.pace.wish(plan.evaluates_after(step + 1))
+                if wish != "go on":
+                    yield wish
+                start = time.monotonic()
+                epoch, place = plan.epoch_of(step)
+                n_all = plan.batch_sizes[place]
+                learner.learn(next(batches), epoch, plan.warms_up(epoch), plan.stage.loss, n_all)
+                self.pace.stepped(time.monotonic() - start)
+                if plan.evaluates_after(learner.step):
+                    if self.team.agree(int(self.session.stop.signal is not None)):
+                        yield "stop"
+                    yield "evaluate"
+                    self.model.train()
+
+    def _batches(self, plan: _Plan, first_step: int) -> Generator[Batch]:
+        """This member's share of every batch from a step on, on the device; drawn ahead across epochs."""
+        work = (
+            Work(self.team.share(chunk), epoch, augment=not plan.warms_up(epoch))
+            for epoch, chunk in plan.chunks_from(first_step)
+        )
+        drawn = self.feed.draw(work)
+        try:
+            yield from on_device(drawn, torch.device(self.device.name))
+        finally:
+            drawn.close()
+
+    def _status(self, learner: Learner) -> str:
+        loss = learner.recent_loss()
+        parts = [] if loss is None else [f"loss {loss:.4f}"]
+        if self.history:
+            parts.append(f"held out {self.history[-1].score_all:.4f}")
+        return ", ".join(parts)
+
+    def _evaluate(self, plan: _Plan, learner: Learner, judged: NDArray[np.bool_]) -> None:
+        train_loss = learner.mean_loss()
+        with self.pace.measured("evaluation"):
+            predictions_NK = predict(
+                learner.evaluated, self.feed, self.valid, self.recipe.batch_size, self.device, self.team
+            )
+        scores = score(self.feed.records, self.valid, judged, predictions_NK)
+        now = Evaluation(
+            stage=plan.number,
+            warm_up=learner.step <= plan.steps_per_epoch * plan.stage.mosaic_epochs,
+            step=learner.steps_before + learner.step,
+            epoch=plan.first_epoch + learner.step / plan.steps_per_epoch,
+            train_loss=train_loss,
+            score_stage=scores.stage,
+            score_all=scores.all,
+            score_votes10=scores.votes10,
+            seconds=self.seconds,
+        )
+        if self.best is not None and self.best.warm_up and not now.warm_up:
+            self.best = None
+        improved = self.best is None or now.score_stage <= self.best.score_stage
+        self.history.append(now)
+        if improved:
+            self.best, self.predictions_NK = now, predictions_NK
+            self.best_weights = plain_state(learner.evaluated)
+        self.journal.evaluated(self.history, improved, lr=learner.schedule.get_last_lr()[0])
+        say(_line(now, self.recipe, improved))
+
+    def _refuse_bad_loss(self, plan: _Plan, learner: Learner) -> None:
+        """Raises RunError if a loss since the start of the stage was not finite, and names its records."""
+        bad = learner.first_bad_step()
+        if bad is None:
+            return
+        epoch, place = plan.epoch_of(bad - 1)
+        frame = self.feed.records.frame[self.team.share(plan.chunks(epoch)[place])]
+        listed = ", ".join(map(str, frame["eeg_id"].to_list()[:40]))
+        self.journal.event(
+            "loss not finite", step=learner.steps_before + bad, eeg_ids=frame["eeg_id"].to_list()
+        )
+        raise RunError(
+            f"the loss of {self.recipe.name} is not finite at step {learner.steps_before + bad} (epoch {epoch}), whose "
+            f"batch has the EEGs {listed}; look at them with `kagglehms view`, or lower lr ({self.recipe.lr})"
+        )
+
+    # -- interruption ----------------------------------------------------------------------------------------------
+
+    def _is_evaluated(self, learner: Learner) -> bool:
+        return bool(self.history) and self.history[-1].step == learner.steps_before + learner.step
+
+    def _save(self, plan: _Plan, learner: Learner) -> None:
+        """Write the state. Weights of the best evaluation are a part of it, so that both always fit together."""
+        tensors = learner.tensors()  # which the whole team takes part in
+        with self.pace.measured("saving"):
+            if not self.team.leads:
+                return
+            tensors |= {f"best/{name}": value for name, value in self.best_weights.items()}
+            tensors["predictions/NK"] = torch.from_numpy(self.predictions_NK)
+            numbers = {
+                "stage": plan.number,
+                "learner": learner.numbers(),
+                "history": [dataclasses.asdict(e) for e in self.history],
+                "best": None if self.best is None else self.history.index(self.best),
+                "seconds": self.seconds,
+            }
+            write_state(self.folder / STATE, State(tensors, numbers, self.identity))
+        self.journal.event("saved", step=learner.steps_before + learner.step)
+
+    def _restore(self, learner: Learner) -> None:
+        state = self.state
+        assert state is not None
+        learner.restore(state)
+        self.history = [Evaluation(**row) for row in state.numbers["history"]]
+        best = state.numbers["best"]
+        self.best = None if best is None else self.history[best]
+        self.best_weights = state.part("best")
+        self.predictions_NK = state.tensors["predictions/NK"].numpy()
+        self.seconds_before = float(state.numbers["seconds"])
+        self.state = None
+        step = learner.steps_before + learner.step
+        self.journal.event("resumed", step=step)
+        say(f"goes on after step {step} of {self._all_steps}, from {self.folder / STATE}")
+
+    @property
+    def _all_steps(self) -> int:
+        return sum(plan.n_steps for plan in self.plans)
+
+    def _stopped(self, plan: _Plan, learner: Learner) -> Stopped:
+        stop = self.session.stop
+        why = "the time limit is near" if stop.signal is None else f"{stop.signal.name} came"
+        done = learner.steps_before + learner.step
+        left = self._all_steps - done
+        evaluations = sum(p.stage.epochs * len(p.evaluate_after) for p in self.plans) - len(self.history)
+        seconds = left * self.pace.mean("step") + evaluations * self.pace.mean("evaluation")
+        reckoned = f", about {duration(seconds)}" if self.pace.mean("step") else ""
+        self.journal.event("stopped", step=done, why=why, steps_left=left, seconds_left=round(seconds, 1))
+        return Stopped(
+            f"{self.recipe.name} stopped after step {done} of {self._all_steps}, because {why}; {left} steps and "
+            f"{evaluations} evaluations of {self.folder.name} are left{reckoned}; its state is in "
+            f"{self.folder / STATE}",
+            EXIT_UNFINISHED if stop.signal is None else stop.exit_code,
+        )
 
 
 def _line(e: Evaluation, recipe: Recipe, improved: bool) -> str:

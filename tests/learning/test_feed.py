@@ -13,8 +13,8 @@ from kagglehms.data.competition import Competition
 from kagglehms.data.recordings import read_spectrogram
 from kagglehms.data.records import Records, make_records, read_train_table
 from kagglehms.data.store import Store, plan, prepare
-from kagglehms.features.images import PANELS_BY_THEMSELVES
-from kagglehms.learning.feed import Feed, shuffled
+from kagglehms.features.images import KAGGLE_AND_EEG, PANELS_BY_THEMSELVES
+from kagglehms.learning.feed import Feed, Work, shuffled, split
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,10 @@ def test_batches_hold_what_the_files_say(
     order = shuffled(np.arange(len(records)), seed=3, epoch=0)
     batches = list(feed.batches(order, batch_size=4))
     assert torch.cat([b.index_B for b in batches]).tolist() == order.tolist()
-    assert [len(b.index_B) for b in batches[:-1]] == [4] * (len(batches) - 1)
+    sizes = [len(b.index_B) for b in batches]
+    assert len(sizes) == -(-len(order) // 4)
+    assert max(sizes) <= 4
+    assert max(sizes) - min(sizes) <= 1
     for batch in batches:
         assert batch.images_BCHW.shape[1:] == (1, 400, 300)
         for image_CHW, target_K, n, i in zip(
@@ -86,3 +89,49 @@ def test_a_failing_recording_reaches_the_loop(records: Records, store: Store) ->
 
     with pytest.raises(OSError, match="the disk is gone"):
         list(Feed(Broken(), records, PANELS_BY_THEMSELVES).batches(np.arange(3), 2))
+
+
+def test_random_sub_windows_lie_between_the_first_and_the_last_and_change_by_epoch(
+    records: Records, store: Store
+) -> None:
+    seen: dict[int, list[tuple[int, int]]] = {}
+
+    class Spy:
+        def spectrogram(self, spectrogram_id: int) -> np.ndarray:
+            return store.spectrogram(spectrogram_id)
+
+        def eeg(self, eeg_id: int) -> np.ndarray:
+            return store.eeg(eeg_id)
+
+    feed = Feed(Spy(), records, KAGGLE_AND_EEG, windows="random", seed=5)
+    everything = np.arange(len(records))
+    for epoch in range(40):
+        rows, samples = feed._starts(Work(everything, epoch))
+        again, _ = Feed(Spy(), records, KAGGLE_AND_EEG, windows="random", seed=5)._starts(
+            Work(everything, epoch)
+        )
+        np.testing.assert_array_equal(rows, again)
+        some, _ = feed._starts(Work(everything[3:5], epoch))
+        np.testing.assert_array_equal(some, rows[3:5])  # whatever batch a record is in
+        for i in everything.tolist():
+            seen.setdefault(i, []).append((int(rows[i]), int(samples[i])))
+    frame = records.frame
+    for i, starts in seen.items():
+        low, high = frame["eeg_offset_min_s"][i], frame["eeg_offset_max_s"][i]
+        first = frame["spectrogram_offset_min_s"][i]
+        assert all(low * 200 <= sample <= high * 200 for _, sample in starts)
+        # Both recordings move together: rows are 2 s apart, samples 1 / 200 s.
+        assert all(abs((2 * row - first) - (sample / 200 - low)) <= 2 for row, sample in starts)
+        assert len(set(starts)) > 30 if high - low > 10 else len(set(starts)) <= 11 * 200
+    assert any(frame["eeg_offset_max_s"][i] - frame["eeg_offset_min_s"][i] > 10 for i in seen)
+    middle, _ = feed._starts(Work(everything, None))
+    np.testing.assert_array_equal(middle, records.spectrogram_rows)
+
+
+@pytest.mark.parametrize(("n", "size"), [(1, 4), (4, 4), (5, 4), (12, 5), (0, 3)])
+def test_batches_are_as_equal_as_can_be(n: int, size: int) -> None:
+    parts = split(np.arange(n), size)
+    assert np.concatenate([np.arange(0), *parts]).tolist() == list(range(n))
+    assert len(parts) == -(-n // size)
+    assert all(len(part) <= size for part in parts)
+    assert max(map(len, parts), default=0) - min(map(len, parts), default=0) <= 1

@@ -2,71 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
+from striped import CPU, RECIPE, Stripes, striped_feed
 
-from kagglehms.data.competition import VOTE_COLUMNS
-from kagglehms.data.records import Records
 from kagglehms.errors import RunError
-from kagglehms.features.images import PANELS_BY_THEMSELVES, Layout
-from kagglehms.learning import trainer
+from kagglehms.learning import evaluation, learner, trainer
 from kagglehms.learning.checkpoint import load_weights
-from kagglehms.learning.feed import Feed, measure
+from kagglehms.learning.evaluation import predict
+from kagglehms.learning.feed import measure, shuffled
+from kagglehms.learning.learner import make_schedule
 from kagglehms.learning.metric import kl_score
 from kagglehms.learning.models import make_model
 from kagglehms.learning.recipes import RECIPES, Stage, get_recipe
-from kagglehms.learning.trainer import evaluation_steps, fit, make_schedule, predict
-from kagglehms.runtime import choose_device
-
-CPU = choose_device("cpu")
-RECIPE = replace(
-    get_recipe("baseline"),
-    backbone="test_efficientnet",
-    batch_size=8,
-    stages=(Stage(epochs=3),),
-    lr=3e-3,
-    drop_path_rate=0.0,
-)
-
-
-class Stripes:
-    """Spectrograms in which the class shows as the panel that carries a loud stripe."""
-
-    def spectrogram(self, spectrogram_id: int) -> np.ndarray:
-        log_power = np.random.default_rng(spectrogram_id).normal(0, 0.5, (300, 400))
-        low = 100 * (spectrogram_id % 4)
-        log_power[:, low + 20 : low + 40] += 4
-        return log_power.astype(np.float16)
-
-    def eeg(self, eeg_id: int) -> np.ndarray:
-        return np.random.default_rng(eeg_id).normal(0, 50, (10_000, 20)).astype(np.float16)
-
-
-def striped_feed(n: int = 32, layout: Layout = PANELS_BY_THEMSELVES, few: int = 0) -> Feed:
-    """`n` records, the first `few` of them with one vote, the others with twelve."""
-    columns = {name: [0] * n for name in ("eeg_id", "label_id", "patient_id")}
-    votes = {
-        name: [(1 if i < few else 12) * (i % 4 == k) for i in range(n)] for k, name in enumerate(VOTE_COLUMNS)
-    }
-    offsets = ("eeg_offset_min_s", "eeg_offset_max_s", "spectrogram_offset_min_s", "spectrogram_offset_max_s")
-    frame = pl.DataFrame(
-        {**columns, **votes, **{name: [0.0] * n for name in offsets}, "spectrogram_id": list(range(n))}
-    )
-    records = Records(frame)
-    return Feed(Stripes(), records, layout, measure(Stripes(), records, np.arange(n), layout.global_sources))
+from kagglehms.learning.state import STATE, read_state
+from kagglehms.learning.trainer import WEIGHTS, evaluation_steps, fit
 
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[trainer.Fit, Path]:
-    path = tmp_path_factory.mktemp("fit") / "weights.safetensors"
+    path = tmp_path_factory.mktemp("fit")
     recipe = RECIPE.with_epochs(8)
-    return fit(recipe, striped_feed(), np.arange(24), np.arange(24, 32), CPU, path), path
+    return fit(recipe, striped_feed(), np.arange(24), np.arange(24, 32), CPU, path), path / WEIGHTS
 
 
 def test_it_learns_what_can_be_learned(fitted: tuple[trainer.Fit, Path]) -> None:
@@ -132,27 +97,45 @@ def test_the_schedule_is_really_stepped(tmp_path: Path, monkeypatch: pytest.Monk
         made.append(make_schedule(*arguments))  # type: ignore[arg-type]
         return made[-1]
 
-    monkeypatch.setattr(trainer, "make_schedule", spy)
+    monkeypatch.setattr(learner, "make_schedule", spy)
     recipe = RECIPE.with_epochs(1)
-    fit(recipe, striped_feed(), np.arange(16), np.arange(24, 28), CPU, tmp_path / "w.safetensors")
+    fit(recipe, striped_feed(), np.arange(16), np.arange(24, 28), CPU, tmp_path)
     assert made[0].last_epoch == 2  # once for each of the two steps
 
 
 def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
     recipe = replace(RECIPE.with_epochs(1), dropout=0.5)
     runs = [
-        fit(replace(recipe, seed=seed), striped_feed(), np.arange(16), np.arange(24, 28), CPU, tmp_path / "w")
-        for seed in (1, 1, 2)
+        fit(
+            replace(recipe, seed=seed), striped_feed(), np.arange(16), np.arange(24, 28), CPU, tmp_path / name
+        )
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
     ]
     np.testing.assert_array_equal(runs[0].predictions_NK, runs[1].predictions_NK)
     assert not np.array_equal(runs[0].predictions_NK, runs[2].predictions_NK)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "weighted_kl_loss", lambda logits, *_: logits.sum() * float("nan"))
-    with pytest.raises(RunError, match="not finite at step 1"):
-        fit(RECIPE, striped_feed(), np.arange(8), np.arange(24, 28), CPU, tmp_path / "w.safetensors")
-    assert not (tmp_path / "w.safetensors").exists()
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, steps = learner.weighted_kl_loss, itertools.count(1)
+
+    def loss(*arguments: Any) -> torch.Tensor:
+        return real(*arguments) * (float("nan") if next(steps) == 5 else 1)
+
+    monkeypatch.setattr(learner, "weighted_kl_loss", loss)
+    feed = striped_feed()
+    with pytest.raises(
+        RunError, match=r"is not finite at step 5 \(epoch 1\), whose batch has the EEGs"
+    ) as caught:
+        fit(RECIPE, feed, np.arange(24), np.arange(24, 28), CPU, tmp_path)
+    named = [int(i) for i in re.findall(r"\d+", str(caught.value).split("EEGs")[1].split(";")[0])]
+    second_of_epoch_1 = shuffled(np.arange(24), RECIPE.seed, 1)[8:16]
+    assert named == feed.records.eeg_ids[second_of_epoch_1].tolist()
+    assert not (tmp_path / WEIGHTS).exists()
+    kept = read_state(tmp_path / STATE, {})
+    assert kept is not None
+    assert all(torch.isfinite(value).all() for value in kept.part("model").values())
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -160,19 +143,18 @@ def test_every_recipe_takes_a_step(name: str, tmp_path: Path) -> None:
     """Layout, stages, augmentations and losses of every recipe; only the network is a small one."""
     recipe = replace(get_recipe(name).with_epochs(2), backbone="test_efficientnet", batch_size=4)
     feed = striped_feed(8, recipe.layout, few=4)
-    path = tmp_path / "w.safetensors"
-    done = fit(recipe, feed, np.array([0, 1, 4, 5]), np.array([2, 3, 6, 7]), CPU, path)
+    done = fit(recipe, feed, np.array([0, 1, 4, 5]), np.array([2, 3, 6, 7]), CPU, tmp_path)
     assert np.isfinite([e.train_loss for e in done.history]).all()
     assert [e.stage for e in done.history] == [s for s in range(len(recipe.stages)) for _ in range(2)]
     assert next(e.warm_up for e in done.history if e.stage == 0) == (recipe.stages[0].mosaic_epochs > 0)
-    assert load_weights(make_model(recipe)[0], path) == feed.normaliser
+    assert load_weights(make_model(recipe)[0], tmp_path / WEIGHTS) == feed.normaliser
 
 
 def test_the_best_is_reset_after_the_warm_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.1, 0.2, 0.9, 0.8])  # the warm-up looks best, but must not be kept
-    monkeypatch.setattr(trainer, "kl_score", lambda *_: next(scores))
+    monkeypatch.setattr(evaluation, "kl_score", lambda *_: next(scores))
     recipe = replace(RECIPE, stages=(Stage(epochs=4, mosaic_epochs=2),), evaluations_per_epoch=1)
-    done = fit(recipe, striped_feed(12), np.arange(8), np.arange(8, 12), CPU, tmp_path / "w.safetensors")
+    done = fit(recipe, striped_feed(12), np.arange(8), np.arange(8, 12), CPU, tmp_path)
     assert [e.warm_up for e in done.history] == [True, True, False, False]
     assert done.best == done.history[3]
 
@@ -180,24 +162,27 @@ def test_the_best_is_reset_after_the_warm_up(tmp_path: Path, monkeypatch: pytest
 def test_a_later_stage_starts_from_the_best_of_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = []
-    monkeypatch.setattr(trainer, "load_weights", lambda model, path: loaded.append(path.read_bytes()))
-    saved: list[bytes] = []
-    real = trainer.save_weights
+    kept: list[torch.Tensor] = []
+    started: list[torch.Tensor] = []
+    real = trainer.plain_state
 
-    def save(*arguments: object) -> None:
-        real(*arguments)  # type: ignore[arg-type]
-        saved.append((tmp_path / "w").read_bytes())
+    def keep(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        kept.append(real(model)["classifier.weight"])
+        return real(model)
 
-    monkeypatch.setattr(trainer, "save_weights", save)
+    class Spy(trainer.Learner):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            started.append(self.model.state_dict()["classifier.weight"].clone())
+
+    monkeypatch.setattr(trainer, "plain_state", keep)
+    monkeypatch.setattr(trainer, "Learner", Spy)
     scores = iter([0.5, 0.9, 0.7, 0.6])
-    monkeypatch.setattr(trainer, "kl_score", lambda *_: next(scores))
+    monkeypatch.setattr(evaluation, "kl_score", lambda *_: next(scores))
     stages = (Stage(epochs=2, records="unsettled"), Stage(epochs=2, records="settled"))
     recipe = replace(RECIPE, stages=stages, evaluations_per_epoch=1)
-    done = fit(
-        recipe, striped_feed(16, few=8), np.arange(4, 12), np.array([0, 1, 14, 15]), CPU, tmp_path / "w"
-    )
-    assert loaded == saved[:1]
+    done = fit(recipe, striped_feed(16, few=8), np.arange(4, 12), np.array([0, 1, 14, 15]), CPU, tmp_path)
+    torch.testing.assert_close(started[1], kept[0], rtol=0, atol=0)
     assert done.best == done.history[3]
     assert [e.step for e in done.history] == [1, 2, 3, 4]
 
@@ -216,11 +201,10 @@ def test_the_moving_average_is_what_is_kept(tmp_path: Path) -> None:
     plain = replace(RECIPE, stages=(Stage(epochs=1),), evaluations_per_epoch=1, dropout=0.0)
     weights = {}
     for name, ema in (("plain", None), ("fast", 0.0), ("frozen", 0.999999)):
-        path = tmp_path / name
         recipe = replace(plain, ema=ema)
-        fit(recipe, striped_feed(16), np.arange(12), np.arange(12, 16), CPU, path)
+        fit(recipe, striped_feed(16), np.arange(12), np.arange(12, 16), CPU, tmp_path / name)
         model, _ = make_model(recipe)
-        load_weights(model, path)
+        load_weights(model, tmp_path / name / WEIGHTS)
         weights[name] = model.state_dict()["conv_stem.weight"]
     torch.testing.assert_close(weights["fast"], weights["plain"])  # decay 0: the last weights themselves
     # The first update copies the weights after one step; from then on this average hardly moves.

@@ -1,0 +1,210 @@
+"""The options of each command: frozen dataclasses, from which tyro makes the command line and its help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from kagglehms.learning.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Decode every recording that train.csv names, once, into a store that training memory-maps.
+
+    Safe to interrupt: the next call goes on where it stopped. A finished store is left as it is.
+
+    Attributes:
+        data: the competition's folder.
+        store: where the store is made.
+        jobs: files decoded at a time (default: all CPU cores).
+    """
+
+    data: Path
+    store: Path = Path("store")
+    jobs: int | None = None
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train the folds of one or more recipes and score them out of fold.
+
+    Folds that are finished are not trained again.
+
+    Attributes:
+        names: recipes, such as `baseline`.
+        data: the competition's folder.
+        store: what `kagglehms prepare` made of it.
+        out: the folder of all runs.
+        folds: how many folds the records are cut into.
+        fold: train only these folds (numbers from 0).
+        limit: use only about so many records, of whole patients: for a quick pass.
+        epochs: per stage, instead of the recipe's.
+        batch_size: instead of the recipe's.
+        backbone: any timm model, instead of the recipe's.
+        weights: ImageNet weights: `auto` (timm's hub if it can be reached), `none`, a .safetensors file or a
+            folder with `<backbone>.safetensors`.
+        device: `cpu` or `cuda` (default: a GPU if one works).
+        time_limit: stop in time with the state saved, such as `8.5h` or `90m`, counted from the start of this command;
+            the same command goes on from there. Exit code 3 says that something is left.
+        resume_from: an earlier session's folder of runs, only read: what it has trained is taken over first.
+        save_every: the state is saved after each evaluation and so often in between, such as `10m`.
+        compile: run networks through torch.compile: minutes at the start, faster steps on a GPU.
+        tensorboard: write TensorBoard's event files as well.
+    """
+
+    names: tyro.conf.Positional[tuple[str, ...]]
+    data: Path
+    store: Path = Path("store")
+    out: Path = Path("runs")
+    folds: int = 5
+    fold: tuple[int, ...] = ()
+    limit: int | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    backbone: str | None = None
+    weights: str = "auto"
+    device: Literal["cpu", "cuda"] | None = None
+    time_limit: str | None = None
+    resume_from: Path | None = None
+    save_every: str = "10m"
+    compile: bool = False
+    tensorboard: bool = False
+
+    def changed(self, recipe: Recipe) -> Recipe:
+        """The recipe as these options want it."""
+        recipe = recipe if self.epochs is None else recipe.with_epochs(self.epochs)
+        changes = {"batch_size": self.batch_size, "backbone": self.backbone}
+        return replace(recipe, **{field: value for field, value in changes.items() if value is not None})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Show every recipe: what the source published, and what has been trained here.
+
+    Attributes:
+        names: only these recipes.
+        runs: the folder of all runs.
+        format: of the table; `csv` is unrounded.
+        out: a file to write it to, instead of the terminal.
+        run: train the recipes that are not trained yet; safe to interrupt.
+        data: the competition's folder, for --run.
+        store: what `kagglehms prepare` made of it, for --run.
+        folds: how many folds the records are cut into.
+        limit: use only about so many records, for a quick pass.
+        epochs: per stage, instead of the recipes'.
+        backbone: any timm model, instead of the recipes'.
+        weights: as for `kagglehms train`.
+        device: `cpu` or `cuda` (default: a GPU if one works).
+        time_limit: as for `kagglehms train`.
+    """
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    runs: Path = Path("runs")
+    format: Literal["table", "markdown", "csv"] = "table"
+    out: Path | None = None
+    run: bool = False
+    data: Path | None = None
+    store: Path = Path("store")
+    folds: int = 5
+    limit: int | None = None
+    epochs: int | None = None
+    backbone: str | None = None
+    weights: str = "auto"
+    device: Literal["cpu", "cuda"] | None = None
+    time_limit: str | None = None
+
+    def training(self, names: tuple[str, ...]) -> Train:
+        """The options of `kagglehms train` that these amount to."""
+        assert self.data is not None
+        return Train(
+            names,
+            data=self.data,
+            store=self.store,
+            out=self.runs,
+            folds=self.folds,
+            limit=self.limit,
+            epochs=self.epochs,
+            backbone=self.backbone,
+            weights=self.weights,
+            device=self.device,
+            time_limit=self.time_limit,
+        )
+
+
+@dataclass(frozen=True)
+class FitBlend:
+    """Fit the weights of a blend to out-of-fold predictions, and score it honestly: by patient-grouped nested
+    cross-validation.
+
+    Attributes:
+        names: runs to blend, or one blend of the ladder, such as `kaggle-ensemble`.
+        name: of the fitted blend; it is kept in RUNS/blends.
+        runs: the folder of all runs.
+        min_votes: fit and score on records with at least so many votes.
+        space: what is averaged, probabilities or their logarithms; `auto` lets inner cross-validation choose.
+        biases: whether each class gets a bias.
+        shrinkage: the pull towards equal weights (default: inner cross-validation chooses).
+    """
+
+    names: tyro.conf.Positional[tuple[str, ...]]
+    name: str = "blend"
+    runs: Path = Path("runs")
+    min_votes: int = 1
+    space: Literal["probability", "logit", "auto"] = "probability"
+    biases: bool = False
+    shrinkage: float | None = None
+
+
+@dataclass(frozen=True)
+class Rehearse:
+    """Run a built kernel as Kaggle would: offline, in a fake /kaggle, in a process of its own.
+
+    Attributes:
+        kernel: which of dist/kernels, such as `infer`.
+        data: the competition's folder; its test set is predicted.
+        dist: what build.py made.
+        out: where submission.csv and the log are put.
+        layout: of the mounts below /kaggle/input: by `owner` and kind, or every one by its `slug`.
+        isolation: `namespaces` (a real /kaggle, read-only input, no network) or the weaker `guard` (default: the
+            best that this machine allows).
+    """
+
+    kernel: tyro.conf.Positional[str]
+    data: Path
+    dist: Path = Path("dist")
+    out: Path = Path("rehearsal")
+    layout: Literal["owner", "slug"] = "owner"
+    isolation: Literal["namespaces", "guard"] | None = None
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """Check what build.py made against every rule of Kaggle and its client that is known, before a push.
+
+    All findings are listed at once, each with its cure; the exit code is 1 if there are any.
+
+    Attributes:
+        dist: what build.py made.
+        json: print the findings as JSON.
+    """
+
+    dist: Path = Path("dist")
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Go the whole way once, on a synthetic competition: data, training, bundle, offline kernel, score.
+
+    Attributes:
+        out: where everything is put.
+        seed: of the synthetic competition.
+    """
+
+    out: Path = Path("demo")
+    seed: int = 0

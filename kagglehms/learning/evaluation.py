@@ -1,0 +1,117 @@
+"""A network's predictions of held-out records, and what they are worth.
+
+Shape legend: B batch, C channel, H image rows, W image columns, N held-out records, K the six classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from kagglehms.data.competition import CLASSES
+from kagglehms.learning.feed import Feed
+from kagglehms.learning.metric import kl_score, mean_scores
+from kagglehms.learning.team import ALONE, Team
+from kagglehms.runtime import Device
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from kagglehms.data.records import Records
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The held-out fold, scored once.
+
+    Attributes:
+        stage: of the recipe, from 0.
+        warm_up: whether the weights had only seen mosaics of this stage.
+        step: optimizer steps before it, over all stages.
+        epoch: passes over the training records before it, over all stages; a fraction in mid-epoch.
+        train_loss: mean since the evaluation before.
+        score_stage: the competition's score on the held-out records of the stage's population, which decides what
+            is best.
+        score_all: the same on all held-out records.
+        score_votes10: the same on those with at least 10 votes; None where there are none.
+        seconds: of training and evaluation before it, over all sessions.
+    """
+
+    stage: int
+    warm_up: bool
+    step: int
+    epoch: float
+    train_loss: float
+    score_stage: float
+    score_all: float
+    score_votes10: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What held-out predictions are worth; see `Evaluation`."""
+
+    stage: float
+    all: float
+    votes10: float | None
+
+
+def score(
+    records: Records,
+    valid: NDArray[np.integer],
+    judged: NDArray[np.bool_],
+    predictions_NK: NDArray[np.float64],
+) -> Scores:
+    """Score the predictions of the records at `valid`; those of the stage's population are `judged`."""
+    targets_NK = records.targets_NK[valid]
+    score_all, score_votes10 = mean_scores(targets_NK, predictions_NK, records.many_votes[valid])
+    return Scores(kl_score(targets_NK[judged], predictions_NK[judged]), score_all, score_votes10)
+
+
+def autocast(device: Device) -> torch.autocast:
+    """Mixed precision of `device`, or a context that does nothing."""
+    dtype = getattr(torch, device.amp) if device.amp else None
+    return torch.autocast(device.name, dtype=dtype, enabled=dtype is not None)
+
+
+def memory_format(device: Device) -> torch.memory_format:
+    """Channels last on a GPU, whose convolution units want them there."""
+    return torch.channels_last if device.name == "cuda" else torch.contiguous_format
+
+
+def predict(
+    model: nn.Module,
+    feed: Feed,
+    positions: NDArray[np.integer],
+    batch_size: int,
+    device: Device,
+    team: Team = ALONE,
+) -> NDArray[np.float64]:
+    """(n, 6) float64 probabilities of the records at `positions`, each predicted by one member of the team.
+
+    Leaves the model in evaluation mode.
+    """
+    own = team.share(positions)
+    outputs = [_probabilities(model, batch.images_BCHW, device) for batch in feed.batches(own, batch_size)]
+    own_NK = torch.cat(outputs).cpu().numpy() if outputs else np.empty((0, len(CLASSES)))
+    return team.gather_rows(own_NK, len(positions))
+
+
+def probabilities(model: nn.Module, images_BCHW: torch.Tensor, device: Device) -> NDArray[np.float64]:
+    """(B, 6) float64 class probabilities of a batch of images; softmax in float64, outside mixed precision."""
+    return _probabilities(model, images_BCHW, device).cpu().numpy()
+
+
+@torch.inference_mode()
+def _probabilities(model: nn.Module, images_BCHW: torch.Tensor, device: Device) -> torch.Tensor:
+    """The same, still on the device: the CPU need not wait."""
+    model.eval()
+    images_BCHW = images_BCHW.to(device.name, non_blocking=True)
+    with autocast(device):
+        logits_BK = model(images_BCHW.contiguous(memory_format=memory_format(device)))
+    return torch.softmax(logits_BK.double(), dim=1)

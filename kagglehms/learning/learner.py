@@ -1,0 +1,257 @@
+"""A network in training: what one stage of a recipe changes at every step, and can be saved and restored.
+
+Shape legend: B batch, K the six classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from kagglehms.errors import RunError
+from kagglehms.learning.augment import augment, device_augmentations, mosaic_batch
+from kagglehms.learning.evaluation import autocast, memory_format
+from kagglehms.learning.feed import Batch
+from kagglehms.learning.losses import weighted_kl_loss
+from kagglehms.learning.options import LossName, SameClassCutMix
+from kagglehms.learning.recipes import Recipe
+from kagglehms.learning.state import State
+from kagglehms.learning.team import Team
+from kagglehms.runtime import Device
+
+_DROPOUT = 1_000_003
+"""Third word of the seed of a step's dropout; augmentations use small ones (see `augment`)."""
+
+
+class Learner:
+    """Optimizer, schedule, moving average and losses of one stage.
+
+    Args:
+        recipe: what to do.
+        model: the network that is saved and evaluated, on its device.
+        network: the same as training calls it: compiled, or shared with the team.
+        total_steps: of the stage.
+        steps_before: of the stages before.
+        device: where to compute.
+        team: the processes that train together.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: nn.Module,
+        network: Callable[[Tensor], Tensor],
+        total_steps: int,
+        steps_before: int,
+        device: Device,
+        team: Team,
+    ) -> None:
+        self.recipe, self.model, self.network = recipe, model, network
+        self.device, self.team, self.steps_before = device, team, steps_before
+        self.average = _average(model, recipe.ema)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
+        )
+        self.schedule = make_schedule(recipe, self.optimizer, total_steps)
+        self.scaler = torch.amp.GradScaler(device.name, enabled=device.amp == "float16")
+        self.step = 0
+        self.loss_sum = torch.zeros((), device=device.name)
+        self.n_losses = 0
+        self._first_bad = torch.full((), -1, dtype=torch.int64, device=device.name)
+        self._asked: tuple[Tensor, Callable[[], bool]] | None = None
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """What is scored and kept: the network, or the moving average of its weights."""
+        return self.average.module if self.average is not None else self.model
+
+    def learn(self, batch: Batch, epoch: int, warm_up: bool, loss_name: LossName, n_all: int) -> None:
+        """Take one step.
+
+        The loss stays on the device: reading it would make the CPU wait at every step.
+
+        Args:
+            batch: this member's share.
+            epoch: from 0, over all stages.
+            warm_up: learn from mosaics, with the plain loss.
+            loss_name: the loss outside of a warm-up.
+            n_all: records in the shares of all members.
+        """
+        # A seed for each step, and not a state carried along: so a resumed run drops what the first one dropped.
+        torch.manual_seed(_seed(self.recipe.seed, self.steps_before + self.step, _DROPOUT, self.team.rank))
+        batch = self._augmented(batch, epoch, warm_up, n_all)
+        try:
+            loss = self._forward_backward(batch, "kl" if warm_up else loss_name, n_all)
+        except RuntimeError as error:
+            if _out_of_memory(error):
+                raise self._too_large(batch) from error
+            raise
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.step += 1
+        self.loss_sum += loss
+        self.n_losses += 1
+        first = (self._first_bad < 0) & ~torch.isfinite(loss)
+        self._first_bad = torch.where(first, self.step, self._first_bad)
+
+    def _augmented(self, batch: Batch, epoch: int, warm_up: bool, n_all: int) -> Batch:
+        recipe, target = self.recipe, torch.device(self.device.name)
+        widths = [tile.shape[1] for tile in recipe.layout.tiles]
+        batch = batch.to(target)
+        mixes = warm_up or any(isinstance(a, SameClassCutMix) for a in recipe.augmentations)
+        if mixes:  # then a record's image depends on the others of the batch, whoever drew them
+            batch = self.team.gather_batch(batch, n_all)
+        if warm_up:
+            batch = mosaic_batch(batch, recipe.seed, epoch, widths)
+        else:
+            batch = augment(batch, device_augmentations(recipe.augmentations), recipe.seed, epoch, widths)
+        return self.team.part_of(batch) if mixes else batch
+
+    def _forward_backward(self, batch: Batch, loss_name: LossName, n_all: int) -> Tensor:
+        """Gradients of one batch; returns this member's part of its mean loss."""
+        images_BCHW = batch.images_BCHW.contiguous(memory_format=memory_format(self.device))
+        with autocast(self.device):
+            logits_BK = self.network(images_BCHW)
+        loss = weighted_kl_loss(logits_BK, batch.targets_BK, batch.n_votes_B, loss_name)
+        loss = loss * self.team.weight(n_all, len(images_BCHW))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return loss.detach() / self.team.size
+
+    def mean_loss(self) -> float:
+        """Mean loss since the last call; waits for the device."""
+        mean = float(self.team.total(self.loss_sum)) / self.n_losses
+        self.loss_sum, self.n_losses = torch.zeros_like(self.loss_sum), 0
+        return mean
+
+    def first_bad_step(self) -> int | None:
+        """The first step of the stage, from 1, whose loss was not finite; waits for the device."""
+        step = int(self._first_bad)
+        return step if step > 0 else None
+
+    def recent_loss(self) -> float | None:
+        """Mean loss since the last evaluation, as it was when this was last asked: nothing is waited for."""
+        answer = None
+        if self._asked is not None and self._asked[1]():
+            answer = float(self._asked[0])
+        if self.n_losses:
+            mean = self.loss_sum / self.n_losses
+            if mean.device.type == "cuda":
+                host = torch.empty((), pin_memory=True).copy_(mean, non_blocking=True)
+                self._asked = host, torch.cuda.current_stream().record_event().query
+            else:
+                self._asked = mean, lambda: True
+        return answer
+
+    def _too_large(self, batch: Batch) -> RunError:
+        """What to say when memory did not suffice: the largest batch that really fits, tried out."""
+        size, shape = len(batch.images_BCHW), batch.images_BCHW.shape[1:]
+        self.optimizer.zero_grad(set_to_none=True)
+        fitting = largest_fitting(self.model, size // 2, tuple(shape), self.device)
+        what = f"a batch of {size} images of {shape[1]} × {shape[2]} does not fit into memory"
+        hint = (
+            f"{fitting * self.team.size} would: give --batch-size {fitting * self.team.size}"
+            if fitting
+            else "not even one image would: choose a smaller backbone or layout"
+        )
+        return RunError(f"{self.recipe.name}: {what} of {self.device.name}; {hint}")
+
+    # -- what is saved ---------------------------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that steps change, by name."""
+        parts: dict[str, Mapping[str, Tensor]] = {
+            "model": self.model.state_dict(),
+            "average": {} if self.average is None else self.average.state_dict(),
+            "loss": {"sum": self.team.total(self.loss_sum)},
+        }
+        for number, values in self.optimizer.state_dict()["state"].items():
+            parts[f"optimizer/{number}"] = values
+        return {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
+
+    def numbers(self) -> dict[str, Any]:
+        """The rest, for JSON."""
+        return {
+            "step": self.step,
+            "n_losses": self.n_losses,
+            "groups": self.optimizer.state_dict()["param_groups"],
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from a saved state."""
+        numbers = state.numbers["learner"]
+        self.model.load_state_dict(state.part("model"))
+        if self.average is not None:
+            self.average.load_state_dict(state.part("average"))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in state.part("optimizer").items():
+            number, _, moment = name.partition("/")
+            moments.setdefault(int(number), {})[moment] = value
+        groups = [
+            {key: tuple(value) if key == "betas" else value for key, value in group.items()}
+            for group in numbers["groups"]
+        ]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        if self.scaler.is_enabled() and numbers["scaler"]:
+            self.scaler.load_state_dict(numbers["scaler"])
+        self.step, self.n_losses = numbers["step"], numbers["n_losses"]
+        # Rates and momenta are functions of the step and lie in the groups.
+        self.schedule.load_state_dict({"last_epoch": self.step, "_step_count": self.step + 1})
+        if self.team.leads:  # the saved sum is that of all members
+            self.loss_sum += state.tensors["loss/sum"].to(self.loss_sum.device)
+
+
+def make_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, total_steps: int) -> LRScheduler:
+    """Return the learning-rate schedule, to be stepped after every optimizer step.
+
+    `one-cycle` without a rising part: from lr down to (lr / 25) / 0.4 = lr / 10 along half a cosine.
+    """
+    if recipe.schedule == "constant":
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.lr, total_steps=total_steps, pct_start=0.0, div_factor=25, final_div_factor=0.4
+    )
+
+
+def largest_fitting(model: nn.Module, size: int, shape: tuple[int, ...], device: Device) -> int:
+    """Try batches of `size`, half of it and so on; return the first that goes forth and back, or 0."""
+    while size:
+        if device.name == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            with autocast(device):
+                logits_BK = model(torch.zeros((size, *shape), device=device.name))
+            logits_BK.float().sum().backward()
+            return size
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            size //= 2
+        finally:
+            model.zero_grad(set_to_none=True)
+    return 0
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    # Main memory has no error class of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:
+    if decay is None:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
+
+
+def _seed(*words: int) -> int:
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
