@@ -41,7 +41,7 @@ def find_competition(root: Path) -> Path:
     """
     places = [root / "input" / competition_mount(SLUG, layout) for layout in LAYOUTS]
     for place in places:
-        if (place / "test.csv").is_file():
+        if any((place / name).is_file() for name in ("test.csv", "sample_submission.csv")):
             return place
     raise DataError(
         places[0],

@@ -30,7 +30,9 @@ from kagglehms.deploy.mounts import ROOT_VARIABLE, Layout, competition_mount, da
 from kagglehms.deploy.stamping import KERNEL_METADATA, read_template
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, DataError, HMSError, RunError, UsageError, closest
 from kagglehms.inference.manifest import CARD
-from kagglehms.inference.submission import SUBMISSION, SUMMARY, read_submission, read_test_table
+from kagglehms.inference.marker import MARKER, Marker
+from kagglehms.inference.prior import read_rows
+from kagglehms.inference.submission import SUBMISSION, read_submission
 from kagglehms.runtime import write_bytes
 
 Isolation = Literal["namespaces", "guard"]
@@ -43,7 +45,7 @@ _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_D
 _RUN_VARIABLES = {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "KAGGLE_IS_COMPETITION_RERUN": "1"}
 _WITNESS = "kagglehms-rehearsal-witness.json"
 _GUARD_FOLDER = "lib/kagglehms-rehearsal"
-_OUTPUTS = (SUBMISSION, SUMMARY)
+_OUTPUTS = (SUBMISSION, MARKER)
 _GRACE_S = 10.0
 
 
@@ -336,9 +338,11 @@ def _submission_problems(submission: Path, competition: Path) -> Iterator[str]:
         yield f"there is no {SUBMISSION} in /kaggle/working"
         return
     try:
-        read_submission(submission, read_test_table(Competition(competition).test_csv)["eeg_id"].to_list())
+        read_submission(submission, read_rows(Competition(competition)).eeg_ids)
     except HMSError as error:
         yield str(error)
+    marker = Marker.read(submission.parent)
+    yield from marker.problems if marker else ()
 
 
 def _witnessed(path: Path) -> str | None:

@@ -39,12 +39,24 @@ class LoadedModel:
 
     def predict(self, crops: Sequence[Crop]) -> NDArray[np.float64]:
         """(B, 6) float64 probabilities, images drawn as in training."""
+        return self.predict_images(stack(crops, self.recipe.layout, self.normaliser))
+
+    def predict_images(self, images_BCHW: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(B, 6) float64 probabilities of images that are drawn already; halves them if they need too much memory."""
         import torch
 
         from kagglehms.learning.evaluation import probabilities
 
-        images_BCHW = torch.from_numpy(stack(crops, self.recipe.layout, self.normaliser))
-        return probabilities(self.network, images_BCHW, self.device)
+        try:
+            return probabilities(self.network, torch.from_numpy(images_BCHW), self.device)
+        except torch.OutOfMemoryError:
+            if len(images_BCHW) < 2:
+                raise
+        torch.cuda.empty_cache()
+        half = len(images_BCHW) // 2
+        return np.concatenate(
+            [self.predict_images(part) for part in (images_BCHW[:half], images_BCHW[half:])]
+        )
 
 
 class Predictor:
@@ -73,11 +85,23 @@ class Predictor:
     def models(self) -> Iterator[LoadedModel]:
         """Yield the models one after another, each loaded only when it is its turn."""
         for entry in self.manifest.models:
-            path = self.bundle / entry.recipe_file
-            recipe = recipe_from_json(path.read_bytes(), path)
-            network, _ = make_model(recipe)
-            normaliser = load_weights(network, self.bundle / entry.weights)
-            yield LoadedModel(entry, recipe, network.eval().to(self.device.name), self.device, normaliser)
+            yield self.load(entry)
+
+    def recipe(self, entry: Model) -> Recipe:
+        """Read the recipe of a model.
+
+        Raises:
+            DataError: it is no recipe of this version.
+        """
+        path = self.bundle / entry.recipe_file
+        return recipe_from_json(path.read_bytes(), path)
+
+    def load(self, entry: Model) -> LoadedModel:
+        """Load one model onto the device."""
+        recipe = self.recipe(entry)
+        network, _ = make_model(recipe)
+        normaliser = load_weights(network, self.bundle / entry.weights)
+        return LoadedModel(entry, recipe, network.eval().to(self.device.name), self.device, normaliser)
 
     def predict(
         self, eeg_uv: ArrayLike | None = None, *, spectrogram: ArrayLike | None = None
@@ -123,19 +147,48 @@ class FoldMeans:
     def __init__(self, blend: Blend | None = None) -> None:
         self.blend = blend
         self._sums: dict[str, NDArray[np.float64]] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, NDArray[np.int64]] = {}
 
     def add(self, recipe: str, probabilities_BK: NDArray[np.float64]) -> None:
-        self._sums[recipe] = self._sums.get(recipe, np.zeros_like(probabilities_BK)) + probabilities_BK
-        self._counts[recipe] = self._counts.get(recipe, 0) + 1
+        """Add one model's probabilities; a row with a value that is not finite is one that it did not predict."""
+        known_B = np.logical_and.reduce(np.isfinite(probabilities_BK), axis=1)
+        sums_BK = np.where(known_B[:, None], probabilities_BK, 0.0)
+        if recipe not in self._sums:
+            self._sums[recipe], self._counts[recipe] = (
+                np.zeros_like(sums_BK),
+                np.zeros(len(known_B), np.int64),
+            )
+        self._sums[recipe] += sums_BK
+        self._counts[recipe] += known_B
 
-    def blended(self) -> NDArray[np.float64]:
-        """(B, 6) probabilities by what has been added so far; every row sums to 1."""
-        means = {recipe: total / self._counts[recipe] for recipe, total in self._sums.items()}
-        if self.blend is None:
-            mean_BK = np.mean(list(means.values()), axis=0)
-        else:
-            mean_BK = self.blend.only(list(means)).apply(means)
+    @property
+    def known_RB(self) -> NDArray[np.bool_]:
+        """Which recipe, in the order in which they came, has predicted which row."""
+        return np.stack([counts > 0 for counts in self._counts.values()])
+
+    def blended(self, otherwise_K: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """(B, 6) probabilities by what has been added so far; every row sums to 1.
+
+        A row that some recipes did not predict is blended of the others.
+
+        Args:
+            otherwise_K: for rows that nobody predicted; NaN when None.
+        """
+        recipes, known_RB = list(self._counts), self.known_RB
+        blended_BK = np.full((known_RB.shape[1], len(self._sums[recipes[0]][0])), np.nan)
+        if otherwise_K is not None:
+            blended_BK[:] = otherwise_K
+        for pattern_R in np.unique(known_RB, axis=1).T:
+            names = [name for name, known in zip(recipes, pattern_R, strict=True) if known]
+            rows_B = (known_RB == pattern_R[:, None]).all(axis=0)
+            if names:
+                blended_BK[rows_B] = self._mix(names, rows_B)
+        return blended_BK
+
+    def _mix(self, names: list[str], rows_B: NDArray[np.bool_]) -> NDArray[np.float64]:
+        means = {name: self._sums[name][rows_B] / self._counts[name][rows_B][:, None] for name in names}
+        blend = self.blend
+        mean_BK = np.mean(list(means.values()), axis=0) if blend is None else blend.only(names).apply(means)
         return mean_BK / mean_BK.sum(axis=1, keepdims=True)
 
 

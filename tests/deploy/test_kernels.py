@@ -1,33 +1,49 @@
 """The built infer kernel, run as a script against a folder that stands for /kaggle.
 
-No competition is mounted in most of these: the kernel then ends after it has found, unpacked, imported and verified
-the bundle, which is what is looked at here.
+The bundle's weights are those of no network, so every model fails, which costs the models and not the submission.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from kagglehms.data.competition import SLUG
+from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.deploy.bundle import Built, project_root
-from kagglehms.deploy.mounts import LAYOUTS, ROOT_VARIABLE, Layout, dataset_mount
+from kagglehms.deploy.mounts import LAYOUTS, ROOT_VARIABLE, Layout, competition_mount, dataset_mount
 from kagglehms.errors import EXIT_FAILURE, EXIT_USER
+from kagglehms.inference.submission import read_submission
 
 MAX_LINES = 30
 
 
+IDS = [5, 6]
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """An empty /kaggle."""
+    """A /kaggle with a competition of two rows."""
     for name in ("input", "working", "tmp"):
         (tmp_path / name).mkdir()
+    mount_competition(tmp_path)
     return tmp_path
+
+
+def mount_competition(root: Path, layout: Layout = "owner") -> Path:
+    place = root / "input" / competition_mount(SLUG, layout)
+    place.mkdir(parents=True)
+    (place / "test.csv").write_text("spectrogram_id,eeg_id,patient_id\n1,5,2\n3,6,2\n")
+    values = ",".join(["0.16666666666666666"] * 6)
+    lines = ["eeg_id," + ",".join(VOTE_COLUMNS), *(f"{eeg_id},{values}" for eeg_id in IDS)]
+    (place / "sample_submission.csv").write_text("\n".join(lines) + "\n")
+    return place
 
 
 def mount(built: Built, root: Path, layout: Layout = "owner", copy: bool = False) -> Path:
@@ -40,8 +56,9 @@ def mount(built: Built, root: Path, layout: Layout = "owner", copy: bool = False
     return place
 
 
-def run(built: Built, root: Path) -> subprocess.CompletedProcess[str]:
+def run(built: Built, root: Path, rerun: bool = False) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.environ["PATH"], "TMPDIR": str(root / "tmp"), "HOME": "/dev/null/home"}
+    environment |= {"KAGGLE_IS_COMPETITION_RERUN": "1"} if rerun else {}
     return subprocess.run(
         [sys.executable, str(built.kernels[0] / "infer.py")],
         cwd=root / "working",
@@ -59,6 +76,10 @@ def assert_one_line(done: subprocess.CompletedProcess[str], code: int, says: str
     assert says in done.stderr
 
 
+def submitted(root: Path) -> np.ndarray:
+    return read_submission(root / "working/submission.csv", IDS)
+
+
 @pytest.mark.parametrize(
     "path", sorted((project_root() / "kernels").glob("*/*.py")), ids=lambda path: path.stem
 )
@@ -74,31 +95,57 @@ def test_a_kernel_is_short_valid_and_sets_its_environment_first(path: Path) -> N
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_bundle_is_found_unpacked_and_verified_in_each_layout(
-    built: Built, root: Path, layout: Layout
+def test_everything_is_found_unpacked_and_verified_in_each_layout(
+    built: Built, tmp_path: Path, layout: Layout
 ) -> None:
-    place = mount(built, root, layout)
-    done = run(built, root)
+    for name in ("input", "working", "tmp"):
+        (tmp_path / name).mkdir()
+    competition, place = mount_competition(tmp_path, layout), mount(built, tmp_path, layout)
+    done = run(built, tmp_path)
+    assert f"competition {competition}\n" in done.stdout
     assert f"bundle {place}: 2 model(s), digest {built.manifest.digest[:12]} verified" in done.stdout
-    assert_one_line(done, EXIT_USER, "the competition is not mounted")
     library = Path(done.stdout.splitlines()[0].partition(" from ")[2])
-    assert library.is_relative_to(root / "tmp")
-    assert not list((root / "working").iterdir())
+    assert library.is_relative_to(tmp_path / "tmp")
+    assert json.loads(done.stdout.splitlines()[-1])["status"] == "prior"
+    assert sorted(path.name for path in (tmp_path / "working").iterdir()) == [
+        "scored-run.json",
+        "submission.csv",
+    ]
+    np.testing.assert_allclose(submitted(tmp_path), [built.manifest.prior] * 2)
 
 
-def test_a_bundle_that_is_not_mounted_is_one_line(built: Built, root: Path) -> None:
-    done = run(built, root)
-    assert_one_line(done, EXIT_FAILURE, f"{built.owner}/{built.slug} is not mounted")
+def test_a_problem_is_a_failure_except_in_a_scored_run(built: Built, root: Path) -> None:
+    """Kaggle throws away the submission of a scored run that does not end with 0."""
+    mount(built, root)
+    assert run(built, root).returncode == EXIT_FAILURE
+    assert run(built, root, rerun=True).returncode == 0
+
+
+@pytest.mark.parametrize("rerun", [False, True])
+def test_a_bundle_that_is_not_mounted_leaves_the_sample(built: Built, root: Path, rerun: bool) -> None:
+    done = run(built, root, rerun)
+    assert_one_line(done, 0 if rerun else EXIT_FAILURE, "no library in ")
     for layout in LAYOUTS:
         assert str(root / "input" / dataset_mount(built.owner, built.slug, layout)) in done.stderr
+    np.testing.assert_allclose(submitted(root), 1 / 6)
 
 
-def test_a_competition_of_another_name_is_not_taken(built: Built, root: Path) -> None:
-    mount(built, root)
-    other = root / "input" / f"{SLUG}-2"
+def test_a_competition_of_another_name_is_not_taken(built: Built, tmp_path: Path) -> None:
+    for name in ("input", "working", "tmp"):
+        (tmp_path / name).mkdir()
+    mount(built, tmp_path)
+    other = tmp_path / "input" / f"{SLUG}-2"
     other.mkdir()
     (other / "test.csv").write_text("eeg_id\n")
-    assert_one_line(run(built, root), EXIT_USER, "the competition is not mounted")
+    for rerun in (False, True):
+        assert_one_line(run(built, tmp_path, rerun), EXIT_USER, "the competition is not mounted")
+
+
+def test_without_test_csv_the_sample_names_the_rows(built: Built, root: Path) -> None:
+    mount(built, root)
+    (root / "input" / competition_mount(SLUG, "owner") / "test.csv").unlink()
+    assert "2 rows from sample_submission.csv" in run(built, root).stdout
+    np.testing.assert_allclose(submitted(root), [built.manifest.prior] * 2)
 
 
 def test_a_stale_version_is_named_as_such(built: Built, root: Path) -> None:
@@ -109,6 +156,7 @@ def test_a_stale_version_is_named_as_such(built: Built, root: Path) -> None:
     (stale / "infer.py").write_text(script.read_text().replace(built.manifest.digest, "e" * 64))
     newer = Built(built.dataset, (stale,), built.manifest, built.owner, built.owner_source, built.slug)
     assert_one_line(run(newer, root), EXIT_FAILURE, "stale version")
+    np.testing.assert_allclose(submitted(root), [built.manifest.prior] * 2)
 
 
 @pytest.mark.parametrize(
@@ -124,13 +172,15 @@ def test_a_flipped_bit_is_found(built: Built, root: Path, name: str, says: str) 
     content[-3] ^= 1
     path.write_bytes(content)
     assert_one_line(run(built, root), EXIT_FAILURE, says)
+    assert len(submitted(root)) == 2
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped"])
-def test_a_damaged_wheel_is_one_line(built: Built, root: Path, damage: str) -> None:
+def test_a_damaged_wheel_leaves_the_sample(built: Built, root: Path, damage: str) -> None:
     path = next(mount(built, root, copy=True).glob("*.whl"))
     content = bytearray(path.read_bytes())
     if damage == "flipped":
         content[len(content) // 2] ^= 1
     path.write_bytes(content[: {"truncated": -100, "empty": 0}.get(damage)])
-    assert_one_line(run(built, root), EXIT_FAILURE, "the library cannot be loaded")
+    assert_one_line(run(built, root), EXIT_FAILURE, "no library in ")
+    np.testing.assert_allclose(submitted(root), 1 / 6)

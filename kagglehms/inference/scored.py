@@ -1,0 +1,254 @@
+"""The scored run: the test set's recordings → submission.csv, better with every model, until time is up.
+
+`python -m kagglehms.inference.scored JSON` is the worker that `supervisor` starts; `run_scored` does the same in this
+process. Either way a submission of the class prior stands before anything that can fail.
+
+Shape legend: N rows of the test set, K the six classes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kagglehms.data.competition import Competition
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
+from kagglehms.features.images import Source
+from kagglehms.inference.manifest import read_manifest, verify
+from kagglehms.inference.marker import Marker
+from kagglehms.inference.predictor import FoldMeans, LoadedModel, Predictor
+from kagglehms.inference.prior import SUBMISSION, Rows, read_prior, read_rows, write_prior
+from kagglehms.inference.steps import Projection, Step, plan
+from kagglehms.inference.stream import BATCH_ROWS, CropCache, Reader, batches
+from kagglehms.inference.submission import write_submission
+from kagglehms.inference.task import EXIT_DEVICE_LOST, UNDER_WAY, Task
+from kagglehms.runtime import choose_device, progress, say
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def run_scored(task: Task) -> int:
+    """Predict the test set: the prior first, then one pass after the other.
+
+    Returns:
+        An exit code: 0 when nothing failed (what time did not allow has not failed), 1 otherwise. The submission on
+        the disk is valid either way, and the marker beside it says what it is made of.
+
+    Raises:
+        DataError: no competition there.
+    """
+    rows = read_rows(Competition(Path(task.competition)))
+    prior, where_from = read_prior(Path(task.bundle))
+    write_prior(Path(task.out) / SUBMISSION, rows, prior)
+    say(f"{len(rows)} rows from {rows.source.name}; a submission of the class prior stands ({where_from})")
+    return work(task)
+
+
+def work(task: Task) -> int:
+    """Do what `run_scored` does, where the submission of the prior stands already."""
+    run = _Run(task)
+    try:
+        run.do()
+    except HMSError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        run.marker.problems.append(str(error))
+    run.finish()
+    return EXIT_FAILURE if run.marker.problems else EXIT_OK
+
+
+class _Run:
+    """A scored run and how far it has come."""
+
+    def __init__(self, task: Task, clock: Callable[[], float] = time.monotonic) -> None:
+        self.task, self.clock, self.start = task, clock, clock()
+        self.out = Path(task.out)
+        self.scratch = None if task.scratch is None else Path(task.scratch)
+        self.rows: Rows = read_rows(Competition(Path(task.competition)))
+        self.prior_K = np.array(read_prior(Path(task.bundle))[0])
+        self.marker = Marker(rows=len(self.rows), notes=list(self.rows.notes))
+        self.reader = Reader(Competition(Path(task.competition)), self.rows, CropCache(None, 0, ()))
+        self.means = FoldMeans()
+        self.infinite: set[int] = set()
+        self.projection = Projection()
+        self.cut_short = False
+
+    @property
+    def left_s(self) -> float:
+        return self.task.limit_s - (self.clock() - self.start)
+
+    def do(self) -> None:
+        predictor = self._open()
+        if not len(self.rows):
+            return
+        steps = self._plan(predictor)
+        sources = frozenset[Source]().union(*(predictor.recipe(step.model).layout.sources for step in steps))
+        keep = self.scratch if len(steps) > 1 else None
+        self.reader.cache = CropCache(keep, len(self.rows), sources, self.task.cache_bytes)
+        if keep and self.reader.cache.rows < len(self.rows):
+            self.marker.notes.append(
+                f"room for the crops of {self.reader.cache.rows} rows; others are read again"
+            )
+        self.marker.seconds_before_first_step = round(self.clock() - self.start, 1)
+        try:
+            for step in steps:
+                self._try(predictor, step)
+        finally:
+            self.reader.cache.close()
+
+    def _open(self) -> Predictor:
+        """Check every byte of the bundle and choose the device."""
+        bundle = Path(self.task.bundle)
+        manifest = read_manifest(bundle)
+        self.marker.bundle = manifest.digest
+        verify(bundle, manifest, self.task.digest)
+        say(f"bundle {bundle}: {len(manifest.models)} model(s), digest {manifest.digest[:12]} verified")
+        predictor = Predictor(bundle, manifest, choose_device(self.task.device))
+        self.marker.device = predictor.device.reason
+        say(predictor.device.reason)
+        self.means = FoldMeans(predictor.blend)
+        return predictor
+
+    def _plan(self, predictor: Predictor) -> list[Step]:
+        recipes = {}
+        for model in predictor.manifest.models:
+            try:
+                recipes[model.recipe] = predictor.recipe(model)
+            except HMSError as error:
+                self._failed(model.recipe, error)
+        sizes = {name: file.size for name, file in predictor.manifest.files.items()}
+        models = predictor.manifest.models
+        steps = plan(models, recipes, sizes, predictor.blend, self.task.mirror)
+        planned = {step.model.recipe for step in steps}
+        for name in recipes.keys() - planned:
+            self.marker.left_out[name] = "the blend gives it no weight"
+        return steps
+
+    def _try(self, predictor: Predictor, step: Step) -> None:
+        """One step, if there is time for it; whatever goes wrong with it costs this step only."""
+        needed_s = self.projection.of(step)
+        if self.cut_short or self.left_s <= 0 or needed_s > self.left_s:
+            reason = f"about {needed_s:.0f} s needed, {max(self.left_s, 0):.0f} s left"
+            self.marker.left_out[step.name] = reason
+            say(f"{step.name}: left out, {reason}")
+            return
+        start = self.clock()
+        try:
+            probabilities_NK = self._restored(step)
+            if probabilities_NK is None:
+                if step.name in self.task.skip:
+                    raise RunError("it has ended a process before")
+                probabilities_NK = self._predict(predictor.load(step.model), step)
+            self.means.add(step.model.recipe, probabilities_NK)
+            write_submission(self.out / SUBMISSION, self.rows.eeg_ids, self.means.blended(self.prior_K))
+        except Exception as error:
+            self._failed(step.name, error)
+            self._leave_if_device_is_lost(predictor)
+            return
+        seconds = self.clock() - start
+        if not self.cut_short:
+            self.projection.observe(step, seconds)
+        self.marker.models.append(step.name)
+        self.marker.steps.append(
+            {"name": step.name, "seconds": round(seconds, 2), "cut_short": self.cut_short}
+        )
+        self._note_rows()
+        self.marker.write(self.out, self.clock() - self.start)
+        say(f"{step.name}: submission replaced, {self.clock() - self.start:.0f} s since the start")
+
+    def _predict(self, model: LoadedModel, step: Step) -> NDArray[np.float64]:
+        """(N, 6) probabilities; NaN where there is no usable recording, or no time."""
+        self._say_under_way(step, model.device.name)
+        probabilities_NK = np.full((len(self.rows), len(self.prior_K)), np.nan)
+        drawn = batches(
+            self.reader, range(len(self.rows)), model.recipe.layout, model.normaliser, step.mirror
+        )
+        n_batches = -(-len(self.rows) // BATCH_ROWS)
+        for rows_B, images_BCHW in progress(drawn, n_batches, step.name):
+            if len(rows_B):
+                probabilities_NK[rows_B] = model.predict_images(images_BCHW)
+                bad_B = ~np.isfinite(probabilities_NK[rows_B]).all(axis=1)
+                self.infinite.update(rows_B[bad_B].tolist())
+            if self.left_s <= 0:
+                self.cut_short = True
+                self.marker.notes.append(f"time was up during {step.name}; rows after that do without it")
+                break
+        self._say_under_way(None)
+        if self.scratch is not None and not self.cut_short:
+            np.save(self._kept(step), probabilities_NK)
+        return probabilities_NK
+
+    def _restored(self, step: Step) -> NDArray[np.float64] | None:
+        """What a process before this one has computed."""
+        if self.scratch is None or not self._kept(step).is_file():
+            return None
+        probabilities_NK: NDArray[np.float64] = np.load(self._kept(step), allow_pickle=False)
+        return probabilities_NK if len(probabilities_NK) == len(self.rows) else None
+
+    def _kept(self, step: Step) -> Path:
+        assert self.scratch is not None
+        return self.scratch / f"{step.model.weights}{'.mirrored' * step.mirror}.npy"
+
+    def _say_under_way(self, step: Step | None, device: str = "") -> None:
+        if self.scratch is not None:
+            content = {"step": step.name, "device": device} if step else {}
+            (self.scratch / UNDER_WAY).write_text(json.dumps(content))
+
+    def _failed(self, name: str, error: Exception) -> None:
+        reason = str(error) if isinstance(error, HMSError) else f"{type(error).__name__}: {error}"
+        self.marker.problems.append(f"{name}: {reason}")
+        self.marker.left_out[name] = reason
+        say(f"{name}: left out, {reason}")
+
+    def _leave_if_device_is_lost(self, predictor: Predictor) -> None:
+        """A GPU that has failed fails for ever in this process; the supervisor goes on with another, on the CPU."""
+        if predictor.device.name == "cuda" and self.scratch is not None:
+            try:
+                choose_device("cuda")
+            except HMSError as error:
+                say(f"the GPU is lost: {error}")
+                sys.stdout.flush()
+                os._exit(EXIT_DEVICE_LOST)
+
+    def _note_rows(self) -> None:
+        """Write down which rows have the prior, or do without some recipes, and why."""
+        known_RN = self.means.known_RB
+        self.marker.rows_with_prior = self._reasons(np.flatnonzero(~known_RN.any(axis=0)))
+        some_N = known_RN.any(axis=0) & ~known_RN.all(axis=0)
+        self.marker.rows_with_fewer_models = self._reasons(np.flatnonzero(some_N))
+
+    def _reasons(self, rows: Iterable[int]) -> dict[str, str]:
+        found = {}
+        for row in rows:
+            reasons = [failed[row] for failed in self.reader.failures.values() if row in failed]
+            if not reasons:
+                reasons = ["the model's output is not finite" if row in self.infinite else "time was up"]
+            found[self.rows.eeg_ids[row]] = "; ".join(reasons)
+        return found
+
+    def finish(self) -> None:
+        if not self.marker.models:  # then no row has been looked at
+            self.marker.rows_with_prior = dict.fromkeys(self.rows.eeg_ids, "no model took part")
+        for line in self.marker.lines():
+            say(line)
+        try:
+            self.marker.write(self.out, self.clock() - self.start)
+        except HMSError as error:
+            say(f"the marker cannot be written: {error}")
+
+
+def main(arguments: list[str]) -> int:
+    """Be the worker of a supervisor: 0 says that it came to an end, which the marker describes."""
+    work(Task.from_json(arguments[0]))
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

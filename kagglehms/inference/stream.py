@@ -1,0 +1,267 @@
+"""Recordings of the test set → batches of images, in memory that does not depend on how many there are.
+
+Every recording is read and decoded once: what a first model leaves behind it are its crops, in half precision, in a
+file of fixed slots that later models read. The file is read and written, not mapped, since mapped pages count as the
+process's memory. Where the disk is too small for all rows, the others are read again.
+
+Reading, drawing and the model overlap: threads read and draw the rows of a few batches ahead of the model.
+
+Shape legend: B recordings, C channel (one), H image rows, W image columns.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kagglehms.data.competition import (
+    CHAINS,
+    CHANNELS,
+    N_BINS,
+    N_TIMES,
+    PANELS,
+    SPECTROGRAM_ROWS,
+    Competition,
+)
+from kagglehms.data.recordings import read_eeg, read_spectrogram
+from kagglehms.features.images import CROP_SHAPES, Crop, Layout, Normaliser, Source, render
+from kagglehms.inference.prior import Rows
+from kagglehms.runtime import available_cpus
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BATCH_ROWS = 32
+BATCHES_AHEAD = 2
+_SPARE_BYTES = 1 << 30
+"""Of the disk, which the cache leaves alone."""
+
+_OTHER_SIDE = {
+    name: other
+    for left, right in (("LL", "RL"), ("LP", "RP"))
+    for a, b in zip(CHAINS[left], CHAINS[right], strict=True)
+    for name, other in ((a, b), (b, a))
+}
+_MIRRORED_CHANNELS = np.array([CHANNELS.index(_OTHER_SIDE.get(name, name)) for name in CHANNELS])
+_MIRRORED_COLUMNS = np.concatenate(
+    [np.arange(N_BINS) + N_BINS * PANELS.index(panel) for panel in ("RL", "LL", "RP", "LP")]
+)
+
+
+class CropCache:
+    """Crops on the disk, one slot a row and source.
+
+    Args:
+        folder: where the files go; `close` deletes them. None keeps nothing.
+        n_rows: of the test set.
+        sources: what is kept.
+        budget_bytes: rows beyond it are not kept; None takes what the disk has, but for a spare.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        n_rows: int,
+        sources: Collection[Source],
+        budget_bytes: int | None = None,
+    ) -> None:
+        self._files: dict[Source, int] = {}
+        self._paths: list[Path] = []
+        self._held = {source: np.zeros(n_rows, bool) for source in sources}
+        self.rows = 0
+        if folder is None or not sources:
+            return
+        if budget_bytes is None:
+            budget_bytes = shutil.disk_usage(folder).free - _SPARE_BYTES
+        self.rows = int(np.clip(budget_bytes // sum(map(slot_bytes, sources)), 0, n_rows))
+        for source in sources if self.rows else ():
+            path = folder / f"crops-{source}.f16"
+            self._files[source] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+            self._paths.append(path)
+
+    def get(self, source: Source, row: int) -> NDArray[np.float16] | None:
+        """Return the crop that was kept, or None."""
+        if not self._held[source][row]:
+            return None
+        values = np.empty(CROP_SHAPES[source], np.float16)
+        n_read = os.preadv(self._files[source], [values.data.cast("B")], row * values.nbytes)
+        return values if n_read == values.nbytes else None
+
+    def put(self, source: Source, row: int, values: NDArray[np.float16]) -> None:
+        """Keep a crop, if there is room; a disk that is full all the same ends the keeping, not the run."""
+        if row >= self.rows:
+            return
+        content = np.ascontiguousarray(values).tobytes()
+        try:
+            whole = os.pwrite(self._files[source], content, row * values.nbytes) == values.nbytes
+        except OSError:
+            whole = False
+        if whole:
+            self._held[source][row] = True
+        else:
+            self.rows = 0
+
+    def close(self) -> None:
+        for descriptor in self._files.values():
+            os.close(descriptor)
+        for path in self._paths:
+            path.unlink(missing_ok=True)
+        self._files, self._paths, self.rows = {}, [], 0
+        for held in self._held.values():
+            held[:] = False
+
+
+def slot_bytes(source: Source) -> int:
+    """Bytes of one decoded crop."""
+    return 2 * int(np.prod(CROP_SHAPES[source]))
+
+
+@dataclass
+class Reader:
+    """Reads what a layout needs of a row, from the cache or from its files.
+
+    Attributes:
+        competition: the folder.
+        rows: of the test set.
+        cache: of decoded crops.
+        failures: per source, row → why there is no usable recording. A row that stands here is not read again.
+        files_read: parquet files opened so far.
+    """
+
+    competition: Competition
+    rows: Rows
+    cache: CropCache
+    failures: dict[Source, dict[int, str]] = field(default_factory=lambda: {"kaggle": {}, "eeg": {}})
+    files_read: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def crop(self, row: int, sources: Collection[Source]) -> Crop | None:
+        """Return a row's crop, or None if one of the recordings that it needs cannot be used."""
+        parts = {source: self._part(source, row) for source in sorted(sources)}
+        if any(values is None for values in parts.values()):
+            return None
+        return Crop(parts.get("kaggle"), parts.get("eeg"))
+
+    def _part(self, source: Source, row: int) -> NDArray[np.float16] | None:
+        if row in self.failures[source]:
+            return None
+        values = self.cache.get(source, row)
+        if values is not None:
+            return values
+        try:
+            values = self._decode(source, row)
+        except Exception as error:  # a file is not trusted to be broken in foreseen ways only
+            self.failures[source][row] = str(error) or type(error).__name__
+            return None
+        self.cache.put(source, row, values)
+        return values
+
+    def _decode(self, source: Source, row: int) -> NDArray[np.float16]:
+        """The middle of a recording; in the real test set the recordings are exactly as long as a crop."""
+        id_ = self.rows.spectrogram_ids[row] if source == "kaggle" else self.rows.eeg_id(row)
+        if id_ is None:
+            raise ValueError(f"{self.rows.source.name} names no {source} recording of it")
+        with self._lock:
+            self.files_read += 1
+        if source == "kaggle":
+            path = self.competition.spectrogram(id_, "test")
+            values = _middle(read_spectrogram(path, SPECTROGRAM_ROWS), SPECTROGRAM_ROWS)
+        else:
+            path = self.competition.eeg(id_, "test")
+            values = _middle(read_eeg(path, N_TIMES), N_TIMES)
+        if np.isnan(values).all():
+            raise ValueError(f"{path}: holds no value where it is looked at, only NaN")
+        return values
+
+
+def _middle(values: NDArray[np.float16], length: int) -> NDArray[np.float16]:
+    first = (len(values) - length) // 2
+    return values[first : first + length]
+
+
+def batches(
+    reader: Reader,
+    rows: Sequence[int],
+    layout: Layout,
+    normaliser: Normaliser | None = None,
+    mirror: bool = False,
+    threads: int | None = None,
+    batch_rows: int = BATCH_ROWS,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield the images of `rows`, in their order, a few at a time.
+
+    Args:
+        reader: where the crops come from; rows that it cannot read are left out.
+        rows: positions in the test set.
+        layout: what to draw.
+        normaliser: statistics for tiles that are normalised globally.
+        mirror: draw the other hemisphere's panel in each one's place.
+        threads: rows that are read and drawn at a time; all available CPUs when None.
+        batch_rows: rows a batch.
+
+    Yields:
+        (n,) rows, and their (n, 1, H, W) images: a buffer that is used again once the next batch is asked for.
+    """
+    chunks = [rows[start : start + batch_rows] for start in range(0, len(rows), batch_rows)]
+    shape = (min(batch_rows, len(rows)), 1, *layout.shape)
+    buffers = deque(np.empty(shape, np.float32) for _ in range(min(BATCHES_AHEAD + 1, len(chunks))))
+
+    def draw(row: int, out_HW: NDArray[np.float32]) -> bool:
+        crop = reader.crop(row, layout.sources)
+        if crop is None:
+            return False
+        try:
+            render(layout, mirrored(crop) if mirror else crop, out_HW, normaliser)
+        except Exception as error:
+            reader.failures[min(layout.sources)][row] = f"cannot be drawn ({error})"
+            return False
+        return True
+
+    def fill(
+        chunk: Sequence[int], images_BCHW: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        images_BCHW = images_BCHW[: len(chunk)]
+        good = np.fromiter(pool.map(draw, chunk, images_BCHW[:, 0]), bool, len(chunk))
+        return np.asarray(chunk, np.int64)[good], images_BCHW if good.all() else images_BCHW[good]
+
+    with (
+        ThreadPoolExecutor(threads or available_cpus(), "draw") as pool,
+        ThreadPoolExecutor(1, "batch") as filler,
+    ):
+        pending: deque[Future[tuple[NDArray[np.int64], NDArray[np.float32]]]] = deque()
+        try:
+            for chunk in chunks:
+                pending.append(filler.submit(fill, chunk, buffers[0]))
+                buffers.rotate(-1)
+                if len(pending) > BATCHES_AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def mirrored(crop: Crop) -> Crop:
+    """Swap left and right: panels LL and RL, LP and RP; electrodes with those of the other side.
+
+    A label says nothing about the side, so the mirrored recording has the same one.
+    """
+    return Crop(
+        None if crop.log_power is None else crop.log_power[:, _MIRRORED_COLUMNS],
+        None if crop.eeg_uv is None else crop.eeg_uv[:, _MIRRORED_CHANNELS],
+    )
+
+
+def sees_sides(layout: Layout) -> bool:
+    """Whether a mirrored crop gives another image: statistics over the four panels are the same on both sides."""
+    return any(tile.view == "panels" for tile in layout.tiles)

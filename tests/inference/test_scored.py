@@ -1,0 +1,345 @@
+"""The scored run leaves a valid submission, whatever the test set, the models and the clock are like."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from folders import copied, spectrogram_frame
+from trained import make_dist
+
+from kagglehms.data.competition import VOTE_COLUMNS, Competition
+from kagglehms.inference import scored
+from kagglehms.inference.marker import Marker
+from kagglehms.inference.predictor import LoadedModel, load_bundle
+from kagglehms.inference.scored import run_scored
+from kagglehms.inference.steps import SAFETY
+from kagglehms.inference.submission import read_submission
+from kagglehms.inference.task import UNDER_WAY, Task
+
+
+@pytest.fixture
+def folder(competition_folder: Path, tmp_path: Path) -> Path:
+    return copied(competition_folder, tmp_path / "competition")
+
+
+@pytest.fixture(scope="module")
+def both(competition_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two recipes, of which one looks at both recordings."""
+    where = tmp_path_factory.mktemp("both")
+    make_dist(competition_folder, where, "baseline")
+    return make_dist(competition_folder, where, "kaggle+eeg")
+
+
+def ids_of(folder: Path) -> list[int]:
+    return pl.read_csv(folder / "test.csv")["eeg_id"].to_list()
+
+
+def paths_of(folder: Path) -> list[Path]:
+    ids = pl.read_csv(folder / "test.csv")["spectrogram_id"].to_list()
+    return [Competition(folder).spectrogram(id_, "test") for id_ in ids]
+
+
+def run(dist: Path, folder: Path, out: Path, **options: Any) -> tuple[int, np.ndarray, Marker]:
+    task = Task(str(dist / "dataset"), str(folder), str(out), device="cpu", **options)
+    code = run_scored(task)
+    marker = Marker.read(out)
+    assert marker is not None
+    ids: list[int] | list[str] = ids_of(folder) if (folder / "test.csv").is_file() else []
+    return code, read_submission(out / "submission.csv", ids), marker
+
+
+def prior_of(dist: Path) -> np.ndarray:
+    return load_bundle(dist / "dataset", "cpu").prior
+
+
+PLAIN = ["baseline fold 0", "baseline fold 1"]
+
+
+def test_every_row_is_predicted(dist: Path, folder: Path, tmp_path: Path) -> None:
+    code, values, marker = run(dist, folder, tmp_path / "out", mirror=False)
+    assert code == 0
+    assert sorted(marker.models) == PLAIN
+    assert (marker.status, marker.rows_with_prior, marker.problems) == ("complete", {}, [])
+    predictor = load_bundle(dist / "dataset", "cpu")
+    for path, values_K in zip(paths_of(folder), values, strict=True):
+        power = pl.read_parquet(path).drop("time").to_numpy()
+        np.testing.assert_allclose(values_K, predictor.predict(spectrogram=power), atol=1e-6)
+
+
+def test_mirrored_passes_are_averaged_in(dist: Path, folder: Path, tmp_path: Path) -> None:
+    _, plain, _ = run(dist, folder, tmp_path / "plain", mirror=False)
+    _, values, marker = run(dist, folder, tmp_path / "out", scratch=str(_made(tmp_path / "scratch")))
+    assert sorted(marker.models) == [PLAIN[0], f"{PLAIN[0]} mirrored", PLAIN[1], f"{PLAIN[1]} mirrored"]
+    for path in paths_of(folder):
+        table = pl.read_parquet(path)
+        left = [name for name in table.columns if name.startswith(("LL", "LP"))]
+        swapped = {name: table["R" + name[1:]] for name in left} | {
+            "R" + name[1:]: table[name] for name in left
+        }
+        table.with_columns(**swapped).write_parquet(path)
+    _, mirrored, _ = run(dist, folder, tmp_path / "mirrored", mirror=False)
+    np.testing.assert_allclose(values, (plain + mirrored) / 2, atol=1e-6)
+
+
+def _made(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def test_the_file_is_what_the_competition_wants(dist: Path, folder: Path, tmp_path: Path) -> None:
+    run(dist, folder, tmp_path)
+    made, wanted = pl.read_csv(tmp_path / "submission.csv"), pl.read_csv(folder / "sample_submission.csv")
+    assert made.columns == wanted.columns
+    assert made["eeg_id"].to_list() == wanted["eeg_id"].to_list()
+
+
+def test_broken_recordings_cost_their_own_rows_only(dist: Path, folder: Path, tmp_path: Path) -> None:
+    _, whole, _ = run(dist, folder, tmp_path / "whole")
+    paths = paths_of(folder)
+    paths[0].unlink()
+    paths[1].write_bytes(paths[1].read_bytes()[:300])
+    spectrogram_frame(200).write_parquet(paths[2])
+    code, values, marker = run(dist, folder, tmp_path / "out")
+    assert code == 0
+    np.testing.assert_allclose(values[:3], np.tile(prior_of(dist), (3, 1)))
+    np.testing.assert_allclose(values[3:], whole[3:], atol=1e-6)
+    assert list(marker.rows_with_prior) == [str(i) for i in ids_of(folder)[:3]]
+    reasons = [reason.split(": ")[1][:10] for reason in marker.rows_with_prior.values()]
+    assert reasons == ["no such fi", "cannot be ", "200 rows w"]
+
+
+def test_a_row_is_blended_of_the_recipes_that_can_see_it(both: Path, folder: Path, tmp_path: Path) -> None:
+    _, whole, marker = run(both, folder, tmp_path / "whole", mirror=False)
+    assert {name.split()[0] for name in marker.models} == {"baseline", "kaggle+eeg"}
+    Competition(folder).eeg(ids_of(folder)[1], "test").unlink()
+    code, values, marker = run(
+        both, folder, tmp_path / "out", mirror=False, scratch=str(_made(tmp_path / "s"))
+    )
+    assert (code, marker.rows_with_prior) == (0, {})
+    assert list(marker.rows_with_fewer_models) == [str(ids_of(folder)[1])]
+    np.testing.assert_allclose(values[[0, 2, 3]], whole[[0, 2, 3]], atol=1e-6)
+    power = pl.read_parquet(paths_of(folder)[1]).drop("time").to_numpy()
+    predictor = load_bundle(both / "dataset", "cpu")
+    alone = [
+        model.predict([_crop(power)])[0] for model in predictor.models() if model.entry.recipe == "baseline"
+    ]
+    np.testing.assert_allclose(values[1], np.mean(alone, axis=0), atol=1e-6)
+
+
+def _crop(power: np.ndarray) -> Any:
+    from kagglehms.data.recordings import encode_spectrogram
+    from kagglehms.features.images import Crop
+
+    return Crop(encode_spectrogram(power))
+
+
+def test_a_recording_is_opened_once_whatever_the_number_of_models(
+    both: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import kagglehms.inference.stream as stream
+
+    opened: list[Path] = []
+    for name in ("read_eeg", "read_spectrogram"):
+        real = getattr(stream, name)
+        monkeypatch.setattr(stream, name, lambda path, n, real=real: (opened.append(path), real(path, n))[1])
+    _, _, marker = run(both, folder, tmp_path / "out", scratch=str(_made(tmp_path / "scratch")))
+    assert len(marker.models) == 8
+    assert len(opened) == len(set(opened)) == 8
+
+
+def test_a_model_that_fails_costs_its_own_part_only(
+    dist: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = LoadedModel.predict_images
+
+    def fails(self: LoadedModel, images: np.ndarray) -> np.ndarray:
+        if self.entry.fold == 0:
+            raise RuntimeError("shapes do not fit")
+        return real(self, images)
+
+    monkeypatch.setattr(LoadedModel, "predict_images", fails)
+    code, values, marker = run(dist, folder, tmp_path, mirror=False)
+    assert (code, marker.status, marker.models) == (1, "partial", ["baseline fold 1"])
+    assert marker.problems == ["baseline fold 0: RuntimeError: shapes do not fit"]
+    only = next(m for m in load_bundle(dist / "dataset", "cpu").models() if m.entry.fold == 1)
+    power = [_crop(pl.read_parquet(path).drop("time").to_numpy()) for path in paths_of(folder)]
+    np.testing.assert_allclose(values, only.predict(power), atol=1e-6)
+
+
+def test_output_that_is_not_finite_becomes_the_prior(
+    dist: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LoadedModel, "predict_images", lambda self, images: np.full((len(images), 6), np.nan))
+    code, values, marker = run(dist, folder, tmp_path)
+    assert code == 0
+    np.testing.assert_allclose(values, np.tile(prior_of(dist), (len(values), 1)))
+    assert set(marker.rows_with_prior.values()) == {"the model's output is not finite"}
+
+
+@pytest.mark.parametrize("damage", ["stale", "flipped", "no manifest", "no bundle"])
+def test_a_bundle_that_cannot_be_believed_leaves_the_prior(
+    dist: Path, folder: Path, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "dist"
+    shutil.copytree(dist / "dataset", copy / "dataset")
+    weights = next((copy / "dataset").glob("*.safetensors"))
+    if damage == "flipped":
+        weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    elif damage == "no manifest":
+        (copy / "dataset/manifest.json").unlink()
+    elif damage == "no bundle":
+        shutil.rmtree(copy)
+    code, values, marker = run(copy, folder, tmp_path / "out", digest="e" * 64 if damage == "stale" else None)
+    assert (code, marker.status, len(marker.rows_with_prior)) == (1, "prior", 4)
+    says = {"stale": "stale version: digest", "flipped": "same size, other content"}.get(
+        damage, "cannot be read"
+    )
+    assert says in marker.problems[0]
+    assert says in capsys.readouterr().err
+    assert np.ptp(values, axis=0).max() == 0
+
+
+@pytest.mark.parametrize("rows", [1, 33, 70])
+def test_any_number_of_rows(dist: Path, folder: Path, tmp_path: Path, rows: int) -> None:
+    one = pl.read_csv(folder / "test.csv").head(1)
+    pl.concat([one] * rows).with_columns(pl.Series("eeg_id", range(rows))).write_csv(folder / "test.csv")
+    code, values, _ = run(dist, folder, tmp_path)
+    assert code == 0
+    assert len(values) == rows
+    np.testing.assert_allclose(values, np.tile(values[0], (rows, 1)), atol=1e-6)
+
+
+def test_an_empty_test_set_is_a_submission_without_rows(dist: Path, folder: Path, tmp_path: Path) -> None:
+    for name in ("test.csv", "sample_submission.csv"):
+        (folder / name).write_text((folder / name).read_text().splitlines()[0] + "\n")
+    code, values, marker = run(dist, folder, tmp_path)
+    assert (code, len(values), marker.rows) == (0, 0, 0)
+    assert "test.csv has no rows" in marker.notes
+
+
+def test_ids_that_stand_twice_or_are_unknown_cost_nothing_else(
+    dist: Path, folder: Path, tmp_path: Path
+) -> None:
+    _, whole, _ = run(dist, folder, tmp_path / "whole")
+    lines = (folder / "test.csv").read_text().splitlines()
+    (folder / "test.csv").write_text("\n".join([*lines, lines[1], "1,2,3", "1,what,3"]) + "\n")
+    task = Task(str(dist / "dataset"), str(folder), str(tmp_path / "out"), device="cpu")
+    assert run_scored(task) == 0
+    made = pl.read_csv(tmp_path / "out/submission.csv")
+    assert made["eeg_id"].to_list() == [*(line.split(",")[1] for line in lines[1:]), "2", "what"]
+    values = made.select(VOTE_COLUMNS).to_numpy()
+    np.testing.assert_allclose(values[:4], whole, atol=1e-6)
+    np.testing.assert_allclose(values[4:], np.tile(prior_of(dist), (2, 1)))
+    marker = Marker.read(tmp_path / "out")
+    assert marker is not None
+    assert list(marker.rows_with_prior) == ["2", "what"]
+    assert "again" in marker.notes[0]
+
+
+def test_without_test_csv_the_samples_rows_get_the_prior(dist: Path, folder: Path, tmp_path: Path) -> None:
+    ids = [str(i) for i in ids_of(folder)]
+    (folder / "test.csv").unlink()
+    task = Task(str(dist / "dataset"), str(folder), str(tmp_path), device="cpu")
+    assert run_scored(task) == 0
+    np.testing.assert_allclose(
+        read_submission(tmp_path / "submission.csv", ids), np.tile(prior_of(dist), (4, 1))
+    )
+    marker = Marker.read(tmp_path)
+    assert marker is not None
+    assert set(marker.rows_with_prior.values()) == {"sample_submission.csv names no kaggle recording of it"}
+
+
+def test_what_will_not_be_ready_in_time_is_left_out(
+    dist: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    real = LoadedModel.predict_images
+
+    def slow(self: LoadedModel, images: np.ndarray) -> np.ndarray:
+        nonlocal now
+        now += 40
+        return real(self, images)
+
+    monkeypatch.setattr(LoadedModel, "predict_images", slow)
+    init = scored._Run.__init__
+    monkeypatch.setattr(scored._Run, "__init__", lambda self, task: init(self, task, lambda: now))
+    code, _, marker = run(dist, folder, tmp_path, limit_s=100)
+    assert (code, marker.status) == (0, "partial")
+    assert sorted(marker.models) == PLAIN
+    reason = f"about {SAFETY * 40:.0f} s needed, 20 s left"
+    assert marker.left_out == {f"{name} mirrored": reason for name in PLAIN}
+
+
+def test_at_the_deadline_the_best_so_far_stands(
+    dist: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = pl.read_csv(folder / "test.csv").head(1)
+    pl.concat([one] * 70).with_columns(pl.Series("eeg_id", range(70))).write_csv(folder / "test.csv")
+    now = 0.0
+    real = LoadedModel.predict_images
+
+    def slow(self: LoadedModel, images: np.ndarray) -> np.ndarray:
+        nonlocal now
+        now += 40
+        return real(self, images)
+
+    monkeypatch.setattr(LoadedModel, "predict_images", slow)
+    init = scored._Run.__init__
+    monkeypatch.setattr(scored._Run, "__init__", lambda self, task: init(self, task, lambda: now))
+    code, values, marker = run(dist, folder, tmp_path, limit_s=70)
+    assert (code, marker.status, len(marker.models), len(marker.left_out)) == (0, "partial", 1, 3)
+    assert marker.rows_with_prior == {str(row): "time was up" for row in range(64, 70)}
+    np.testing.assert_allclose(values[64:], np.tile(prior_of(dist), (6, 1)))
+    assert np.abs(values[:64] - prior_of(dist)).max() > 1e-3
+
+
+def test_a_second_process_goes_on_behind_what_is_finished(
+    dist: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, whole, _ = run(dist, folder, tmp_path / "whole", mirror=False)
+    real, scratch = LoadedModel.predict_images, _made(tmp_path / "scratch")
+    computed: list[int] = []
+
+    def dies(self: LoadedModel, images: np.ndarray) -> np.ndarray:
+        if len(computed) == 1:
+            raise KeyboardInterrupt
+        computed.append(self.entry.fold)
+        return real(self, images)
+
+    monkeypatch.setattr(LoadedModel, "predict_images", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(dist, folder, tmp_path / "out", mirror=False, scratch=str(scratch))
+    under_way = json.loads((scratch / UNDER_WAY).read_text())
+    assert under_way == {"step": f"baseline fold {1 - computed[0]}", "device": "cpu"}
+    monkeypatch.setattr(LoadedModel, "predict_images", real)
+    code, values, marker = run(dist, folder, tmp_path / "out", mirror=False, scratch=str(scratch))
+    assert (code, sorted(marker.models)) == (0, PLAIN)
+    np.testing.assert_allclose(values, whole, atol=1e-12)
+    skip = (f"baseline fold {1 - computed[0]}",)
+    (scratch / "baseline.fold1.safetensors.npy").unlink(missing_ok=True)
+    (scratch / "baseline.fold0.safetensors.npy").unlink(missing_ok=True)
+    code, values, marker = run(
+        dist, folder, tmp_path / "again", mirror=False, scratch=str(scratch), skip=skip
+    )
+    assert (code, len(marker.models)) == (1, 1)
+    assert marker.left_out == {skip[0]: "it has ended a process before"}
+
+
+def test_a_full_disk_leaves_the_submission_before_it(
+    dist: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kagglehms.errors import RunError
+
+    def full(*_: object) -> None:
+        raise RunError("cannot be written (No space left on device)")
+
+    monkeypatch.setattr(scored, "write_submission", full)
+    code, values, marker = run(dist, folder, tmp_path, mirror=False)
+    assert (code, marker.status) == (1, "prior")
+    np.testing.assert_allclose(values, np.tile(prior_of(dist), (4, 1)))
