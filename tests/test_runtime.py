@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,19 @@ import torch
 
 from kagglehms import runtime
 from kagglehms.errors import RunError, UsageError
-from kagglehms.runtime import choose_device, exclusive, progress, sweep_partials, write_bytes, writing
+from kagglehms.runtime import (
+    Clock,
+    choose_device,
+    duration,
+    exclusive,
+    progress,
+    say,
+    seconds_of,
+    stop_signals,
+    sweep_partials,
+    write_bytes,
+    writing,
+)
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
@@ -66,6 +82,62 @@ def test_progress_passes_everything_on_and_speaks_now_and_then(capsys: pytest.Ca
     assert list(progress(range(4), 4, "count", every_s=0)) == [0, 1, 2, 3]
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(",")[0] for line in lines] == ["count: 1/4", "count: 2/4", "count: 3/4"]
+
+
+def test_progress_says_what_was_done_before_and_how_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(progress("ab", 5, "count", every_s=0, before=3, status=lambda: "loss 0.5")) == ["a", "b"]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"count: 4/5, [\d.e+]+/s, about 0 s left, loss 0\.5", line)
+
+
+def test_only_the_leader_of_a_team_speaks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    say("hello")
+    assert list(progress("ab", 2, "count", every_s=0)) == ["a", "b"]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("8.5h", 30600), ("90m", 5400), ("45s", 45), ("45", 45), (" .5 h ", 1800)]
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "-3h", "0", "0.0m", "3d", "1h30m", "nan"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is no duration; write hours, minutes or seconds"):
+        seconds_of(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (91, "2 min"), (3600, "60 min"), (9000, "2.5 h")]
+)
+def test_durations_are_written_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_clock_counts_down() -> None:
+    assert Clock().left_s == math.inf
+    clock = Clock(100, started=time.monotonic() - 40)
+    assert 59 < clock.left_s <= 60
+    assert Clock(1, started=time.monotonic() - 2).left_s < 0
+
+
+def test_the_first_signal_is_a_request_and_the_second_ends() -> None:
+    with pytest.raises(KeyboardInterrupt), stop_signals() as stop:  # noqa: PT012
+        assert stop.signal is None
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        assert stop.exit_code == 130
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with stop_signals() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 class FakeGpu:

@@ -10,10 +10,11 @@ Shape legend: B batch, N records of a member's share.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -67,10 +68,7 @@ class Team:
 
     def total(self, value: Tensor) -> Tensor:
         """Sum over all members."""
-        if self.size > 1:
-            value = value.clone()
-            dist.all_reduce(value)
-        return value
+        return value if self.size == 1 else _sum_of_all(value)
 
     def gather_rows(self, own: NDArray[np.float64], n_all: int) -> NDArray[np.float64]:
         """Bring the rows of all shares of `n_all` together, each once and in order."""
@@ -117,7 +115,11 @@ class Team:
         from torch.nn.parallel import DistributedDataParallel
 
         model = share_batch_statistics(model, device)
-        return model, DistributedDataParallel(model, broadcast_buffers=False)
+        # Batch statistics are the same everywhere without being sent around. torch 2.15 renamed the option.
+        known = inspect.signature(DistributedDataParallel).parameters
+        option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        options: dict[str, Any] = {option: False}
+        return model, DistributedDataParallel(model, **options)
 
 
 ALONE = Team()
@@ -190,12 +192,10 @@ class _GlobalBatchNorm(nn.BatchNorm2d):
         return output
 
     def _normalised(self, x: Tensor) -> Tensor:
-        from torch.distributed.nn.functional import all_reduce
-
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        total: Callable[[Tensor], Tensor] = all_reduce
+        total: Callable[[Tensor], Tensor] = _Total.apply
         n = total(x.new_tensor(float(x.numel() // x.shape[1])))
         mean_C = total(x.sum(dim=(0, 2, 3))) / n
         centred = x - mean_C[:, None, None]
@@ -206,3 +206,21 @@ class _GlobalBatchNorm(nn.BatchNorm2d):
             self.running_var.lerp_(variance_C * (n / (n - 1)), self.momentum or 0.0)
         scale_C = torch.rsqrt(variance_C + self.eps) * self.weight
         return centred * scale_C[:, None, None] + self.bias[:, None, None]
+
+
+class _Total(torch.autograd.Function):
+    """Sum over all members. Each uses the sum, so its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(_: Any, own: Tensor) -> Tensor:
+        return _sum_of_all(own)
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        return _sum_of_all(gradient)
+
+
+def _sum_of_all(own: Tensor) -> Tensor:
+    total = own.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total

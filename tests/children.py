@@ -1,0 +1,111 @@
+"""Real child processes that train, started from a server that has torch imported already: forking is quick.
+
+What runs in them stands here, since a child has to import it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from kagglehms.data.competition import Competition
+from kagglehms.data.records import make_records, read_train_table
+from kagglehms.data.store import Store
+from kagglehms.learning import crossval
+from kagglehms.learning.crossval import Dataset, cross_validate
+from kagglehms.learning.options import SameClassCutMix
+from kagglehms.learning.recipes import Recipe, Stage, get_recipe
+from kagglehms.learning.session import Session
+from kagglehms.learning.team import assemble
+from kagglehms.runtime import choose_device
+
+THOROUGH = replace(
+    get_recipe("baseline"),
+    backbone="test_efficientnet",
+    batch_size=3,
+    stages=(Stage(epochs=2, mosaic_epochs=1), Stage(epochs=2, loss="kl-log-votes")),
+    augmentations=(SameClassCutMix(probability=0.9),),
+    ema=0.9,
+    windows="random",
+)
+"""All that has a state: two stages, a warm-up, a moving average, dropout, random sub-windows and pasted bands."""
+
+
+def server() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "timm", "polars", "sklearn.model_selection", "children"])
+    return context
+
+
+def start(function: Callable[..., None], *arguments: Any) -> ForkServerProcess:
+    process = server().Process(target=function, args=arguments)
+    process.start()
+    return process
+
+
+def open_dataset(competition: Path, store: Path, n_folds: int = 2) -> Dataset:
+    return Dataset.of(
+        Store(store), make_records(read_train_table(Competition(competition).train_csv)), n_folds
+    )
+
+
+def train(competition: Path, store: Path, runs: Path, recipe: Recipe, save_every_s: float) -> None:
+    """Train fold 0; a failure ends the process with 1."""
+    session = Session(save_every_s=save_every_s)
+    dataset = open_dataset(competition, store)
+    cross_validate(recipe, dataset, runs, choose_device("cpu"), only_folds=[0], session=session)
+
+
+def train_as_member(
+    rank: int, size: int, port: int, competition: Path, store: Path, runs: Path, recipe: Recipe
+) -> None:
+    """One of `size` processes that train fold 0 together; the state is left there to be looked at."""
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    crossval._finish_fold = lambda folder, *_: (folder / "result.json").write_text("{}")  # type: ignore[assignment]
+    with assemble("cpu") as team:
+        dataset = open_dataset(competition, store)
+        session = Session(team=team)
+        cross_validate(recipe, dataset, runs, choose_device("cpu"), only_folds=[0], session=session)
+
+
+def train_on_a_disk_that_fills(competition: Path, store: Path, runs: Path, recipe: Recipe) -> None:
+    """Train fold 0 where no file may grow beyond 100 kB once a state has been saved; exits with 7 on a RunError."""
+    from kagglehms.errors import RunError
+    from kagglehms.learning import trainer
+
+    real = trainer.write_state
+
+    def write(*arguments: Any) -> None:
+        real(*arguments)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+
+    trainer.write_state = write  # type: ignore[assignment]
+    try:
+        train(competition, store, runs, recipe, save_every_s=600)
+    except RunError as error:
+        (runs / "error.txt").write_text(str(error))
+        sys.exit(7)
+
+
+def command(arguments: list[str], log: Path) -> None:
+    """`kagglehms` with its output in a file."""
+    from kagglehms.cli import main
+
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        sys.exit(main(arguments))

@@ -1,0 +1,292 @@
+"""Killed, stopped, out of time or out of disk: the next session ends where an uninterrupted one would have."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import children
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from children import THOROUGH
+from safetensors.numpy import load_file
+from striped import CPU, RECIPE, striped_feed
+
+from kagglehms.data.competition import Competition
+from kagglehms.data.records import make_records, read_train_table
+from kagglehms.data.store import plan, prepare
+from kagglehms.errors import RunError, Stopped
+from kagglehms.learning import crossval, trainer
+from kagglehms.learning.crossval import continue_from, cross_validate
+from kagglehms.learning.feed import Feed
+from kagglehms.learning.recipes import Recipe
+from kagglehms.learning.session import Session
+from kagglehms.learning.state import STATE, read_state
+from kagglehms.learning.trainer import WEIGHTS, Fit, fit
+from kagglehms.runtime import Clock, StopRequest
+
+TRAIN, VALID = np.arange(11), np.arange(11, 16)
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def store(competition_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    records = make_records(read_train_table(competition_folder / "train.csv"))
+    path = tmp_path_factory.mktemp("store")
+    prepare(plan(Competition(competition_folder), records), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(competition_folder: Path, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("uninterrupted")
+    dataset = children.open_dataset(competition_folder, store)
+    cross_validate(THOROUGH, dataset, runs, CPU, only_folds=[0])
+    return runs / "baseline" / "fold0"
+
+
+def assert_same_fold(one: Path, other: Path) -> None:
+    """Bit for bit, but for the seconds."""
+    assert (one / WEIGHTS).read_bytes() == (other / WEIGHTS).read_bytes()
+    assert (one / "oof.parquet").read_bytes() == (other / "oof.parquet").read_bytes()
+    histories = [pl.read_csv(folder / "history.csv").drop("seconds") for folder in (one, other)]
+    assert histories[0].equals(histories[1])
+    assert not (one / STATE).exists()
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_it_ends_with_the_same_bits(
+    competition_folder: Path, store: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    rng, kills = random.Random(0), 0
+    fold = tmp_path / "baseline" / "fold0"
+    arguments = (competition_folder, store, tmp_path, THOROUGH, 0.05)
+    longest = 0.4
+    while kills < KILLS:
+        process = children.start(children.train, *arguments)
+        process.join(rng.uniform(0.02, longest))
+        if process.is_alive():
+            process.kill()
+            kills += 1
+            # Most of the time is start-up: let later ones live longer, so that all phases are hit.
+            longest = min(longest * 1.12, 3.0)
+        process.join()
+        assert process.exitcode in (-signal.SIGKILL, 0)
+        if (fold / "result.json").exists():
+            for path in fold.iterdir():
+                path.unlink()
+    last = children.start(children.train, *arguments)
+    last.join()
+    assert last.exitcode == 0
+    assert_same_fold(fold, uninterrupted)
+    events = [
+        json.loads(line)["event"] for line in (fold / "log.jsonl").read_text().splitlines() if line[:1] == "{"
+    ]
+    assert events[-1] == "finished"
+
+
+class StopAfter:
+    """A feed that asks for the end when so many batches have been handed over."""
+
+    def __init__(self, feed: Feed, stop: StopRequest, batches: int) -> None:
+        self.feed, self.stop, self.last = feed, stop, batches
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.feed, name)
+
+    def draw(self, work: Any) -> Any:
+        for number, batch in enumerate(self.feed.draw(work), start=1):
+            if number == self.last:
+                self.stop.signal = signal.SIGTERM
+            yield batch
+
+
+def outcome(*arguments: Any, session: Session) -> Fit | Stopped:
+    """What a session comes to."""
+    try:
+        return fit(*arguments, session=session)
+    except Stopped as stopped:
+        return stopped
+
+
+def in_sessions(recipe: Recipe, folder: Path, batches: int) -> tuple[Fit, int]:
+    """Train with an interruption after every so many batches; returns the fit and the number of sessions."""
+    for number in range(1, 100):
+        stop = StopRequest()
+        feed = StopAfter(striped_feed(16, few=6), stop, batches)
+        done = outcome(recipe, feed, TRAIN, VALID, CPU, folder, session=Session(stop=stop))
+        if isinstance(done, Fit):
+            return done, number
+        assert done.exit_code == 143
+        assert "SIGTERM" in str(done)
+    raise AssertionError("never ends")
+
+
+@pytest.mark.parametrize("batches", [1, 3, 5])
+def test_stopped_after_any_step_it_ends_with_the_same_bits(batches: int, tmp_path: Path) -> None:
+    recipe = replace(THOROUGH, batch_size=4)
+    whole = fit(recipe, striped_feed(16, few=6), TRAIN, VALID, CPU, tmp_path / "whole")
+    parts, sessions = in_sessions(recipe, tmp_path / "parts", batches)
+    assert sessions >= 12 // batches  # three steps in each of four epochs
+    np.testing.assert_array_equal(parts.predictions_NK, whole.predictions_NK)
+    assert (tmp_path / "parts" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+    assert [replace(e, seconds=0) for e in parts.history] == [replace(e, seconds=0) for e in whole.history]
+    assert replace(parts.best, seconds=0) == replace(whole.best, seconds=0)
+
+
+def test_sessions_with_a_time_limit_end_before_it_and_add_up_to_one(tmp_path: Path) -> None:
+    recipe = replace(RECIPE.with_epochs(4), dropout=0.5)
+    whole = fit(recipe, striped_feed(), np.arange(24), np.arange(24, 32), CPU, tmp_path / "whole")
+    sessions: list[Stopped] = []
+    while True:
+        session = Session(Clock(2.6, started=time.monotonic()))
+        parts = outcome(
+            recipe, striped_feed(), np.arange(24), np.arange(24, 32), CPU, tmp_path / "parts", session=session
+        )
+        if isinstance(parts, Fit):
+            break
+        assert session.clock.left_s > 0
+        assert parts.exit_code == 3
+        assert "of 12, because the time limit is near" in str(parts)
+        sessions.append(parts)
+    assert sessions
+    np.testing.assert_array_equal(parts.predictions_NK, whole.predictions_NK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_command_with_its_state_saved(
+    competition_folder: Path, store: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    options = [*("--data", str(competition_folder)), *("--store", str(store)), *("--folds", "2")]
+    options += [
+        "--backbone",
+        "test_efficientnet",
+        "--batch-size",
+        "2",
+        "--epochs",
+        "200",
+        "--weights",
+        "none",
+    ]
+    arguments = ["train", "baseline", *options, "--out", str(tmp_path), "--device", "cpu"]
+    process = children.start(children.command, arguments, tmp_path / "log.txt")
+    history = tmp_path / "baseline" / "fold0" / "history.csv"
+    while not history.exists():
+        assert process.is_alive(), (tmp_path / "log.txt").read_text()
+        time.sleep(0.02)
+    assert process.pid
+    import os
+
+    os.kill(process.pid, number)
+    process.join()
+    log = (tmp_path / "log.txt").read_text()
+    assert process.exitcode == code, log
+    assert f"because {number.name} came" in log
+    assert "Traceback" not in log
+    assert read_state(tmp_path / "baseline" / "fold0" / STATE, {}) is not None
+
+
+def test_a_full_disk_leaves_the_last_good_state(
+    competition_folder: Path, store: Path, tmp_path: Path
+) -> None:
+    process = children.start(
+        children.train_on_a_disk_that_fills, competition_folder, store, tmp_path, THOROUGH
+    )
+    process.join()
+    assert process.exitcode == 7
+    assert "cannot be written (File too large); free space" in (tmp_path / "error.txt").read_text()
+    fold = tmp_path / "baseline" / "fold0"
+    state = read_state(fold / STATE, {})
+    assert state is not None
+    assert state.numbers["learner"]["step"] >= 1
+    assert not list(fold.glob(".*.partial"))
+
+
+def test_other_code_is_refused_and_named(
+    competition_folder: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = children.open_dataset(competition_folder, store)
+    stop = StopRequest()
+    stop.signal = signal.SIGTERM
+    with pytest.raises(Stopped):
+        cross_validate(THOROUGH, dataset, tmp_path, CPU, only_folds=[0], session=Session(stop=stop))
+    here = crossval.code_version()
+    monkeypatch.setattr(crossval, "code_version", lambda: "0123456789ab (9.9)")
+    with pytest.raises(RunError, match=f"was saved with other code .{here[:12]} there, 0123456789ab now"):
+        cross_validate(THOROUGH, dataset, tmp_path, CPU, only_folds=[0])
+
+
+def test_an_earlier_sessions_output_is_gone_on_with(
+    competition_folder: Path,
+    store: Path,
+    uninterrupted: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dataset = children.open_dataset(competition_folder, store)
+    first, second = tmp_path / "first", tmp_path / "second"
+    stop, real = StopRequest(), trainer.write_state
+
+    def write(*arguments: Any) -> None:
+        real(*arguments)
+        stop.signal = signal.SIGTERM  # after the first evaluation
+
+    monkeypatch.setattr(trainer, "write_state", write)
+    with pytest.raises(Stopped):
+        cross_validate(THOROUGH, dataset, first, CPU, only_folds=[0], session=Session(stop=stop))
+    monkeypatch.undo()
+    before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+    assert continue_from(first, second, "baseline") == 1
+    assert continue_from(first, second, "baseline") == 0  # what is there already is left alone
+    cross_validate(THOROUGH, dataset, second, CPU, only_folds=[0])
+    assert_same_fold(second / "baseline" / "fold0", uninterrupted)
+    log = (second / "baseline" / "fold0" / "log.jsonl").read_text()
+    events = [json.loads(line) for line in log.splitlines()]
+    assert [e["event"] for e in events if e["event"] in {"stopped", "resumed", "finished"}] == [
+        "stopped",
+        "resumed",
+        "finished",
+    ]
+    assert {path: path.read_bytes() for path in first.rglob("*") if path.is_file()} == before
+    third = tmp_path / "third"
+    assert continue_from(second, third, "baseline") == 1
+    assert cross_validate(THOROUGH, dataset, third, CPU, only_folds=[0]).finished == (0,)
+
+
+def test_memory_that_does_not_suffice_names_the_batch_that_would_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trainer.make_model
+
+    def make_model(*arguments: Any) -> tuple[torch.nn.Module, str]:
+        model, where_from = real(*arguments)
+
+        def refuse(_: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+            if len(inputs[0]) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        model.register_forward_pre_hook(refuse)
+        return model, where_from
+
+    monkeypatch.setattr(trainer, "make_model", make_model)
+    with pytest.raises(RunError, match="8 images of 400 × 300 does not fit .* 2 would: give --batch-size 2"):
+        fit(RECIPE, striped_feed(), np.arange(24), np.arange(24, 32), CPU, tmp_path)
+
+
+def test_weights_of_the_best_and_the_last_are_both_in_the_state(tmp_path: Path) -> None:
+    whole = fit(RECIPE.with_epochs(2), striped_feed(16), np.arange(12), np.arange(12, 16), CPU, tmp_path)
+    state = read_state(tmp_path / STATE, {})
+    assert state is not None
+    best = load_file(tmp_path / WEIGHTS)
+    assert set(state.part("best")) == set(best) == set(state.part("model"))
+    for name, value in state.part("best").items():
+        np.testing.assert_array_equal(value.numpy(), best[name])
+    assert state.numbers["best"] == whole.history.index(whole.best)
