@@ -98,9 +98,26 @@ def leads() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+_quiet = False
+
+
+def be_quiet(quiet: bool = True) -> None:
+    """Print no progress from here on: only what a command was asked for, and errors."""
+    global _quiet
+    _quiet = quiet
+
+
+def coloured(text: str, colour: Literal["red", "green", "yellow", "bold"], stream: IO[str]) -> str:
+    """Return `text` in a colour if `stream` is a terminal and nobody objects (https://no-color.org)."""
+    if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    code = {"red": 31, "green": 32, "yellow": 33, "bold": 1}[colour]
+    return f"\033[{code}m{text}\033[0m"
+
+
 def say(line: str) -> None:
-    """Print one line for a person, at once, without tearing a progress bar."""
-    if not leads():
+    """Print one line for a person, at once, without tearing a progress bar; nothing with `--quiet`."""
+    if _quiet or not leads():
         return
     from tqdm import tqdm
 
@@ -126,7 +143,7 @@ def progress(
         before: done in an earlier session; they do not count for the rate.
         status: asked now and then for a few words more, such as the loss.
     """
-    if not leads():
+    if _quiet or not leads():
         yield from items
     elif sys.stderr.isatty():
         yield from _bar(items, total, what, before, status)

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kagglehms import __version__
-from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
+from kagglehms.data.competition import CLASSES
 from kagglehms.data.records import Records, assign_folds
 from kagglehms.data.store import Store
 from kagglehms.errors import RunError, UsageError
@@ -335,11 +335,10 @@ def _conclude(folder: Path, dataset: Dataset, writes: bool = True) -> Outcome:
 def _oof_table(
     dataset: Dataset, valid: NDArray[np.integer], fold: int, predictions_NK: NDArray[np.float64]
 ) -> pl.DataFrame:
-    """One row per held-out record: its key, votes, fold and predicted probabilities."""
+    """One row per held-out record: all that is known of it, its number, fold and predicted probabilities."""
     import polars as pl
 
-    key = dataset.records.frame[valid].select("eeg_id", "label_id", "patient_id", *VOTE_COLUMNS)
-    return key.with_columns(
+    return dataset.records.frame[valid].with_columns(
         pl.Series("record", valid, dtype=pl.Int64),
         pl.lit(fold, pl.Int8).alias("fold"),
         *(

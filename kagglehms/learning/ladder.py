@@ -97,6 +97,16 @@ def ladder(runs: Path) -> list[Row]:
     return rows
 
 
+def trained_row(folder: Path) -> Row:
+    """Read one run.
+
+    Raises:
+        RunError, DataError: it cannot be read.
+    """
+    rungs = {rung.recipe: rung for rung in RUNGS}
+    return _row(rungs.get(folder.name, Rung(folder.name, None, None)), folder)
+
+
 def untrained(rows: Sequence[Row]) -> list[str]:
     """Names of the rungs and other recipes that have no complete set of folds yet."""
     complete = {row.recipe for row in rows if row.folds and len(set(row.folds.split("/"))) == 1}

@@ -1,0 +1,95 @@
+"""A command's words → its options, or one line that says which word is wrong and what was probably meant.
+
+The options are frozen dataclasses, from which tyro makes the command line and its help. tyro explains a mistake in a box
+of many lines; here it becomes one line like every other error of this project.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar, get_type_hints
+
+import tyro
+
+from kagglehms.errors import UsageError, closest
+
+T = TypeVar("T")
+
+_POSITIONAL = tyro.conf.Positional[int].__metadata__[0]  # type: ignore[attr-defined]
+
+
+def parse(command: str, options: type[T], words: Sequence[str]) -> T:
+    """Make `options` out of the words behind a command. `--help` prints the help and ends the process with code 0.
+
+    Raises:
+        UsageError: an option that does not exist, is missing, or has a value that cannot be.
+    """
+    asks_for_help = any(word in {"-h", "--help"} for word in words)
+    if not asks_for_help:
+        _refuse_unknown(command, options, words)
+        _refuse_missing(command, options, words)
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                options,
+                args=list(words),
+                prog=f"kagglehms {command}",
+                config=(
+                    tyro.conf.OmitArgPrefixes,
+                    tyro.conf.HelptextFromCommentsOff,
+                    tyro.conf.FlagCreatePairsOff,
+                ),
+            )
+    except SystemExit as ended:
+        if not ended.code:
+            raise
+    raise UsageError(f"{_one_line(complaint.getvalue())}; `kagglehms {command} --help` explains the options")
+
+
+def option_names(options: type[Any]) -> list[str]:
+    """The options of a command as they are typed, such as `--batch-size`."""
+    return [_typed(field) for field in dataclasses.fields(options) if not _is_positional(options, field)]
+
+
+def _refuse_unknown(command: str, options: type[Any], words: Sequence[str]) -> None:
+    known = [*option_names(options), "--help", "--debug", "--quiet"]
+    for word in words:
+        name = word.partition("=")[0].replace("_", "-")
+        if re.match(r"--?[a-z]", name, flags=re.IGNORECASE) and name not in known:
+            raise UsageError(f"{command} has no option {word.partition('=')[0]!r}; {closest(name, known)}")
+
+
+def _refuse_missing(command: str, options: type[Any], words: Sequence[str]) -> None:
+    given = {word.partition("=")[0].replace("_", "-") for word in words}
+    for field in dataclasses.fields(options):
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and not _is_positional(options, field) and _typed(field) not in given:
+            raise UsageError(f"{command} needs {_typed(field)}: {_meaning(options, field)}")
+
+
+def _meaning(options: type[Any], field: dataclasses.Field[Any]) -> str:
+    """What the class's documentation says of a field, without the full stop."""
+    found = re.search(rf"^ +{field.name}: ((?:.|\n(?! +\w+: ))+)", options.__doc__ or "", flags=re.MULTILINE)
+    return " ".join(found[1].split()).rstrip(".") if found else f"it has no default, see `{_typed(field)}` in --help"
+
+
+def _typed(field: dataclasses.Field[Any]) -> str:
+    return f"--{field.name.replace('_', '-')}"
+
+
+def _is_positional(options: type[Any], field: dataclasses.Field[Any]) -> bool:
+    hint = get_type_hints(options, include_extras=True)[field.name]
+    return _POSITIONAL in getattr(hint, "__metadata__", ())
+
+
+def _one_line(box: str) -> str:
+    """What stands in tyro's box before its first rule."""
+    inside = [line.strip(" │|") for line in box.splitlines()[1:]]
+    end = next((i for i, line in enumerate(inside) if line.startswith(("─", "╰", "-"))), len(inside))
+    text = " ".join(line for line in inside[:end] if line)
+    return re.sub(r" ?\(required\)", "", text) or "the options cannot be understood"

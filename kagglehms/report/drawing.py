@@ -1,0 +1,154 @@
+"""One stretch of EEG drawn: traces, images with their axes, votes beside a prediction.
+
+Each function draws on axes that it is given, so that the report and the view show the same picture.
+Shape legend: D derivations, T time, P the four panels, F frequency, K the six classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagglehms.data.competition import (
+    CLASSES,
+    FREQUENCIES_HZ,
+    LABEL_S,
+    N_TIMES,
+    PANELS,
+    SFREQ_HZ,
+    SPECTROGRAM_ROWS,
+    SPECTROGRAM_STEP_S,
+    WINDOW_S,
+)
+from kagglehms.features.images import MEL
+from kagglehms.report.montage import DERIVATIONS, PASS_BAND_HZ, TRACE_HZ, ekg_gain, rows, sensitivity_uv
+from kagglehms.report.style import BLUE, GREY, ORANGE, RED, Theme, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Floats = NDArray[np.float32]
+
+LABEL_SPAN_S = ((WINDOW_S - LABEL_S) / 2, (WINDOW_S + LABEL_S) / 2)
+"""The labelled seconds within the window: 20 to 30."""
+GROUP_COLOURS = {"LL": BLUE, "LP": BLUE, "RL": RED, "RP": RED, "midline": GREY, "EKG": ORANGE}
+"""Left blue, right red, as readers are used to."""
+CLASS_NAMES = {"seizure": "seizure", "other": "other"} | {n: n.upper() for n in ("lpd", "gpd", "lrda", "grda")}
+_CLIP_ROWS = 1.5
+"""A trace that goes beyond so many rows is cut there: an artefact must not bury its neighbours."""
+
+
+def draw_traces(axes: Axes, traces_DT: Floats, span_s: tuple[float, float], theme: Theme) -> None:
+    """Draw the double banana of one window, negative up, the labelled seconds shaded.
+
+    Args:
+        axes: to draw on.
+        traces_DT: (19, 5000) µV, the window's 50 s as `montage.traces` gives them.
+        span_s: which seconds of the window to show.
+        theme: its colours.
+    """
+    first, last = (round(t * TRACE_HZ) for t in span_s)
+    part_DT = traces_DT[:, first:last]
+    spacing_uv = sensitivity_uv(part_DT)
+    heights = rows()
+    time_s = span_s[0] + np.arange(part_DT.shape[1]) / TRACE_HZ
+    gains = np.ones(len(DERIVATIONS))
+    gains[-1] = -ekg_gain(part_DT, spacing_uv)  # the heart's peaks point up
+    for trace, height, gain, derivation in zip(part_DT, heights, gains, DERIVATIONS, strict=True):
+        level = height + np.clip(trace * gain / spacing_uv, -_CLIP_ROWS, _CLIP_ROWS)
+        axes.plot(time_s, level, color=GROUP_COLOURS[derivation.group], linewidth=0.7, solid_joinstyle="round")
+    axes.axvspan(*LABEL_SPAN_S, color=ORANGE, alpha=0.12, linewidth=0)
+    axes.set_ylim(heights[-1] + 1.3, -1.4)
+    axes.set_xlim(span_s)
+    axes.set_yticks(heights, [d.label for d in DERIVATIONS])
+    axes.tick_params(length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x", alpha=0.7)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("seconds of the window (labelled: shaded)")
+    _scale_bar(axes, span_s, spacing_uv, heights[-2] + 0.2, theme)
+    low, high = PASS_BAND_HZ
+    axes.set_title(f"Double banana, {low:g}–{high:g} Hz, negative up; EKG on its own scale")
+
+
+def _scale_bar(axes: Axes, span_s: tuple[float, float], spacing_uv: float, bottom: float, theme: Theme) -> None:
+    length_s = span_s[1] - span_s[0]
+    at = span_s[1] + 0.012 * length_s
+    axes.plot([at, at], [bottom - 1, bottom], color=theme.ink, linewidth=2, clip_on=False, solid_capstyle="butt")
+    where = {"ha": "left", "va": "center", "rotation": 90, "fontsize": 8, "color": theme.ink}
+    axes.text(at + 0.008 * length_s, bottom - 0.5, f"{spacing_uv:g} µV", clip_on=False, **where)  # type: ignore[arg-type]
+
+
+def draw_mel(axes_P: Sequence[Axes], mel_PFT: Floats, theme: Theme) -> None:
+    """Draw the four mel images of a window, (4, 128, 256), with seconds and Hz."""
+    hop_s = (N_TIMES // MEL.n_frames) / SFREQ_HZ
+    extent = (0.0, hop_s * mel_PFT.shape[2], MEL.fmin, MEL.fmax)
+    _draw_panels(axes_P, mel_PFT, extent, (-0.5, 1.0), LABEL_SPAN_S, theme)
+    axes_P[0].set_title("EEG, mel images")
+    axes_P[-1].set_xlabel("seconds of the window")
+
+
+def draw_kaggle(axes_P: Sequence[Axes], log_power_PFT: Floats, theme: Theme) -> None:
+    """Draw four panels of the spectrogram file, (4, 100, 300) log power, with minutes and Hz."""
+    minutes = SPECTROGRAM_ROWS * SPECTROGRAM_STEP_S / 60
+    middle, half = minutes / 2, LABEL_S / 60 / 2
+    finite = log_power_PFT[np.isfinite(log_power_PFT)]
+    low, high = (float(v) for v in np.percentile(finite, (2, 99.5))) if len(finite) else (0.0, 1.0)
+    extent = (0.0, minutes, FREQUENCIES_HZ[0], FREQUENCIES_HZ[-1])
+    _draw_panels(axes_P, log_power_PFT, extent, (low, high), (middle - half, middle + half), theme)
+    axes_P[0].set_title("Kaggle's spectrogram")
+    axes_P[-1].set_xlabel("minutes (labelled: between the marks)")
+
+
+def _draw_panels(
+    axes_P: Sequence[Axes],
+    panels_PFT: Floats,
+    extent: tuple[float, float, float, float],
+    limits: tuple[float, float],
+    marked: tuple[float, float],
+    theme: Theme,
+) -> None:
+    for axes, panel_FT, name in zip(axes_P, panels_PFT, PANELS, strict=True):
+        axes.imshow(
+            panel_FT, origin="lower", aspect="auto", extent=extent, vmin=limits[0], vmax=limits[1],
+            interpolation="nearest",
+        )  # fmt: skip
+        for at in marked:
+            axes.axvline(at, color="white", linewidth=0.9, alpha=0.9, linestyle=(0, (3, 2)))
+        axes.set_ylabel(f"{name}, Hz", color=theme.ink)
+        axes.set_yticks([5, 10, 15])
+        axes.tick_params(length=2, labelbottom=axes is axes_P[-1])
+        axes.spines[["left", "bottom"]].set_visible(False)
+
+
+def draw_votes(axes: Axes, votes_K: Any, prediction_K: Any | None, theme: Theme, who: str = "prediction") -> None:
+    """Draw vote fractions as bars and, where there is one, the prediction beside them.
+
+    Args:
+        axes: to draw on.
+        votes_K: (6,) vote counts.
+        prediction_K: (6,) probabilities, or None.
+        theme: its colours.
+        who: whose prediction it is.
+    """
+    votes = np.asarray(votes_K, dtype=np.float64)
+    at = np.arange(len(CLASSES))
+    height = 0.38 if prediction_K is not None else 0.6
+    shift = height / 2 if prediction_K is not None else 0.0
+    axes.barh(at - shift, votes / votes.sum(), height, color=BLUE, label=f"votes (n = {int(votes.sum())})")
+    if prediction_K is not None:
+        axes.barh(at + shift, prediction_K, height, color=ORANGE, label=who)
+    for k, count in enumerate(votes.astype(int).tolist()):
+        if count:
+            axes.text(votes[k] / votes.sum() + 0.015, k - shift, str(count), va="center", fontsize=7.5, color=theme.ink)
+    axes.set_yticks(at, [CLASS_NAMES[name] for name in CLASSES])
+    axes.set_ylim(len(CLASSES) - 0.4, -0.6)
+    axes.set_xlim(0, 1.08)
+    axes.set_xticks([0, 0.5, 1])
+    axes.set_xlabel("fraction of votes, probability")
+    tidy(axes, "x")
+    axes.legend(loc="lower right", handlelength=1, borderpad=0)
+    axes.set_title("Votes" if prediction_K is None else "Votes and prediction")

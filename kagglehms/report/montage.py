@@ -1,0 +1,110 @@
+"""The double banana: eighteen bipolar derivations and the electrocardiogram, as they are read.
+
+Neighbours of a chain are subtracted, from front to back: left and right lateral, left and right parasagittal, then the
+midline. That is the order of the panels, and it puts each chain of the left over its mirror image on the right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagglehms.data.competition import CHAINS, CHANNELS, PANELS, SFREQ_HZ
+from kagglehms.errors import UsageError
+
+Floats = NDArray[np.float32]
+
+MIDLINE = ("Fz", "Cz", "Pz")
+PASS_BAND_HZ = (0.5, 40.0)
+"""What a trace shows: drifts below and mains hum above are taken out, as a reader would set his filters."""
+TRACE_HZ = 100
+"""Samples of a trace per second, after the filter."""
+SENSITIVITIES_UV = (20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 2000, 5000)
+"""µV from one trace to the next that a reader can choose between."""
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """One trace: electrode `plus` minus electrode `minus`; `minus` is None for the electrocardiogram.
+
+    Attributes:
+        group: LL, RL, LP or RP, `midline` or `EKG`.
+    """
+
+    group: str
+    plus: str
+    minus: str | None
+
+    @property
+    def label(self) -> str:
+        return self.plus if self.minus is None else f"{self.plus}–{self.minus}"
+
+
+def _derivations() -> tuple[Derivation, ...]:
+    chains = [(panel, CHAINS[panel]) for panel in PANELS] + [("midline", MIDLINE)]
+    pairs = [(group, a, b) for group, chain in chains for a, b in zip(chain, chain[1:], strict=False)]
+    return (*(Derivation(*pair) for pair in pairs), Derivation("EKG", "EKG", None))
+
+
+DERIVATIONS = _derivations()
+"""Nineteen: four of each chain, two of the midline, and the electrocardiogram."""
+
+
+def montage(eeg_uv: NDArray[np.floating]) -> Floats:
+    """(n_times, 20) µV → (19, n_times) µV, rows as in `DERIVATIONS`; NaN where either electrode has none."""
+    if eeg_uv.ndim != 2 or eeg_uv.shape[1] != len(CHANNELS):
+        raise UsageError(f"eeg_uv must be (n_times, {len(CHANNELS)}), but got {eeg_uv.shape}")
+    column = {name: eeg_uv[:, i].astype(np.float32) for i, name in enumerate(CHANNELS)}
+    return np.stack([column[d.plus] - (column[d.minus] if d.minus else 0) for d in DERIVATIONS])
+
+
+def traces(eeg_uv: NDArray[np.floating]) -> Floats:
+    """Montage and filter a whole recording for display.
+
+    A Butterworth band-pass of fourth order (`PASS_BAND_HZ`), run forwards and backwards so that nothing is shifted
+    in time. Gaps are bridged by straight lines for the filter's sake and are gaps again afterwards.
+
+    Returns:
+        (19, ⌈n_times / 2⌉) float32 µV at `TRACE_HZ`.
+    """
+    from scipy.signal import butter, sosfiltfilt
+
+    raw_DT = montage(eeg_uv)
+    missing_DT = ~np.isfinite(raw_DT)
+    for row, missing in zip(raw_DT, missing_DT, strict=True):
+        if missing.all():
+            row[:] = 0
+        elif missing.any():
+            at = np.arange(len(row))
+            row[missing] = np.interp(at[missing], at[~missing], row[~missing])
+    sections = butter(4, PASS_BAND_HZ, "bandpass", fs=SFREQ_HZ, output="sos")
+    filtered_DT = sosfiltfilt(sections, raw_DT.astype(np.float64), axis=1, padtype="odd").astype(np.float32)
+    filtered_DT[missing_DT] = np.nan
+    return filtered_DT[:, :: SFREQ_HZ // TRACE_HZ]
+
+
+def sensitivity_uv(traces_DT: Floats) -> int:
+    """The µV from trace to trace at which these can be read: the 97th percentile of their size, rounded up."""
+    brain = np.abs(traces_DT[[d.group != "EKG" for d in DERIVATIONS]])
+    brain = brain[np.isfinite(brain)]
+    typical = float(np.percentile(brain, 97)) if len(brain) else 0.0
+    return next((s for s in SENSITIVITIES_UV if s >= typical), SENSITIVITIES_UV[-1])
+
+
+def rows() -> list[float]:
+    """The height of each derivation's line, in spaces between traces from the top; groups stand a little apart."""
+    heights, height = [], 0.0
+    for before, derivation in zip((None, *DERIVATIONS), DERIVATIONS, strict=False):
+        if before is not None:
+            height += 1.0 if before.group == derivation.group else 1.6
+        heights.append(height)
+    return heights
+
+
+def ekg_gain(traces_DT: Floats, spacing_uv: float) -> float:
+    """What the electrocardiogram is multiplied by to fill its row: it has a scale of its own."""
+    ekg = np.abs(traces_DT[-1][np.isfinite(traces_DT[-1])])
+    largest = float(np.percentile(ekg, 99.5)) if len(ekg) else 0.0
+    return 0.7 * spacing_uv / largest if largest > 1e-3 else 1.0

@@ -1,0 +1,180 @@
+"""Where a score comes from: by class, votes and patients; confusion, calibration, and the hardest records.
+
+Shape legend: N records, K the six classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagglehms.data.competition import CLASSES
+from kagglehms.learning.blending import clustered_mean
+from kagglehms.learning.metric import kl_terms
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.integer]
+
+VOTE_GROUPS = ((1, 3), (4, 9), (10, 14), (15, None))
+"""Smallest and greatest number of votes of a group."""
+PATIENT_GROUPS = ((1, 1), (2, 4), (5, 14), (15, None))
+"""Smallest and greatest number of records that a patient of a group has."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Out-of-fold predictions beside the votes.
+
+    Attributes:
+        votes_NK: (n, 6) vote counts.
+        predictions_NK: (n, 6) probabilities.
+        patients_N: (n,) patient ids.
+    """
+
+    votes_NK: NDArray[np.int64]
+    predictions_NK: Floats
+    patients_N: Integers
+
+    @property
+    def n_votes_N(self) -> NDArray[np.int64]:
+        return self.votes_NK.sum(axis=1)
+
+    @property
+    def targets_NK(self) -> Floats:
+        """(n, 6) vote fractions."""
+        return self.votes_NK / self.n_votes_N[:, None]
+
+    @property
+    def terms_N(self) -> Floats:
+        """(n,) the competition's score of each record, nats."""
+        return kl_terms(self.targets_NK, self.predictions_NK)
+
+    @property
+    def dominant_N(self) -> NDArray[np.intp]:
+        """(n,) the class with the most votes; of equals the first."""
+        return self.votes_NK.argmax(axis=1)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The score of some records.
+
+    Attributes:
+        label: which ones.
+        n_records: how many.
+        n_patients: of how many patients.
+        score: their mean.
+        error: its standard error, records of one patient taken together; None with fewer than two patients.
+        share: what part of the whole score these records make up.
+    """
+
+    label: str
+    n_records: int
+    n_patients: int
+    score: float
+    error: float | None
+    share: float
+
+
+def by_class(scored: Scored) -> list[Group]:
+    """Score the records of each dominant class; classes without records are left out."""
+    return _groups(scored, CLASSES, [scored.dominant_N == k for k in range(len(CLASSES))])
+
+
+def by_votes(scored: Scored) -> list[Group]:
+    """Score records with few and with many votes, see `VOTE_GROUPS`."""
+    return _by_range(scored, scored.n_votes_N, VOTE_GROUPS, "vote")
+
+
+def by_patient(scored: Scored) -> list[Group]:
+    """Score records of patients with few and with many records, see `PATIENT_GROUPS`."""
+    _, patient_N, counts = np.unique(scored.patients_N, return_inverse=True, return_counts=True)
+    return _by_range(scored, counts[patient_N], PATIENT_GROUPS, "record")
+
+
+def mean_over_patients(scored: Scored) -> float:
+    """The score if each patient counted alike, instead of each record."""
+    _, patient_N = np.unique(scored.patients_N, return_inverse=True)
+    return float((np.bincount(patient_N, scored.terms_N) / np.bincount(patient_N)).mean())
+
+
+def confusion(scored: Scored) -> NDArray[np.int64]:
+    """(6, 6) records by the class with the most votes (row) and the most probable one (column)."""
+    counts_KK = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
+    np.add.at(counts_KK, (scored.dominant_N, scored.predictions_NK.argmax(axis=1)), 1)
+    return counts_KK
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """One class's predictions against what was voted.
+
+    Attributes:
+        predicted_B: (n_bins,) mean prediction of each bin that has records.
+        voted_B: (n_bins,) mean vote fraction of the same records.
+        counts_B: (n_bins,) how many they are.
+        error: mean over records of |predicted − voted| of their bin.
+    """
+
+    predicted_B: Floats
+    voted_B: Floats
+    counts_B: NDArray[np.int64]
+
+    @property
+    def error(self) -> float:
+        return float(np.abs(self.predicted_B - self.voted_B) @ self.counts_B / self.counts_B.sum())
+
+
+def calibration(scored: Scored, k: int, n_bins: int = 10) -> Calibration:
+    """Compare the predictions of class `k` with the vote fractions, in bins of equal width."""
+    predicted_N, voted_N = scored.predictions_NK[:, k], scored.targets_NK[:, k]
+    bin_N = np.minimum((predicted_N * n_bins).astype(np.intp), n_bins - 1)
+    counts_B = np.bincount(bin_N, minlength=n_bins)
+    used = counts_B > 0
+    means = [
+        np.bincount(bin_N, values, minlength=n_bins)[used] / counts_B[used]
+        for values in (predicted_N, voted_N)
+    ]
+    return Calibration(means[0], means[1], counts_B[used])
+
+
+def hardest(scored: Scored, eeg_ids_N: Integers, n: int) -> list[int]:
+    """Positions of the records with the worst scores, worst first, at most one of each EEG."""
+    chosen: dict[int, int] = {}
+    for position in np.argsort(-scored.terms_N, kind="stable").tolist():
+        if len(chosen) == n:
+            break
+        chosen.setdefault(int(eeg_ids_N[position]), position)
+    return list(chosen.values())
+
+
+def _by_range(
+    scored: Scored, numbers_N: Integers, ranges: Sequence[tuple[int, int | None]], word: str
+) -> list[Group]:
+    masks = [(numbers_N >= low) & (numbers_N <= (high or np.inf)) for low, high in ranges]
+    return _groups(scored, [_range_label(low, high, word) for low, high in ranges], masks)
+
+
+def _range_label(low: int, high: int | None, word: str) -> str:
+    if high is None:
+        return f"{low}+ {word}s"
+    return f"{low} {word}" + "s" * (low != 1) if low == high else f"{low}–{high} {word}s"
+
+
+def _groups(scored: Scored, labels: Sequence[str], masks: Sequence[NDArray[np.bool_]]) -> list[Group]:
+    terms_N, total = scored.terms_N, scored.terms_N.sum()
+    groups = []
+    for label, mask in zip(labels, masks, strict=True):
+        if not mask.any():
+            continue
+        patients = np.unique(scored.patients_N[mask], return_inverse=True)[1]
+        n_patients = int(patients.max()) + 1
+        score, error = clustered_mean(terms_N[mask], np.ones(int(mask.sum())), patients)
+        share = float(terms_N[mask].sum() / total) if total > 0 else 0.0
+        groups.append(
+            Group(label, int(mask.sum()), n_patients, score, error if n_patients > 1 else None, share)
+        )
+    return groups

@@ -1,0 +1,191 @@
+"""How pictures look: colours that read on light and dark paper, and figures as inline SVG or as PNG.
+
+Figures are drawn with matplotlib's objects and the Agg and SVG canvases; pyplot and its global state are not used.
+Ink is drawn in colours that stand for CSS variables, which the page sets by `prefers-color-scheme`; a figure so
+follows the reader's choice without being drawn twice.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, RED, PURPLE, TEAL, BROWN, PINK = (
+    "#3d85c6", "#d98324", "#3f9f6b", "#d1534f", "#9470c0", "#2b9eb3", "#a1785b", "#cf6fa5",
+)  # fmt: skip
+"""Middle tones: at least 3 : 1 against white and against the dark page."""
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, BROWN, PINK)
+MARKERS = "osD^vPX*"
+"""One a series, so that nothing hangs on telling colours apart."""
+GREY = "#8a8f98"
+COLOUR_MAP = "magma"
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of text, of what is said more softly, and of rules."""
+
+    ink: str
+    soft: str
+    rule: str
+
+
+LIGHT = Theme("#1c2128", "#5b636e", "#c9ced6")
+"""For a picture on white paper."""
+PAGE = Theme("#010203", "#010204", "#010205")
+"""Stands for the page's CSS variables, see `svg`."""
+_VARIABLES = {PAGE.ink: "var(--ink)", PAGE.soft: "var(--soft)", PAGE.rule: "var(--rule)"}
+
+
+def figure(width_in: float, height_in: float, theme: Theme = PAGE) -> Figure:
+    """Make a figure with nothing on it; its size is in inches of 72 points."""
+    from matplotlib.figure import Figure
+
+    with styled(theme):
+        return Figure(figsize=(width_in, height_in), layout="constrained")
+
+
+@contextmanager
+def styled(theme: Theme) -> Iterator[None]:
+    """Draw in the project's style, whatever the reader's own matplotlibrc says."""
+    import matplotlib as mpl
+
+    style = {
+        "font.family": "sans-serif", "font.size": 9, "text.color": theme.ink, "axes.labelcolor": theme.soft,
+        "axes.edgecolor": theme.rule, "axes.titlesize": 10, "axes.titlelocation": "left", "axes.titleweight": "bold",
+        "axes.titlecolor": theme.ink, "axes.spines.top": False, "axes.spines.right": False, "axes.facecolor": "none",
+        "axes.labelsize": 8.5, "xtick.labelsize": 8, "ytick.labelsize": 8, "xtick.color": theme.rule,
+        "ytick.color": theme.rule, "xtick.labelcolor": theme.soft, "ytick.labelcolor": theme.soft,
+        "grid.color": theme.rule, "grid.linewidth": 0.6, "legend.frameon": False, "legend.fontsize": 8,
+        "legend.labelcolor": theme.ink, "lines.linewidth": 1.4, "figure.facecolor": "none", "svg.fonttype": "none",
+        "svg.hashsalt": "kagglehms", "path.simplify": True, "path.simplify_threshold": 0.2, "image.cmap": COLOUR_MAP,
+        "figure.constrained_layout.h_pad": 0.03, "figure.constrained_layout.w_pad": 0.03,
+    }  # fmt: skip
+    with mpl.rc_context(), _quiet_font_cache():
+        mpl.rcdefaults()
+        mpl.rcParams.update(style)
+        yield
+
+
+@contextmanager
+def _quiet_font_cache() -> Iterator[None]:
+    """The first use on a machine builds a list of fonts and says so in the log, which is nobody's concern."""
+    import logging
+
+    logger = logging.getLogger("matplotlib.font_manager")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def svg(drawn: Figure, label: str) -> str:
+    """Return a figure as an `<svg>` element to stand in a page; text stays text, colours follow the page.
+
+    Args:
+        drawn: the figure.
+        label: what it shows, for those who cannot see it.
+    """
+    buffer = io.StringIO()
+    with styled(PAGE):
+        drawn.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # names such as axes_1, which several figures would share
+    text = re.sub(r'(?<= d=")[^"]{400,}(?=")', lambda path: _shortened(path[0]), text)
+    text = re.sub(r"(?<=data:image/png;base64,)[^\"]+", lambda data: _indexed(data[0]), text)
+    text = re.sub(r"font: ((?:italic |bold |\d{3} )*[\d.]+px) [^;\"]+", r"font: \1 var(--sans)", text)
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(colour, variable)
+    width, height = (float(drawn.get_size_inches()[i]) * 72 for i in (0, 1))
+    opening = (
+        f'<svg class="figure" role="img" aria-label="{html.escape(label)}" viewBox="0 0 {width:g} {height:g}"'
+        f' width="{width * 1.25:.0f}" height="{height * 1.25:.0f}" xmlns:xlink="http://www.w3.org/1999/xlink">'
+    )
+    return opening + text[text.index(">") + 1 :].rstrip() + "\n"
+
+
+def _shortened(path: str) -> str:
+    """Rewrite a long line of an SVG path in steps of a tenth of a point, each relative to the one before."""
+    shortened, x, y = [], 0, 0
+    for command, px, py in re.findall(r"([ML]) (-?[\d.]+) (-?[\d.]+)", path):
+        to_x, to_y = round(float(px) * 10), round(float(py) * 10)
+        if command == "M":
+            shortened.append(f"M{to_x / 10:g} {to_y / 10:g}l")
+        elif (to_x, to_y) != (x, y):
+            shortened.append(f"{(to_x - x) / 10:g} {(to_y - y) / 10:g} ".replace("0.", ".").replace(" -", "-"))
+        x, y = to_x, to_y
+    only_lines = not re.search(r"[A-KN-Za-z]", path)
+    return "".join(shortened).rstrip() if only_lines else path
+
+
+def _indexed(data: str) -> str:
+    """Recode a base64 PNG with a palette if it has few enough colours for one, which a drawn image always has."""
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        rgba = np.asarray(image.convert("RGBA"))
+    packed = np.ascontiguousarray(rgba).view(np.uint32)[..., 0]
+    colours, index = np.unique(packed, return_inverse=True)
+    if len(colours) > 256 or (rgba[..., 3] != 255).any():
+        return data
+    recoded = Image.fromarray(index.reshape(packed.shape).astype(np.uint8))
+    recoded.putpalette(colours.view(np.uint8).reshape(-1, 4)[:, :3].ravel().tolist())
+    buffer = io.BytesIO()
+    recoded.save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def png(drawn: Figure, dpi: int = 130) -> bytes:
+    """Return a figure as a PNG on white paper."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(drawn)
+    buffer = io.BytesIO()
+    with styled(LIGHT):
+        drawn.savefig(buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def tidy(axes: Axes, grid: str = "y") -> None:
+    """Quiet axes: a grid along one direction and no ticks."""
+    axes.grid(axis=grid, zorder=0)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+
+
+def palette_png(values_HW: Any, low: float, high: float) -> bytes:
+    """Return an image as a PNG with the project's palette; values beyond `low` … `high` are held there, NaN is grey.
+
+    Args:
+        values_HW: (H, W) numbers; the first row is the uppermost.
+        low: the value of the palette's first colour.
+        high: the value of its last colour.
+    """
+    import numpy as np
+    from matplotlib import colormaps
+    from PIL import Image
+
+    values = np.asarray(values_HW, dtype=np.float32)
+    scaled = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
+    index = np.where(np.isnan(scaled), 255, np.nan_to_num(scaled) * 254).astype(np.uint8)
+    colours = (colormaps[COLOUR_MAP](np.linspace(0, 1, 255))[:, :3] * 255).round().astype(np.uint8)
+    image = Image.fromarray(index)
+    image.putpalette([*colours.ravel().tolist(), 138, 143, 152])
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

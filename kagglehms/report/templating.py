@@ -1,0 +1,58 @@
+"""Templates → self-contained pages: everything from data escaped, nothing fetched, and a policy that says so.
+
+The page's Content-Security-Policy forbids every connection; pictures are data, and a script runs only if it is the one
+whose hash the policy names. So even a page that was tampered with could not call home.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from kagglehms import __version__
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def render(template: str, **context: Any) -> str:
+    """Fill a template of `report/templates`. Strings are escaped unless they are `markupsafe.Markup`."""
+    return environment().get_template(template).render(version=__version__, **context)
+
+
+def policy(script: str | None = None) -> str:
+    """Return the Content-Security-Policy of a page: no network at all, and at most this one script."""
+    rules = ["default-src 'none'", "img-src data:", "style-src 'unsafe-inline'", "base-uri 'none'", "form-action 'none'"]
+    if script is not None:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        rules.append(f"script-src 'sha256-{digest}'")
+    return "; ".join(rules)
+
+
+def source(name: str) -> str:
+    """Return the text of a file of `report/templates` as it is."""
+    from importlib.resources import files
+
+    return files("kagglehms.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+@cache
+def environment() -> Environment:
+    """The templates of this room; a misspelt variable is an error, not an empty string."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("kagglehms.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["score"] = _score
+    return made
+
+
+def _score(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
