@@ -1,7 +1,7 @@
 """A command's words → its options, or one line that says which word is wrong and what was probably meant.
 
-The options are frozen dataclasses, from which tyro makes the command line and its help. tyro explains a mistake in a box
-of many lines; here it becomes one line like every other error of this project.
+The options are frozen dataclasses, from which tyro makes the command line and its help. tyro explains a mistake in a
+box of many lines; here it becomes one line like every other error of this project.
 """
 
 from __future__ import annotations
@@ -75,7 +75,11 @@ def _refuse_missing(command: str, options: type[Any], words: Sequence[str]) -> N
 def _meaning(options: type[Any], field: dataclasses.Field[Any]) -> str:
     """What the class's documentation says of a field, without the full stop."""
     found = re.search(rf"^ +{field.name}: ((?:.|\n(?! +\w+: ))+)", options.__doc__ or "", flags=re.MULTILINE)
-    return " ".join(found[1].split()).rstrip(".") if found else f"it has no default, see `{_typed(field)}` in --help"
+    return (
+        " ".join(found[1].split()).rstrip(".")
+        if found
+        else f"it has no default, see `{_typed(field)}` in --help"
+    )
 
 
 def _typed(field: dataclasses.Field[Any]) -> str:
@@ -92,4 +96,4 @@ def _one_line(box: str) -> str:
     inside = [line.strip(" │|") for line in box.splitlines()[1:]]
     end = next((i for i, line in enumerate(inside) if line.startswith(("─", "╰", "-"))), len(inside))
     text = " ".join(line for line in inside[:end] if line)
-    return re.sub(r" ?\(required\)", "", text) or "the options cannot be understood"
+    return re.sub(r" ?\(required\)", "", text).rstrip(".") or "the options cannot be understood"

@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
-
 from kagglehms import __version__
+from kagglehms.arguments import parse as parse_options
 from kagglehms.cli_options import Demo, FitBlend, Ladder, Preflight, Prepare, Rehearse, Train
 from kagglehms.errors import (
     EXIT_FAILURE,
@@ -28,6 +27,8 @@ from kagglehms.errors import (
     UsageError,
     closest,
 )
+from kagglehms.report.commands import COMMANDS as REPORT_COMMANDS
+from kagglehms.runtime import be_quiet, coloured
 
 if TYPE_CHECKING:
     from kagglehms.learning.crossval import Dataset
@@ -179,6 +180,7 @@ COMMANDS: dict[str, tuple[str, type[Any], Callable[[Any], int]]] = {
     "blend": ("weights for several recipes, honestly scored", FitBlend, blend),
     "rehearse": ("run a built kernel as Kaggle would", Rehearse, rehearse),
     "preflight": ("check what is to be pushed, all rules at once", Preflight, preflight),
+    **REPORT_COMMANDS,
 }
 
 
@@ -193,28 +195,23 @@ usage: kagglehms COMMAND [options]        kagglehms COMMAND --help says more
 {commands}
 
 `python build.py` makes the Kaggle dataset and kernels from what was trained.
-`--debug` after any command shows the traceback of an error.
+`--debug` after any command shows the traceback of an error, `--quiet` prints no progress.
 exit codes: {EXIT_OK} done, {EXIT_FAILURE} the run failed, {EXIT_USER} unusable options or input files, \
 {EXIT_UNFINISHED} the time limit came first,
             {EXIT_INTERRUPTED} interrupted, {EXIT_TERMINATED} terminated; what was finished is kept"""
 
 
 def parse(command: str, arguments: Sequence[str]) -> Any:
-    """Make a command's options out of its arguments; tyro ends the process with code 2 if they are wrong."""
-    _, options, _ = COMMANDS[command]
-    return tyro.cli(
-        options,
-        args=list(arguments),
-        prog=f"kagglehms {command}",
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
-    )
+    """Make a command's options out of its arguments; see `kagglehms.arguments.parse`."""
+    return parse_options(command, COMMANDS[command][1], arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
-    given = [argument for argument in given if argument != "--debug"]
+    be_quiet("--quiet" in given)
+    given = [argument for argument in given if argument not in {"--debug", "--quiet"}]
     if not given or given[0] in {"-h", "--help", "help"}:
         print(usage())
         return EXIT_OK if given else EXIT_USER
@@ -233,8 +230,9 @@ def _run(command: str, arguments: Sequence[str], debug: bool) -> int:
         if debug:
             traceback.print_exc()
         message, code = _explain(error)
-        kind = "" if isinstance(error, Stopped) else "error: "
-    print(f"kagglehms: {kind}{message}", file=sys.stderr)
+        stopped = isinstance(error, Stopped)
+    start = "kagglehms:" if stopped else coloured("kagglehms: error:", "red", sys.stderr)
+    print(start, message, file=sys.stderr)
     return code
 
 

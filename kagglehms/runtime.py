@@ -45,7 +45,8 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
             f"{path}: cannot be written ({error.strerror or error}); free space or give another folder"
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder itself may be what could not be made
+            partial.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

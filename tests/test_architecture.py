@@ -18,7 +18,9 @@ ROOMS = (
     "learning",
     "inference",
     "deploy",
+    "report",
     "demo",
+    "arguments",
     "cli_options",
     "cli",
 )
@@ -72,6 +74,7 @@ HEAVY = {
     "matplotlib",
     "librosa",
     "albumentations",
+    "jinja2",
 }
 
 

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from folders import copied
 
+from kagglehms.arguments import option_names
 from kagglehms.cli import COMMANDS, main
 
 
@@ -28,8 +29,10 @@ def test_every_command_explains_each_of_its_options(command: str, capsys: pytest
         main([command, "--help"])
     assert ended.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    for field in COMMANDS[command][1].__dataclass_fields__:
-        assert f"--{field.replace('_', '-')}" in text or field in {"names", "kernel"}
+    options = option_names(COMMANDS[command][1])
+    assert len(options) >= len(COMMANDS[command][1].__dataclass_fields__) - 1
+    for option in options:
+        assert option in text
     for line in (COMMANDS[command][1].__doc__ or "").split("Attributes:")[0].splitlines():
         assert line.strip()[:30] in text
 
@@ -63,10 +66,37 @@ def test_a_mistake_is_one_line(
     assert len(captured.err.splitlines()) == 1
 
 
-def test_unknown_options_end_with_code_2(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["prepare", "--dta", "x"])
-    assert ended.value.code == 2
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prepare", "--dta", "x"], "prepare has no option '--dta'; did you mean '--data'?"),
+        (["train", "baseline", "--data", "x", "--batchsize=8"], "did you mean '--batch-size'?"),
+        (["train", "baseline"], "train needs --data: the competition's folder"),
+        (["train", "baseline", "--data", "x", "--folds", "two"], "Error parsing --folds: invalid literal"),
+        (["ladder", "--format", "tabel"], "--format"),
+        (["rehearse", "--data", "x"], "which of dist/kernels, such as `infer`"),
+        (["report", "--recipe"], "--recipe"),
+    ],
+)
+def test_wrong_options_are_one_line_that_says_what_was_meant(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert "╭" not in error
+    assert "│" not in error
+
+
+def test_quiet_prints_no_progress(
+    competition_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prepare", "--data", str(competition_folder), "--store", str(tmp_path), "--quiet"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+    assert main(["prepare", "--data", str(competition_folder), "--store", str(tmp_path)]) == 0
+    assert "nothing to do" in capsys.readouterr().out
 
 
 def test_an_unforeseen_error_is_one_line_and_debug_shows_the_rest(

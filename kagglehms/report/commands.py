@@ -51,6 +51,57 @@ def report(options: Report) -> int:
     return EXIT_OK
 
 
+@dataclass(frozen=True)
+class View:
+    """Show an EEG as a neurologist expects it: double banana with the labelled seconds marked, mel images, Kaggle's
+    spectrogram, votes and prediction. A PNG of one sub-window, and a page that steps through all of them.
+
+    Attributes:
+        eeg_id: as train.csv or test.csv names it.
+        data: the competition's folder.
+        offset: begin with the sub-window nearest to this `eeg_label_offset_seconds` (default: the first).
+        store: decoded recordings, read instead of the files where it has them.
+        runs: the folder of all runs, for a prediction beside the votes.
+        recipe: whose prediction (default: the best run's).
+        out: a name that ends in .png or .html, or one without an ending for both (default: eeg-ID).
+        json: print what was written as JSON.
+    """
+
+    eeg_id: tyro.conf.Positional[int]
+    data: Path
+    offset: float | None = None
+    store: Path = Path("store")
+    runs: Path = Path("runs")
+    recipe: str | None = None
+    out: Path | None = None
+    json: bool = False
+
+
+def view(options: View) -> int:
+    from kagglehms.report.viewer import load_view, write_view
+    from kagglehms.runtime import say
+
+    seen = load_view(options.eeg_id, options.data, options.store, options.runs, options.recipe)
+    position = seen.nearest(options.offset)
+    out = options.out or Path(f"eeg-{options.eeg_id}")
+    written = write_view(seen, options.offset, out)
+    offsets = [window.offset_s for window in seen.windows]
+    if options.json:
+        content = {
+            "written": written,
+            "offset_s": offsets[position],
+            "offsets_s": offsets,
+            "prediction_of": seen.who,
+        }
+        return print_json(content)
+    say(f"EEG {seen.eeg_id}: sub-window {position + 1} of {len(offsets)}, at {offsets[position]:g} s")
+    say(
+        f"in {' and '.join(map(str, written))}"
+        + ("; the page steps with ← and →" if len(written) == 2 else "")
+    )
+    return EXIT_OK
+
+
 def print_json(content: Any) -> int:
     """Print what a program is to read, whatever `--quiet` says."""
     json.dump(content, sys.stdout, indent=1, default=str)
@@ -66,4 +117,5 @@ def _progress(what: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
 
 COMMANDS: dict[str, tuple[str, type[Any], Callable[[Any], int]]] = {
     "report": ("all runs on one page, for a browser", Report, report),
+    "view": ("one EEG as a neurologist expects it", View, view),
 }

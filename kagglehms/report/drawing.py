@@ -34,9 +34,13 @@ Floats = NDArray[np.float32]
 
 LABEL_SPAN_S = ((WINDOW_S - LABEL_S) / 2, (WINDOW_S + LABEL_S) / 2)
 """The labelled seconds within the window: 20 to 30."""
+SHOWN_S = (15.0, 35.0)
+"""Seconds of the window that a picture's traces show; the images beside them show all fifty."""
 GROUP_COLOURS = {"LL": BLUE, "LP": BLUE, "RL": RED, "RP": RED, "midline": GREY, "EKG": ORANGE}
 """Left blue, right red, as readers are used to."""
-CLASS_NAMES = {"seizure": "seizure", "other": "other"} | {n: n.upper() for n in ("lpd", "gpd", "lrda", "grda")}
+CLASS_NAMES = {"seizure": "seizure", "other": "other"} | {
+    n: n.upper() for n in ("lpd", "gpd", "lrda", "grda")
+}
 _CLIP_ROWS = 1.5
 """A trace that goes beyond so many rows is cut there: an artefact must not bury its neighbours."""
 
@@ -56,10 +60,12 @@ def draw_traces(axes: Axes, traces_DT: Floats, span_s: tuple[float, float], them
     heights = rows()
     time_s = span_s[0] + np.arange(part_DT.shape[1]) / TRACE_HZ
     gains = np.ones(len(DERIVATIONS))
-    gains[-1] = -ekg_gain(part_DT, spacing_uv)  # the heart's peaks point up
+    gains[-1] = ekg_gain(part_DT, spacing_uv)
     for trace, height, gain, derivation in zip(part_DT, heights, gains, DERIVATIONS, strict=True):
         level = height + np.clip(trace * gain / spacing_uv, -_CLIP_ROWS, _CLIP_ROWS)
-        axes.plot(time_s, level, color=GROUP_COLOURS[derivation.group], linewidth=0.7, solid_joinstyle="round")
+        axes.plot(
+            time_s, level, color=GROUP_COLOURS[derivation.group], linewidth=0.7, solid_joinstyle="round"
+        )
     axes.axvspan(*LABEL_SPAN_S, color=ORANGE, alpha=0.12, linewidth=0)
     axes.set_ylim(heights[-1] + 1.3, -1.4)
     axes.set_xlim(span_s)
@@ -74,10 +80,14 @@ def draw_traces(axes: Axes, traces_DT: Floats, span_s: tuple[float, float], them
     axes.set_title(f"Double banana, {low:g}–{high:g} Hz, negative up; EKG on its own scale")
 
 
-def _scale_bar(axes: Axes, span_s: tuple[float, float], spacing_uv: float, bottom: float, theme: Theme) -> None:
+def _scale_bar(
+    axes: Axes, span_s: tuple[float, float], spacing_uv: float, bottom: float, theme: Theme
+) -> None:
     length_s = span_s[1] - span_s[0]
     at = span_s[1] + 0.012 * length_s
-    axes.plot([at, at], [bottom - 1, bottom], color=theme.ink, linewidth=2, clip_on=False, solid_capstyle="butt")
+    axes.plot(
+        [at, at], [bottom - 1, bottom], color=theme.ink, linewidth=2, clip_on=False, solid_capstyle="butt"
+    )
     where = {"ha": "left", "va": "center", "rotation": 90, "fontsize": 8, "color": theme.ink}
     axes.text(at + 0.008 * length_s, bottom - 0.5, f"{spacing_uv:g} µV", clip_on=False, **where)  # type: ignore[arg-type]
 
@@ -124,7 +134,9 @@ def _draw_panels(
         axes.spines[["left", "bottom"]].set_visible(False)
 
 
-def draw_votes(axes: Axes, votes_K: Any, prediction_K: Any | None, theme: Theme, who: str = "prediction") -> None:
+def draw_votes(
+    axes: Axes, votes_K: Any, prediction_K: Any | None, theme: Theme, who: str = "prediction"
+) -> None:
     """Draw vote fractions as bars and, where there is one, the prediction beside them.
 
     Args:
@@ -143,7 +155,14 @@ def draw_votes(axes: Axes, votes_K: Any, prediction_K: Any | None, theme: Theme,
         axes.barh(at + shift, prediction_K, height, color=ORANGE, label=who)
     for k, count in enumerate(votes.astype(int).tolist()):
         if count:
-            axes.text(votes[k] / votes.sum() + 0.015, k - shift, str(count), va="center", fontsize=7.5, color=theme.ink)
+            axes.text(
+                votes[k] / votes.sum() + 0.015,
+                k - shift,
+                str(count),
+                va="center",
+                fontsize=7.5,
+                color=theme.ink,
+            )
     axes.set_yticks(at, [CLASS_NAMES[name] for name in CLASSES])
     axes.set_ylim(len(CLASSES) - 0.4, -0.6)
     axes.set_xlim(0, 1.08)

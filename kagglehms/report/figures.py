@@ -32,7 +32,11 @@ def ladder_chart(rows: Sequence[Row]) -> Figure:
         at = np.arange(len(rows))
         kinds = (
             ("published leaderboard", [r.published_lb for r in rows], {"marker": "|", "color": GREY}),
-            ("published, out of fold", [r.published_cv for r in rows], {"facecolors": "none", "edgecolors": BLUE}),
+            (
+                "published, out of fold",
+                [r.published_cv for r in rows],
+                {"facecolors": "none", "edgecolors": BLUE},
+            ),
             ("ours, out of fold", [r.cv_all for r in rows], {"color": ORANGE}),
         )
         for row, y in zip(rows, at, strict=True):
@@ -41,8 +45,8 @@ def ladder_chart(rows: Sequence[Row]) -> Figure:
         for label, values, look in kinds:
             points = [(value, y) for value, y in zip(values, at, strict=True) if value is not None]
             if points:
-                x, y = zip(*points, strict=True)
-                axes.scatter(x, y, 34, linewidths=1.5, label=label, zorder=3, **look)  # type: ignore[arg-type]
+                xs, ys = zip(*points, strict=True)
+                axes.scatter(xs, ys, 34, linewidths=1.5, label=label, zorder=3, **look)  # type: ignore[arg-type]
         axes.set_yticks(at, [row.recipe for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlabel("KL divergence, lower is better")
@@ -61,7 +65,14 @@ def learning_curves(history: pl.DataFrame) -> Figure:
         for number, fold in enumerate(folds):
             table = history.filter(history["fold"] == fold).sort("epoch")
             colour, marker = SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)]
-            score.plot(table["epoch"], table["score_all"], color=colour, marker=marker, markersize=3.5, label=f"fold {fold}")
+            score.plot(
+                table["epoch"],
+                table["score_all"],
+                color=colour,
+                marker=marker,
+                markersize=3.5,
+                label=f"fold {fold}",
+            )
             loss.plot(table["epoch"], table["train_loss"], color=colour, linewidth=1)
         for axes in (score, loss):
             _mark_stages(axes, history)

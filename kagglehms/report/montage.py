@@ -7,6 +7,7 @@ midline. That is the order of the panels, and it puts each chain of the left ove
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ class Derivation:
 
 def _derivations() -> tuple[Derivation, ...]:
     chains = [(panel, CHAINS[panel]) for panel in PANELS] + [("midline", MIDLINE)]
-    pairs = [(group, a, b) for group, chain in chains for a, b in zip(chain, chain[1:], strict=False)]
+    pairs = [(group, a, b) for group, chain in chains for a, b in pairwise(chain)]
     return (*(Derivation(*pair) for pair in pairs), Derivation("EKG", "EKG", None))
 
 
@@ -86,10 +87,10 @@ def traces(eeg_uv: NDArray[np.floating]) -> Floats:
 
 
 def sensitivity_uv(traces_DT: Floats) -> int:
-    """The µV from trace to trace at which these can be read: the 97th percentile of their size, rounded up."""
+    """The µV from trace to trace at which these can be read: the 99th percentile of their size, rounded up."""
     brain = np.abs(traces_DT[[d.group != "EKG" for d in DERIVATIONS]])
     brain = brain[np.isfinite(brain)]
-    typical = float(np.percentile(brain, 97)) if len(brain) else 0.0
+    typical = float(np.percentile(brain, 99)) if len(brain) else 0.0
     return next((s for s in SENSITIVITIES_UV if s >= typical), SENSITIVITIES_UV[-1])
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,8 @@ from kagglehms.data.competition import CLASSES, PANELS
 from kagglehms.data.store import Store
 from kagglehms.errors import HMSError, UsageError
 from kagglehms.features.images import PANEL_SHAPES, draw_source
-from kagglehms.learning.ladder import RUNGS, Row
+from kagglehms.learning.ensemble import Blend
+from kagglehms.learning.ladder import RUNGS, Row, Rung
 from kagglehms.report import drawing, figures
 from kagglehms.report.montage import traces
 from kagglehms.report.reading import RunView, focus_of, read_blends, read_runs
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 COMPARED = 6
 """Runs that are compared in one figure; more could not be told apart."""
-SHOWN_S = (15.0, 35.0)
-"""Seconds of the window around the label which the traces of the report show."""
 
 Watch = Callable[[Iterable[Any], int], Iterable[Any]]
 
@@ -95,7 +93,7 @@ def write_report(
         "curves": lambda: _curves(views),
         "groups": lambda: _groups(compared),
         "details": lambda: [_detail(view, view is focus) for view in compared],
-        "blends": lambda: [{"blend": b, "figure": _svg(figures.blend_figure(b), f"Weights of {b.name}")} for b in blends],
+        "blends": lambda: [_blend(blend) for blend in blends],
         "hardest": lambda: _hardest(focus, store, n_hardest),
         "provenance": lambda: [_provenance(view) for view in views],
     }  # fmt: skip
@@ -123,11 +121,8 @@ def _svg(drawn: Any, label: str) -> Markup:
 
 def _ladder(views: list[RunView]) -> dict[str, Any]:
     """The source's rungs in its order with what was trained of them, then all other runs."""
-    trained = {view.name: view.row for view in views if view.row is not None}
-    rungs = [
-        trained.pop(rung.recipe, None) or Row(rung.recipe, published_cv=rung.cv, published_lb=rung.lb, note=rung.note)
-        for rung in RUNGS
-    ]  # fmt: skip
+    trained: dict[str, Row] = {view.name: view.row for view in views if view.row is not None}
+    rungs = [trained.pop(r.recipe) if r.recipe in trained else _published(r) for r in RUNGS]
     rows = [*rungs, *trained.values()]
     datasets = {row.data for row in rows if row.data}
     label = "Chart of the out-of-fold score of each recipe, ours beside the published one"
@@ -136,6 +131,10 @@ def _ladder(views: list[RunView]) -> dict[str, Any]:
         "figure": _svg(figures.ladder_chart(rows), label),
         "mixed": len(datasets) > 1,
     }
+
+
+def _published(rung: Rung) -> Row:
+    return Row(rung.recipe, published_cv=rung.cv, published_lb=rung.lb, note=rung.note)
 
 
 def _curves(views: list[RunView]) -> list[dict[str, Any]]:
@@ -149,12 +148,18 @@ def _curves(views: list[RunView]) -> list[dict[str, Any]]:
 def _groups(views: list[RunView]) -> list[dict[str, Any]]:
     if not views:
         return []
-    kinds = (("By class with the most votes", by_class), ("By number of votes", by_votes), ("By patient", by_patient))
+    kinds = (
+        ("By class with the most votes", by_class),
+        ("By number of votes", by_votes),
+        ("By patient", by_patient),
+    )
     made = []
     for title, group in kinds:
         scores = {v.name: group(v.scored) for v in views if v.scored is not None}
         drawn = _svg(figures.group_scores(scores), f"Scores {title.lower()}")
-        made.append({"title": title, "figure": drawn, "table": next(iter(scores.values())), "of": views[0].name})
+        made.append(
+            {"title": title, "figure": drawn, "table": next(iter(scores.values())), "of": views[0].name}
+        )
     return made
 
 
@@ -169,7 +174,9 @@ def _detail(view: RunView, is_focus: bool) -> dict[str, Any]:
         "score": view.score,
         "by_patient": mean_over_patients(scored),
         "agreement": float(counts_KK.trace() / counts_KK.sum()),
-        "confusion": _svg(figures.confusion_figure(counts_KK), f"Confusion of the dominant class, {view.name}"),
+        "confusion": _svg(
+            figures.confusion_figure(counts_KK), f"Confusion of the dominant class, {view.name}"
+        ),
         "calibration": _svg(
             figures.calibration_figure([calibration(scored, k) for k in range(len(CLASSES))]),
             f"Calibration of each class, {view.name}",
@@ -177,11 +184,16 @@ def _detail(view: RunView, is_focus: bool) -> dict[str, Any]:
     }
 
 
+def _blend(blend: Blend) -> dict[str, Any]:
+    return {"blend": blend, "figure": _svg(figures.blend_figure(blend), f"Weights of {blend.name}")}
+
+
 def _hardest(focus: RunView | None, store: Path | None, n: int) -> dict[str, Any]:
     """The hardest records of the run in focus, and why there are no traces if there are none."""
     if focus is None or focus.scored is None or focus.oof is None or "eeg_id" not in focus.oof.columns:
         return {"records": [], "no_traces": None, "of": None}
-    opened, no_traces = None, "no store of decoded recordings was given (--store)"
+    opened = None
+    no_traces: str | None = "no store of decoded recordings was given (--store)"
     if store is not None:
         try:
             opened = Store(store)
@@ -210,7 +222,7 @@ def _hard_record(focus: RunView, position: int, store: Store | None) -> dict[str
     with styled(PAGE):
         bars = figure(*figures.SMALL)
         drawing.draw_votes(bars.add_subplot(), votes_K, prediction_K, PAGE, focus.name)
-    made = {
+    made: dict[str, Any] = {
         "eeg_id": eeg_id,
         "row": row,
         "score": float(focus.scored.terms_N[position]),
@@ -234,7 +246,7 @@ def _pictures(focus: RunView, position: int, store: Store, eeg_id: int) -> list[
         draw_source(source, crop, out)
     with styled(PAGE):
         eeg = figure(7.6, 5.6)
-        drawing.draw_traces(eeg.add_subplot(), traces(crop.of("eeg")), SHOWN_S, PAGE)
+        drawing.draw_traces(eeg.add_subplot(), traces(crop.of("eeg")), drawing.SHOWN_S, PAGE)
         images = figure(7.6, 4.4)
         axes_PX = images.subplots(len(PANELS), 2, sharex="col")
         drawing.draw_mel(axes_PX[:, 0], panels["eeg"], PAGE)

@@ -121,10 +121,12 @@ def read_run(folder: Path) -> RunView:
     run.info = attempt(lambda: read_json(folder / "run.json")) or {}
     run.recipe = attempt(lambda: _recipe(folder))
     run.results = [
-        result for path in _numbered(folder, "result.json") if (result := attempt(lambda p=path: read_json(p)))  # type: ignore[misc]
+        result
+        for path in _numbered(folder, "result.json")
+        if (result := attempt(lambda p=path: read_json(p)))  # type: ignore[misc]
     ]
     if run.info and run.recipe:
-        run.row = attempt(lambda: trained_row(folder))
+        run.row = attempt(lambda: _row(folder))
     run.history = _stacked([attempt(lambda p=path: _history(p)) for path in _numbered(folder, "history.csv")])  # type: ignore[misc]
     finished = [path.parent / "oof.parquet" for path in _numbered(folder, "result.json")]
     run.oof = _stacked([attempt(lambda p=path: _oof(p)) for path in finished])  # type: ignore[misc]
@@ -155,7 +157,9 @@ def focus_of(runs: list[RunView], wanted: str | None = None) -> RunView | None:
         if wanted not in [run.name for run in runs]:
             raise UsageError(f"no run of recipe {wanted!r}; {closest(wanted, [run.name for run in runs])}")
         if wanted not in [run.name for run in scored]:
-            raise UsageError(f"{wanted}: no fold of it is finished; finish it with `kagglehms train {wanted}`")
+            raise UsageError(
+                f"{wanted}: no fold of it is finished; finish it with `kagglehms train {wanted}`"
+            )
         return next(run for run in scored if run.name == wanted)
     return min(scored, key=lambda run: (not run.complete, run.score), default=None)
 
@@ -164,6 +168,17 @@ def _numbered(folder: Path, name: str) -> list[Path]:
     """fold0/<name>, fold1/<name> …, in the order of their numbers."""
     found = [path for path in folder.glob(f"fold*/{name}") if path.parent.name[4:].isdecimal()]
     return sorted(found, key=lambda path: int(path.parent.name[4:]))
+
+
+def _row(folder: Path) -> Row:
+    import polars as pl
+
+    try:
+        return trained_row(folder)
+    except pl.exceptions.PolarsError as error:
+        raise RunError(
+            f"{folder}: its scores cannot be read ({_first_line(error)}); train it again"
+        ) from error
 
 
 def _recipe(folder: Path) -> Recipe:

@@ -60,7 +60,7 @@ def styled(theme: Theme) -> Iterator[None]:
     """Draw in the project's style, whatever the reader's own matplotlibrc says."""
     import matplotlib as mpl
 
-    style = {
+    style: dict[Any, Any] = {
         "font.family": "sans-serif", "font.size": 9, "text.color": theme.ink, "axes.labelcolor": theme.soft,
         "axes.edgecolor": theme.rule, "axes.titlesize": 10, "axes.titlelocation": "left", "axes.titleweight": "bold",
         "axes.titlecolor": theme.ink, "axes.spines.top": False, "axes.spines.right": False, "axes.facecolor": "none",
@@ -68,7 +68,8 @@ def styled(theme: Theme) -> Iterator[None]:
         "ytick.color": theme.rule, "xtick.labelcolor": theme.soft, "ytick.labelcolor": theme.soft,
         "grid.color": theme.rule, "grid.linewidth": 0.6, "legend.frameon": False, "legend.fontsize": 8,
         "legend.labelcolor": theme.ink, "lines.linewidth": 1.4, "figure.facecolor": "none", "svg.fonttype": "none",
-        "svg.hashsalt": "kagglehms", "path.simplify": True, "path.simplify_threshold": 0.2, "image.cmap": COLOUR_MAP,
+        "svg.hashsalt": "kagglehms", "text.parse_math": False,
+        "path.simplify": True, "path.simplify_threshold": 0.2, "image.cmap": COLOUR_MAP,
         "figure.constrained_layout.h_pad": 0.03, "figure.constrained_layout.w_pad": 0.03,
     }  # fmt: skip
     with mpl.rc_context(), _quiet_font_cache():
@@ -126,7 +127,9 @@ def _shortened(path: str) -> str:
         if command == "M":
             shortened.append(f"M{to_x / 10:g} {to_y / 10:g}l")
         elif (to_x, to_y) != (x, y):
-            shortened.append(f"{(to_x - x) / 10:g} {(to_y - y) / 10:g} ".replace("0.", ".").replace(" -", "-"))
+            shortened.append(
+                f"{(to_x - x) / 10:g} {(to_y - y) / 10:g} ".replace("0.", ".").replace(" -", "-")
+            )
         x, y = to_x, to_y
     only_lines = not re.search(r"[A-KN-Za-z]", path)
     return "".join(shortened).rstrip() if only_lines else path

@@ -24,7 +24,13 @@ def render(template: str, **context: Any) -> str:
 
 def policy(script: str | None = None) -> str:
     """Return the Content-Security-Policy of a page: no network at all, and at most this one script."""
-    rules = ["default-src 'none'", "img-src data:", "style-src 'unsafe-inline'", "base-uri 'none'", "form-action 'none'"]
+    rules = [
+        "default-src 'none'",
+        "img-src data:",
+        "style-src 'unsafe-inline'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
     if script is not None:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         rules.append(f"script-src 'sha256-{digest}'")

@@ -1,0 +1,219 @@
+"""The report: all that the runs hold, escaped, from one file; also of runs that are unfinished, old or broken."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from browser import Browser, why_no_browser
+from fabricated_runs import fabricate, oof_table
+
+from kagglehms.cli import main
+from kagglehms.errors import RunError, UsageError
+from kagglehms.learning.ensemble import Blend
+from kagglehms.report.page import write_report
+
+HOSTILE = "<script>alert('x')</script><img src=https://example.org/x.png>&\"'"
+
+
+class Links(HTMLParser):
+    """Every tag, and every attribute that could fetch something."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.targets: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        fetching = {"src", "href", "xlink:href", "action", "data", "srcset", "poster"}
+        self.targets += [value or "" for name, value in attributes if name in fetching]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Two finished runs and a blend of them."""
+    folder = tmp_path / "runs"
+    fabricate(folder, "baseline")
+    fabricate(folder, "two-stage")
+    (folder / "blends").mkdir()
+    (folder / "blends/mine.json").write_bytes(
+        Blend("mine", ("baseline", "two-stage"), (0.25, 0.75), scores={"nested": 0.4321}).to_json()
+    )
+    return folder
+
+
+def report(runs: Path, **options: object) -> str:
+    out = runs.parent / "report.html"
+    write_report(runs, out, **options)  # type: ignore[arg-type]
+    return out.read_text()
+
+
+def test_every_section_is_there_and_nothing_is_fetched(runs: Path) -> None:
+    page = report(runs)
+    for section in ("ladder", "curves", "groups", "details", "blends", "hardest", "provenance"):
+        assert f'<section id="{section}">' in page
+    assert "0.4321" in page
+    assert "0.6290" in page  # the published score of mosaic-xloss
+    links = Links(page)
+    assert "script" not in links.tags
+    assert "link" not in links.tags
+    assert all(target.startswith(("#", "data:image/png;base64,")) for target in links.targets)
+    assert "url(http" not in page
+    assert "default-src &#39;none&#39;" in page
+
+
+def test_the_scores_are_those_of_the_predictions(runs: Path) -> None:
+    table = pl.concat([pl.read_parquet(p) for p in sorted((runs / "baseline").glob("fold*/oof.parquet"))])
+    votes_NK = table.select(pl.col("^.*_vote$")).to_numpy()
+    targets = votes_NK / votes_NK.sum(axis=1, keepdims=True)
+    predictions = table.select(pl.col("^.*_probability$")).to_numpy()
+    terms = np.where(targets > 0, targets * np.log(np.where(targets > 0, targets, 1) / predictions), 0).sum(
+        axis=1
+    )
+    page = report(runs, recipe="baseline")
+    assert "<strong>baseline</strong>" in page
+    assert f"{terms.mean():.4f}" in page
+    assert f"score {terms.max():.4f}" in page  # the hardest record
+    assert f"EEG {table['eeg_id'][int(terms.argmax())]}" in page
+
+
+def test_the_same_runs_give_the_same_bytes(runs: Path) -> None:
+    assert report(runs) == report(runs)
+
+
+def test_every_string_of_the_data_is_escaped(tmp_path: Path) -> None:
+    table = oof_table().with_columns(pl.lit(HOSTILE).alias("expert_consensus"))
+    folder = fabricate(tmp_path / "runs", "baseline", table=table, device=HOSTILE)
+    run = json.loads((folder / "run.json").read_text())
+    run |= {
+        "fingerprint": HOSTILE,
+        "versions": {HOSTILE: HOSTILE},
+        "identity": {"records": HOSTILE, "store": HOSTILE},
+    }
+    (folder / "run.json").write_text(json.dumps(run))
+    (folder / "fold0/history.csv").write_text(HOSTILE)
+    shutil.copytree(folder, tmp_path / "runs" / "$x_1$ <b onclick=x>")
+    page = report(tmp_path / "runs")
+    assert HOSTILE not in page
+    assert "&lt;script&gt;" in page
+    links = Links(page)
+    assert not {"script", "img", "b"} & set(links.tags)
+    assert all(target.startswith(("#", "data:image/png;base64,")) for target in links.targets)
+    assert "$x_1$ &lt;b onclick=x&gt;" in page
+
+
+def test_unfinished_runs_are_shown_as_far_as_they_are(tmp_path: Path) -> None:
+    fabricate(tmp_path / "runs", "baseline", finished=(1,))
+    fabricate(tmp_path / "runs", "percentiles", finished=())
+    page = report(tmp_path / "runs")
+    assert "Best so far, unfinished" in page
+    assert "1 of 2 folds" in page
+    assert "0 of 2 folds" in page
+    assert page.count("Learning curves of") == 2
+    shutil.rmtree(tmp_path / "runs/baseline")
+    page = report(tmp_path / "runs")
+    assert '<section id="hardest">' not in page
+    assert '<section id="curves">' in page
+
+
+def test_a_broken_run_costs_its_own_part_and_is_named(runs: Path) -> None:
+    (runs / "baseline/run.json").write_text("{")
+    (runs / "two-stage/fold0/oof.parquet").write_bytes(b"PAR1")
+    bad = pl.read_parquet(runs / "two-stage/fold1/oof.parquet").with_columns(
+        pl.lit(0.9).alias("gpd_probability")
+    )
+    bad.write_parquet(runs / "two-stage/fold1/oof.parquet")
+    (runs / "two-stage/fold1/history.csv").write_text("stage,epoch\n0,1\n")
+    (runs / "blends/mine.json").write_text("[]")
+    written = write_report(runs, runs.parent / "report.html")
+    assert written.focus == "baseline"
+    for name in (
+        "baseline/run.json",
+        "fold0/oof.parquet",
+        "fold1/oof.parquet",
+        "fold1/history.csv",
+        "blends/mine.json",
+    ):
+        assert any(name in problem for problem in written.problems), name
+    assert "Not everything could be read" in (runs.parent / "report.html").read_text()
+
+
+def test_what_cannot_be_reported_is_refused_in_one_line(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        report(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="holds no run"):
+        report(tmp_path / "empty")
+    with pytest.raises(UsageError, match="did you mean 'baseline'"):
+        report(runs, recipe="basline")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        write_report(runs, tmp_path / "file" / "report.html", n_hardest=0)
+
+
+def test_hardest_records_say_why_they_have_no_traces(runs: Path, tmp_path: Path) -> None:
+    assert "no store of decoded recordings was given" in report(runs)
+    assert "no store; run `kagglehms prepare" in report(runs, store=tmp_path / "nowhere")
+
+
+@pytest.fixture(scope="module")
+def trained_report(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of runs that were really trained, with their store, by the command itself."""
+    out = tmp_path_factory.mktemp("report") / "report.html"
+    where = dist.parent
+    arguments = [
+        "report",
+        str(where / "runs"),
+        "--store",
+        str(where / "store"),
+        "--out",
+        str(out),
+        "--hardest",
+        "2",
+    ]
+    assert main(arguments) == 0
+    return out
+
+
+def test_hardest_records_have_traces_images_and_votes(trained_report: Path) -> None:
+    page = trained_report.read_text()
+    assert page.count('aria-label="Traces of EEG') == 2
+    assert page.count('aria-label="Spectrograms of EEG') == 2
+    assert "Fp1–F7" in page
+    assert "µV" in page
+    assert "Without traces" not in page
+    assert len(page) < 3e6
+
+
+def test_json_says_what_was_written(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(runs), "--out", str(tmp_path / "r.html"), "--json", "--quiet"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["n_runs"] == 2
+    assert told["path"] == str(tmp_path / "r.html")
+    assert told["problems"] == []
+
+
+@pytest.mark.skipif(why_no_browser() is not None, reason=str(why_no_browser()))
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390], ids=["laptop", "phone"])
+def test_a_browser_shows_it(trained_report: Path, tmp_path: Path, width: int, dark: bool) -> None:
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(trained_report, width, 844, dark)
+        pixels = browser.screenshot()
+        assert browser.complaints == []
+        leaving = [r for r in browser.requests if not r.startswith("data:")]
+        assert leaving == [trained_report.resolve().as_uri()]
+        assert browser.evaluate("document.documentElement.scrollWidth") <= width
+        ink = browser.evaluate("getComputedStyle(document.querySelector('svg.figure text')).fill")
+    assert (pixels[:60].mean() < 60) == dark  # the paper
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+    brightness = np.mean([int(v) for v in re.findall(r"\d+", ink)[:3]])
+    assert (brightness > 128) == dark  # the figures' text stands out from it

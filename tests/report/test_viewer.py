@@ -1,0 +1,198 @@
+"""The view of one EEG: the right stretch of the right recordings, as a picture and as a page that can be stepped."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from browser import Browser, why_no_browser
+from folders import copied
+from PIL import Image
+
+from kagglehms.cli import main
+from kagglehms.data.competition import CHANNELS, Competition
+from kagglehms.data.recordings import read_eeg, read_spectrogram
+from kagglehms.errors import DataError, UsageError
+from kagglehms.features import mel_images
+from kagglehms.report.montage import traces
+from kagglehms.report.viewer import MOST_WINDOWS, EegView, Window, load_view, view_page, view_png, write_view
+
+
+def longest_eeg(folder: Path) -> tuple[int, pl.DataFrame]:
+    """The EEG with most sub-windows, and its rows of train.csv by offset."""
+    table = pl.read_csv(folder / "train.csv")
+    eeg_id = table.group_by("eeg_id").len().sort("len", "eeg_id")["eeg_id"][-1]
+    return eeg_id, table.filter(pl.col("eeg_id") == eeg_id).sort("eeg_label_offset_seconds")
+
+
+def content_of(page: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="content">(.*?)</script>', page, flags=re.DOTALL)
+    assert found
+    content: dict[str, Any] = json.loads(found[1])
+    return content
+
+
+def test_windows_are_the_rows_of_train_csv(competition_folder: Path) -> None:
+    eeg_id, rows = longest_eeg(competition_folder)
+    view = load_view(eeg_id, competition_folder)
+    assert [w.offset_s for w in view.windows] == rows["eeg_label_offset_seconds"].to_list()
+    assert [w.votes_K for w in view.windows] == rows.select(pl.col("^.*_vote$")).rows()
+    assert view.patient_id == rows["patient_id"][0]
+    assert view.who is None
+    last = view.windows[-1]
+    crop = view.crop(last)
+    competition = Competition(competition_folder)
+    eeg = read_eeg(competition.eeg(eeg_id))
+    first = int(rows["eeg_label_offset_seconds"][-1]) * 200
+    np.testing.assert_array_equal(crop.of("eeg"), eeg[first : first + 10_000])
+    power = read_spectrogram(competition.spectrogram(rows["spectrogram_id"][0]))
+    row = int(rows["spectrogram_label_offset_seconds"][-1]) // 2
+    np.testing.assert_array_equal(crop.of("kaggle"), power[row : row + 300])
+    assert view.nearest(None) == 0
+    assert view.nearest(last.offset_s + 0.4) == len(view.windows) - 1
+
+
+def test_a_store_gives_the_same_view_and_a_run_its_prediction(dist: Path, competition_folder: Path) -> None:
+    eeg_id, _ = longest_eeg(competition_folder)
+    where = dist.parent
+    view = load_view(eeg_id, competition_folder, where / "store", where / "runs")
+    plain = load_view(eeg_id, competition_folder)
+    np.testing.assert_array_equal(view.eeg_uv, plain.eeg_uv)
+    np.testing.assert_array_equal(view.log_power, plain.log_power)
+    assert view.who == "baseline"
+    oof = pl.read_parquet(where / "runs/baseline/oof.parquet").filter(pl.col("eeg_id") == eeg_id)
+    for window in view.windows:
+        match = [
+            r
+            for r in oof.to_dicts()
+            if tuple(v for k, v in r.items() if k.endswith("_vote")) == window.votes_K
+        ]
+        assert window.prediction_K == tuple(v for k, v in match[0].items() if k.endswith("_probability"))
+
+
+def test_a_test_recording_has_no_votes(competition_folder: Path) -> None:
+    eeg_id = pl.read_csv(competition_folder / "test.csv")["eeg_id"][0]
+    view = load_view(eeg_id, competition_folder)
+    assert [w.votes_K for w in view.windows] == [None]
+    assert content_of(view_page(view, 0))["windows"][0]["votes"] is None
+    assert view_png(view, 0).startswith(b"\x89PNG")
+
+
+def test_an_unknown_eeg_names_some_that_exist(competition_folder: Path, tmp_path: Path) -> None:
+    some = str(pl.read_csv(competition_folder / "train.csv")["eeg_id"][0])
+    with pytest.raises(UsageError, match=f"no EEG 12345 .* such as {some}"):
+        load_view(12345, competition_folder)
+    with pytest.raises(DataError, match="no such folder"):
+        load_view(12345, tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="it has neither table"):
+        load_view(12345, tmp_path)
+
+
+def test_recordings_that_end_too_early_are_named(competition_folder: Path, tmp_path: Path) -> None:
+    folder = copied(competition_folder, tmp_path / "competition")
+    eeg_id, _ = longest_eeg(folder)
+    path = folder / "train_eegs" / f"{eeg_id}.parquet"
+    pl.read_parquet(path).head(10_001).write_parquet(path)
+    with pytest.raises(DataError, match=f"{eeg_id}.parquet: ends before"):
+        load_view(eeg_id, folder)
+
+
+def test_the_page_holds_the_traces_and_images_of_each_window(competition_folder: Path) -> None:
+    eeg_id, _ = longest_eeg(competition_folder)
+    view = load_view(eeg_id, competition_folder)
+    content = content_of(view_page(view, 1))
+    assert content["start"] == 1
+    samples = np.frombuffer(base64.b64decode(content["eeg"]["samples"]), "<i2").reshape(19, -1)
+    made = np.where(samples == -32768, np.nan, samples * content["eeg"]["step_uv"])
+    np.testing.assert_allclose(made, traces(view.eeg_uv), atol=content["eeg"]["step_uv"])
+    for window, shown in zip(view.windows, content["windows"], strict=True):
+        image = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown["mel"].partition(",")[2]))))
+        mel = mel_images(view.crop(window).of("eeg")[None])[0]
+        expected = np.clip((np.concatenate(list(mel[:, ::-1])) + 0.5) / 1.5, 0, 1) * 254
+        assert np.abs(image - expected).max() <= 1
+    spectrogram = Image.open(io.BytesIO(base64.b64decode(content["spectrogram"]["image"].partition(",")[2])))
+    assert spectrogram.size == (content["spectrogram"]["n_rows"], 400)
+
+
+def test_of_very_many_windows_the_page_holds_the_nearest() -> None:
+    n = 2 * MOST_WINDOWS
+    rng = np.random.default_rng(0)
+    eeg = rng.normal(0, 30, (10_000 + 200 * n, len(CHANNELS))).astype(np.float16)
+    windows = tuple(Window(i, float(i), 2.0 * i, (1, 0, 0, 0, 0, 0), "Seizure") for i in range(n))
+    view = EegView(1, 2, eeg, rng.normal(0, 1, (300 + n, 400)).astype(np.float16), windows)
+    page = view_page(view, n - 1)
+    content = content_of(page)
+    assert [w["offset_s"] for w in content["windows"]] == [float(i) for i in range(n - MOST_WINDOWS, n)]
+    assert content["start"] == MOST_WINDOWS - 1
+    assert f"{n - MOST_WINDOWS} sub-windows further away are left out" in page
+
+
+def test_the_command_writes_picture_and_page(
+    competition_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    eeg_id, rows = longest_eeg(competition_folder)
+    assert main(["view", str(eeg_id), "--data", str(competition_folder), "--offset", "1000"]) == 0
+    assert f"sub-window {len(rows)} of {len(rows)}" in capsys.readouterr().out
+    with Image.open(f"eeg-{eeg_id}.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
+    assert min(pixels.shape[:2]) > 800
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 300
+    assert (tmp_path / f"eeg-{eeg_id}.html").is_file()
+    arguments = ["view", str(eeg_id), "--data", str(competition_folder), "--out", "one.png", "--json"]
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["written"] == ["one.png"]
+    assert not (tmp_path / "one.html").exists()
+    with pytest.raises(UsageError, match=r"cannot be written as '\.pmg'; did you mean '\.png'"):
+        write_view(load_view(eeg_id, competition_folder), None, Path("one.pmg"))
+
+
+def test_hostile_strings_of_the_tables_stay_strings() -> None:
+    eeg = np.zeros((10_000, len(CHANNELS)), np.float16)
+    hostile = "</script><script>alert(1)</script>"
+    windows = (Window(0, 0.0, 0.0, (1, 0, 0, 0, 0, 0), hostile, (1.0, 0, 0, 0, 0, 0)),)
+    page = view_page(EegView(1, 2, eeg, np.zeros((300, 400), np.float16), windows, who=hostile), 0)
+    assert hostile not in page
+    assert content_of(page)["windows"][0]["consensus"] == hostile
+    assert page.count("<script") == 2
+
+
+@pytest.mark.skipif(why_no_browser() is not None, reason=str(why_no_browser()))
+@pytest.mark.parametrize("width", [1280, 390], ids=["laptop", "phone"])
+def test_a_browser_steps_through_it(competition_folder: Path, tmp_path: Path, width: int) -> None:
+    eeg_id, rows = longest_eeg(competition_folder)
+    page = tmp_path / "eeg.html"
+    write_view(load_view(eeg_id, competition_folder), None, page)
+    offsets = rows["eeg_label_offset_seconds"].to_list()
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(page, width, 844)
+        shown = "document.getElementById('where').textContent"
+        assert browser.evaluate(shown) == f"{offsets[0]:g}–{offsets[0] + 50:g} s"
+        assert browser.evaluate("document.getElementById('previous').disabled") is True
+        first = browser.screenshot()
+        browser.press("ArrowRight")
+        assert browser.evaluate(shown) == f"{offsets[1]:g}–{offsets[1] + 50:g} s"
+        second = browser.screenshot()
+        browser.evaluate("document.getElementById('previous').click()")
+        assert browser.evaluate(shown) == f"{offsets[0]:g}–{offsets[0] + 50:g} s"
+        for _ in range(len(offsets) + 2):
+            browser.press("ArrowRight")
+        assert browser.evaluate(shown) == f"{offsets[-1]:g}–{offsets[-1] + 50:g} s"
+        before = browser.evaluate("document.getElementById('sensitivity').textContent")
+        browser.press("ArrowDown")
+        assert browser.evaluate("document.getElementById('sensitivity').textContent") != before
+        assert browser.evaluate("document.documentElement.scrollWidth") <= width
+        assert browser.complaints == []
+        assert [r for r in browser.requests if not r.startswith("data:")] == [page.resolve().as_uri()]
+    assert len(np.unique(first.reshape(-1, 3), axis=0)) > 100
+    assert (first != second).any(axis=2).mean() > 0.01
