@@ -92,8 +92,9 @@ def _is_positional(options: type[Any], field: dataclasses.Field[Any]) -> bool:
 
 
 def _one_line(box: str) -> str:
-    """What stands in tyro's box before its first rule."""
-    inside = [line.strip(" │|") for line in box.splitlines()[1:]]
-    end = next((i for i, line in enumerate(inside) if line.startswith(("─", "╰", "-"))), len(inside))
-    text = " ".join(line for line in inside[:end] if line)
+    """What stands in tyro's box between its first two rules, which are lines or, in an ASCII terminal, dashes."""
+    lines = [line.strip(" │|") for line in box.splitlines()]
+    rules = [i for i, line in enumerate(lines) if re.search(r"[─-]{8}", line)]
+    begin, end = (*rules, len(lines), len(lines))[:2]
+    text = " ".join(line for line in lines[begin + 1 : end] if line)
     return re.sub(r" ?\(required\)", "", text).rstrip(".") or "the options cannot be understood"
