@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kagglehms.errors import UsageError
 
+FLOAT32 = np.dtype(np.float32)
 LINE = 16
 """float32 values in a cache line."""
 
@@ -36,9 +37,8 @@ def as_source(array: Any, name: str, shape: str) -> NDArray[Any]:
     dtype = array.dtype
     if dtype.char not in "fe" or not dtype.isnative:
         raise expected(name, f"{shape} float32 or float16", array)
-    source = np.ascontiguousarray(array)
-    if not source.flags.aligned:
-        source = source.copy()
+    flags = array.flags
+    source = np.asarray(array) if flags.c_contiguous and flags.aligned else np.array(array)
     return source if dtype.char == "f" else source.view(np.uint16)
 
 
@@ -72,6 +72,23 @@ def output(out: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
         )
     # A memory map is a subclass of the array that compiled code knows.
     return np.asarray(out)
+
+
+def as_they_are(source: Any, out: Any) -> bool:
+    """Whether both are float32 arrays of one shape that compiled code takes without more ado.
+
+    The usual case in one look: a call every few milliseconds finds the caches full of other things, and then the checks
+    of `as_source` and `output`, one by one, cost as much as the work itself.
+    """
+    return (
+        type(source) is np.ndarray
+        and type(out) is np.ndarray
+        and source.dtype is FLOAT32
+        and out.dtype is FLOAT32
+        and source.shape == out.shape
+        and source.flags.carray
+        and out.flags.carray
+    )
 
 
 def _flags(array: NDArray[Any]) -> str:

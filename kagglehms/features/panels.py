@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from kagglehms.data.competition import PANELS
 from kagglehms.features import panels_compiled as compiled
 from kagglehms.features import plain
-from kagglehms.features.arrays import as_source, expected, output, spread
+from kagglehms.features.arrays import as_source, as_they_are, expected, output, spread
 
 Over = Literal["image", "panel"]
 
@@ -64,7 +64,8 @@ def log_normalise(
     Raises:
         UsageError: a shape, a dtype or an `out` that cannot be used.
     """
-    return _normalise_flat(power, mean, std, over, out, threads, take_log=True)
+    run = compiled.log_normalise, plain.log_normalise
+    return _normalise_flat(run, power, mean, std, over, out, threads)
 
 
 def normalise(
@@ -77,7 +78,8 @@ def normalise(
     threads: int = 1,
 ) -> NDArray[np.float32]:
     """Do what `log_normalise` does to panels that are logarithms already."""
-    return _normalise_flat(log_power, mean, std, over, out, threads, take_log=False)
+    run = compiled.normalise, plain.normalise
+    return _normalise_flat(run, log_power, mean, std, over, out, threads)
 
 
 def normalise_rows(
@@ -112,7 +114,7 @@ def normalise_rows(
     flat = output(out, (N_PANELS, n_bins, n_times) if as_panels else (n_columns, n_times)).reshape(-1)
     given, mean_, scale = _statistics(mean, std)
     width = _group(over, n_bins)
-    if min(n_times, n_columns) < 8 or width * n_times < compiled.LANES:
+    if width < 8 or n_times < compiled.LANES:
         plain.normalise_rows(rows.reshape(-1), flat, n_times, n_columns, width, given, mean_, scale)
     else:
         compiled.normalise_rows(rows.reshape(-1), flat, n_times, n_columns, width, given, mean_, scale)
@@ -187,28 +189,37 @@ def _panel_source(panels: NDArray[Any], name: str) -> NDArray[Any]:
 
 
 def _normalise_flat(
+    run: tuple[Any, Any],
     values: NDArray[Any],
     mean: float | None,
     std: float | None,
     over: Over,
     out: Any,
     threads: int,
-    take_log: bool,
 ) -> NDArray[np.float32]:
-    source = _panel_source(values, "panels")
-    result = output(out, source.shape)
-    given, mean_, scale = _statistics(mean, std)
-    n_panel = source.shape[-2] * source.shape[-1]
-    width = _group(over, n_panel)
-    run: Any = compiled.normalise if width >= compiled.LANES else plain.normalise
+    if as_they_are(values, out) and values.ndim >= 3 and values.shape[-3] == N_PANELS and values.size:
+        source, result = values, out
+    else:
+        source = _panel_source(values, "panels")
+        result = output(out, source.shape)
+    given, mean_, scale = (False, 0.0, 1.0) if mean is std is None else _statistics(mean, std)
+    *_, n_bins, n_times = source.shape
+    width = _group(over, n_bins * n_times)
+    size = N_PANELS * n_bins * n_times
+    chosen = run[0] if width >= compiled.LANES else run[1]
     flat_in, flat_out = source.reshape(-1), result.reshape(-1)
-    size = N_PANELS * n_panel
-
-    def work(image: int) -> None:
-        run(flat_in, flat_out, image * size, size, width, take_log, given, mean_, scale)
-
-    spread(work, flat_in.size // size, threads)
+    if threads == 1:
+        chosen(flat_in, flat_out, 0, flat_in.size, width, given, mean_, scale)
+    else:
+        _share_images(chosen, flat_in, flat_out, size, (width, given, mean_, scale), threads)
     return result
+
+
+def _share_images(run: Any, source: Any, out: Any, size: int, how: tuple[Any, ...], threads: int) -> None:
+    def work(image: int) -> None:
+        run(source, out, image * size, size, *how)
+
+    spread(work, source.size // size, threads)
 
 
 def _across(run: Any, plain_run: Any, panels: NDArray[Any], out: Any, threads: int) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, compiled, helpe
 from kagglehms.features.simd import (
     add,
     all_finite,
+    between,
     div,
     exponent,
     fma,
@@ -46,8 +47,8 @@ WIDTH = 16
 """Lanes of what runs over four panels at a time."""
 PART = 64 * WIDTH
 """Pixels that are looked through for gaps at once."""
-BLOCK = 8192
-"""Values whose statistics are taken together: a first-level cache full."""
+BLOCK = 2048
+"""Values whose statistics are taken together: with their copy, half a first-level cache."""
 
 EPSILON = plain.EPSILON
 _CLIP_LOW = np.float32(math.exp(LOG_CLIP[0]))
@@ -55,156 +56,176 @@ _CLIP_HIGH = np.float32(math.exp(LOG_CLIP[1]))
 _NAN = np.float32(np.nan)
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
+_NOTHING = np.float32(-0.0)
+"""What changes no number when it is added."""
 
 
 # ---- logarithm and normalisation
 #
 # Flat arrays, 32 lanes at a time: four registers of AVX2, so that four chains of dependent operations run side by
 # side. The last vector of a group overlaps the one before it; it is read first, because `out` may be `source`.
+# Statistics are taken block by block, while a block is in the first-level cache.
 
 
 @helper
-def _ln(x: Any, one: Any) -> Any:
-    """Natural logarithm of positive normal float32, within 1e-6 where |ln x| < 9 (half of it rounding of the result).
+def _ln(x: Any, gap: Any) -> Any:
+    """Natural logarithm of positive normal float32, plus `gap`; within 6e-7 where |ln x| < 9, most of it rounding.
 
-    x = 2^e (1 + f) with 1 + f in [√½, √2): ln x = e ln 2 + f − f²/2 + f³ P(f). P is the minimax fit of degree 5
-    on that interval (error of the sum 6e-8), summed in pairs to keep the chain of dependent operations short.
-    `one` is 1, or NaN where the result is to be NaN.
+    x = 2^e (1 + f) with 1 + f in [√½, √2): ln x = e ln 2 + f + f² P(f). P is the minimax fit of degree 6 on that
+    interval (error of the sum 4e-8), summed in pairs to keep the chain of dependent operations short.
     """
-    f = sub(mantissa(x), one)
+    f = sub(mantissa(x), splat32(_ONE))
     f2 = mul(f, f)
-    p01 = fma(splat32(-0.24980571), f, splat32(0.33334691))
-    p23 = fma(splat32(-0.17166959), f, splat32(0.19910245))
-    p45 = fma(splat32(-0.10223938), f, splat32(0.16141125))
-    p = fma(fma(p45, f2, p23), f2, p01)
-    series = fma(fma(p, f, splat32(-0.5)), f2, f)
-    return fma(exponent(x), splat32(0.69314718 * 2.0**-23), series)
+    p01 = fma(splat32(0.33335263), f, splat32(-0.50000584))
+    p23 = fma(splat32(0.19888277), f, splat32(-0.24961466))
+    p45 = fma(splat32(0.16335642), f, splat32(-0.17325994))
+    p = fma(fma(fma(splat32(-0.10034618), f2, p45), f2, p23), f2, p01)
+    return fma(exponent(x), splat32(0.69314718 * 2.0**-23), fma(p, f2, add(f, gap)))
 
 
 @helper
-def _read(source: Any, i: int, take_log: bool) -> Any:
-    """Values, or the logarithms of clipped powers; NaN where they are not finite, because 0 · ∞ is."""
+def _read(source: Any, i: int, take_log: bool, gaps: bool) -> Any:
+    """Values, or the logarithms of clipped powers; NaN where they are not finite, if there may be such."""
     x = load32(source, i)
-    zero = splat32(_ZERO)
+    gap = splat32(_NOTHING)
+    if gaps:
+        gap = sub(x, x)
     if take_log:
-        clipped = lower(upper(x, splat32(_CLIP_LOW)), splat32(_CLIP_HIGH))
-        x = _ln(clipped, fma(x, zero, splat32(_ONE)))
-    else:
-        x = fma(x, zero, x)
-    return x
+        return _ln(between(x, splat32(_CLIP_LOW), splat32(_CLIP_HIGH)), gap)
+    return add(x, gap)
 
 
 @helper
-def _copy_and_sum(source: Any, out: Any, start: int, width: int, take_log: bool) -> Any:
-    """Copy a group and return its rough sum, which is not finite where a value is missing."""
+def _present(x: Any) -> Any:
+    """1 where `x` is not NaN, else 0."""
+    return or_zero(add(sub(x, x), splat32(_ONE)))
+
+
+@helper
+def _all_present(source: Any, start: int, width: int) -> bool:
+    """Whether no value of a group is missing; may say no where the sum of finite values overflows."""
     last = start + width - LANES
-    tail = _read(source, last, take_log)
-    total = last_lanes(tail, width % LANES, splat32(_ZERO))
+    total = load32(source, last)
+    for i in range(start, last, LANES):
+        total = add(total, load32(source, i))
+    return all_finite(total)
+
+
+@helper
+def _about(source: Any, i: int, take_log: bool) -> float:
+    """Return about what the values of a group are: the mean of its first that are present."""
+    x = _read(source, i, take_log, True)
+    return np.float64(lane_sum(or_zero(x)) / max(lane_sum(_present(x)), _ONE))
+
+
+@helper
+def _moments(
+    source: Any, out: Any, start: int, width: int, take_log: bool, copy: bool, gaps: bool, pivot: float
+) -> Any:
+    """Copy a block; return how many values are present, Σ(x − pivot) and Σ(x − pivot)² (float32 within a lane)."""
+    pivot_, last = splat32(pivot), start + width - LANES
+    tail = _read(source, last, take_log, gaps)
+    x = last_lanes(tail, width % LANES, splat32(_NAN))
+    count, d1 = _present(x), or_zero(sub(x, pivot_))
+    d2 = mul(d1, d1)
     for i in range(start, last + 1, LANES):
-        x = _read(source, i, take_log)
-        total = add(total, x)
-        store(out, i, x)
-    store(out, last, tail)
-    return np.float64(lane_sum(total))
+        x = _read(source, i, take_log, gaps)
+        if copy:
+            store(out, i, x)
+        d = sub(x, pivot_)
+        if gaps:
+            count, d = add(count, _present(x)), or_zero(d)
+        d1, d2 = add(d1, d), fma(d, d, d2)
+    if copy:
+        store(out, last, tail)
+    n = np.float64(lane_sum(count)) if gaps else np.float64(width)
+    return n, lane_sum(widen(d1)), lane_sum(widen(d2))
 
 
 @helper
-def _count_and_sum(values: Any, start: int, width: int) -> Any:
-    """Return how many values of a group are present, and their rough sum."""
-    one, last = splat32(_ONE), start + width - LANES
-    tail = last_lanes(load32(values, last), width % LANES, splat32(_NAN))
-    count, total = or_zero(add(sub(tail, tail), one)), or_zero(tail)
-    for i in range(start, last + 1, LANES):
-        x = load32(values, i)
-        count = add(count, or_zero(add(sub(x, x), one)))
-        total = add(total, or_zero(x))
-    return np.float64(lane_sum(count)), np.float64(lane_sum(total))
+def _add_group(source: Any, out: Any, start: int, width: int, take_log: bool, copy: bool, known: Any) -> Any:
+    """Copy a group and add it to what is known: how many values, their mean, the sum of squares around it.
 
-
-@helper
-def _moments(values: Any, start: int, width: int, pivot: float, gaps: bool) -> Any:
-    """Return Σ(x − pivot) and Σ(x − pivot)² of what is present: float32 for up to 16 terms, then float64."""
-    pivot_, zero, last = splat32(pivot), splat32(_ZERO), start + width - LANES
-    d = or_zero(sub(last_lanes(load32(values, last), width % LANES, splat32(_NAN)), pivot_))
-    first, second = widen(d), widen(mul(d, d))
-    for part in range(start, last + 1, 16 * LANES):
-        d1 = d2 = zero
-        for i in range(part, min(part + 16 * LANES, last + 1), LANES):
-            d = sub(load32(values, i), pivot_)
-            if gaps:
-                d = or_zero(d)
-            d1, d2 = add(d1, d), fma(d, d, d2)
-        first, second = add(first, widen(d1)), add(second, widen(d2))
-    return lane_sum(first), lane_sum(second)
-
-
-@helper
-def _scale(source: Any, out: Any, start: int, width: int, take_log: bool, mean: float, scale: float) -> None:
-    """Write (x − mean) · scale, 0 where a value is missing."""
-    mean_, scale_, last = splat32(mean), splat32(scale), start + width - LANES
-    tail = or_zero(mul(sub(_read(source, last, take_log), mean_), scale_))
-    for i in range(start, last + 1, LANES):
-        store(out, i, or_zero(mul(sub(_read(source, i, take_log), mean_), scale_)))
-    store(out, last, tail)
-
-
-@helper
-def _statistics(source: Any, out: Any, start: int, width: int, take_log: bool) -> Any:
-    """Copy a group and return its mean and 1 / (standard deviation + 1e-6).
-
-    Block by block, so that a block is still in the cache when its squares are summed, around a pivot near its mean, so
-    that no digits cancel. Blocks are merged as T. Chan, G. Golub and R. LeVeque do (The American Statistician, 1983).
+    Squares are taken around a pivot near the mean, so that no digits cancel. Blocks are merged as T. Chan, G. Golub
+    and R. LeVeque do (The American Statistician, 1983).
     """
-    n = mean = squares = 0.0
+    n, mean, squares = known
     n_blocks = max(1, width // BLOCK)
     for block in range(n_blocks):
-        first = start + width * block // n_blocks
-        size = start + width * (block + 1) // n_blocks - first
-        count, total = np.float64(size), _copy_and_sum(source, out, first, size, take_log)
-        if np.isfinite(total):
-            pivot = np.float64(np.float32(total / count))
-            d1, d2 = _moments(out, first, size, pivot, False)
+        first = start + block * BLOCK
+        size = BLOCK if block < n_blocks - 1 else start + width - first
+        pivot = np.float64(np.float32(mean)) if n > 0 else _about(source, first, take_log)
+        if _all_present(source, first, size):
+            count, d1, d2 = _moments(source, out, first, size, take_log, copy, False, pivot)
         else:
-            count, total = _count_and_sum(out, first, size)
-            pivot = np.float64(np.float32(total / max(count, 1.0)))
-            d1, d2 = _moments(out, first, size, pivot, True)
+            count, d1, d2 = _moments(source, out, first, size, take_log, copy, True, pivot)
+        if d1 * d1 > 0.8 * count * d2:  # the pivot lies more than two standard deviations off
+            pivot = np.float64(np.float32(pivot + d1 / count))
+            count, d1, d2 = _moments(out, out, first, size, False, False, True, pivot)
         if count > 0:
             away = pivot + d1 / count - mean
             mean += away * count / (n + count)
             squares += d2 - d1 * d1 / count + away * away * n * count / (n + count)
             n += count
-    return mean, 1.0 / (math.sqrt(max(squares, 0.0) / max(n, 1.0)) + EPSILON)
+    return n, mean, squares
 
 
-_FLAT = (FLOATS, *[types.int64] * 3, types.boolean, types.boolean, types.float64, types.float64)
+@helper
+def _scale(
+    source: Any, out: Any, start: int, width: int, take_log: bool, gaps: bool, mean: float, scale: float
+) -> None:
+    """Write (x − mean) · scale, 0 where a value is missing; from the end on, which is still in a cache."""
+    mean_, scale_, last = splat32(mean), splat32(scale), start + width - LANES
+    tail = or_zero(mul(sub(_read(source, last, take_log, gaps), mean_), scale_))
+    for i in range(start + width // LANES * LANES - LANES, start - 1, -LANES):
+        x = mul(sub(_read(source, i, take_log, gaps), mean_), scale_)
+        store(out, i, or_zero(x))
+    store(out, last, tail)
+
+
+@helper
+def _normalise(
+    source: Any, out: Any, start: int, width: int, take_log: bool, given: bool, mean: float, scale: float
+) -> None:
+    if given:
+        _scale(source, out, start, width, take_log, True, mean, scale)
+    else:
+        n, mean_, squares = _add_group(source, out, start, width, take_log, True, (0.0, 0.0, 0.0))
+        _scale(out, out, start, width, False, False, mean_, _one_over(n, squares))
+
+
+@helper
+def _one_over(n: float, squares: float) -> float:
+    """1 / (standard deviation + 1e-6)"""
+    return 1.0 / (math.sqrt(max(squares, 0.0) / max(n, 1.0)) + EPSILON)
+
+
+_FLAT = (FLOATS, *[types.int64] * 3, types.boolean, types.float64, types.float64)
+
+
+@compiled(plain.log_normalise, float32=(FLOATS_IN, *_FLAT), uint16=(HALVES_IN, *_FLAT))
+def log_normalise(
+    power: Any, out: Any, first: int, size: int, width: int, given: bool, mean: float, scale: float
+) -> None:
+    """Some images, `size` powers from element `first` on, of which every `width` share their statistics."""
+    for start in range(first, first + size, width):
+        _normalise(power, out, start, width, True, given, mean, scale)
 
 
 @compiled(plain.normalise, float32=(FLOATS_IN, *_FLAT), uint16=(HALVES_IN, *_FLAT))
 def normalise(
-    source: Any,
-    out: Any,
-    image: int,
-    size: int,
-    width: int,
-    take_log: bool,
-    given: bool,
-    mean: float,
-    scale: float,
+    source: Any, out: Any, first: int, size: int, width: int, given: bool, mean: float, scale: float
 ) -> None:
-    """One image, `size` values from element `image` on, of which every `width` share their statistics."""
-    for start in range(image, image + size, width):
-        if given:
-            _scale(source, out, start, width, take_log, mean, scale)
-        else:
-            mean_, scale_ = _statistics(source, out, start, width, take_log)
-            _scale(out, out, start, width, False, mean_, scale_)
+    """The same for logarithms of power."""
+    for start in range(first, first + size, width):
+        _normalise(source, out, start, width, False, given, mean, scale)
 
 
 # ---- stored rows
 
 
 @helper
-def _copy_block(rows: Any, out: Any, n_times: int, n_columns: int, t: int, c: int) -> Any:
+def _copy_block(rows: Any, out: Any, n_times: int, n_columns: int, t: int, c: int) -> None:
     """Write 8 rows × 8 columns as 8 columns × 8 rows."""
     i = t * n_columns + c
     block = transpose(
@@ -230,14 +251,6 @@ def _copy_block(rows: Any, out: Any, n_times: int, n_columns: int, t: int, c: in
     store(out, i + 7 * n_times, block[7])
 
 
-@helper
-def _copy_columns(rows: Any, out: Any, n_times: int, n_columns: int) -> None:
-    """Transpose by blocks of 8 × 8; the last of a direction overlaps the one before it, which writes the same."""
-    for c in range(0, n_columns, 8):
-        for t in range(0, n_times, 8):
-            _copy_block(rows, out, n_times, n_columns, min(t, n_times - 8), min(c, n_columns - 8))
-
-
 _ROWS = (FLOATS, *[types.int64] * 3, types.boolean, types.float64, types.float64)
 
 
@@ -245,15 +258,25 @@ _ROWS = (FLOATS, *[types.int64] * 3, types.boolean, types.float64, types.float64
 def normalise_rows(
     rows: Any, out: Any, n_times: int, n_columns: int, width: int, given: bool, mean: float, scale: float
 ) -> None:
-    """Rows of one record; every `width` columns share their statistics."""
-    _copy_columns(rows, out, n_times, n_columns)
-    size = width * n_times
-    for start in range(0, n_columns * n_times, size):
+    """Rows of one record; every `width` columns share their statistics.
+
+    Transposed by blocks of 8 × 8; the last of a direction overlaps the one before it, which writes the same.
+    """
+    for group in range(0, n_columns, width):
+        known, stop = (0.0, 0.0, 0.0), group + width
+        for column in range(group, stop, 8):
+            c = min(column, stop - 8)
+            for t in range(0, n_times, 8):
+                _copy_block(rows, out, n_times, n_columns, min(t, n_times - 8), c)
+            if not given:
+                known = _add_group(
+                    out, out, column * n_times, (c + 8 - column) * n_times, False, False, known
+                )
         if given:
-            _scale(out, out, start, size, False, mean, scale)
+            mean_, scale_ = mean, scale
         else:
-            mean_, scale_ = _statistics(out, out, start, size, False)
-            _scale(out, out, start, size, False, mean_, scale_)
+            mean_, scale_ = known[1], _one_over(known[0], known[2])
+        _scale(out, out, group * n_times, width * n_times, False, True, mean_, scale_)
 
 
 # ---- across the four panels

@@ -35,17 +35,41 @@ def _normal(values: NDArray[np.float64], given: bool, mean: float, scale: float)
     return np.nan_to_num((values - mean) * scale, nan=0.0)
 
 
+def log_normalise(
+    power: NDArray[Any],
+    out: Floats,
+    first: int,
+    size: int,
+    width: int,
+    given: bool,
+    mean: float,
+    scale: float,
+) -> None:
+    """Twin of `panels_compiled.log_normalise`."""
+    values = np.log(np.clip(floats(power[first : first + size]), *np.exp(LOG_CLIP)))
+    _normalise(values, out[first : first + size], width, given, mean, scale)
+
+
 def normalise(
-    source: NDArray[Any], out: Floats, image: int, size: int, width: int,
-    take_log: bool, given: bool, mean: float, scale: float,
-) -> None:  # fmt: skip
+    source: NDArray[Any],
+    out: Floats,
+    first: int,
+    size: int,
+    width: int,
+    given: bool,
+    mean: float,
+    scale: float,
+) -> None:
     """Twin of `panels_compiled.normalise`."""
-    values = floats(source[image : image + size])
-    if take_log:
-        values = np.log(np.clip(values, *np.exp(LOG_CLIP)))
-    for start in range(0, size, width):
+    _normalise(floats(source[first : first + size]), out[first : first + size], width, given, mean, scale)
+
+
+def _normalise(
+    values: NDArray[np.float64], out: Floats, width: int, given: bool, mean: float, scale: float
+) -> None:
+    for start in range(0, values.size, width):
         group = slice(start, start + width)
-        out[image + start : image + start + width] = _normal(values[group], given, mean, scale)
+        out[group] = _normal(values[group], given, mean, scale)
 
 
 def normalise_rows(
