@@ -148,11 +148,33 @@ def mel_section(windows: Any, rounds: int) -> dict[str, Any]:
         ms = {name: 1e3 * s / contenders[name][1] for name, s in medians(seconds).items()}
         figures[f"mel_ms_{threads}_threads"] = ms
         rows += [(name, threads, f"{value:.3f}", f"{value / ms[OURS]:.1f}") for name, value in ms.items()]
-    one, two = in_pairs(lambda: mel_images(windows, out, 1), lambda: mel_images(windows, out, 2), 2 * rounds)
-    figures["mel_two_threads_speedup"] = one / two
+    figures.update(scaling(windows, out, 2 * rounds))
     print(table(["mel images", "threads", "ms per window", f"÷ {OURS}"], rows))
-    print(f"\ntwo threads are {one / two:.2f} times as fast as one", *sorted(set(missing)), sep="\n")
+    for what, ratio in figures["two_threads_speedup"].items():
+        print(f"{what}: two threads are {ratio:.2f} times as fast as one")
+    print(*sorted(set(missing)), sep="\n")
     return figures
+
+
+def scaling(windows: Any, out: Any, rounds: int) -> dict[str, Any]:
+    """Two threads against one, ours and, in the same rounds, what the machine gives: multiply-adds and copies."""
+    source, target = (np.zeros((2, 4 << 20), np.float32) for _ in range(2))
+
+    def copy(part: int) -> None:
+        np.copyto(target[part], source[part])
+
+    with ThreadPoolExecutor(2) as pool:
+        contenders: dict[str, Callable[[], object]] = {
+            f"{OURS} 1": lambda: mel_images(windows, out, 1),
+            f"{OURS} 2": lambda: mel_images(windows, out, 2),
+            "multiply-adds 1": lambda: [peak() for _ in range(8)],
+            "multiply-adds 2": lambda: list(pool.map(lambda _: [peak() for _ in range(4)], range(2))),
+            "copies 1": lambda: [copy(part) for part in range(2)],
+            "copies 2": lambda: list(pool.map(copy, range(2))),
+        }
+        found = medians(in_turn(contenders, rounds))
+    kinds = (OURS, "multiply-adds", "copies")
+    return {"two_threads_speedup": {kind: found[f"{kind} 1"] / found[f"{kind} 2"] for kind in kinds}}
 
 
 def torch_peer(
@@ -187,11 +209,6 @@ def spread_serial(images: Any, windows: Any, threads: int) -> Callable[[], objec
             list(pool.map(images, [windows[k::threads] for k in range(threads)]))
 
     return run
-
-
-def in_pairs(one: Callable[[], object], two: Callable[[], object], rounds: int) -> tuple[float, float]:
-    found = medians(in_turn({"one": one, "two": two}, rounds))
-    return found["one"], found["two"]
 
 
 # ---- the transform alone, against the multiply-adds that the core can do
@@ -271,6 +288,11 @@ def panel_section(rounds: int, batch: int = 32) -> dict[str, Any]:
             OURS: lambda: summaries(log_power, out=out),
             "copy of the same bytes": lambda: np.copyto(out, log_power),
             "numpy": lambda: numpy_summaries(log_power),
+        },
+        "min, max, mean, range, 1 image": {
+            OURS: lambda: summaries(log_power[0], out=panels),
+            "copy of the same bytes": lambda: np.copyto(panels, log_power[0]),
+            "numpy": lambda: numpy_summaries(log_power[0]),
         },
         "clip, logarithm, normalisation, 1 image": {
             OURS: lambda: log_normalise(power[0], out=panels),

@@ -31,6 +31,13 @@ helper: Callable[[Callable[..., Any]], Any] = numba.njit(
 """Decorates the functions that features are made of: inlined, and not to be called from Python."""
 
 
+merged: Callable[[Callable[..., Any]], Any] = numba.njit(
+    error_model="numpy", inline="always", no_cpython_wrapper=True, no_cfunc_wrapper=True
+)
+"""The same for functions that are called once: merged into the caller before types are inferred, so that their machine
+code is made once and not for each depth of nesting."""
+
+
 class PlainPathWarning(RuntimeWarning):
     """Features cannot be compiled here, so that plain NumPy does their work, slowly."""
 

@@ -20,7 +20,7 @@ from numba import types
 
 from kagglehms.data.competition import CHAINS, CHANNELS, PANELS
 from kagglehms.features import plain
-from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, compiled, helper
+from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, compiled, helper, merged
 from kagglehms.features.simd import (
     add,
     broadcast16,
@@ -82,7 +82,7 @@ _pair_high = permutation([LANES * v + 4 * g + i for g in range(4) for v in (0, 1
 # ---- differences
 
 
-@helper
+@merged
 def _subtract(eeg: Any, differences: Any, pad: int, n_times: int) -> bool:
     """Write the differences; return whether all of them are finite."""
     total = splat16(0.0)
@@ -177,7 +177,7 @@ def _transform(kept: Any, weights: Any, power: Any, at: int, n_frames: int, rank
             store(power, i + 2 * LANES, _square(even2, odd2))
 
 
-@helper
+@merged
 def _transform_frames(
     differences: Any, folded: Any, kept: Any, power: Any, rows: Any, weights: Any,
     first: int, n_frames: int, hop: int, half: int, rank: int, n_bins: int,
@@ -207,7 +207,7 @@ def _band(power: Any, at: int, weight: Any, first: int, n_taps: int) -> Any:
     return total
 
 
-@helper
+@merged
 def _loudest(
     power: Any,
     at: int,
@@ -241,7 +241,7 @@ def _log2(x: Any) -> Any:
     return fma(exponent(x), splat16(2.0**-23), mul(f, fma(fma(p45, f2, p23), f2, p01)))
 
 
-@helper
+@merged
 def _multiply_chains(
     power: Any,
     frame: int,
@@ -271,7 +271,7 @@ def _level(product: Any) -> Any:
     return fma(_log2(product), splat16(LEVEL_PER_OCTAVE), splat16(1.0))
 
 
-@helper
+@merged
 def _write_block(chains: Any, out: Any, frame: int, n_mels: int, n_frames: int) -> None:
     """Exchange frames and chains of a block, take logarithms, write 16 pixels of a row of each image.
 
