@@ -109,6 +109,29 @@ def test_in_place_gives_the_same() -> None:
     np.testing.assert_array_equal(log_normalise(values, 1.0, 2.0, out=values), wanted)
 
 
+def test_statistics_of_many_blocks_where_the_level_moves() -> None:
+    """Each block lies far from the ones before it, and one of them has gaps."""
+    levels = np.repeat(np.linspace(-3, 7, 40), 500).astype(np.float32).reshape(4, 50, 100)
+    values = levels + np.random.default_rng(8).normal(0, 1e-2, levels.shape).astype(np.float32)
+    values[2, 20:22] = np.nan
+    for over in ("image", "panel"):
+        np.testing.assert_allclose(
+            normalise(values, over=over),  # type: ignore[arg-type]
+            oracle.normalise(values, over=over),
+            rtol=0,
+            atol=1e-6,
+        )
+    np.testing.assert_allclose(
+        log_normalise(np.exp(values)), oracle.log_normalise(np.exp(values)), rtol=0, atol=1e-6
+    )
+
+
+def test_finite_values_whose_sum_overflows_are_not_missing() -> None:
+    values = np.full((4, 20, 60), 3e38, np.float32)
+    values[:, ::2] = 1.0
+    np.testing.assert_allclose(log_normalise(values), oracle.log_normalise(values), rtol=0, atol=1e-6)
+
+
 # ---- stored rows
 
 

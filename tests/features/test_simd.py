@@ -165,3 +165,16 @@ def test_vectors_of_different_kinds_do_not_mix() -> None:
 
     with pytest.raises(numba.core.errors.TypingError):
         run(body, np.zeros(16, np.float32))
+
+
+def test_between_positive_bounds() -> None:
+    def body(out: Any, a: Any) -> None:
+        simd.store(out, 0, simd.between(simd.load8(a, 0), simd.splat8(0.5), simd.splat8(7.0)))
+        simd.store(out, 8, simd.between(simd.load8(a, 8), simd.splat8(0.5), simd.splat8(7.0)))
+
+    values = np.array(
+        [-np.inf, -3, -0.0, 0, 1e-40, 0.5, 0.6, 1, 6.9, 7, 7.1, 3e38, np.inf, 2, 3, 4], np.float32
+    )
+    np.testing.assert_array_equal(run(body, values, size=16), np.clip(values, 0.5, 7))
+    missing = run(body, np.full(16, np.nan, np.float32), size=16)
+    assert np.isin(missing, [0.5, 7]).all()
