@@ -48,6 +48,7 @@ from kagglehms.features import (
     summaries,
 )
 from kagglehms.features import mel_compiled as compiled
+from kagglehms.features.arrays import spread
 from kagglehms.features.mel import DEFAULT, _setting
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -158,21 +159,20 @@ def mel_section(windows: Any, rounds: int) -> dict[str, Any]:
 
 def scaling(windows: Any, out: Any, rounds: int) -> dict[str, Any]:
     """Two threads against one, ours and, in the same rounds, what the machine gives: multiply-adds and copies."""
-    source, target = (np.zeros((2, 4 << 20), np.float32) for _ in range(2))
+    source, target = (np.ones((16, 1 << 20), np.float32) for _ in range(2))
+
+    def fma(_: int) -> None:
+        peak()
 
     def copy(part: int) -> None:
         np.copyto(target[part], source[part])
 
-    with ThreadPoolExecutor(2) as pool:
-        contenders: dict[str, Callable[[], object]] = {
-            f"{OURS} 1": lambda: mel_images(windows, out, 1),
-            f"{OURS} 2": lambda: mel_images(windows, out, 2),
-            "multiply-adds 1": lambda: [peak() for _ in range(8)],
-            "multiply-adds 2": lambda: list(pool.map(lambda _: [peak() for _ in range(4)], range(2))),
-            "copies 1": lambda: [copy(part) for part in range(2)],
-            "copies 2": lambda: list(pool.map(copy, range(2))),
-        }
-        found = medians(in_turn(contenders, rounds))
+    contenders: dict[str, Callable[[], object]] = {}
+    for threads in (1, 2):
+        contenders[f"{OURS} {threads}"] = lambda t=threads: mel_images(windows, out, t)
+        contenders[f"multiply-adds {threads}"] = lambda t=threads: spread(fma, 160, t)
+        contenders[f"copies {threads}"] = lambda t=threads: spread(copy, len(source), t)
+    found = medians(in_turn(contenders, rounds))
     kinds = (OURS, "multiply-adds", "copies")
     return {"two_threads_speedup": {kind: found[f"{kind} 1"] / found[f"{kind} 2"] for kind in kinds}}
 

@@ -110,9 +110,14 @@ def spread(work: Callable[[int], None], n_items: int, threads: int) -> None:
         return
     items = iter(range(n_items))  # taken by whoever is free; `next` holds the GIL
 
-    def take(_: int) -> None:
+    def take() -> None:
         for i in items:
             work(i)
 
-    with ThreadPoolExecutor(min(threads, n_items), thread_name_prefix="features") as pool:
-        list(pool.map(take, range(threads)))
+    # This thread works too: it has a core already, and fewer threads are left to the scheduler to place.
+    others = min(threads, n_items) - 1
+    with ThreadPoolExecutor(others, thread_name_prefix="features") as pool:
+        running = [pool.submit(take) for _ in range(others)]
+        take()
+        for other in running:
+            other.result()
