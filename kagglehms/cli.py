@@ -6,6 +6,7 @@ because everything heavy is imported by the command that needs it.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -226,6 +227,9 @@ def _run(command: str, arguments: Sequence[str], debug: bool) -> int:
         if command not in COMMANDS:
             raise UsageError(f"unknown command {command!r}; {closest(command, COMMANDS)}")
         return COMMANDS[command][2](parse(command, arguments))
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()

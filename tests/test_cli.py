@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +90,15 @@ def test_wrong_options_are_one_line_that_says_what_was_meant(
     assert len(error.splitlines()) == 1
     assert "╭" not in error
     assert "│" not in error
+
+
+def test_a_reader_who_has_seen_enough_is_no_error() -> None:
+    command = f"{shlex.quote(sys.executable)} -m kagglehms ladder --format csv | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("recipe,")
 
 
 def test_quiet_prints_no_progress(

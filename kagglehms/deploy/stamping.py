@@ -29,7 +29,7 @@ def find_owner(given: str | None = None) -> tuple[str, str]:
     Raises:
         UsageError: a name that Kaggle cannot have given.
     """
-    config = _client_config()
+    config = client_config()
     for name, source in (
         (given, "--owner"),
         (os.environ.get("KAGGLE_USERNAME"), "KAGGLE_USERNAME"),
@@ -111,7 +111,7 @@ def _json_bytes(content: dict[str, Any]) -> bytes:
     return json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def _client_config() -> Path:
+def client_config() -> Path:
     """Return where the Kaggle client (2.2) keeps its configuration."""
     if folder := os.environ.get("KAGGLE_CONFIG_DIR"):
         return Path(folder) / "kaggle.json"

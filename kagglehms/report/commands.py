@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from kagglehms.errors import EXIT_OK
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK
+
+if TYPE_CHECKING:
+    from kagglehms.report.doctor import Check
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,52 @@ def view(options: View) -> int:
     return EXIT_OK
 
 
+@dataclass(frozen=True)
+class Doctor:
+    """Say what this machine can do and why: device, versions against Kaggle's image, data and store, disk, rehearsal,
+    credentials (present or not, never what they are). Every problem comes with its cure.
+
+    Ends with code 1 if something would stop you.
+
+    Attributes:
+        data: the competition's folder (default: it is looked for).
+        store: where `kagglehms prepare` put or will put the store.
+        json: print the findings as JSON.
+    """
+
+    data: Path | None = None
+    store: Path = Path("store")
+    json: bool = False
+
+
+def doctor(options: Doctor) -> int:
+    from kagglehms.report.doctor import diagnose
+
+    checks = diagnose(options.data, options.store, _progress("look"))
+    stops = [check for check in checks if check.state == "stop"]
+    if options.json:
+        print_json([asdict(check) for check in checks])
+    else:
+        print("\n".join(_check_lines(checks)))
+        print(f"\n{len(stops)} problem(s) to mend first" if stops else "\nnothing stops you")
+    return EXIT_FAILURE if stops else EXIT_OK
+
+
+def _check_lines(checks: Sequence[Check]) -> Iterator[str]:
+    from kagglehms.runtime import coloured
+
+    marks = {
+        "ok": coloured("ok  ", "green", sys.stdout),
+        "note": coloured("note", "yellow", sys.stdout),
+        "stop": coloured("STOP", "red", sys.stdout),
+    }
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        yield f"{marks[check.state]}  {check.name:<{width}}  {check.finding}"
+        if check.cure:
+            yield f"{'':<{width + 6}}  → {check.cure}"
+
+
 def print_json(content: Any) -> int:
     """Print what a program is to read, whatever `--quiet` says."""
     json.dump(content, sys.stdout, indent=1, default=str)
@@ -117,5 +166,6 @@ def _progress(what: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
 
 COMMANDS: dict[str, tuple[str, type[Any], Callable[[Any], int]]] = {
     "report": ("all runs on one page, for a browser", Report, report),
+    "doctor": ("what this machine can do, and cures for what it cannot", Doctor, doctor),
     "view": ("one EEG as a neurologist expects it", View, view),
 }
