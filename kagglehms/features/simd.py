@@ -155,9 +155,7 @@ def _load(lanes: int) -> Any:
         return vector(array, index), codegen
 
     load.__name__ = f"load{lanes}"
-    load.__doc__ = (
-        f"{lanes} neighbours of a float32 array, or of a uint16 array that holds the bits of halves."
-    )
+    load.__doc__ = f"{lanes} neighbours of a float32 array, or of a uint16 array of the bits of halves."
     return intrinsic(load)
 
 
@@ -325,30 +323,24 @@ def mantissa(builder: Builder, x: ir.Value) -> ir.Value:
     return builder.bitcast(builder.sub(builder.bitcast(x, power.type), power), x.type)
 
 
-@intrinsic
-def widen(typingctx: Any, x: Any) -> Any:
-    """float32 lanes as float64."""
-    if not isinstance(x, VectorType):
-        return None
-    wide = VectorType(types.float64, x.lanes)
+def _converter(element: types.Float, instruction: str) -> Any:
+    def convert(typingctx: Any, x: Any) -> Any:
+        if not isinstance(x, VectorType):
+            return None
+        vector = VectorType(element, x.lanes)
 
-    def codegen(context: Any, builder: Builder, signature: Any, args: Values) -> ir.Value:
-        return builder.fpext(args[0], wide.ir_type)
+        def codegen(context: Any, builder: Builder, signature: Any, args: Values) -> ir.Value:
+            return getattr(builder, instruction)(args[0], vector.ir_type)
 
-    return wide(x), codegen
+        return vector(x), codegen
+
+    return intrinsic(convert)
 
 
-@intrinsic
-def narrow(typingctx: Any, x: Any) -> Any:
-    """float64 lanes as float32."""
-    if not isinstance(x, VectorType):
-        return None
-    thin = VectorType(types.float32, x.lanes)
-
-    def codegen(context: Any, builder: Builder, signature: Any, args: Values) -> ir.Value:
-        return builder.fptrunc(args[0], thin.ir_type)
-
-    return thin(x), codegen
+widen = _converter(types.float64, "fpext")
+"""float32 lanes as float64."""
+narrow = _converter(types.float32, "fptrunc")
+"""float64 lanes as float32."""
 
 
 @intrinsic
