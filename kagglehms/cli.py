@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kagglehms import __version__
 from kagglehms.arguments import parse as parse_options
-from kagglehms.cli_options import Demo, FitBlend, Ladder, Preflight, Prepare, Rehearse, Train
+from kagglehms.cli_options import Demo, Fetch, FitBlend, Ladder, Preflight, Prepare, Rehearse, Status, Train
 from kagglehms.errors import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
@@ -167,6 +167,19 @@ def preflight(options: Preflight) -> int:
     return report.exit_code
 
 
+def status(options: Status) -> int:
+    from kagglehms.deploy.push import kaggle, report_status
+
+    return report_status(options.dist, kaggle())
+
+
+def fetch(options: Fetch) -> int:
+    from kagglehms.deploy.push import fetch_all, kaggle
+
+    fetch_all(options.dist, options.names, options.out, kaggle(), options.wait)
+    return EXIT_OK
+
+
 def demo(options: Demo) -> int:
     from kagglehms.demo import run_demo
 
@@ -181,6 +194,8 @@ COMMANDS: dict[str, tuple[str, type[Any], Callable[[Any], int]]] = {
     "blend": ("weights for several recipes, honestly scored", FitBlend, blend),
     "rehearse": ("run a built kernel as Kaggle would", Rehearse, rehearse),
     "preflight": ("check what is to be pushed, all rules at once", Preflight, preflight),
+    "status": ("how dataset and kernels stand on Kaggle", Status, status),
+    "fetch": ("fetch what kernels on Kaggle left", Fetch, fetch),
     **REPORT_COMMANDS,
 }
 

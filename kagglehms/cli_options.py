@@ -198,6 +198,36 @@ class Preflight:
 
 
 @dataclass(frozen=True)
+class Status:
+    """Say how the dataset and the kernels of a build stand on Kaggle.
+
+    The exit code is 1 if the dataset is not of this build or a kernel failed.
+
+    Attributes:
+        dist: what build.py made.
+    """
+
+    dist: Path = Path("dist")
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Fetch what the kernels on Kaggle left behind, and their logs.
+
+    Attributes:
+        names: kernels of dist/kernels.
+        dist: what build.py made.
+        out: where the outputs are put, one folder per kernel.
+        wait: wait for the end of a kernel that still runs.
+    """
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ("infer",)
+    dist: Path = Path("dist")
+    out: Path = Path("outputs")
+    wait: bool = False
+
+
+@dataclass(frozen=True)
 class Demo:
     """Go the whole way once, on a synthetic competition: data, training, bundle, offline kernel, score.
 

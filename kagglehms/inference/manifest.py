@@ -156,13 +156,27 @@ def read_manifest(bundle: Path) -> Manifest:
         raise BundleError(
             f"{path}: cannot be read ({error.strerror}); is {bundle} a folder that build.py made?"
         ) from error
+    return manifest_from_json(content, path)
+
+
+def manifest_from_json(content: bytes, where: Path | str) -> Manifest:
+    """Make a manifest of its JSON and check that it makes sense in itself.
+
+    Args:
+        content: what `dump_manifest` made.
+        where: it comes from, for messages.
+
+    Raises:
+        BundleError: as `read_manifest`.
+    """
+    path = Path(where)
     _check_format(path, content)
     try:
         manifest = _adapter().validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise BundleError(f"{path}: {where}: {first['msg']}; build the bundle again") from error
+        at = ".".join(map(str, first["loc"])) or "the file"
+        raise BundleError(f"{path}: {at}: {first['msg']}; build the bundle again") from error
     _check_sense(path, manifest)
     return manifest
 

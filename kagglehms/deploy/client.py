@@ -1,0 +1,306 @@
+"""The official Kaggle client as a child process, believed for what it says and not for its exit code.
+
+The client (kaggle 2.2.4) ends with code 0 after "Kernel push error", after invalid sources and after an upload that it
+dropped; and with code 1 it may say no more than a word. So every call here looks for the sentence that means success,
+and everything else is an error that carries the client's own words.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kagglehms.errors import HMSError, RunError
+from kagglehms.inference.manifest import MANIFEST
+
+COMMAND = (sys.executable, "-m", "kaggle")
+
+_TRANSIENT = re.compile(
+    r"\b(429|500|502|503|504)\b|too many requests|rate limit|server error|timed? ?out|connection|temporarily",
+    re.I,
+)
+_LIMITED = re.compile(r"\b429\b|too many requests|rate limit", re.I)
+_UNKNOWN = re.compile(r"\b(403|404)\b|not found|denied|forbidden", re.I)
+_NOISE = re.compile(r"^(Warning: |Looks like you're using|\s*$)|^\s*\d+%\||it/s\]|B/s\]")
+_STATUS = re.compile(r'has status "(?:\w+\.)?(\w+)"')
+_PUSHED = re.compile(r"Kernel version (\d+) successfully pushed\.\s+Please check progress at (\S+)")
+"""The client says the same without a number after an answer that says nothing."""
+
+
+class ClientError(HMSError):
+    """The client did not do what it was asked.
+
+    Attributes:
+        said: its words.
+        transient: whether the same call may work later.
+        limited: whether it was refused for there having been too many, so that nothing has been done.
+    """
+
+    def __init__(self, message: str, said: str = "") -> None:
+        super().__init__(message)
+        self.said = said
+        self.transient = bool(_TRANSIENT.search(said))
+        self.limited = bool(_LIMITED.search(said))
+
+
+@dataclass(frozen=True)
+class DatasetState:
+    """A dataset as Kaggle sees it.
+
+    Attributes:
+        status: such as `ready`; `absent` where there is none.
+        version: the current one, 0 where there is none.
+    """
+
+    status: str
+    version: int
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A kernel's new version, which Kaggle runs at once."""
+
+    version: int
+    url: str
+
+
+@dataclass(frozen=True)
+class KernelState:
+    """A kernel's latest session.
+
+    Attributes:
+        status: such as `RUNNING`.
+        failure: why it failed; empty where nothing is said.
+    """
+
+    status: str
+    failure: str
+
+    @property
+    def ended(self) -> bool:
+        return self.status in {"COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED"}
+
+
+@dataclass(frozen=True)
+class _Answer:
+    code: int
+    text: str
+
+    @property
+    def reason(self) -> str:
+        """What it said, without progress bars and reminders, on one line."""
+        if "Authentication required" in self.text:
+            return "Authentication required; log in with `kaggle auth login`, or see https://www.kaggle.com/settings"
+        lines = [line.strip() for line in self.text.splitlines() if not _NOISE.search(line)]
+        if any(line.startswith("Traceback (most recent call last)") for line in lines):
+            lines = lines[-1:]
+        return " | ".join(lines[-4:]) or f"nothing, exit code {self.code}"
+
+
+class KaggleClient:
+    """The client, found beside this Python; its credentials are its own business.
+
+    Args:
+        say: told what a transfer is doing, line by line.
+        call_s: longest time for a call that only asks.
+        transfer_s: longest time for one that moves files.
+    """
+
+    def __init__(
+        self, say: Callable[[str], None] | None = None, call_s: float = 300.0, transfer_s: float = 6 * 3600.0
+    ) -> None:
+        self._say = say
+        self._call_s = call_s
+        self._transfer_s = transfer_s
+
+    def dataset(self, ref: str) -> DatasetState:
+        """Ask for a dataset's state.
+
+        Args:
+            ref: owner/slug.
+
+        Raises:
+            ClientError: it cannot be told.
+        """
+        answer = self._call("datasets", "status", ref, "--format", "json")
+        if answer.code:
+            # A private dataset that does not exist is answered as one that may not be seen.
+            if _UNKNOWN.search(answer.text) and not _LIMITED.search(answer.text):
+                return DatasetState("absent", 0)
+            raise _error(f"the state of dataset {ref} cannot be told", answer)
+        try:
+            found = json.loads(answer.text[answer.text.index("{") :])
+            return DatasetState(str(found["status"]), int(found["current_version_number"] or 0))
+        except (ValueError, KeyError, TypeError) as error:
+            raise _error(f"the state of dataset {ref} cannot be told", answer) from error
+
+    def dataset_files(self, ref: str) -> dict[str, int]:
+        """Sizes of the files of a dataset's current version.
+
+        Raises:
+            ClientError: they cannot be listed.
+        """
+        files: dict[str, int] = {}
+        token: list[str] = []
+        while True:
+            answer = self._call("datasets", "files", ref, "--format", "json", "--page-size", "200", *token)
+            try:
+                files |= {item["name"]: int(item["size"]) for item in _json_list(answer)}
+            except (ValueError, KeyError, TypeError) as error:
+                raise _error(f"the files of dataset {ref} cannot be listed", answer) from error
+            following = re.search(r"^Next Page Token = (\S+)$", answer.text, flags=re.MULTILINE)
+            if following is None:
+                return files
+            token = ["--page-token", following[1]]
+
+    def dataset_manifest(self, ref: str) -> bytes:
+        """The manifest in a dataset's current version.
+
+        Raises:
+            ClientError: there is none, or it cannot be fetched.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            answer = self._call(
+                "datasets", "download", ref, "-f", MANIFEST, "-p", folder, "--force", "--quiet"
+            )
+            files = [path for path in Path(folder).rglob("*") if path.is_file()]
+            if answer.code or len(files) != 1:
+                raise _error(f"{MANIFEST} of dataset {ref} cannot be fetched", answer)
+            if zipfile.is_zipfile(files[0]):  # Kaggle packs some files for the way
+                with zipfile.ZipFile(files[0]) as archive:
+                    return archive.read(archive.namelist()[0])
+            return files[0].read_bytes()
+
+    def upload(self, folder: Path, note: str | None, names: Collection[str]) -> None:
+        """Upload a dataset.
+
+        Args:
+            folder: with the card and the files.
+            note: of a further version; None creates the dataset.
+            names: of the files that have to arrive; the client drops one silently when its upload fails.
+
+        Raises:
+            ClientError: it was not created, or not with all of its files.
+        """
+        words = ["create"] if note is None else ["version", "-m", note]
+        answer = self._call("datasets", *words, "-p", str(folder), transfer=True)
+        dropped = [name for name in sorted(names) if f"Upload successful: {name} (" not in answer.text]
+        created = "is being created" in answer.text and not answer.code
+        if created and dropped:
+            raise _error(
+                f"the new version lacks {', '.join(dropped)}: the client dropped {len(dropped)} upload(s) and went on; "
+                "push again, an incomplete version is not taken for this bundle",
+                answer,
+            )
+        if not created:
+            raise _error("the dataset was not uploaded", answer)
+
+    def push_kernel(self, folder: Path, limit_s: int | None = None) -> Pushed:
+        """Push a kernel, which starts it.
+
+        Args:
+            folder: with its metadata and script.
+            limit_s: seconds after which Kaggle stops the session.
+
+        Raises:
+            ClientError: it was not pushed, or without some of its inputs.
+        """
+        limit = [] if limit_s is None else ["-t", str(limit_s)]
+        answer = self._call("kernels", "push", "-p", str(folder), *limit)
+        pushed = _PUSHED.search(answer.text)
+        invalid = re.search(r"The following are not valid (\w+) sources.*", answer.text)
+        if invalid is not None:
+            raise _error(
+                f"kernel {folder.name} was pushed without some of its inputs ({invalid[0]}); add them or mend "
+                "kernel-metadata.json, and stop the session that has begun",
+                answer,
+            )
+        if pushed is None or answer.code:
+            raise _error(f"kernel {folder.name} was not pushed", answer)
+        return Pushed(int(pushed[1]), pushed[2])
+
+    def kernel(self, ref: str) -> KernelState:
+        """Ask for the state of a kernel's latest session.
+
+        Raises:
+            ClientError: it cannot be told.
+        """
+        answer = self._call("kernels", "status", ref)
+        status = _STATUS.search(answer.text)
+        if status is None:
+            raise _error(f"the state of kernel {ref} cannot be told", answer)
+        failure = re.search(r'Failure message: "(.*)"', answer.text, flags=re.DOTALL)
+        return KernelState(status[1].upper(), " ".join(failure[1].split()) if failure else "")
+
+    def kernel_output(self, ref: str, folder: Path) -> list[Path]:
+        """Fetch what a kernel's latest session left, and its log.
+
+        Returns:
+            The files, in `folder`.
+
+        Raises:
+            ClientError: nothing came.
+        """
+        answer = self._call("kernels", "output", ref, "-p", str(folder), "--page-size", "200", transfer=True)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        if answer.code or not files:
+            raise _error(f"the output of kernel {ref} cannot be fetched", answer)
+        return files
+
+    def _call(self, *arguments: str, transfer: bool = False) -> _Answer:
+        """Run the client once; raises only if it cannot be started or does not end."""
+        command = [*COMMAND, "-W", *arguments]
+        environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
+        environment.pop("PYTHONWARNINGS", None)
+        limit_s, late = self._transfer_s if transfer else self._call_s, threading.Event()
+        lines: list[str] = []
+        try:
+            child = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace",
+            )  # fmt: skip
+        except OSError as error:
+            raise RunError(f"{COMMAND[0]}: the Kaggle client cannot be started ({error})") from error
+
+        def stop() -> None:
+            late.set()
+            child.kill()
+
+        timer = threading.Timer(limit_s, stop)
+        with child:
+            timer.start()
+            try:
+                assert child.stdout is not None
+                for line in child.stdout:
+                    lines.append(line)
+                    if transfer and self._say is not None and not _NOISE.search(line):
+                        self._say(f"  kaggle: {line.rstrip()}")
+                code = child.wait()
+            finally:
+                timer.cancel()
+                child.kill()
+        if late.is_set():
+            raise ClientError(
+                f"`kaggle {' '.join(arguments[:2])}` did not end within {limit_s:.0f} s; try again",
+                "timed out",
+            )
+        return _Answer(code, "".join(lines))
+
+
+def _json_list(answer: _Answer) -> Iterator[dict[str, str]]:
+    if answer.code or "[" not in answer.text:
+        raise ValueError("no list")
+    yield from json.JSONDecoder().raw_decode(answer.text[answer.text.index("[") :])[0]
+
+
+def _error(what: str, answer: _Answer) -> ClientError:
+    return ClientError(f"{what}; the client says: {answer.reason}", answer.text)

@@ -1,0 +1,333 @@
+"""Push, follow and fetch with the real client, against a service of our own that can be made to fail.
+
+That nothing tries to leave the machine is asserted where the service ends (see `loopback_kaggle`), and once more by
+running a whole push in a network namespace that has only a loopback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from loopback_kaggle import BROKEN, TOO_MANY, Fault, LoopbackKaggle, Session, loopback_kaggle
+from runs_folder import make_run
+
+from kagglehms.cli import main
+from kagglehms.data.competition import VOTE_COLUMNS
+from kagglehms.deploy.bundle import Built, build
+from kagglehms.deploy.client import ClientError, KaggleClient, KernelState
+from kagglehms.deploy.push import (
+    Kaggle,
+    Patience,
+    difference,
+    fetch,
+    follow_kernel,
+    push,
+    report_status,
+    upload,
+)
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, RunError
+from kagglehms.inference.manifest import CARD, MANIFEST
+
+OWNER = "some-owner"
+BUNDLE = f"{OWNER}/kagglehms-bundle"
+KERNEL = f"{OWNER}/kagglehms-infer"
+SUBMISSION = (",".join(("eeg_id", *VOTE_COLUMNS)) + "\n1,1,0,0,0,0,0\n").encode()
+HASTE = Patience(poll_s=0.05, confirm_s=0.0, tries=3, backoff_s=0.05)
+"""Asks at once and waits as long as it takes; tests of what is never seen shorten the wait in question."""
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackKaggle]:
+    with loopback_kaggle(tmp_path / "kaggle", OWNER) as (service, environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        service.sessions[KERNEL] = Session(outputs={"submission.csv": SUBMISSION})
+        yield service
+
+
+@pytest.fixture
+def dist(built: Built, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built.dataset.parent, tmp_path / "dist"))
+
+
+@pytest.fixture
+def lines() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def kaggle(lines: list[str]) -> Kaggle:
+    return Kaggle(KaggleClient(), HASTE, lines.append)
+
+
+def less_patient(kaggle: Kaggle, **seconds: float) -> Kaggle:
+    return replace(kaggle, patience=replace(kaggle.patience, **seconds))
+
+
+def publish(service: LoopbackKaggle, dataset: Path) -> None:
+    """Let Kaggle have a version of the bundle."""
+    files = {path.name: path.read_bytes() for path in dataset.iterdir() if path.name != CARD}
+    service.datasets.setdefault(BUNDLE, []).append(files)
+
+
+@pytest.mark.slow
+def test_the_whole_way_and_then_nothing_to_upload(
+    service: LoopbackKaggle, dist: Path, kaggle: Kaggle, lines: list[str], tmp_path: Path
+) -> None:
+    push(dist, ["infer"], kaggle, tmp_path / "out")
+    assert (tmp_path / "out/infer/submission.csv").read_bytes() == SUBMISSION
+    assert (tmp_path / "out/infer/kagglehms-infer.log").read_text() == "bundle verified\n"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["infer"]
+    order = [method for method, _ in service.calls if method in {"CreateDataset", "SaveKernel"}]
+    assert order == ["CreateDataset", "SaveKernel"]
+    text = "\n".join(lines)
+    for said in ("preflight: nothing found", "version 1 is ready", "version 1 pushed", "RUNNING", "COMPLETE"):
+        assert said in text
+    assert f"-k {KERNEL} -v 1" in text
+
+    calls = len(service.calls)
+    push(dist, [], kaggle, tmp_path / "out")
+    asked = {method for method, _ in service.calls[calls:]}
+    assert not asked & {"StartBlobUpload", "PUT", "CreateDatasetVersion", "SaveKernel"}
+    assert "nothing to upload" in lines[-1]
+    assert report_status(dist, kaggle) == EXIT_OK
+    assert "it is this build" in lines[-2]
+
+
+def test_findings_stop_a_push_before_anything_is_asked(
+    service: LoopbackKaggle, dist: Path, kaggle: Kaggle, lines: list[str], tmp_path: Path
+) -> None:
+    (dist / "dataset/stranger.zip").write_text("x")
+    with pytest.raises(RunError, match=r"2 finding\(s\).*nothing was uploaded"):
+        push(dist, ["infer"], kaggle, tmp_path / "out")
+    assert "is an archive" in "\n".join(lines)
+    assert service.calls == []
+
+
+@pytest.mark.slow
+def test_a_changed_bundle_becomes_a_new_version_and_is_waited_for(
+    service: LoopbackKaggle, dist: Path, kaggle: Kaggle
+) -> None:
+    service.datasets[BUNDLE] = [{MANIFEST: b"{}"}]
+    service.statuses = ["READY", "BLOBS_RECEIVED", "BLOBS_DECOMPRESSED"]
+    assert upload(dist / "dataset", BUNDLE, kaggle) is True
+    assert len(service.datasets[BUNDLE]) == 2
+    assert service.statuses == []
+    note = service.called("CreateDatasetVersion")[0]["body"]["versionNotes"]
+    assert json.loads((dist / "dataset" / MANIFEST).read_text())["digest"][:12] in note
+
+
+def test_a_version_that_is_never_ready(
+    service: LoopbackKaggle, dist: Path, kaggle: Kaggle, tmp_path: Path
+) -> None:
+    service.datasets[BUNDLE] = [{MANIFEST: b"{}"}]
+    service.statuses = ["READY"] + ["BLOBS_RECEIVED"] * 100
+    with pytest.raises(RunError, match="is blobs_received at version 2 after 0 s, no kernel was pushed"):
+        push(dist, ["infer"], less_patient(kaggle, ready_s=0.0), tmp_path / "out")
+    assert not service.called("SaveKernel")
+
+
+def test_a_version_that_fails(service: LoopbackKaggle, dist: Path, kaggle: Kaggle) -> None:
+    service.statuses = ["FAILED"]
+    with pytest.raises(RunError, match="version 1 is failed"):
+        upload(dist / "dataset", BUNDLE, kaggle)
+
+
+def test_a_dropped_upload_is_no_bundle_and_the_next_push_repairs_it(
+    service: LoopbackKaggle, dist: Path, kaggle: Kaggle
+) -> None:
+    service.faults["PUT LICENSE"] = [Fault(403)]
+    with pytest.raises(ClientError, match="lacks LICENSE"):
+        upload(dist / "dataset", BUNDLE, kaggle)
+    assert upload(dist / "dataset", BUNDLE, kaggle) is True
+    assert "LICENSE" in service.datasets[BUNDLE][-1]
+    assert len(service.datasets[BUNDLE]) == 2
+
+
+@pytest.mark.slow
+def test_too_many_requests_are_tried_again_and_a_refusal_is_final(
+    service: LoopbackKaggle, dist: Path, kaggle: Kaggle, lines: list[str], tmp_path: Path
+) -> None:
+    publish(service, dist / "dataset")
+    service.faults["SaveKernel"] = [TOO_MANY, TOO_MANY]
+    push(dist, ["infer"], kaggle, tmp_path / "out", follow=False)
+    assert len(service.called("SaveKernel")) == 3
+    assert sum("trying again" in line for line in lines) == 2
+    service.faults["SaveKernel"] = [TOO_MANY] * 9
+    with pytest.raises(ClientError, match="429"):
+        push(dist, ["infer"], kaggle, tmp_path / "out", follow=False)
+    assert len(service.called("SaveKernel")) == 6
+
+
+def test_a_server_error_on_a_push_is_not_tried_again(
+    service: LoopbackKaggle, dist: Path, kaggle: Kaggle, tmp_path: Path
+) -> None:
+    publish(service, dist / "dataset")
+    service.faults["SaveKernel"] = [BROKEN]
+    with pytest.raises(ClientError, match="500 - An internal server error"):
+        push(dist, ["infer"], kaggle, tmp_path / "out")
+    assert len(service.called("SaveKernel")) == 1
+
+
+def test_questions_are_asked_again_after_server_errors(
+    service: LoopbackKaggle, dist: Path, kaggle: Kaggle
+) -> None:
+    publish(service, dist / "dataset")
+    service.faults = {name: [BROKEN] for name in ("GetDatasetStatus", "DownloadDataset", "ListDatasetFiles")}
+    assert upload(dist / "dataset", BUNDLE, kaggle) is False
+    service.faults = {"GetDatasetStatus": [BROKEN] * 9}
+    with pytest.raises(ClientError, match="cannot be told"):
+        upload(dist / "dataset", BUNDLE, kaggle)
+    assert not service.called("StartBlobUpload")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("LICENSE", None, "LICENSE"),
+        ("LICENSE", b"short", "LICENSE"),
+        ("stranger", b"x", "stranger"),
+        (MANIFEST, b"{}", "no manifest"),
+        (MANIFEST, None, "cannot be fetched"),
+    ],
+)
+def test_what_kaggle_has_is_compared(
+    service: LoopbackKaggle, built: Built, kaggle: Kaggle, name: str, content: bytes | None, says: str
+) -> None:
+    publish(service, built.dataset)
+    files = service.datasets[BUNDLE][0]
+    files.pop(name, None)
+    if content is not None:
+        files[name] = content
+    found = difference(built.manifest, BUNDLE, kaggle)
+    assert found is not None
+    assert says in found
+
+
+def test_another_build_is_another_bundle_but_another_commit_is_not(
+    service: LoopbackKaggle, built: Built, runs: Path, tmp_path: Path, kaggle: Kaggle
+) -> None:
+    publish(service, built.dataset)
+    manifest = json.loads((built.dataset / MANIFEST).read_text())
+    manifest["library"]["commit"] = "f" * 40
+    service.datasets[BUNDLE][0][MANIFEST] = json.dumps(manifest).encode()
+    assert difference(built.manifest, BUNDLE, kaggle) is None
+    other = build(runs, tmp_path / "other", owner=OWNER)
+    found = difference(other.manifest, BUNDLE, kaggle)
+    assert found == f"digest {built.manifest.digest[:12]} there, {other.manifest.digest[:12]} here"
+
+
+def test_a_kernel_that_fails_says_why(service: LoopbackKaggle, kaggle: Kaggle) -> None:
+    service.running[KERNEL] = Session(["RUNNING", "ERROR"], failure="Your notebook ran out of memory")
+    with pytest.raises(RunError, match="ended as ERROR: Your notebook ran out of memory"):
+        follow_kernel(KERNEL, kaggle)
+
+
+def test_a_kernel_that_does_not_end(service: LoopbackKaggle, kaggle: Kaggle) -> None:
+    service.running[KERNEL] = Session(["RUNNING"])
+    with pytest.raises(RunError, match="is RUNNING after"):
+        follow_kernel(KERNEL, less_patient(kaggle, run_s=0.0))
+
+
+def test_the_end_of_an_older_session_is_not_taken_for_the_new_one(
+    service: LoopbackKaggle, kaggle: Kaggle
+) -> None:
+    service.running[KERNEL] = Session(["COMPLETE", "COMPLETE", "QUEUED", "ERROR"], failure="the new one")
+    with pytest.raises(RunError, match="the new one"):
+        follow_kernel(KERNEL, kaggle, stale=KernelState("COMPLETE", ""))
+    service.running[KERNEL] = Session(["COMPLETE"])
+    settled = less_patient(kaggle, settle_s=0.0)
+    follow_kernel(KERNEL, settled, stale=KernelState("COMPLETE", ""))  # so long after the push, it is
+
+
+@pytest.mark.parametrize(
+    ("outputs", "says"),
+    [
+        ({"other.csv": b"x"}, "left no submission, only"),
+        ({"submission.csv": b"<html>gone"}, "is no submission"),
+    ],
+)
+def test_an_output_that_is_no_submission(
+    service: LoopbackKaggle, dist: Path, kaggle: Kaggle, tmp_path: Path, outputs: dict[str, bytes], says: str
+) -> None:
+    service.running[KERNEL] = Session(["COMPLETE"], outputs=outputs)
+    with pytest.raises(RunError, match=says):
+        fetch(dist / "kernels/infer", tmp_path / "out", kaggle)
+
+
+def test_a_failed_fetch_keeps_what_was_there(
+    service: LoopbackKaggle, dist: Path, kaggle: Kaggle, tmp_path: Path
+) -> None:
+    service.running[KERNEL] = Session(["COMPLETE"], outputs={"submission.csv": SUBMISSION})
+    fetch(dist / "kernels/infer", tmp_path / "out", kaggle)
+    service.faults["ListKernelSessionOutput"] = [BROKEN] * 9
+    with pytest.raises(ClientError, match="cannot be fetched"):
+        fetch(dist / "kernels/infer", tmp_path / "out", kaggle)
+    assert (tmp_path / "out/infer/submission.csv").read_bytes() == SUBMISSION
+    assert os.listdir(tmp_path / "out") == ["infer"]
+
+
+def test_status_and_fetch_from_the_command_line(
+    service: LoopbackKaggle, dist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(service, dist / "dataset")
+    service.running[KERNEL] = Session(["RUNNING"])
+    assert main(["fetch", "infer", "--dist", str(dist), "--out", str(tmp_path / "out")]) == EXIT_FAILURE
+    assert "give --wait" in capsys.readouterr().err
+    service.running[KERNEL] = Session(["ERROR"], failure="no space")
+    assert main(["status", "--dist", str(dist)]) == EXIT_FAILURE
+    assert f"kernel {KERNEL}: ERROR, no space" in capsys.readouterr().out
+    service.running[KERNEL] = Session(["COMPLETE"], outputs={"submission.csv": SUBMISSION})
+    assert main(["fetch", "--dist", str(dist), "--out", str(tmp_path / "out")]) == EXIT_OK
+    assert (tmp_path / "out/infer/submission.csv").read_bytes() == SUBMISSION
+
+
+@pytest.mark.slow
+def test_build_and_push_in_one_command(service: LoopbackKaggle, tmp_path: Path) -> None:
+    """The person's command; a dataset that cannot be created is its exit code."""
+    make_run(tmp_path / "runs", "baseline")
+    command = [sys.executable, str(Path(__file__).parents[2] / "build.py"), "--push", "dataset"]
+    service.faults["CreateDataset"] = [Fault(200, {"status": "error", "error": "slug is taken"})]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == EXIT_FAILURE
+    assert done.stderr.startswith("error: the dataset was not uploaded; the client says:")
+    assert "slug is taken" in done.stderr
+    assert not service.datasets
+
+
+_ALONE = """
+import ctypes, fcntl, os, socket, struct, sys
+uid, gid = os.getuid(), os.getgid()
+if ctypes.CDLL(None).unshare(0x10000000 | 0x40000000):
+    sys.exit(77)
+open("/proc/self/setgroups", "w").write("deny")
+open("/proc/self/uid_map", "w").write(f"0 {uid} 1")
+open("/proc/self/gid_map", "w").write(f"0 {gid} 1")
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    flags = struct.unpack("16sh", fcntl.ioctl(s, 0x8913, struct.pack("16sh", b"lo", 0)))[1]
+    fcntl.ioctl(s, 0x8914, struct.pack("16sh", b"lo", flags | 1))
+os.execv(sys.executable, [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's")
+def test_the_whole_way_where_there_is_no_network(tmp_path: Path) -> None:
+    test = f"{__file__}::{test_the_whole_way_and_then_nothing_to_upload.__name__}"
+    command = [sys.executable, "-c", _ALONE, "--rootdir", str(Path(__file__).parents[2]), test]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTEST_DEBUG_TEMPROOT": str(tmp_path)},
+    )  # fmt: skip
+    if done.returncode == 77:
+        pytest.skip("this system allows no user namespaces")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
