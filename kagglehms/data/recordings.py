@@ -46,7 +46,7 @@ def read_eeg(path: Path, min_times: int = N_TIMES) -> Half:
         raise DataError(
             path, f"{len(frame)} samples where at least {min_times} are needed", "the file is cut short"
         )
-    return encode_eeg(_values(path, frame, CHANNELS))
+    return encode_eeg(_values(path, frame))
 
 
 def read_spectrogram(path: Path, min_rows: int = 1) -> Half:
@@ -67,11 +67,15 @@ def read_spectrogram(path: Path, min_rows: int = 1) -> Half:
     time_s = frame["time"].to_numpy().astype(np.float64)
     if not np.array_equal(time_s, 1 + SPECTROGRAM_STEP_S * np.arange(len(frame))):
         raise DataError(path, "column `time` does not run 1, 3, 5 …", "rows are missing or out of order")
-    return encode_spectrogram(_values(path, frame, SPECTROGRAM_COLUMNS))
+    return encode_spectrogram(_values(path, frame))
 
 
 def encode_eeg(eeg_uv: NDArray[np.floating]) -> Half:
     """Bring µV into the store's precision: infinities become NaN, values beyond half precision saturate."""
+    with np.errstate(over="ignore"):
+        half = eeg_uv.astype(np.float16)
+    if not np.isinf(half).any():
+        return half
     finite = np.where(np.isinf(eeg_uv), np.float32(np.nan), eeg_uv)
     return np.clip(finite, -HALF_MAX, HALF_MAX).astype(np.float16)
 
@@ -82,8 +86,12 @@ def encode_spectrogram(power: NDArray[np.floating]) -> Half:
     Negative power does not exist and is clipped like any value below e⁻⁴; ±inf become NaN.
     """
     low, high = np.exp(np.float32(LOG_CLIP[0])), np.exp(np.float32(LOG_CLIP[1]))
-    finite = np.where(np.isinf(power), np.float32(np.nan), power).astype(np.float32)
-    return np.log(np.clip(finite, low, high)).astype(np.float16)
+    infinite = np.isinf(power)
+    log_power = np.clip(power.astype(np.float32, copy=False), low, high)
+    np.log(log_power, out=log_power)
+    if infinite.any():
+        log_power[infinite] = np.nan
+    return log_power.astype(np.float16)
 
 
 def _read(path: Path, columns: Sequence[str], types: str) -> pl.DataFrame:
@@ -123,8 +131,8 @@ def _check_columns(path: Path, found: Sequence[str], expected: Sequence[str]) ->
     raise DataError(path, reason, "channels would be taken for one another")
 
 
-def _values(path: Path, frame: pl.DataFrame, columns: Sequence[str]) -> NDArray[np.floating]:
-    values = frame.select(columns).to_numpy()
+def _values(path: Path, frame: pl.DataFrame) -> NDArray[np.floating]:
+    values = frame.drop("time", strict=False).to_numpy()
     if np.isnan(values).all():
         raise DataError(path, "holds no value, only NaN", "leave it out of train.csv")
     return values

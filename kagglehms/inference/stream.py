@@ -185,7 +185,7 @@ class Reader:
 
 def _middle(values: NDArray[np.float16], length: int) -> NDArray[np.float16]:
     first = (len(values) - length) // 2
-    return values[first : first + length]
+    return np.ascontiguousarray(values[first : first + length])
 
 
 def batches(
@@ -205,7 +205,7 @@ def batches(
         layout: what to draw.
         normaliser: statistics for tiles that are normalised globally.
         mirror: draw the other hemisphere's panel in each one's place.
-        threads: rows that are read and drawn at a time; all available CPUs when None.
+        threads: rows that are read and drawn at a time; two a CPU when None, as a part of them waits for the disk.
         batch_rows: rows a batch.
 
     Yields:
@@ -234,7 +234,7 @@ def batches(
         return np.asarray(chunk, np.int64)[good], images_BCHW if good.all() else images_BCHW[good]
 
     with (
-        ThreadPoolExecutor(threads or available_cpus(), "draw") as pool,
+        ThreadPoolExecutor(threads or 2 * available_cpus(), "draw") as pool,
         ThreadPoolExecutor(1, "batch") as filler,
     ):
         pending: deque[Future[tuple[NDArray[np.int64], NDArray[np.float32]]]] = deque()

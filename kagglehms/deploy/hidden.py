@@ -1,0 +1,90 @@
+"""A stand-in for the hidden test set: many rows, made of synthetic or given recordings.
+
+The visible test set has one row, and the hidden one is swapped in at the scored run, so a run on one row says nothing
+about time. Reading and computing a recording costs the same whatever it is called: a few distinct ones, linked under
+many names, are as good as as many distinct ones, and cost the disk nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from kagglehms.data.competition import VOTE_COLUMNS, Competition
+from kagglehms.errors import UsageError
+from kagglehms.inference.prior import read_rows
+from kagglehms.runtime import write_bytes
+
+HIDDEN_ROWS = 4000
+"""About as many rows as the hidden test set is taken to have; the competition does not say."""
+DISTINCT = 32
+"""Synthetic recordings that are really different."""
+
+_FIRST_ID = 1_000_000_000
+"""Of rows that repeat a recording; ids of the competition that are in use already are left out."""
+
+
+def make_hidden(
+    folder: Path, n_rows: int, given: Path | None = None, distinct: int = DISTINCT
+) -> Competition:
+    """Make a competition folder that has nothing but a test set.
+
+    Args:
+        folder: where, new or empty.
+        n_rows: of the test set.
+        given: a competition folder whose test recordings are used, in their order, again and again until there are
+            enough; None simulates some.
+        distinct: how many of them, at most.
+
+    Raises:
+        UsageError: no rows are asked for, or the given folder has no test set with recordings.
+    """
+    if n_rows < 1:
+        raise UsageError(f"a hidden test set needs at least one row, but got {n_rows}")
+    with tempfile.TemporaryDirectory(prefix="kagglehms-hidden-", dir=folder.parent) as scratch:
+        if given is None:
+            from kagglehms.data.synthetic import make_competition
+
+            given = Path(scratch) / "simulated"
+            make_competition(given, n_eegs=1, n_test=min(n_rows, distinct))
+        return _repeated(folder, n_rows, Competition(given))
+
+
+def _repeated(folder: Path, n_rows: int, source: Competition) -> Competition:
+    rows = read_rows(source)
+    pairs = [
+        (eeg_id, spectrogram_id)
+        for row, spectrogram_id in enumerate(rows.spectrogram_ids)
+        if (eeg_id := rows.eeg_id(row)) is not None and spectrogram_id is not None
+    ]
+    if not pairs:
+        raise UsageError(f"{source.root}: has no test set to make a hidden one of; give another folder")
+    for name in ("test_eegs", "test_spectrograms"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    target = Competition(folder)
+    used = {id_ for pair in pairs for id_ in pair}
+    fresh = (id_ for id_ in range(_FIRST_ID, _FIRST_ID + 2 * (n_rows + len(used))) if id_ not in used)
+    lines = []
+    for row in range(n_rows):
+        eeg_id, spectrogram_id = pairs[row % len(pairs)]
+        names = (eeg_id, spectrogram_id) if row < len(pairs) else (next(fresh), next(fresh))
+        _link(source.eeg(eeg_id, "test"), target.eeg(names[0], "test"))
+        _link(source.spectrogram(spectrogram_id, "test"), target.spectrogram(names[1], "test"))
+        lines.append((names[1], names[0]))
+    test = "".join(f"{spectrogram_id},{eeg_id},1\n" for spectrogram_id, eeg_id in lines)
+    write_bytes(target.test_csv, f"spectrogram_id,eeg_id,patient_id\n{test}".encode())
+    sample = "".join(f"{eeg_id}{f',{1 / 6!r}' * 6}\n" for _, eeg_id in lines)
+    write_bytes(target.sample_submission_csv, f"eeg_id,{','.join(VOTE_COLUMNS)}\n{sample}".encode())
+    return target
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file, or a copy where the file system has no such thing; one that is missing stays so."""
+    if target.exists() or not source.exists():
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
