@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kagglehms.deploy.bundle import build, describe
+from kagglehms.deploy.half import HeldOut
 from kagglehms.deploy.push import kaggle, push
-from kagglehms.errors import EXIT_INTERRUPTED, EXIT_OK, HMSError
+from kagglehms.errors import EXIT_INTERRUPTED, EXIT_OK, HMSError, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,6 +32,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--owner", metavar="NAME", help="Kaggle user name (default: that of the Kaggle client)"
     )
     parser.add_argument("--blend", metavar="NAME", help="combine recipes by this blend (default: plain mean)")
+    parser.add_argument("--half", action="store_true", help="store weights in half precision")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FOLDER",
+        help="with --half: the competition's folder, to measure the change",
+    )
+    parser.add_argument("--store", type=Path, metavar="FOLDER", help="with --half: its store, likewise")
+    parser.add_argument(
+        "--wheels",
+        nargs="*",
+        metavar="PACKAGE",
+        help="bring along what the kernels import and Kaggle's image lacks, and these packages (default: nothing)",
+    )
+    parser.add_argument(
+        "--library-only", action="store_true", help="no weights: what the kernels prepare and train need"
+    )
+    parser.add_argument(
+        "--resume-training", action="store_true", help="let the training kernel mount its own latest output"
+    )
     parser.add_argument(
         "--push",
         nargs="*",
@@ -51,12 +72,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(argv)
     try:
-        print(
-            describe(
-                build(given.runs, given.dist, given.recipes, given.folds, given.owner, blend=given.blend)
-            ),
-            flush=True,
+        if (given.data is None) != (given.store is None) or (given.store is not None and not given.half):
+            raise UsageError(
+                "--data and --store belong together, and to --half: they measure what it changes"
+            )
+        built = build(
+            given.runs,
+            given.dist,
+            given.recipes,
+            given.folds,
+            given.owner,
+            blend=given.blend,
+            half=given.half,
+            held_out=HeldOut(given.data, given.store) if given.store else None,
+            wheels=given.wheels,
+            library_only=given.library_only,
+            resume=given.resume_training,
         )
+        print(describe(built), flush=True)
         if given.push is not None:
             names = [name for name in given.push or ["infer"] if name != "dataset"]
             push(given.dist, names, kaggle(), given.outputs, not given.no_follow, given.session_limit)

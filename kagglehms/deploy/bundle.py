@@ -12,14 +12,18 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import kagglehms
 from kagglehms.data.competition import SLUG
-from kagglehms.deploy.runs import Run, select_runs
+from kagglehms.deploy.half import HeldOut, half_changes, halve, open_held_out
+from kagglehms.deploy.metadata import UNSCORED
+from kagglehms.deploy.runs import FoldModel, Run, select_runs
+from kagglehms.deploy.scripts import read_wheel
 from kagglehms.deploy.stamping import KERNEL_METADATA, PLACEHOLDER_OWNER, find_owner, stamp_card, stamp_kernel
+from kagglehms.deploy.vendor import lacking, vendor
 from kagglehms.deploy.wheel import build_wheel, read_project
 from kagglehms.errors import RunError, UsageError
 from kagglehms.inference.manifest import (
@@ -33,14 +37,17 @@ from kagglehms.inference.manifest import (
     Model,
     Prior,
     dump_manifest,
+    hash_file,
     read_manifest,
     tree_digest,
     verify,
 )
 from kagglehms.learning.ensemble import Blend
 from kagglehms.learning.ladder import find_blend
-from kagglehms.runtime import PARTIAL_SUFFIX
+from kagglehms.runtime import PARTIAL_SUFFIX, choose_device, say
 
+UNIFORM = (1 / 6,) * 6
+"""The prior of a bundle without runs."""
 _STAGE = ".build-"
 _BLOCK = 1 << 20
 
@@ -66,6 +73,31 @@ class Built:
     slug: str
 
 
+@dataclass(frozen=True)
+class Content:
+    """What a bundle is made of; the fields are explained at `build`."""
+
+    runs: tuple[Run, ...]
+    blend: Blend | None = None
+    half: bool = False
+    held_out: HeldOut | None = None
+    wheels: tuple[str, ...] | None = None
+
+    def measure(self) -> Callable[[Run, FoldModel, Path], dict[str, float | None] | None]:
+        """Return what measures a fold's half precision; the records are opened once."""
+        if not self.half or self.held_out is None:
+            return lambda run, fold, weights: None
+        datasets, device = open_held_out(self.held_out, self.runs), choose_device()
+        say(device.reason)
+
+        def measured(run: Run, fold: FoldModel, weights: Path) -> dict[str, float | None]:
+            say(f"{run.recipe} fold {fold.fold}: predicting its records in both precisions")
+            dataset = datasets[run.recipe]
+            return half_changes(run.recipe_file, fold.weights, weights, fold.fold, dataset, device)
+
+        return measured
+
+
 def project_root() -> Path:
     """Return the checkout that the running library belongs to.
 
@@ -85,6 +117,11 @@ def build(
     owner: str | None = None,
     root: Path | None = None,
     blend: str | None = None,
+    half: bool = False,
+    held_out: HeldOut | None = None,
+    wheels: Sequence[str] | None = None,
+    library_only: bool = False,
+    resume: bool = False,
 ) -> Built:
     """Build the bundle and the kernels.
 
@@ -96,6 +133,11 @@ def build(
         owner: Kaggle user name; None looks for it, see `stamping.find_owner`.
         root: the project's checkout; None takes the one that runs.
         blend: name of a blend: its members are bundled, unless `recipes` says otherwise, and combined by it.
+        half: store weights in half precision.
+        held_out: the records to measure on what that changes; None measures nothing.
+        wheels: packages to bring along, besides those that the kernels import and the image lacks; None brings none.
+        library_only: no weights, for the kernels that prepare and train; `runs` need not exist.
+        resume: let the training kernel mount its own latest output and go on from there.
 
     Raises:
         UsageError: unknown names, or a `dist/dataset` that is no bundle and would be lost.
@@ -107,7 +149,8 @@ def build(
     if chosen is not None:
         chosen = chosen if recipes is None else chosen.only(recipes)
         recipes = _heaviest_first(chosen)
-    selected = select_runs(runs, recipes, folds)
+    selected = [] if library_only else select_runs(runs, recipes, folds)
+    content = Content(tuple(selected), chosen, half, held_out, None if wheels is None else tuple(wheels))
     dataset = dist / "dataset"
     _refuse_to_replace_others(dataset)
     try:
@@ -116,8 +159,9 @@ def build(
             shutil.rmtree(stale, ignore_errors=True)
         stage = Path(tempfile.mkdtemp(prefix=_STAGE, suffix=PARTIAL_SUFFIX, dir=dist))
         try:
-            slug, manifest = _write_dataset(stage / "dataset", root, selected, owner, chosen)
-            names = _write_kernels(stage / "kernels", root, owner, slug, manifest.digest)
+            slug, manifest = _write_dataset(stage / "dataset", root, content, owner)
+            names = kernel_names(root, scored=bool(selected))
+            _write_kernels(stage / "kernels", root, names, owner, slug, manifest.digest, resume)
             _swap_in(stage, dist, names)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
@@ -134,8 +178,7 @@ def describe(built: Built) -> str:
     lines += [f"{name:<48} {file.size:>13,}  {file.sha256[:12]}" for name, file in manifest.files.items()]
     lines += ["", f"{'model':<43} {'fold':>4}  out-of-fold score"]
     for model in manifest.models:
-        scores = ", ".join(f"{name} {score:.4f}" for name, score in model.scores.items() if score is not None)
-        lines.append(f"{model.recipe:<43} {model.fold:>4}  {scores}")
+        lines.append(f"{model.recipe:<43} {model.fold:>4}  {_scores_line(model)}")
     lines += [
         "",
         f"{built.dataset}: {len(manifest.files)} files, {manifest.size / 1e6:.1f} MB, {len(manifest.models)} model(s)",
@@ -161,6 +204,18 @@ def describe(built: Built) -> str:
     return "\n".join(lines)
 
 
+def _scores_line(model: Model) -> str:
+    text = ", ".join(f"{name} {score:.4f}" for name, score in model.scores.items() if score is not None)
+    if model.precision == "float32":
+        return text
+    if model.changes is None:
+        return f"{text}; float16, its change not measured (give --data and --store)"
+    changes = ", ".join(
+        f"{name} {change:+.6f}" for name, change in model.changes.items() if change is not None
+    )
+    return f"{text}; float16 changes {changes}"
+
+
 def _refuse_to_replace_others(dataset: Path) -> None:
     if (
         dataset.exists()
@@ -176,9 +231,7 @@ def _heaviest_first(blend: Blend) -> list[str]:
     return sorted(blend.active, key=lambda name: -weights[name])
 
 
-def _write_dataset(
-    folder: Path, root: Path, runs: Sequence[Run], owner: str, blend: Blend | None
-) -> tuple[str, Manifest]:
+def _write_dataset(folder: Path, root: Path, content: Content, owner: str) -> tuple[str, Manifest]:
     folder.mkdir()
     slug, card = stamp_card(root / CARD, owner)
     wheel, wheel_bytes = build_wheel(root)
@@ -186,10 +239,33 @@ def _write_dataset(
         wheel: _write(folder / wheel, wheel_bytes),
         "LICENSE": _copy(root / "LICENSE", folder / "LICENSE"),
     }
-    if blend is not None:
-        files[BLEND] = _write(folder / BLEND, blend.to_json())
+    vendored = _vendor(folder, root, wheel, content)
+    files |= {path.name: hash_file(path) for path in vendored}
+    if content.blend is not None:
+        files[BLEND] = _write(folder / BLEND, content.blend.to_json())
+    models = _write_models(folder, content, files)
+    files = dict(sorted(files.items()))
+    manifest = Manifest(
+        FORMAT,
+        Library(kagglehms.__version__, wheel, _commit(root)),
+        _versions(content.runs),
+        tuple(models),
+        _prior(content.runs),
+        files,
+        digest=tree_digest(files),
+        wheels=tuple(path.name for path in vendored),
+    )
+    _write(folder / MANIFEST, dump_manifest(manifest))
+    _write(folder / CARD, card)
+    verify(folder, read_manifest(folder), manifest.digest)  # what the kernel will do, while it is still cheap
+    return slug, manifest
+
+
+def _write_models(folder: Path, content: Content, files: dict[str, File]) -> list[Model]:
+    """Write recipes and weights, note them in `files`, and return the manifest's entries."""
+    measure = content.measure()
     models = []
-    for run in runs:
+    for run in content.runs:
         stem = _file_stem(run.recipe)
         recipe_file = f"{stem}.recipe.json"
         if recipe_file in files:
@@ -198,30 +274,52 @@ def _write_dataset(
             )
         files[recipe_file] = _copy(run.recipe_file, folder / recipe_file)
         for fold in run.folds:
-            weights = f"{stem}.fold{fold.fold}.safetensors"
-            files[weights] = _copy(fold.weights, folder / weights)
+            name = f"{stem}.fold{fold.fold}.safetensors"
             scores = {"all": fold.score_all, "votes10": fold.score_votes10}
-            models.append(Model(run.recipe, fold.fold, weights, recipe_file, scores))
-    files = dict(sorted(files.items()))
-    library = Library(kagglehms.__version__, wheel, _commit(root))
-    manifest = Manifest(
-        FORMAT, library, _versions(runs), tuple(models), _prior(runs), files, digest=tree_digest(files)
-    )
-    _write(folder / MANIFEST, dump_manifest(manifest))
-    _write(folder / CARD, card)
-    verify(folder, read_manifest(folder), manifest.digest)  # what the kernel will do, while it is still cheap
-    return slug, manifest
+            if content.half:
+                files[name] = _write(folder / name, halve(fold.weights))
+                changes = measure(run, fold, folder / name)
+                models.append(Model(run.recipe, fold.fold, name, recipe_file, scores, "float16", changes))
+            else:
+                files[name] = _copy(fold.weights, folder / name)
+                models.append(Model(run.recipe, fold.fold, name, recipe_file, scores))
+    return models
 
 
-def _write_kernels(folder: Path, root: Path, owner: str, slug: str, digest: str) -> list[str]:
+def _vendor(folder: Path, root: Path, wheel: str, content: Content) -> list[Path]:
+    if content.wheels is None:
+        return []
+    scripts = sorted((root / "kernels").glob("*/*.py"))
+    wanted = [*lacking(scripts, read_wheel(folder / wheel)), *content.wheels]
+    with tempfile.TemporaryDirectory(prefix="wheels-", dir=folder.parent) as scratch:
+        return [path.rename(folder / path.name) for path in vendor(wanted, Path(scratch))]
+
+
+def kernel_names(root: Path, scored: bool = True) -> list[str]:
+    """Names of the project's kernels, in alphabetical order.
+
+    Args:
+        root: the project's checkout.
+        scored: with those that need weights.
+
+    Raises:
+        RunError: there is none.
+    """
     names = sorted(path.parent.name for path in (root / "kernels").glob(f"*/{KERNEL_METADATA}"))
+    names = [name for name in names if scored or name in UNSCORED]
     if not names:
         raise RunError(f"{root / 'kernels'}: holds no kernel; take it from the project's checkout")
+    return names
+
+
+def _write_kernels(
+    folder: Path, root: Path, names: Sequence[str], owner: str, slug: str, digest: str, resume: bool
+) -> None:
     for name in names:
         (folder / name).mkdir(parents=True)
-        for file, content in stamp_kernel(root / "kernels" / name, owner, slug, digest).items():
+        template = root / "kernels" / name
+        for file, content in stamp_kernel(template, owner, slug, digest, resume and name == "train").items():
             _write(folder / name / file, content)
-    return names
 
 
 def _swap_in(stage: Path, dist: Path, kernels: Sequence[str]) -> None:
@@ -281,8 +379,11 @@ def _versions(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _prior(runs: Sequence[Run]) -> Prior:
-    """Return the runs' prior, or its mean over their records where they were trained on different ones."""
-    priors = {run.prior for run in runs}
+    """Return the runs' prior, or its mean over their records where they were trained on different ones.
+
+    Without runs it is uniform.
+    """
+    priors = {run.prior for run in runs} or {UNIFORM}
     if len(priors) == 1:
         return priors.pop()
     total = sum(run.records for run in runs)

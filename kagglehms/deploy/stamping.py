@@ -23,8 +23,8 @@ OWNER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 def find_owner(given: str | None = None) -> tuple[str, str]:
     """Return the Kaggle user name to stamp and where it comes from.
 
-    Looked for in this order: `given`, the variable KAGGLE_USERNAME, the Kaggle client's kaggle.json (whose key is
-    neither kept nor shown). With none of them it is `PLACEHOLDER_OWNER`.
+    Looked for in this order: `given`, the variable KAGGLE_USERNAME, the Kaggle client's kaggle.json and what its
+    `kaggle auth login` left (of neither is a key or token kept or shown). With none it is `PLACEHOLDER_OWNER`.
 
     Raises:
         UsageError: a name that Kaggle cannot have given.
@@ -73,7 +73,9 @@ def stamp_card(template: Path, owner: str) -> tuple[str, bytes]:
     return slug, _json_bytes(card)
 
 
-def stamp_kernel(template: Path, owner: str, slug: str, digest: str) -> dict[str, bytes]:
+def stamp_kernel(
+    template: Path, owner: str, slug: str, digest: str, resume: bool = False
+) -> dict[str, bytes]:
     """Return the files of one kernel, ready to be pushed.
 
     Args:
@@ -81,14 +83,18 @@ def stamp_kernel(template: Path, owner: str, slug: str, digest: str) -> dict[str
         owner: Kaggle user name of kernel and bundle.
         slug: of the bundle.
         digest: of the bundle; the kernel will refuse any other.
+        resume: mount the latest output of the kernel itself, which must have been pushed before.
 
     Raises:
         RunError: a template without the lines to stamp, or one that does not mount the bundle.
     """
     metadata = read_template(template / KERNEL_METADATA)
     metadata["id"] = f"{owner}/{metadata['id'].partition('/')[2]}"
-    sources = [str(source) for source in metadata.get("dataset_sources", [])]
-    metadata["dataset_sources"] = [source.replace(f"{PLACEHOLDER_OWNER}/", f"{owner}/") for source in sources]
+    for key in ("dataset_sources", "kernel_sources"):
+        sources = [str(source) for source in metadata.get(key, [])]
+        metadata[key] = [source.replace(f"{PLACEHOLDER_OWNER}/", f"{owner}/") for source in sources]
+    if resume:
+        metadata["kernel_sources"] = list(dict.fromkeys([*metadata["kernel_sources"], metadata["id"]]))
     if f"{owner}/{slug}" not in metadata["dataset_sources"]:
         raise RunError(
             f"{template / KERNEL_METADATA}: dataset_sources lacks {PLACEHOLDER_OWNER}/{slug}; add it"

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -64,6 +64,8 @@ class Model:
         weights: its safetensors file in the bundle.
         recipe_file: the recipe as JSON, in the bundle.
         scores: out-of-fold scores of this fold (KL divergence), by name; None where no record counted.
+        precision: in which the weights are stored; computed is in float32 or mixed precision either way.
+        changes: what half precision changed of `scores`, measured on the fold; None where nothing was measured.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -73,6 +75,8 @@ class Model:
     weights: str
     recipe_file: str
     scores: dict[str, float | None]
+    precision: Literal["float32", "float16"] = "float32"
+    changes: dict[str, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,7 @@ class Manifest:
         prior: class means of the training targets, the answer where there is no better one.
         files: every file except the manifest and the card, by name.
         digest: see `tree_digest`; the kernel is stamped with it.
+        wheels: further wheels in the bundle, of packages that Kaggle's image lacks.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -108,6 +113,7 @@ class Manifest:
     prior: Prior
     files: dict[str, File]
     digest: str
+    wheels: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -227,7 +233,7 @@ def _check_format(path: Path, content: bytes) -> None:
 def _check_sense(path: Path, manifest: Manifest) -> None:
     for name in manifest.files:
         _check_name(path, name)
-    named = [manifest.library.wheel]
+    named = [manifest.library.wheel, *manifest.wheels]
     named += [name for model in manifest.models for name in (model.weights, model.recipe_file)]
     unlisted = sorted({name for name in named if name not in manifest.files})
     if unlisted:

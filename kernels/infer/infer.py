@@ -9,7 +9,6 @@ from pathlib import Path
 OWNER = "your-kaggle-username"  # build.py stamps these three
 BUNDLE = "kagglehms-bundle"
 DIGEST = "0000000000000000000000000000000000000000000000000000000000000000"
-
 scratch = Path(tempfile.mkdtemp(prefix="kagglehms-"))  # /kaggle/working is output, HOME may not be writable
 os.environ.update(NUMBA_CACHE_DIR=str(scratch / "numba"), NO_ALBUMENTATIONS_UPDATE="1", HF_HUB_OFFLINE="1")
 root = Path(os.environ.get("KAGGLEHMS_KAGGLE_ROOT", "/kaggle"))  # another one only in a rehearsal
@@ -19,7 +18,8 @@ try:
     for sample in (*root.glob("input/*/sample_sub*.csv"), *root.glob("input/competitions/*/sample_sub*.csv")):
         submission.write_bytes(sample.read_bytes())
     wheels = [wheel for place in places for wheel in place.glob("kagglehms-*.whl")]
-    zipfile.ZipFile(wheels[0]).extractall(scratch / "library")  # imported from a zip, Numba cannot cache
+    for wheel in wheels[0].parent.glob("*.whl"):  # the library, and what the image lacks
+        zipfile.ZipFile(wheel).extractall(scratch / "library")  # imported from a zip, Numba cannot cache
     sys.path.insert(0, str(scratch / "library"))
     from kagglehms.deploy.kernels import infer
 
