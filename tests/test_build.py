@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from runs_folder import make_run
+from runs_folder import make_run, tree
 
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, EXIT_USER
 from kagglehms.inference.manifest import read_manifest, verify
@@ -48,6 +50,44 @@ def test_it_builds_from_any_folder_and_says_what_to_type_next(folder: Path) -> N
     assert "warning" not in done.stdout
 
 
+def test_two_builds_anywhere_and_anyhow_are_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    """Other folder, checkout, dates, umask, hash seed, time zone and language; one tree."""
+    root = BUILD.parent
+    copied = tmp_path / "elsewhere/checkout"
+    ignored = shutil.ignore_patterns(
+        ".git", "__pycache__", "dist", "*.nbi", "*.nbc", ".*_cache", "tests", "docs"
+    )
+    shutil.copytree(root, copied, ignore=ignored, copy_function=shutil.copyfile)
+    runs = Path(shutil.copytree(folder / "runs", copied / "somewhere/runs", copy_function=shutil.copyfile))
+    for path in copied.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    variants = [
+        (root, folder, folder / "runs", "one", {"PYTHONHASHSEED": "1", "TZ": "UTC", "LC_ALL": "C"}, 0o022),
+        (
+            copied,
+            copied,
+            runs,
+            "two",
+            {"PYTHONHASHSEED": "2", "TZ": "Asia/Tokyo", "LC_ALL": "C.UTF-8"},
+            0o077,
+        ),
+    ]
+    for checkout, cwd, source, name, environment, umask in variants:
+        done = subprocess.run(
+            [sys.executable, str(checkout / "build.py"), "--runs", str(source), "--recipes", "baseline",
+             "--dist", str(tmp_path / name), "--owner", "some-owner"],
+            cwd=cwd, env={"PATH": os.environ["PATH"], "PYTHONPATH": str(checkout), "HOME": str(tmp_path)} | environment,
+            capture_output=True, text=True, check=False, umask=umask,
+        )  # fmt: skip
+        assert done.returncode == EXIT_OK, done.stderr
+    one, two = (tree(tmp_path / name) for name in ("one", "two"))
+    manifests = [json.loads(content.pop("dataset/manifest.json")) for content in (one, two)]
+    assert one == two
+    assert manifests[1]["library"].pop("commit") is None  # no git there
+    assert manifests[0]["library"].pop("commit") or not (root / ".git").exists()
+    assert manifests[0] == manifests[1]
+
+
 def test_it_warns_where_no_owner_is_known(folder: Path) -> None:
     done = build(folder, "--recipes", "baseline", "--dist", "elsewhere")
     assert done.returncode == EXIT_OK, done.stderr
@@ -63,6 +103,9 @@ def test_it_warns_where_no_owner_is_known(folder: Path) -> None:
         (("--recipes", "baseline", "--folds", "5"), EXIT_FAILURE, "fold 5 is not finished"),
         (("--runs", "nowhere"), EXIT_USER, "nowhere: no such folder"),
         (("--recipes", "baseline", "--owner", "not a name"), EXIT_USER, "no Kaggle user name"),
+        (("--recipes", "baseline", "--half", "--store", "store"), EXIT_USER, "belong together"),
+        (("--recipes", "baseline", "--data", "hms", "--store", "store"), EXIT_USER, "belong together"),
+        (("--recipes", "baseline", "--wheels", "torch"), EXIT_USER, "replace the image's own"),
     ],
 )
 def test_what_goes_wrong_is_one_line_and_a_code(

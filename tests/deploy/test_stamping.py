@@ -11,6 +11,7 @@ from slugify import slugify
 
 from kagglehms.data.competition import SLUG
 from kagglehms.deploy.bundle import project_root
+from kagglehms.deploy.metadata import UNSCORED
 from kagglehms.deploy.stamping import KERNEL_METADATA, PLACEHOLDER_OWNER, find_owner, stamp_card, stamp_kernel
 from kagglehms.errors import RunError, UsageError
 from kagglehms.inference.manifest import CARD
@@ -51,6 +52,28 @@ def test_a_name_that_cannot_be_is_refused(name: str) -> None:
         find_owner(name)
 
 
+def test_the_owner_that_the_client_is_logged_in_as(no_credentials: Path) -> None:
+    (no_credentials / ".kaggle").mkdir()
+    login = no_credentials / ".kaggle/credentials.json"
+    login.write_text(json.dumps({"username": "logged-in", "refresh_token": SECRET}))
+    assert find_owner() == ("logged-in", str(login))
+
+
+def test_sources_of_the_owner_are_stamped_and_training_can_mount_itself(tmp_path: Path) -> None:
+    template = tmp_path / "train"
+    template.mkdir()
+    stamped = project_root() / "kernels/infer"
+    metadata = json.loads((stamped / KERNEL_METADATA).read_text())
+    metadata |= {"id": f"{PLACEHOLDER_OWNER}/kagglehms-train", "code_file": "train.py"}
+    metadata["kernel_sources"] = [f"{PLACEHOLDER_OWNER}/kagglehms-prepare", "somebody-else/output"]
+    (template / KERNEL_METADATA).write_text(json.dumps(metadata))
+    (template / "train.py").write_text((stamped / "infer.py").read_text())
+    for resume, own in ((False, []), (True, ["some-owner/kagglehms-train"])):
+        files = stamp_kernel(template, "some-owner", "kagglehms-bundle", "ab" * 32, resume)
+        sources = json.loads(files[KERNEL_METADATA])["kernel_sources"]
+        assert sources == ["some-owner/kagglehms-prepare", "somebody-else/output", *own]
+
+
 def test_the_card_keeps_kaggles_rules() -> None:
     slug, content = stamp_card(project_root() / CARD, "some-owner")
     card = json.loads(content)
@@ -78,8 +101,8 @@ def test_every_kernel_keeps_kaggles_rules() -> None:
         assert metadata["code_file"] in files
         assert (metadata["language"], metadata["kernel_type"]) == ("python", "script")
         assert metadata["is_private"] is True
-        assert metadata["enable_internet"] is False
-        assert metadata["machine_shape"] == "NvidiaTeslaT4"
+        assert metadata["enable_internet"] is False or template.parent.name in UNSCORED
+        assert metadata.get("machine_shape") == ("NvidiaTeslaT4" if metadata["enable_gpu"] else None)
         assert metadata["dataset_sources"] == [f"some-owner/{bundle}"]
         assert metadata["competition_sources"] == [SLUG]
         assert PLACEHOLDER_OWNER not in b"".join(files.values()).decode()
