@@ -5,6 +5,7 @@ Two builds of the same inputs have the same bytes, and a build that is interrupt
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -165,6 +166,8 @@ def build(
             _swap_in(stage, dist, names)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                dist.rmdir()  # only where nothing is in it
     except OSError as error:
         raise RunError(f"{dist}: cannot be written ({error}); free space or give another folder") from error
     kernels = tuple(dist / "kernels" / name for name in names)

@@ -29,11 +29,12 @@ def find_owner(given: str | None = None) -> tuple[str, str]:
     Raises:
         UsageError: a name that Kaggle cannot have given.
     """
-    config = client_config()
+    config, login = client_config(), Path("~/.kaggle/credentials.json").expanduser()
     for name, source in (
         (given, "--owner"),
         (os.environ.get("KAGGLE_USERNAME"), "KAGGLE_USERNAME"),
         (_configured_username(config), str(config)),
+        (_configured_username(login), str(login)),
     ):
         if name:
             if not OWNER_NAME.fullmatch(name):
