@@ -22,11 +22,16 @@ class Prepare:
         data: the competition's folder.
         store: where the store is made.
         jobs: files decoded at a time (default: all CPU cores).
+        backend: who decodes: threads of this process, `loky` processes, or the workers of a Dask or Ray cluster that
+            see the same files.
+        scheduler: address of the cluster, such as tcp://host:8786 (default: workers started on this machine).
     """
 
     data: Path
     store: Path = Path("store")
     jobs: int | None = None
+    backend: Literal["threading", "loky", "dask", "ray"] = "threading"
+    scheduler: str | None = None
 
 
 @dataclass(frozen=True)

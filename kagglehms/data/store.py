@@ -18,10 +18,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -37,10 +35,11 @@ from kagglehms.data.competition import (
     SPECTROGRAM_ROWS,
     Competition,
 )
+from kagglehms.data.parallel import Workers, in_order
 from kagglehms.data.recordings import Half, read_eeg, read_spectrogram
 from kagglehms.data.records import Records
 from kagglehms.errors import DataError, DataErrors, RunError, UsageError
-from kagglehms.runtime import available_cpus, exclusive, write_bytes
+from kagglehms.runtime import exclusive, write_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -184,7 +183,7 @@ def prepare(
     tasks: list[Task],
     path: Path,
     watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
-    n_jobs: int | None = None,
+    workers: Workers | None = None,
 ) -> Prepared:
     """Decode `tasks` into the store at `path`, or go on where an interrupted call stopped.
 
@@ -192,11 +191,11 @@ def prepare(
         tasks: what `plan` returned.
         path: the store's folder, made if it does not exist.
         watch: wraps the iteration, given its length, to show progress.
-        n_jobs: files decoded at a time; all available CPUs when None.
+        workers: who decodes; threads on all available CPUs when None.
 
     Raises:
         DataErrors: files that cannot be used, all of them; what came before the first one is kept.
-        UsageError: a finished store of other data is already there.
+        UsageError: a finished store of other data is already there, or the workers cannot be reached.
         RunError: another process is preparing it.
     """
     with exclusive(path, "prepare"):
@@ -205,7 +204,7 @@ def prepare(
             _refuse_other_data(store, tasks)
             return Prepared(store, decoded=0, found=len(tasks))
         found = _adopt(path, tasks)
-        decoded = _decode_missing(path, tasks[len(found) :], watch, n_jobs or available_cpus())
+        decoded = _decode_missing(path, tasks[len(found) :], watch, workers or Workers())
         entries = found + decoded
         content = {
             "format": FORMAT,
@@ -218,13 +217,13 @@ def prepare(
 
 
 def _decode_missing(
-    path: Path, tasks: list[Task], watch: Callable[[Iterable[Any], int], Iterable[Any]], n_jobs: int
+    path: Path, tasks: list[Task], watch: Callable[[Iterable[Any], int], Iterable[Any]], workers: Workers
 ) -> list[Entry]:
     """Append `tasks` to the data files and the journal; behind a bad file only check, so order is kept."""
     entries: list[Entry] = []
     errors: list[DataError] = []
     try:
-        with _decoded(tasks, n_jobs) as results, _Appender(path) as appender:
+        with in_order(_decode, tasks, workers) as results, _Appender(path) as appender:
             for task, result in watch(zip(tasks, results, strict=True), len(tasks)):
                 if isinstance(result, DataError):
                     errors.append(result)
@@ -236,21 +235,6 @@ def _decode_missing(
     if errors:
         raise DataErrors(errors)
     return entries
-
-
-@contextmanager
-def _decoded(tasks: list[Task], n_jobs: int) -> Iterator[Iterable[Half | DataError]]:
-    """Decode on several threads; results come in the order of `tasks`, a few ahead of the one in use."""
-    from joblib import Parallel, delayed
-
-    results = Parallel(n_jobs, backend="threading", return_as="generator")(delayed(_decode)(t) for t in tasks)
-    try:
-        yield results
-    finally:
-        with warnings.catch_warnings():
-            # joblib warns of results that nobody fetched, which is just what an interruption leaves.
-            warnings.filterwarnings("ignore", message=".*tasks", category=UserWarning)
-            results.close()
 
 
 def _decode(task: Task) -> Half | DataError:

@@ -17,6 +17,7 @@ import pytest
 from folders import copied, eeg_frame
 
 from kagglehms.data.competition import Competition
+from kagglehms.data.parallel import Workers
 from kagglehms.data.recordings import read_eeg, read_spectrogram
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import Store, Task, plan, prepare
@@ -77,7 +78,7 @@ def test_a_second_call_does_nothing(competition_folder: Path, reference: Path) -
 def test_the_bytes_do_not_depend_on_threads(
     competition_folder: Path, reference: Path, tmp_path: Path, n_jobs: int
 ) -> None:
-    prepare(tasks_of(competition_folder), tmp_path, n_jobs=n_jobs)
+    prepare(tasks_of(competition_folder), tmp_path, workers=Workers(jobs=n_jobs))
     assert contents(tmp_path) == contents(reference)
 
 
@@ -125,7 +126,7 @@ store._decode = slow
 sys.path.insert(0, sys.argv[3])
 from test_store import tasks_of
 print("ready", flush=True)
-store.prepare(tasks_of(Path(sys.argv[1])), Path(sys.argv[2]), n_jobs=1)
+store.prepare(tasks_of(Path(sys.argv[1])), Path(sys.argv[2]), workers=store.Workers(jobs=1))
 """
 
 

@@ -1,0 +1,122 @@
+"""Whoever decodes, the store has the same bytes; the Dask cluster is a real one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from folders import copied
+
+from kagglehms.cli import main
+from kagglehms.data.competition import Competition
+from kagglehms.data.parallel import Backend, Workers, in_order
+from kagglehms.data.records import make_records, read_train_table
+from kagglehms.data.store import plan, prepare
+from kagglehms.errors import DataErrors, UsageError
+
+if TYPE_CHECKING:
+    from distributed import LocalCluster
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(store.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def reference(competition_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    records = make_records(read_train_table(competition_folder / "train.csv"))
+    path = tmp_path_factory.mktemp("store")
+    prepare(plan(Competition(competition_folder), records), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    distributed = pytest.importorskip("distributed", reason="needs the cluster extra")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as started:
+        yield started
+
+
+def process_of(number: int) -> tuple[int, int]:
+    time.sleep(0.02)
+    return number, os.getpid()
+
+
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_results_come_in_order(backend: Backend) -> None:
+    with in_order(process_of, range(20), Workers(backend, jobs=2)) as results:
+        numbers, processes = zip(*results, strict=True)
+    assert list(numbers) == list(range(20))
+    assert (set(processes) == {os.getpid()}) == (backend == "threading")
+
+
+def test_processes_make_the_same_store(competition_folder: Path, reference: Path, tmp_path: Path) -> None:
+    folder = ["--data", str(competition_folder), "--store", str(tmp_path)]
+    assert main(["prepare", *folder, "--backend", "loky", "--jobs", "2"]) == 0
+    assert contents(tmp_path) == contents(reference)
+
+
+def test_a_broken_file_is_named_whoever_reads_it(competition_folder: Path, tmp_path: Path) -> None:
+    folder = copied(competition_folder, tmp_path / "competition")
+    broken = sorted((folder / "train_eegs").iterdir())[1]
+    broken.write_bytes(broken.read_bytes()[:-100])
+    tasks = plan(Competition(folder), make_records(read_train_table(folder / "train.csv")))
+    with pytest.raises(DataErrors, match=f"{broken.name}: cannot be read"):
+        prepare(tasks, tmp_path / "store", workers=Workers("loky", jobs=2))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_cluster_of_two_processes_makes_the_same_store(
+    competition_folder: Path,
+    reference: Path,
+    cluster: LocalCluster,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ["--data", str(competition_folder), "--store", str(tmp_path)]
+    options += ["--backend", "dask", "--scheduler", cluster.scheduler_address]
+    assert main(["prepare", *options]) == 0
+    assert contents(tmp_path) == contents(reference)
+    assert "files/s" in capsys.readouterr().out
+    with in_order(process_of, range(40), Workers("dask", cluster.scheduler_address)) as results:
+        numbers, processes = zip(*results, strict=True)
+    assert list(numbers) == list(range(40))
+    assert len(set(processes)) == 2
+    assert os.getpid() not in processes
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed", reason="needs the cluster extra")
+    import dask
+
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "0.2s"}),
+        pytest.raises(UsageError, match="no Dask scheduler answers at tcp://127.0.0.1:9"),
+        in_order(process_of, range(2), Workers("dask", "tcp://127.0.0.1:9")),
+    ):
+        pass
+
+
+def test_a_scheduler_without_a_cluster_is_refused() -> None:
+    with (
+        pytest.raises(UsageError, match="--scheduler is for the backends dask and ray"),
+        in_order(process_of, range(2), Workers("threading", "tcp://somewhere:8786")),
+    ):
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_ray_makes_the_same_store(competition_folder: Path, reference: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs Ray, which is not part of the test extra")
+    records = make_records(read_train_table(competition_folder / "train.csv"))
+    prepare(plan(Competition(competition_folder), records), tmp_path, workers=Workers("ray", jobs=2))
+    assert contents(tmp_path) == contents(reference)
