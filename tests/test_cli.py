@@ -298,3 +298,44 @@ def test_a_given_blend_can_be_bundled_and_an_unknown_one_is_named(two_runs: Path
     assert [m.recipe for m in built.manifest.models] == ["baseline"] * 2 + ["global-stats"] * 2
     with pytest.raises(UsageError, match="no blend 'nope'"):
         build(two_runs / "runs", two_runs / "dist2", blend="nope")
+
+
+def test_training_that_is_out_of_time_says_what_is_left_and_another_session_goes_on(
+    two_runs: Path, competition_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", str(competition_folder), "--store", str(two_runs / "store"), "--folds", "2"]
+    arguments = ["train", "baseline", *data, "--fold", "1", "--epochs", "1", "--weights", "none"]
+    arguments += ["--backbone", "test_efficientnet", "--batch-size", "4", "--device", "cpu"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main([*arguments, "--out", str(first), "--time-limit", "1s"]) == 3  # over since the tests began
+    message = capsys.readouterr().err
+    assert "kagglehms: baseline stopped after step 0 of 2, because the time limit is near; 2 steps" in message
+    assert "2 evaluations of fold1 are left" in message
+    assert main([*arguments, "--out", str(second), "--resume-from", str(first)]) == 0
+    said = capsys.readouterr().out
+    assert "1 fold(s) taken over" in said
+    assert "goes on after step 0 of 2" in said
+    assert "baseline: 1 of 2 folds trained" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--time-limit", "soon"], "'soon' is no duration; write hours, minutes or seconds"),
+        (["--save-every", "0"], "'0' is no duration"),
+        (["--resume-from", "nowhere"], "nowhere: no such folder; --resume-from takes an earlier session's"),
+    ],
+)
+def test_unusable_session_options_are_one_line(
+    options: list[str],
+    message: str,
+    two_runs: Path,
+    competition_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = ["--data", str(competition_folder), "--store", str(two_runs / "store"), "--out", str(tmp_path)]
+    assert main(["train", "baseline", *data, *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

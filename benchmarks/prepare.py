@@ -1,0 +1,106 @@
+"""Decoding a competition: `kagglehms prepare` by each of its engines against a pandas loop over the same files.
+
+    python benchmarks/prepare.py [--eegs 60] [--rounds 5] [--backends threading loky dask]
+
+The pandas loop does what the notebooks do: read_parquet, to NumPy in float32, into a dictionary (and nothing of what
+`prepare` does besides: checks, logarithm, half precision, checksums, a file that survives a power failure). All run in
+turn in one process over a synthetic competition; figures are medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from _measure import finish, machine, table, versions
+from numpy.typing import NDArray
+
+from kagglehms.data.competition import Competition
+from kagglehms.data.parallel import BACKENDS, Backend, Workers
+from kagglehms.data.records import make_records, read_train_table
+from kagglehms.data.store import Task, plan, prepare
+from kagglehms.data.synthetic import make_competition
+from kagglehms.runtime import available_cpus
+
+PACKAGES = ("polars", "pandas", "pyarrow", "joblib", "distributed", "numpy")
+
+
+def pandas_loop(tasks: list[Task]) -> dict[tuple[str, int], NDArray[np.float32]]:
+    arrays = {}
+    for task in tasks:
+        frame = pd.read_parquet(task.path)
+        arrays[task.kind, task.id] = frame.to_numpy(dtype=np.float32)
+    return arrays
+
+
+def seconds_of_call(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--eegs", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=["threading", "loky", "dask"])
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        make_competition(folder / "competition", n_eegs=chosen.eegs, n_test=1, seed=0)
+        competition = Competition(folder / "competition")
+        tasks = plan(competition, make_records(read_train_table(competition.train_csv)))
+        scheduler = None
+        if "dask" in chosen.backends:  # started once, as a cluster stands ready
+            from distributed import LocalCluster
+
+            options = {"n_workers": available_cpus(), "threads_per_worker": 1, "dashboard_address": None}
+            scheduler = stack.enter_context(LocalCluster(**options)).scheduler_address
+
+        def store_by(backend: Backend) -> Callable[[], object]:
+            workers = Workers(backend, scheduler if backend == "dask" else None)
+
+            def call() -> None:
+                shutil.rmtree(folder / backend, ignore_errors=True)
+                prepare(tasks, folder / backend, workers=workers)
+
+            return call
+
+        contenders: dict[str, Callable[[], object]] = {"pandas loop": lambda: pandas_loop(tasks)}
+        contenders |= {f"prepare, {backend}": store_by(backend) for backend in chosen.backends}
+        seconds: dict[str, list[float]] = {key: [] for key in contenders}
+        for call in contenders.values():
+            call()
+        for _ in range(chosen.rounds):
+            for key, call in contenders.items():
+                seconds[key].append(seconds_of_call(call))
+        megabytes = sum(task.path.stat().st_size for task in tasks) / 1e6
+    median = {key: statistics.median(values) for key, values in seconds.items()}
+    print(
+        f"{machine()}; {versions(*PACKAGES)}; {len(tasks)} files, {megabytes:.0f} MB; medians of {chosen.rounds}\n"
+    )
+    rows = [
+        (
+            key,
+            f"{len(tasks) / value:.0f}",
+            f"{megabytes / value:.0f}",
+            f"{median['pandas loop'] / value:.2f} ×",
+        )
+        for key, value in median.items()
+    ]
+    print(table(("", "files/s", "MB/s of parquet", "against pandas"), rows))
+    finish({"files": len(tasks), "megabytes": megabytes, "seconds": median})
+
+
+if __name__ == "__main__":
+    main()
