@@ -86,12 +86,14 @@ class Learner:
         # A seed for each step, and not a state carried along: so a resumed run drops what the first one dropped.
         torch.manual_seed(_seed(self.recipe.seed, self.steps_before + self.step, _DROPOUT, self.team.rank))
         batch = self._augmented(batch, epoch, warm_up, n_all)
+        loss = None
         try:
             loss = self._forward_backward(batch, "kl" if warm_up else loss_name, n_all)
         except RuntimeError as error:
-            if _out_of_memory(error):
-                raise self._too_large(batch) from error
-            raise
+            if not _out_of_memory(error):
+                raise
+        if loss is None:  # and not in the handler above, where the error still holds the memory
+            raise self._too_large(batch)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
