@@ -48,6 +48,8 @@ from kagglehms.runtime import Device, available_cpus, choose_device
 
 N_RECORDS = 256
 LAYOUTS = {"400x300": images.PANELS_BY_THEMSELVES, "512x512": images.EEG_PANELS_AND_PERCENTILES}
+SETTLE_S = 0.5
+"""Before each run: whoever draws ahead has finished, and takes nothing from the next one."""
 PACKAGES = ("torch", "timm", "numpy", "numba", "polars")
 
 
@@ -225,6 +227,7 @@ def steps_in_turn(
             if device.name == "cuda":
                 base = torch.cuda.memory_allocated()
                 torch.cuda.reset_peak_memory_stats()
+            time.sleep(SETTLE_S)
             start = time.perf_counter()
             for _ in range(n_steps[name]):
                 contenders[name]()
@@ -301,6 +304,7 @@ def measure_feeding(size: str, device: Device, rounds: int) -> dict[str, float]:
     rates: dict[str, list[float]] = {name: [] for name in iterators}
     for _ in range(rounds):
         for name, iterator in iterators.items():
+            time.sleep(SETTLE_S)
             start, n = time.perf_counter(), 0
             while time.perf_counter() - start < 0.5:
                 next(iterator)
