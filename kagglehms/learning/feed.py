@@ -9,12 +9,13 @@ Shape legend: B batch, C channel (one), H image rows, W image columns, K the six
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 Windows = Literal["middle", "random"]
 _WINDOWS = 1_000_002
 """Third word of the seed of sub-windows; augmentations use small ones (see `augment`)."""
+
+
+T = TypeVar("T")
 
 
 class Recordings(Protocol):
@@ -91,6 +95,17 @@ class Work:
     index: NDArray[np.integer]
     epoch: int | None = None
     augment: bool = True
+
+
+class _Shared(Iterator[T]):
+    """An iterator that several threads take from."""
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self._items, self._lock = iter(items), threading.Lock()
+
+    def __next__(self) -> T:
+        with self._lock:
+            return next(self._items)
 
 
 class Feed:
@@ -157,8 +172,11 @@ class Feed:
         images_BCHW = torch.empty((len(index), 1, *self.layout.shape), pin_memory=self.pin)
         epoch = work.epoch if work.augment else None
         rows, samples = self._starts(work)
-        images = images_BCHW.numpy()[:, 0]
-        list(pool.map(self._draw, index.tolist(), rows.tolist(), samples.tolist(), images, repeat(epoch)))
+        # One iterator for all threads: each takes the next image when it has finished one, and a batch costs as many
+        # tasks as there are threads, not as there are images.
+        images = zip(index.tolist(), rows.tolist(), samples.tolist(), images_BCHW.numpy()[:, 0], strict=True)
+        shared = _Shared(images)
+        list(pool.map(self._draw_some, repeat(shared, self.threads), repeat(epoch, self.threads)))
         index_B = torch.from_numpy(np.asarray(index, dtype=np.int64))
         return Batch(images_BCHW, self._targets_NK[index_B], self._n_votes_N[index_B], index_B)
 
@@ -171,6 +189,12 @@ class Feed:
             rng = np.random.default_rng((self.seed, work.epoch, _WINDOWS))
             self._offsets = work.epoch, rng.random(len(self.records))
         return self.records.starts(work.index, self._offsets[1][work.index])
+
+    def _draw_some(
+        self, images: Iterator[tuple[int, int, int, NDArray[np.float32]]], epoch: int | None
+    ) -> None:
+        for position, row, sample, out_HW in images:
+            self._draw(position, row, sample, out_HW, epoch)
 
     def _draw(
         self, position: int, row: int, sample: int, out_HW: NDArray[np.float32], epoch: int | None
