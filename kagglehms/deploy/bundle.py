@@ -21,6 +21,7 @@ import kagglehms
 from kagglehms.data.competition import SLUG
 from kagglehms.deploy.half import HeldOut, half_changes, halve, open_held_out
 from kagglehms.deploy.metadata import UNSCORED
+from kagglehms.deploy.model_card import MODEL_CARD, model_card
 from kagglehms.deploy.runs import FoldModel, Run, select_runs
 from kagglehms.deploy.scripts import read_wheel
 from kagglehms.deploy.stamping import KERNEL_METADATA, PLACEHOLDER_OWNER, find_owner, stamp_card, stamp_kernel
@@ -247,6 +248,8 @@ def _write_dataset(folder: Path, root: Path, content: Content, owner: str) -> tu
     if content.blend is not None:
         files[BLEND] = _write(folder / BLEND, content.blend.to_json())
     models = _write_models(folder, content, files)
+    told = model_card(content.runs, models, _versions(content.runs), _prior(content.runs), content.blend)
+    files[MODEL_CARD] = _write(folder / MODEL_CARD, told)
     files = dict(sorted(files.items()))
     manifest = Manifest(
         FORMAT,

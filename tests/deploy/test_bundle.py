@@ -14,6 +14,7 @@ from runs_folder import PRIOR, make_run, tree
 import kagglehms
 from kagglehms.deploy import bundle
 from kagglehms.deploy.bundle import Built, build, describe
+from kagglehms.deploy.model_card import MODEL_CARD
 from kagglehms.deploy.stamping import PLACEHOLDER_OWNER
 from kagglehms.errors import RunError, UsageError
 from kagglehms.inference.manifest import CARD, MANIFEST, read_manifest, verify
@@ -24,7 +25,7 @@ def test_the_bundle_is_flat_and_complete(runs: Path, tmp_path: Path) -> None:
     wheel = f"kagglehms-{kagglehms.__version__}-py3-none-any.whl"
     assert sorted(tree(tmp_path / "dist")) == sorted(
         [
-            *(f"dataset/{name}" for name in (MANIFEST, CARD, "LICENSE", wheel)),
+            *(f"dataset/{name}" for name in (MANIFEST, CARD, MODEL_CARD, "LICENSE", wheel)),
             *(f"dataset/{stem}.recipe.json" for stem in ("baseline", "panels-global")),
             *(
                 f"dataset/{stem}.fold{fold}.safetensors"
@@ -203,7 +204,7 @@ def test_names_that_would_share_a_file_are_refused(tmp_path: Path) -> None:
 def test_no_pickle_is_in_it(built: Built) -> None:
     for name, content in tree(built.dataset).items():
         assert not content.startswith(b"\x80"), name
-        assert Path(name).suffix in {"", ".json", ".safetensors", ".whl"}
+        assert Path(name).suffix in {"", ".json", ".md", ".safetensors", ".whl"}
 
 
 def test_the_clients_key_is_nowhere(

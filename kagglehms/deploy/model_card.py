@@ -1,0 +1,111 @@
+"""The bundle's model card: what the models are, how they scored, what they are not for. Always the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kagglehms import __version__
+from kagglehms.data.competition import CLASSES
+from kagglehms.deploy.runs import Run
+from kagglehms.errors import DataError
+from kagglehms.features.images import LAYOUTS, Layout
+from kagglehms.inference.manifest import Model, Prior
+from kagglehms.learning.ensemble import Blend
+from kagglehms.learning.recipes import recipe_from_json
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+MODEL_CARD = "MODEL_CARD.md"
+"""Its name in the bundle."""
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+def model_card(
+    runs: Sequence[Run],
+    models: Sequence[Model],
+    versions: dict[str, str],
+    prior: Prior,
+    blend: Blend | None,
+) -> bytes:
+    """Fill the template.
+
+    Args:
+        runs: what the bundle is made of.
+        models: one entry per fold's weights.
+        versions: packages that the models were trained with.
+        prior: class means of the training targets.
+        blend: how recipes are combined; None for their plain mean.
+    """
+    text = _environment().get_template("model_card.md").render(
+        runs=[_described(run) for run in runs],
+        models=models,
+        version=__version__,
+        half=any(model.precision == "float16" for model in models),
+        versions=versions,
+        prior=prior,
+        classes=CLASSES,
+        combination=_combination(runs, blend),
+    )  # fmt: skip
+    return text.encode()
+
+
+def _environment() -> Environment:
+    """Markdown, so what comes from data is escaped for a table's cell instead of for HTML."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True, autoescape=False,
+    )  # fmt: skip
+    made.filters["cell"] = _cell
+    made.filters["score"] = lambda value: "–" if value is None else f"{value:.4f}"
+    return made
+
+
+def _cell(text: object) -> str:
+    """One line without anything that Markdown or HTML would take for markup."""
+    line = " ".join(str(text).split())
+    for character in "\\`|*_[]":
+        line = line.replace(character, f"\\{character}")
+    return line.replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _described(run: Run) -> dict[str, Any]:
+    try:
+        recipe = recipe_from_json(run.recipe_file.read_bytes(), run.recipe_file)
+        told = {"image": _image(recipe.layout), "network": recipe.backbone, "epochs": recipe.epochs}
+    except DataError:  # a recipe of another version: the table says what can be said
+        told = {"image": "–", "network": "–", "epochs": "–"}
+    return told | {
+        "name": run.recipe,
+        "folds": len(run.folds),
+        "n_folds": run.n_folds,
+        "records": run.records,
+    }
+
+
+def _image(layout: Layout) -> str:
+    name = next((name for name, known in LAYOUTS.items() if known == layout), "its own layout")
+    return f"{name}, {layout.shape[0]} × {layout.shape[1]}"
+
+
+def _combination(runs: Sequence[Run], blend: Blend | None) -> str:
+    if blend is not None:
+        weights = ", ".join(
+            f"{_cell(m)} {w:.3f}" for m, w in zip(blend.members, blend.weights, strict=True) if w
+        )
+        scores = "; ".join(f"{name.replace('_', ' ')} {score:.4f}" for name, score in blend.scores.items())
+        calibration = f", temperature {blend.temperature:.3f}" + (", class biases" if blend.biases else "")
+        scored = f" Its scores: {scores}." if scores else ""
+        return (
+            f"Folds are averaged within a recipe, then recipes are combined by the blend {_cell(blend.name)} "
+            f"({blend.space} space{calibration}): {weights}.{scored}"
+        )
+    if not runs:
+        return "None: this bundle is the library alone, for preparing and training on Kaggle."
+    if len(runs) == 1:
+        return "The folds' probabilities are averaged."
+    return "Folds are averaged within a recipe, then recipes, all alike."

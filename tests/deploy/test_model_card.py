@@ -1,0 +1,81 @@
+"""The model card: every model and score, the blend, nothing that data could turn into markup."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from runs_folder import PRIOR, make_run
+
+from kagglehms.data.competition import CLASSES
+from kagglehms.deploy.bundle import build
+from kagglehms.deploy.model_card import MODEL_CARD
+from kagglehms.learning.ensemble import Blend
+from kagglehms.learning.recipes import get_recipe
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Two runs of real recipes; one of them unfinished."""
+    for name, finished in (("baseline", (0, 1)), ("eeg+percentiles", (1,))):
+        folder = make_run(tmp_path / "runs", name, finished)
+        (folder / "recipe.json").write_bytes(get_recipe(name).to_json())
+    return tmp_path / "runs"
+
+
+def card(runs: Path, blend: str | None = None) -> str:
+    built = build(runs, runs.parent / "dist", blend=blend)
+    assert MODEL_CARD in built.manifest.files
+    return (built.dataset / MODEL_CARD).read_text()
+
+
+def test_it_names_every_recipe_and_every_score(runs: Path) -> None:
+    text = card(runs)
+    assert "# Model card: 3 models of 2 recipes" in text
+    assert "| baseline | panels, 400 × 300 | efficientnet\\_b2 | 6 | 2 of 2 | 100 |" in text
+    assert "| eeg+percentiles | eeg+percentiles, 512 × 512 | efficientnet\\_b2 | 6 | 1 of 2 | 100 |" in text
+    for fold in (0, 1):
+        assert f"| baseline | {fold} | {0.9 + fold:.4f} | – |" in text
+    assert "| eeg+percentiles | 1 | 1.9000 | – |" in text
+    assert f"| {' | '.join(CLASSES)} |\n" in text
+    assert f"| {' | '.join(f'{p:.4f}' for p in PRIOR)} |" in text
+    assert "- torch 2.10.0" in text
+    assert "then recipes, all alike" in text
+    assert "Not a medical device" in text
+
+
+def test_tables_have_as_many_cells_in_every_row(runs: Path) -> None:
+    widths: list[int] = []
+    for line in card(runs).splitlines():
+        if line.startswith("|"):
+            widths.append(line.count("|") - line.count("\\|"))
+        elif widths:
+            assert len(set(widths)) == 1, widths
+            widths = []
+
+
+def test_a_blend_is_told_with_its_weights_and_scores(runs: Path) -> None:
+    (runs / "blends").mkdir()
+    blend = Blend(
+        "mine", ("baseline", "eeg+percentiles"), (0.25, 0.75), temperature=0.9, scores={"nested": 0.5}
+    )
+    (runs / "blends/mine.json").write_bytes(blend.to_json())
+    text = card(runs, "mine")
+    assert "blend mine (probability space, temperature 0.900): baseline 0.250, eeg+percentiles 0.750." in text
+    assert "nested 0.5000" in text
+
+
+def test_strings_of_the_runs_are_no_markup(runs: Path) -> None:
+    path = runs / "baseline/run.json"
+    hostile = "<script>x</script> | [a](javascript:x) `b`\n# c"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": {hostile: hostile}}))
+    text = card(runs)
+    assert "<script>" not in text
+    assert "\n# c" not in text
+    assert "[a](" not in text.replace("\\[a\\](", "")
+
+
+def test_a_recipe_of_another_version_costs_its_row_only(runs: Path) -> None:
+    (runs / "baseline/recipe.json").write_text('{"name": "baseline"}')
+    assert "| baseline | – | – | – | 2 of 2 | 100 |" in card(runs)
