@@ -1,0 +1,57 @@
+"""What docs/kaggle.md says can be typed, and its three lines predict."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kagglehms.arguments import parse
+from kagglehms.cli import COMMANDS
+from kagglehms.deploy.image import TABLE
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs/kaggle.md").read_text()
+LINES = [
+    shlex.split(line) for line in re.findall(r"^    ((?:kagglehms|python) .+)$", PAGE, flags=re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("words", LINES, ids=" ".join)
+def test_commands_are_understood(words: list[str]) -> None:
+    if words[0] == "kagglehms":
+        parse(words[1], COMMANDS[words[1]][1], words[2:])
+    else:
+        assert words[1] == "build.py"
+        source = (ROOT / "build.py").read_text()
+        for option in (word for word in words if word.startswith("--")):
+            assert f'"{option}"' in source
+
+
+def test_every_option_of_build_is_explained() -> None:
+    options = set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', (ROOT / "build.py").read_text()))
+    assert {"--half", "--push"} < options
+    assert {option for option in options if option not in PAGE} <= {"--dist"}
+
+
+def test_the_table_of_the_image_is_linked() -> None:
+    (link,) = re.findall(r"\]\(([^)]+image\.toml)\)", PAGE)
+    assert (ROOT / "docs" / link).resolve() == TABLE.resolve()
+
+
+def test_the_three_lines_predict(dist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = re.search(r"((?:^    .*\n)*^    predictor\.predict.*\n)", PAGE, flags=re.MULTILINE)
+    assert block is not None
+    lines = [line.strip() for line in block[1].splitlines()]
+    assert len(lines) == 3
+    monkeypatch.chdir(dist.parent)
+    scope = {
+        "eeg_uv": np.random.default_rng(0).normal(0, 30, (10_000, 20)),
+        "power": np.random.default_rng(1).lognormal(size=(300, 400)),
+    }
+    exec("\n".join([*lines[:2], f"result = {lines[2]}"]), scope)
+    assert scope["result"].shape == (6,)
+    assert np.isclose(scope["result"].sum(), 1)
