@@ -153,14 +153,29 @@ def blend(options: FitBlend) -> int:
 
 
 def rehearse(options: Rehearse) -> int:
+    from kagglehms.deploy.mounts import LAYOUTS
     from kagglehms.deploy.rehearsal import rehearse
-    from kagglehms.runtime import say
+    from kagglehms.deploy.staging import Budget
+    from kagglehms.runtime import say, seconds_of
 
-    report = rehearse(
-        options.kernel, options.dist, options.data, options.out, options.layout, isolation=options.isolation
-    )
-    say(report.sentence)
-    return report.exit_code
+    time_s = None if options.time is None else seconds_of(options.time)
+    budget = Budget(time_s, int(options.disk_gb * 1e9))
+    codes = []
+    for layout in LAYOUTS if options.layout == "all" else (options.layout,):
+        report = rehearse(
+            options.kernel,
+            options.dist,
+            options.data,
+            options.out,
+            layout,
+            budget,
+            options.isolation,
+            options.hidden,
+            options.hidden_from,
+        )
+        say(report.sentence)
+        codes.append(report.exit_code)
+    return max(codes)
 
 
 def preflight(options: Preflight) -> int:

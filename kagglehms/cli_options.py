@@ -170,21 +170,31 @@ class Rehearse:
     """Run a built kernel as Kaggle would: offline, in a fake /kaggle, in a process of its own.
 
     Attributes:
-        kernel: which of dist/kernels, such as `infer`.
-        data: the competition's folder; its test set is predicted.
+        kernel: which of dist/kernels: `infer`, `train` or `prepare`.
+        data: the competition's folder; `infer` predicts its test set.
         dist: what build.py made.
-        out: where submission.csv and the log are put.
-        layout: of the mounts below /kaggle/input: by `owner` and kind, or every one by its `slug`.
+        out: where submission.csv and the log are put, and what `train` and `prepare` put out, in folders of their
+            names. What lies there is mounted where a kernel asks for it: `prepare`'s store for `train`, and
+            `train`'s own last session.
+        layout: of the mounts below /kaggle/input: by `owner` and kind, or every one by its `slug`; or `all` in turn.
         isolation: `namespaces` (a real /kaggle, read-only input, no network) or the weaker `guard` (default: the
             best that this machine allows).
+        hidden: swap the test set for one of so many rows, which says what the hidden one will take.
+        hidden_from: a competition folder whose test recordings they are (default: simulated ones).
+        time: of the session, such as `9h` or `90s`, after which the kernel is killed.
+        disk_gb: that /kaggle/working may take.
     """
 
     kernel: tyro.conf.Positional[str]
     data: Path
     dist: Path = Path("dist")
     out: Path = Path("rehearsal")
-    layout: Literal["owner", "slug"] = "owner"
+    layout: Literal["owner", "slug", "all"] = "owner"
     isolation: Literal["namespaces", "guard"] | None = None
+    hidden: int | None = None
+    hidden_from: Path | None = None
+    time: str | None = None
+    disk_gb: float = 20.0
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ _SYS_MOUNT_SETATTR = 442
 """The same on every architecture; Linux 5.12 and later."""
 _PR_SET_PDEATHSIG = 1
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
+_LOOK_EVERY_S = 0.25
+"""How often memory and disk are looked at."""
 _SHARED_MEMORY = "size=2g"
 """What Kaggle gives its own image."""
 
@@ -55,6 +57,7 @@ class Spec:
         environment: all of it, nothing is inherited.
         folder: to start in.
         timeout_s: after which it is killed.
+        disk_bytes: what `folder` may grow to, before the kernel is killed; None for no limit.
         report: file to write what happened to, as JSON.
         new_root: empty folder to build the kernel's view of the machine in; None for no isolation.
         binds: folders of `/kaggle` and `/tmp`, in the order in which they are mounted.
@@ -71,6 +74,7 @@ class Spec:
     binds: tuple[Bind, ...] = ()
     kept: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    disk_bytes: int | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -102,23 +106,59 @@ def main(spec: Spec) -> int:
 
 
 def run(spec: Spec) -> dict[str, float | int | bool]:
-    """Run the kernel to its end or its timeout; whatever it leaves running is killed."""
+    """Run the kernel to its end, its timeout or the end of its disk; whatever it leaves running is killed."""
     start = time.monotonic()
     child = subprocess.Popen(
         spec.argv, env=spec.environment, cwd=spec.folder, stdin=subprocess.DEVNULL, start_new_session=True
     )
-    timed_out = False
+    timed_out = disk_full = False
+    disk = memory = 0
     try:
-        child.wait(spec.timeout_s)
-    except subprocess.TimeoutExpired:
-        timed_out = True
+        while not (timed_out or disk_full):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(max(0.0, min(_LOOK_EVERY_S, spec.timeout_s - (time.monotonic() - start))))
+                break
+            timed_out = time.monotonic() - start >= spec.timeout_s
+            memory = max(memory, session_memory(child.pid))
+            disk = max(disk, folder_bytes(spec.folder))
+            disk_full = spec.disk_bytes is not None and disk > spec.disk_bytes
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
     exit_code = child.wait()
-    seconds = time.monotonic() - start
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"exit_code": exit_code, "seconds": seconds, "peak_memory_bytes": peak, "timed_out": timed_out}
+    disk = max(disk, folder_bytes(spec.folder))
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
+    return {
+        "exit_code": exit_code,
+        "seconds": time.monotonic() - start,
+        "peak_memory_bytes": max(memory, largest),
+        "peak_disk_bytes": disk,
+        "timed_out": timed_out,
+        "disk_full": disk_full or (spec.disk_bytes is not None and disk > spec.disk_bytes),
+    }
+
+
+def folder_bytes(folder: str) -> int:
+    """What the files below a folder take on the disk; those that vanish meanwhile take nothing."""
+    total = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(where, name)).st_blocks * 512  # noqa: PTH118  many, often
+    return total
+
+
+def session_memory(session: int) -> int:
+    """Resident bytes of all processes of a session together; pages that they share count for each. 0 off Linux."""
+    total = 0
+    for entry in Path("/proc").glob("[0-9]*/stat") if sys.platform == "linux" else ():
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            # The name, in brackets, may hold anything: what follows its end are the fields from the third on.
+            found = entry.read_text(errors="replace").rpartition(")")[2].split()
+            total += int(found[21]) * resource.getpagesize() if int(found[3]) == session else 0
+    return total
 
 
 def isolate(spec: Spec, root: Path) -> None:

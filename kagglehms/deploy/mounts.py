@@ -30,6 +30,17 @@ def competition_mount(slug: str, layout: Layout) -> str:
     return {"slug": slug, "owner": f"competitions/{slug}"}[layout]
 
 
+def notebook_mount(owner: str, slug: str, layout: Layout) -> str:
+    """Return the folder of another kernel's output, relative to `/kaggle/input`."""
+    return {"slug": slug, "owner": f"notebooks/{owner}/{slug}"}[layout]
+
+
+def find_output(root: Path, owner: str, slug: str) -> Path | None:
+    """Return the folder in which a kernel's output is mounted; None if it is not."""
+    places = [root / "input" / notebook_mount(owner, slug, layout) for layout in LAYOUTS]
+    return next((place for place in places if place.is_dir()), None)
+
+
 def find_competition(root: Path) -> Path:
     """Return the folder in which the competition is mounted.
 

@@ -21,30 +21,27 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
-from kagglehms.data.competition import SLUG, Competition
-from kagglehms.deploy import guard, launcher
-from kagglehms.deploy.launcher import Bind, Spec
-from kagglehms.deploy.mounts import ROOT_VARIABLE, Layout, competition_mount, dataset_mount
-from kagglehms.deploy.stamping import KERNEL_METADATA, read_template
-from kagglehms.errors import EXIT_FAILURE, EXIT_OK, DataError, HMSError, RunError, UsageError, closest
-from kagglehms.inference.manifest import CARD
+from kagglehms.data.competition import Competition
+from kagglehms.deploy import launcher
+from kagglehms.deploy.hidden import HIDDEN_ROWS, make_hidden
+from kagglehms.deploy.launcher import Spec
+from kagglehms.deploy.mounts import Layout
+from kagglehms.deploy.staging import WITNESS, Budget, Isolation, StagedKernel, lay_out, read_kernel
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
 from kagglehms.inference.marker import MARKER, Marker
 from kagglehms.inference.prior import read_rows
 from kagglehms.inference.submission import SUBMISSION, read_submission
+from kagglehms.inference.task import TIME_LIMIT_S
 from kagglehms.runtime import write_bytes
 
-Isolation = Literal["namespaces", "guard"]
 LOG = "rehearsal.log"
 SESSION_S = 9 * 3600.0
-"""The competition's limit for a scored run."""
+"""The competition's limit for a run."""
+FEWEST_ROWS = 20
+"""With fewer rows, start-up hides what a row takes."""
 
-_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
-"""What the kernel inherits of the environment; everything else, credentials above all, it does not."""
-_RUN_VARIABLES = {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "KAGGLE_IS_COMPETITION_RERUN": "1"}
-_WITNESS = "kagglehms-rehearsal-witness.json"
-_GUARD_FOLDER = "lib/kagglehms-rehearsal"
 _OUTPUTS = (SUBMISSION, MARKER)
 _GRACE_S = 10.0
 
@@ -60,9 +57,12 @@ class RehearsalReport:
         isolation_note: why it was not better isolated; empty if it was.
         kernel_exit_code: of the kernel; negative if a signal ended it.
         seconds: from its start to its end.
-        peak_memory_bytes: largest resident size of any one of its processes.
+        peak_memory_bytes: largest resident size of its processes together.
         library: from where the kernel imported `kagglehms`, as it saw it; None if it did not.
+        peak_disk_bytes: that /kaggle/working took.
+        projection: of the time on the full hidden test set, in words; empty for a kernel that is no scored run.
         submission: the file it made, copied out; None if there is none.
+        output: folder of everything that a kernel put out which is no scored run; None for a scored run.
         log: everything it printed.
         problems: what would have gone wrong on Kaggle; empty if nothing.
     """
@@ -74,8 +74,11 @@ class RehearsalReport:
     kernel_exit_code: int
     seconds: float
     peak_memory_bytes: int
+    peak_disk_bytes: int
+    projection: str
     library: str | None
     submission: Path | None
+    output: Path | None
     log: Path
     problems: tuple[str, ...]
 
@@ -93,23 +96,16 @@ class RehearsalReport:
         """The report in one line."""
         note = f" ({self.isolation_note})" if self.isolation_note else ""
         how = (
-            f"{self.seconds:.1f} s, peak memory {self.peak_memory_bytes / 2**20:,.0f} MiB, mounts as {self.layout!r}, "
+            f"{self.seconds:.1f} s, peak memory {self.peak_memory_bytes / 2**20:,.0f} MiB, "
+            f"{self.peak_disk_bytes / 2**20:,.0f} MiB in /kaggle/working, mounts as {self.layout!r}, "
             f"isolated by {self.isolation}{note}; its output is in {self.log}"
         )
+        if self.projection:
+            how += f"; {self.projection}"
         if self.ok:
-            return f"kernel {self.kernel} made {self.submission} with the bundle's own library: {how}"
+            made = self.submission or self.output
+            return f"kernel {self.kernel} made {made} with the bundle's own library: {how}"
         return f"kernel {self.kernel} FAILED: {'; '.join(self.problems)}: {how}"
-
-
-@dataclass(frozen=True)
-class _Kernel:
-    """A built kernel and its inputs: folders by their path below /kaggle/input."""
-
-    name: str
-    script: Path
-    inputs: dict[str, Path]
-    competition: Path
-    gpu: bool
 
 
 def rehearse(
@@ -118,132 +114,66 @@ def rehearse(
     competition: Path,
     out: Path,
     layout: Layout = "owner",
-    timeout_s: float = SESSION_S,
+    budget: Budget | None = None,
     isolation: Isolation | None = None,
+    hidden_rows: int | None = None,
+    hidden_from: Path | None = None,
 ) -> RehearsalReport:
     """Run the built kernel in a child process, its output passed on while it runs.
 
     Args:
-        kernel: name of a folder of `dist/kernels`.
+        kernel: name of a folder of `dist/kernels`: `infer`, `train`, `prepare`.
         dist: what build.py made.
         competition: the competition's folder.
-        out: where `submission.csv`, `scored-run.json` and `rehearsal.log` go.
+        out: where `submission.csv`, `scored-run.json` and `rehearsal.log` go, and, in a folder of the kernel's name,
+            all output of a kernel that is no scored run. The output that lies there from before is mounted where a
+            kernel asks for it, as the next session on Kaggle would find it.
         layout: of the mounts.
-        timeout_s: after which the kernel is killed.
+        budget: of time and disk; None for those of a session.
         isolation: None takes the best that the machine allows.
+        hidden_rows: swap the test set for one of so many rows, see `hidden.make_hidden`.
+        hidden_from: a competition folder whose test recordings they are; None simulates some.
 
     Raises:
         UsageError: no such kernel.
-        DataError: no competition there.
+        DataError: no competition there, or no output of a kernel that this one reads.
         RunError: a bundle that does not fit the kernel, or isolation asked for that cannot be had.
     """
-    built = _read_kernel(kernel, dist, competition, layout)
+    budget = budget or Budget()
+    if hidden_from is not None and hidden_rows is None:
+        hidden_rows = len(read_rows(Competition(hidden_from)))
+    read_kernel(kernel, dist, competition, layout, out)  # what cannot be is refused before anything is made
     out.mkdir(parents=True, exist_ok=True)
     for name in _OUTPUTS:
         (out / name).unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="kagglehms-rehearsal-", ignore_cleanup_errors=True) as place:
+        hidden = None
+        if hidden_rows is not None:
+            hidden = make_hidden(Path(place).resolve() / "hidden", hidden_rows, hidden_from).root
+            if (competition / "train.csv").is_file():
+                shutil.copyfile(competition / "train.csv", hidden / "train.csv")
+        built = read_kernel(kernel, dist, competition, layout, out, hidden)
+        return _rehearse(built, Path(place).resolve(), out, layout, budget, isolation)
+
+
+def _rehearse(
+    kernel: StagedKernel,
+    place: Path,
+    out: Path,
+    layout: Layout,
+    budget: Budget,
+    isolation: Isolation | None,
+) -> RehearsalReport:
     note = ""
-    for kind in ("namespaces", "guard") if isolation is None else (isolation,):
-        with tempfile.TemporaryDirectory(prefix="kagglehms-rehearsal-", ignore_cleanup_errors=True) as stage:
-            root = Path(stage).resolve()
-            outcome = _launch(_lay_out(root, built, kind, timeout_s), root, out / LOG)
-            if "unavailable" in outcome:
-                note = f"namespaces are not available: {outcome['unavailable']}"
-                continue
-            return _report(built, layout, kind, note, outcome, root, out)
+    for kind in get_args(Isolation) if isolation is None else (isolation,):
+        stage = place / kind
+        timeout_s = SESSION_S if budget.time_s is None else budget.time_s
+        outcome = _launch(lay_out(stage, kernel, kind, budget, timeout_s), stage, out / LOG)
+        if "unavailable" in outcome:
+            note = f"namespaces are not available: {outcome['unavailable']}"
+            continue
+        return _report(kernel, layout, kind, note, outcome, stage, out)
     raise RunError(f"{note}; rehearse without asking for them")
-
-
-def _read_kernel(name: str, dist: Path, competition: Path, layout: Layout) -> _Kernel:
-    folder = dist / "kernels" / name
-    if not (folder / KERNEL_METADATA).is_file():
-        known = sorted(path.parent.name for path in (dist / "kernels").glob(f"*/{KERNEL_METADATA}"))
-        hint = closest(name, known) if known else "build one with `python build.py`"
-        raise UsageError(f"{dist}: holds no kernel {name!r}; {hint}")
-    if not Competition(competition).test_csv.is_file():
-        raise DataError(competition / "test.csv", "no such file", "give the competition's folder")
-    metadata = read_template(folder / KERNEL_METADATA)
-    bundle_id = read_template(dist / "dataset" / CARD)["id"]
-    inputs = {}
-    for source in metadata.get("dataset_sources", []):
-        if source != bundle_id:
-            raise RunError(f"{folder}: asks for the dataset {source}, {dist} holds {bundle_id}; build again")
-        owner, _, slug = source.partition("/")
-        inputs[dataset_mount(owner, slug, layout)] = dist / "dataset"
-    for source in metadata.get("competition_sources", []):
-        if source != SLUG:
-            raise RunError(
-                f"{folder}: asks for the competition {source}, this project knows {SLUG}; build again"
-            )
-        inputs[competition_mount(source, layout)] = competition
-    return _Kernel(
-        name, folder / metadata["code_file"], inputs, competition, metadata.get("enable_gpu") is True
-    )
-
-
-def _lay_out(stage: Path, kernel: _Kernel, isolation: Isolation, timeout_s: float) -> Spec:
-    """Make the folders of `/kaggle` below `stage` and say how to run the kernel in them."""
-    tree, temporary, view = stage / "kaggle", stage / "tmp", stage / "view"
-    for folder in (tree / "src", tree / "input", tree / "working", tree / _GUARD_FOLDER, temporary, view):
-        folder.mkdir(parents=True)
-    shutil.copyfile(kernel.script, tree / "src/script.py")
-    shutil.copyfile(guard.__file__, tree / _GUARD_FOLDER / "sitecustomize.py")
-    isolated = isolation == "namespaces"
-    root, temporary_seen = (Path("/kaggle"), Path("/tmp")) if isolated else (tree, temporary)
-    binds: list[Bind] = []
-    if isolated:
-        binds = [Bind(str(tree / name), f"/kaggle/{name}") for name in ("src", _GUARD_FOLDER)]
-        binds += [
-            Bind(str(path.resolve()), f"/kaggle/input/{mount}") for mount, path in kernel.inputs.items()
-        ]
-        binds += [Bind(str(tree / "working"), "/kaggle/working", True), Bind(str(temporary), "/tmp", True)]
-    else:
-        for mount, path in kernel.inputs.items():
-            (tree / "input" / mount).parent.mkdir(parents=True, exist_ok=True)
-            (tree / "input" / mount).symlink_to(path.resolve(), target_is_directory=True)
-    return Spec(
-        argv=[sys.executable, str(root / "src/script.py")],
-        environment=_environment(root, temporary_seen, isolated, kernel.gpu),
-        folder=str(root / "working"),
-        timeout_s=timeout_s,
-        report=str(stage / "report.json"),
-        new_root=str(view) if isolated else None,
-        binds=tuple(binds),
-        kept=tuple(_needed_below_tmp()),
-        hidden=tuple(_to_hide()),
-    )
-
-
-def _environment(root: Path, temporary: Path, isolated: bool, gpu: bool) -> dict[str, str]:
-    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _RUN_VARIABLES
-    environment |= {
-        # A path below a device is one that nobody can make, not even root.
-        "HOME": "/nonexistent" if isolated else "/dev/null/home",
-        "PYTHONPATH": str(root / _GUARD_FOLDER),
-        "PYTHONNOUSERSITE": "1",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        guard.WITNESS_VARIABLE: str(temporary / _WITNESS),
-    }
-    if not isolated:
-        environment |= {ROOT_VARIABLE: str(root), "TMPDIR": str(temporary), guard.GUARD_VARIABLE: "1"}
-    if not gpu:
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    return environment
-
-
-def _needed_below_tmp() -> Iterator[str]:
-    """Yield the interpreter's folders that would vanish behind the kernel's own /tmp."""
-    for folder in sorted({Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)}):
-        if folder.is_relative_to("/tmp"):
-            yield str(folder)
-
-
-def _to_hide() -> Iterator[str]:
-    """Yield the folders of this machine that Kaggle does not have: the library, and the client's credentials."""
-    home = Path("~").expanduser()
-    candidates = [Path(entry or ".") / "kagglehms" for entry in sys.path]
-    candidates += [home / ".kaggle", home / ".config/kaggle"]
-    yield from sorted({str(path.resolve()) for path in candidates if path.is_dir()})
 
 
 def _launch(spec: Spec, stage: Path, log: Path) -> dict[str, Any]:
@@ -287,7 +217,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _report(
-    kernel: _Kernel,
+    kernel: StagedKernel,
     layout: Layout,
     isolation: Isolation,
     note: str,
@@ -296,13 +226,22 @@ def _report(
     out: Path,
 ) -> RehearsalReport:
     temporary = Path("/tmp") if isolation == "namespaces" else stage / "tmp"
-    library = _witnessed(stage / "tmp" / _WITNESS)
+    library = _witnessed(stage / "tmp" / WITNESS)
     problems = [*_ending_problems(outcome), *_library_problems(library, temporary, outcome["exit_code"])]
-    for name in _OUTPUTS:
-        if (stage / "kaggle/working" / name).is_file():
-            write_bytes(out / name, (stage / "kaggle/working" / name).read_bytes())
-    submission = out / SUBMISSION
-    problems += _submission_problems(submission, kernel.competition)
+    submission, output, projected = out / SUBMISSION, None, ""
+    if kernel.scored:
+        for name in _OUTPUTS:
+            if (stage / "kaggle/working" / name).is_file():
+                write_bytes(out / name, (stage / "kaggle/working" / name).read_bytes())
+        problems += _submission_problems(submission, kernel.competition)
+        projected = projection(Marker.read(out))
+    else:
+        output = out / kernel.name
+        if output.is_dir():
+            shutil.rmtree(output)
+        shutil.move(stage / "kaggle/working", output)
+        if not any(output.iterdir()):
+            problems.append("there is nothing in /kaggle/working")
     return RehearsalReport(
         kernel=kernel.name,
         layout=layout,
@@ -311,15 +250,34 @@ def _report(
         kernel_exit_code=outcome["exit_code"],
         seconds=outcome["seconds"],
         peak_memory_bytes=outcome["peak_memory_bytes"],
+        peak_disk_bytes=outcome["peak_disk_bytes"],
+        projection=projected,
         library=library,
-        submission=submission if submission.exists() else None,
+        submission=submission if kernel.scored and submission.exists() else None,
+        output=output,
         log=out / LOG,
         problems=tuple(problems),
     )
 
 
+def projection(marker: Marker | None) -> str:
+    """Say what a scored run on the full hidden test set would take on this machine, by one on fewer rows."""
+    if marker is None or not marker.steps:
+        return ""
+    if marker.rows < FEWEST_ROWS:
+        return f"{marker.rows} row(s) say nothing about the time of {HIDDEN_ROWS:,}: try --hidden 100"
+    passes_s = sum(step["seconds"] for step in marker.steps)
+    whole_s = marker.seconds - passes_s + passes_s * HIDDEN_ROWS / marker.rows
+    said = f"{HIDDEN_ROWS:,} rows would take {whole_s / 60:,.0f} min on this machine ({len(marker.steps)} passes)"
+    if whole_s > TIME_LIMIT_S:
+        said += f", more than the {TIME_LIMIT_S / 60:,.0f} min that the kernel gives itself: the last passes fall away"
+    return said
+
+
 def _ending_problems(outcome: dict[str, Any]) -> Iterator[str]:
-    if outcome["timed_out"]:
+    if outcome["disk_full"]:
+        yield f"killed with {outcome['peak_disk_bytes'] / 1e9:.2f} GB in /kaggle/working, more than its disk"
+    elif outcome["timed_out"]:
         yield f"killed after {outcome['seconds']:.0f} s, its time was up"
     elif outcome["exit_code"] != 0:
         yield f"exit code {outcome['exit_code']}"

@@ -19,7 +19,8 @@ import pytest
 
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.deploy.mounts import LAYOUTS, Layout, competition_mount, dataset_mount
-from kagglehms.deploy.rehearsal import Isolation, RehearsalReport, rehearse
+from kagglehms.deploy.rehearsal import RehearsalReport, projection, rehearse
+from kagglehms.deploy.staging import Budget, Isolation
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, DataError, RunError, UsageError
 
 PRELUDE = """
@@ -68,11 +69,11 @@ class House:
         self.competition.mkdir()
         (self.competition / "test.csv").write_text("spectrogram_id,eeg_id,patient_id\n7,1,5\n8,2,5\n")
 
-    def kernel(self, script: str, **metadata: object) -> None:
-        folder = self.dist / "kernels/look"
+    def kernel(self, script: str, name: str = "look", **metadata: object) -> None:
+        folder = self.dist / "kernels" / name
         folder.mkdir(parents=True, exist_ok=True)
         content = {
-            "id": "me/look",
+            "id": f"me/{name}",
             "code_file": "look.py",
             "enable_gpu": True,
             "dataset_sources": ["me/the-bundle"],
@@ -86,8 +87,8 @@ class House:
         os.mkfifo(self.dist / "dataset/alive")
         return os.open(self.dist / "dataset/alive", os.O_RDONLY | os.O_NONBLOCK)
 
-    def rehearse(self, **options: Any) -> RehearsalReport:
-        return rehearse("look", self.dist, self.competition, self.out, **options)
+    def rehearse(self, name: str = "look", **options: Any) -> RehearsalReport:
+        return rehearse(name, self.dist, self.competition, self.out, **options)
 
     def facts(self) -> Any:
         lines = (self.out / "rehearsal.log").read_text().splitlines()
@@ -290,7 +291,7 @@ def test_time_that_is_up_ends_the_kernel_and_its_children(house: House) -> None:
         subprocess.Popen([sys.executable, "-c", child])
         time.sleep(600)
         """)
-    report = house.rehearse(isolation="guard", timeout_s=3)
+    report = house.rehearse(isolation="guard", budget=Budget(time_s=3))
     assert report.problems[0].startswith("killed after")
     assert report.exit_code == EXIT_FAILURE
     assert_was_alive_and_is_dead(lifeline)
@@ -324,7 +325,7 @@ def test_output_is_passed_on_while_the_kernel_runs(house: House, monkeypatch: py
         submit()
         """)
     monkeypatch.setattr(sys, "stdout", Terminal())
-    assert house.rehearse(isolation="guard", timeout_s=30).ok
+    assert house.rehearse(isolation="guard", budget=Budget(time_s=30)).ok
 
 
 def test_peak_memory_is_the_kernels_own(house: House) -> None:
@@ -453,3 +454,105 @@ def test_a_killed_rehearsal_leaves_no_process(house: House, isolation: Isolation
         child.kill()
     if sys.platform == "linux":
         assert_was_alive_and_is_dead(lifeline)
+
+
+@pytest.mark.parametrize("isolation", BOTH)
+def test_a_kernel_that_fills_its_disk_is_killed(house: House, isolation: Isolation) -> None:
+    house.kernel("""
+        import time
+        library()
+        submit()
+        Path("deep").mkdir()
+        Path("deep/large").write_bytes(bytes(3_000_000))
+        time.sleep(600)
+        """)
+    report = house.rehearse(isolation=isolation, budget=Budget(time_s=60, disk_bytes=2_000_000))
+    assert "more than its disk" in report.problems[0]
+    assert 3_000_000 <= report.peak_disk_bytes < 4_000_000
+    house.kernel("library(); submit(); Path('large').write_bytes(bytes(3_000_000))")
+    report = house.rehearse(isolation=isolation, budget=Budget(disk_bytes=2_000_000))
+    assert "more than its disk" in report.problems[0], "even if it ends before anybody looks"
+    assert house.rehearse(isolation=isolation).ok
+
+
+def test_memory_of_all_processes_counts_together(house: House) -> None:
+    house.kernel("""
+        import subprocess
+        library()
+        submit()
+        code = "block = bytearray(b'x') * 150_000_000; print(flush=True); input()"
+        children = [
+            subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            for _ in range(2)
+        ]
+        for child in children:
+            child.stdout.readline()
+        import time
+        time.sleep(1)
+        for child in children:
+            child.communicate(b"\\n")
+        """)
+    assert house.rehearse(isolation="guard").peak_memory_bytes > 300_000_000
+
+
+def test_a_shorter_session_is_told_to_the_kernel(house: House) -> None:
+    house.kernel('tell(limit=os.environ.get("KAGGLEHMS_TIME_LIMIT_S"))')
+    house.rehearse(isolation="guard", budget=Budget(time_s=90))
+    assert float(house.facts()["limit"]) == pytest.approx(85)
+    house.rehearse(isolation="guard")
+    assert house.facts() == {"limit": None}
+
+
+@pytest.mark.parametrize("isolation", BOTH)
+def test_the_output_of_a_session_is_kept_and_mounted_for_the_next(house: House, isolation: Isolation) -> None:
+    script = """
+        library()
+        before = root / "input/notebooks/me/train/steps"
+        Path("steps").write_text((before.read_text() if before.is_file() else "") + "step ")
+        tell(rerun="KAGGLE_IS_COMPETITION_RERUN" in os.environ,
+             store=(root / "input/notebooks/me/prepare/store").read_text())
+        """
+    house.kernel(script, name="train", kernel_sources=["me/prepare", "me/train"])
+    with pytest.raises(DataError, match="no output of me/prepare"):
+        house.rehearse("train", isolation=isolation)
+    house.kernel("library(); Path('store').write_text('decoded')", name="prepare")
+    assert house.rehearse("prepare", isolation=isolation).output == house.out / "prepare"
+    for steps in ("step ", "step step "):
+        report = house.rehearse("train", isolation=isolation)
+        assert report.ok, report.sentence
+        assert house.facts() == {"rerun": False, "store": "decoded"}
+        assert (house.out / "train/steps").read_text() == steps
+    house.kernel("library()", name="prepare")
+    assert house.rehearse("prepare", isolation=isolation).problems == ("there is nothing in /kaggle/working",)
+
+
+@pytest.mark.parametrize("isolation", BOTH)
+def test_the_hidden_test_set_takes_the_place_of_the_stub(house: House, isolation: Isolation) -> None:
+    (house.competition / "train.csv").write_text("of the competition")
+    for name in ("train_eegs", "test_eegs", "test_spectrograms"):
+        (house.competition / name).mkdir()
+    (house.competition / "train_eegs/3.parquet").write_text("of the competition")
+    for path, content in (("test_eegs/1", "one"), ("test_eegs/2", "two"), ("test_spectrograms/7", "seven")):
+        (house.competition / f"{path}.parquet").write_text(content)
+    house.kernel("""
+        library()
+        place = root / "input/competitions/hms-harmful-brain-activity-classification"
+        ids = [line.split(",")[1] for line in (place / "test.csv").read_text().splitlines()[1:]]
+        submit("".join(f"{id_},1,0,0,0,0,0\\n" for id_ in ids))
+        tell(eegs=[(place / f"test_eegs/{id_}.parquet").read_text() for id_ in ids],
+             train=[(place / name).read_text() for name in ("train.csv", "train_eegs/3.parquet")])
+        """)
+    report = house.rehearse(isolation=isolation, hidden_rows=5, hidden_from=house.competition)
+    assert report.ok, report.sentence
+    assert house.facts() == {"eegs": ["one", "two"] * 2 + ["one"], "train": ["of the competition"] * 2}
+
+
+def test_the_projection_goes_by_the_rows() -> None:
+    from kagglehms.inference.marker import Marker
+
+    steps = [{"name": "a", "seconds": 30.0}, {"name": "b", "seconds": 10.0}]
+    assert projection(None) == ""
+    assert projection(Marker(rows=50)) == ""
+    assert "1 row(s) say nothing" in projection(Marker(rows=1, steps=steps, seconds=50))
+    assert projection(Marker(rows=50, steps=steps, seconds=160)).startswith("4,000 rows would take 55 min")
+    assert "fall away" in projection(Marker(rows=50, steps=steps * 10, seconds=500))
