@@ -22,6 +22,7 @@ from kagglehms.data.competition import SLUG
 from kagglehms.deploy.half import HeldOut, half_changes, halve, open_held_out
 from kagglehms.deploy.metadata import UNSCORED
 from kagglehms.deploy.model_card import MODEL_CARD, model_card
+from kagglehms.deploy.preflight import kernel_folders
 from kagglehms.deploy.runs import FoldModel, Run, select_runs
 from kagglehms.deploy.scripts import read_wheel
 from kagglehms.deploy.stamping import KERNEL_METADATA, PLACEHOLDER_OWNER, find_owner, stamp_card, stamp_kernel
@@ -189,12 +190,12 @@ def describe(built: Built) -> str:
         f"digest {manifest.digest}",
         f"owner {built.owner} (from {built.owner_source})",
         "",
-        "next, in this order:",
+        "next: the same command with --push does all of this and waits; by hand, in this order:",
         f"  kaggle datasets create -p {dataset}",
         f"  kaggle datasets version -p {dataset} -m {short}   # instead, if the dataset exists already",
         f"  kaggle datasets status {built.owner}/{built.slug}   # until it says `ready`",
     ]
-    for kernel in built.kernels:
+    for kernel in kernel_folders(built.dataset.parent):
         lines.append(f"  kaggle kernels push -p {shlex.quote(str(kernel))}")
     lines.append(
         f"  kaggle competitions submit {SLUG} -f submission.csv -m {short} -k {built.owner}/KERNEL -v VERSION"

@@ -13,11 +13,12 @@ from runs_folder import PRIOR, make_run, tree
 
 import kagglehms
 from kagglehms.deploy import bundle
-from kagglehms.deploy.bundle import Built, build, describe
+from kagglehms.deploy.bundle import Built, build, describe, project_root
 from kagglehms.deploy.model_card import MODEL_CARD
 from kagglehms.deploy.stamping import PLACEHOLDER_OWNER
 from kagglehms.errors import RunError, UsageError
 from kagglehms.inference.manifest import CARD, MANIFEST, read_manifest, verify
+from kagglehms.inference.predictor import load_bundle
 
 
 def test_the_bundle_is_flat_and_complete(runs: Path, tmp_path: Path) -> None:
@@ -86,6 +87,24 @@ def test_recipes_and_folds_choose_the_content_and_its_order(runs: Path, tmp_path
         ("baseline", 1),
     ]
     assert not (built.dataset / "baseline.fold0.safetensors").exists()
+
+
+def test_a_library_without_weights_is_for_the_kernels_that_make_them(tmp_path: Path) -> None:
+    """Before anything is trained: no runs, no kernel that scores."""
+    root = tmp_path / "checkout"
+    (root / "kernels").mkdir(parents=True)
+    for name in ("kagglehms", "pyproject.toml", "LICENSE", CARD):
+        (root / name).symlink_to(project_root() / name)
+    for name in ("infer", "train"):
+        shutil.copytree(project_root() / "kernels/infer", root / "kernels" / name)
+    built = build(tmp_path / "nowhere", tmp_path / "dist", owner="some-owner", root=root, library_only=True)
+    assert built.manifest.models == ()
+    assert built.manifest.prior == (1 / 6,) * 6
+    assert [kernel.name for kernel in built.kernels] == ["train"]
+    verify(built.dataset, read_manifest(built.dataset))
+    assert "0 model(s)" in describe(built)
+    with pytest.raises(UsageError, match="no models"):
+        load_bundle(built.dataset, "cpu")
 
 
 def test_a_new_build_replaces_the_old_one_whole(runs: Path, tmp_path: Path) -> None:

@@ -54,6 +54,15 @@ def test_a_further_version_with_its_note(service: LoopbackKaggle, built: Built) 
     assert len(service.datasets[BUNDLE]) == 2
 
 
+def test_a_further_version_that_is_refused_with_exit_code_0(service: LoopbackKaggle, built: Built) -> None:
+    service.datasets[BUNDLE] = [{}]
+    service.faults["CreateDatasetVersion"] = [
+        Fault(200, {"status": "error", "error": "The file count exceeds"})
+    ]
+    with pytest.raises(ClientError, match="Dataset version creation error: The file count exceeds"):
+        KaggleClient().upload(built.dataset, "a note", names(built))
+
+
 def test_an_upload_that_the_client_drops(service: LoopbackKaggle, built: Built) -> None:
     service.faults["PUT baseline.fold0.safetensors"] = [Fault(400)]
     with pytest.raises(ClientError, match="lacks baseline.fold0.safetensors: the client dropped 1 upload"):

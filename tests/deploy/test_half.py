@@ -103,6 +103,7 @@ def test_the_change_is_measured_on_the_held_out_records(
         assert change is not None
         assert 0 < abs(change) < 0.01  # other weights give another score, and hardly another
     assert "float16 changes all " in describe(built)
+    assert {"kagglehms", "python", "torch", "timm", "numba"} <= built.manifest.versions.keys()
     sizes = [sum(f.size for n, f in m.files.items() if n.endswith(".safetensors")) for m in (
         read_manifest(dist / "dataset"), built.manifest)]  # fmt: skip
     assert sizes[1] < 0.7 * sizes[0]
