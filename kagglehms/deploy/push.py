@@ -6,6 +6,7 @@ returns its manifest, a kernel when its session has ended well, outputs when the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -20,13 +21,17 @@ from kagglehms.deploy.client import ClientError, DatasetState, KaggleClient, Ker
 from kagglehms.deploy.metadata import UNSCORED
 from kagglehms.deploy.preflight import choose_kernels, kernel_folders, preflight
 from kagglehms.deploy.stamping import KERNEL_METADATA, read_template
-from kagglehms.errors import EXIT_FAILURE, EXIT_OK, BundleError, RunError
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, BundleError, HMSError, RunError
 from kagglehms.inference.manifest import CARD, MANIFEST, Manifest, manifest_from_json, read_manifest
 
 T = TypeVar("T")
 LEFT_THERE = ("prepare",)
 """Kernels whose output is large and needed on Kaggle only; `kagglehms fetch` brings it all the same."""
 _FAILED = {"failed", "deleted"}
+
+
+class SessionError(RunError):
+    """A kernel's session that did not end well."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,8 @@ def follow_kernel(ref: str, kaggle: Kaggle, stale: KernelState | None = None) ->
         stale: the state before the push: while nothing else has been seen, its end may be that of the older session.
 
     Raises:
-        RunError: it failed, was cancelled, or did not end in time.
+        SessionError: it failed or was cancelled.
+        RunError: it did not end in time.
     """
     start, shown, moved = time.monotonic(), "", stale is None or not stale.ended
     while True:
@@ -194,7 +200,7 @@ def follow_kernel(ref: str, kaggle: Kaggle, stale: KernelState | None = None) ->
         if moved and state.ended:
             if state.status != "COMPLETE":
                 reason = state.failure or "no reason given"
-                raise RunError(
+                raise SessionError(
                     f"kernel {ref} ended as {state.status}: {reason}; `kaggle kernels logs {ref}` says more"
                 )
             return
@@ -205,13 +211,14 @@ def follow_kernel(ref: str, kaggle: Kaggle, stale: KernelState | None = None) ->
         time.sleep(kaggle.patience.poll_s)
 
 
-def fetch(folder: Path, out: Path, kaggle: Kaggle) -> list[Path]:
+def fetch(folder: Path, out: Path, kaggle: Kaggle, ended_well: bool = True) -> list[Path]:
     """Fetch a kernel's output and log into `out/<kernel>`, in the place of what was there.
 
     Args:
         folder: of the built kernel.
         out: folder of all outputs.
         kaggle: how.
+        ended_well: whether a scored kernel has to have left a submission.
 
     Raises:
         ClientError: nothing came.
@@ -229,7 +236,7 @@ def fetch(folder: Path, out: Path, kaggle: Kaggle) -> list[Path]:
     finally:
         shutil.rmtree(stage, ignore_errors=True)
         shutil.rmtree(stage.with_suffix(".old"), ignore_errors=True)
-    if folder.name not in UNSCORED:
+    if ended_well and folder.name not in UNSCORED:
         _check_submission(target / "submission.csv", names)
     kaggle.say(f"kernel {ref}: {len(names)} file(s) in {target}: {', '.join(names[:8])}")
     return [target / name for name in names]
@@ -253,8 +260,18 @@ def fetch_all(dist: Path, names: Sequence[str], out: Path, kaggle: Kaggle, wait:
         state = kaggle.ask(lambda ref=ref: kaggle.client.kernel(ref))  # type: ignore[misc]
         if not (state.ended or wait):
             raise RunError(f"kernel {ref} is {state.status}; give --wait to wait for its end")
-        follow_kernel(ref, kaggle)
+        _follow(folder, out, kaggle)
         fetch(folder, out, kaggle)
+
+
+def _follow(folder: Path, out: Path, kaggle: Kaggle, stale: KernelState | None = None) -> None:
+    """Follow a kernel; what a failed session left is fetched as far as it can be, its log says most."""
+    try:
+        follow_kernel(kernel_ref(folder), kaggle, stale)
+    except SessionError:
+        with contextlib.suppress(HMSError):
+            fetch(folder, out, kaggle, ended_well=False)
+        raise
 
 
 def report_status(dist: Path, kaggle: Kaggle) -> int:

@@ -28,6 +28,7 @@ from kagglehms.deploy.push import (
     Patience,
     difference,
     fetch,
+    fetch_all,
     follow_kernel,
     push,
     report_status,
@@ -229,6 +230,17 @@ def test_a_kernel_that_fails_says_why(service: LoopbackKaggle, kaggle: Kaggle) -
     service.running[KERNEL] = Session(["RUNNING", "ERROR"], failure="Your notebook ran out of memory")
     with pytest.raises(RunError, match="ended as ERROR: Your notebook ran out of memory"):
         follow_kernel(KERNEL, kaggle)
+
+
+def test_the_log_of_a_kernel_that_failed_is_fetched(
+    service: LoopbackKaggle, dist: Path, kaggle: Kaggle, tmp_path: Path
+) -> None:
+    service.running[KERNEL] = Session(
+        ["ERROR"], failure="exit code 1", log="error: what was mounted is stale\n"
+    )
+    with pytest.raises(RunError, match="ended as ERROR: exit code 1"):
+        fetch_all(dist, ["infer"], tmp_path / "out", kaggle)
+    assert "stale" in (tmp_path / "out/infer/kagglehms-infer.log").read_text()
 
 
 def test_a_kernel_that_does_not_end(service: LoopbackKaggle, kaggle: Kaggle) -> None:
