@@ -50,9 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--library-only", action="store_true", help="no weights: what the kernels prepare and train need"
     )
     parser.add_argument(
-        "--resume-training", action="store_true", help="let the training kernel mount its own latest output"
-    )
-    parser.add_argument(
         "--push",
         nargs="*",
         metavar="KERNEL",
@@ -87,7 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             held_out=HeldOut(given.data, given.store) if given.store else None,
             wheels=given.wheels,
             library_only=given.library_only,
-            resume=given.resume_training,
         )
         print(describe(built), flush=True)
         if given.push is not None:

@@ -124,7 +124,6 @@ def build(
     held_out: HeldOut | None = None,
     wheels: Sequence[str] | None = None,
     library_only: bool = False,
-    resume: bool = False,
 ) -> Built:
     """Build the bundle and the kernels.
 
@@ -140,7 +139,6 @@ def build(
         held_out: the records to measure on what that changes; None measures nothing.
         wheels: packages to bring along, besides those that the kernels import and the image lacks; None brings none.
         library_only: no weights, for the kernels that prepare and train; `runs` need not exist.
-        resume: let the training kernel mount its own latest output and go on from there.
 
     Raises:
         UsageError: unknown names, or a `dist/dataset` that is no bundle and would be lost.
@@ -164,7 +162,7 @@ def build(
         try:
             slug, manifest = _write_dataset(stage / "dataset", root, content, owner)
             names = kernel_names(root, scored=bool(selected))
-            _write_kernels(stage / "kernels", root, names, owner, slug, manifest.digest, resume)
+            _write_kernels(stage / "kernels", root, names, owner, slug, manifest.digest)
             _swap_in(stage, dist, names)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
@@ -320,12 +318,12 @@ def kernel_names(root: Path, scored: bool = True) -> list[str]:
 
 
 def _write_kernels(
-    folder: Path, root: Path, names: Sequence[str], owner: str, slug: str, digest: str, resume: bool
+    folder: Path, root: Path, names: Sequence[str], owner: str, slug: str, digest: str
 ) -> None:
     for name in names:
         (folder / name).mkdir(parents=True)
         template = root / "kernels" / name
-        for file, content in stamp_kernel(template, owner, slug, digest, resume and name == "train").items():
+        for file, content in stamp_kernel(template, owner, slug, digest).items():
             _write(folder / name / file, content)
 
 

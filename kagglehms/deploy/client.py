@@ -43,6 +43,7 @@ class ClientError(HMSError):
         said: its words.
         transient: whether the same call may work later.
         limited: whether it was refused for there having been too many, so that nothing has been done.
+        unknown: whether what was asked for is not there, or may not be seen, which is told in the same words.
     """
 
     def __init__(self, message: str, said: str = "") -> None:
@@ -50,6 +51,7 @@ class ClientError(HMSError):
         self.said = said
         self.transient = bool(_TRANSIENT.search(said))
         self.limited = bool(_LIMITED.search(said))
+        self.unknown = bool(_UNKNOWN.search(said)) and not self.limited
 
 
 @dataclass(frozen=True)
@@ -133,15 +135,15 @@ class KaggleClient:
         """
         answer = self._call("datasets", "status", ref, "--format", "json")
         if answer.code:
-            # A private dataset that does not exist is answered as one that may not be seen.
-            if _UNKNOWN.search(answer.text) and not _LIMITED.search(answer.text):
+            error = _error(f"the state of dataset {ref} cannot be told", answer)
+            if error.unknown:
                 return DatasetState("absent", 0)
-            raise _error(f"the state of dataset {ref} cannot be told", answer)
+            raise error
         try:
             found = json.loads(answer.text[answer.text.index("{") :])
             return DatasetState(str(found["status"]), int(found["current_version_number"] or 0))
-        except (ValueError, KeyError, TypeError) as error:
-            raise _error(f"the state of dataset {ref} cannot be told", answer) from error
+        except (ValueError, KeyError, TypeError) as problem:
+            raise _error(f"the state of dataset {ref} cannot be told", answer) from problem
 
     def dataset_files(self, ref: str) -> dict[str, int]:
         """Sizes of the files of a dataset's current version.

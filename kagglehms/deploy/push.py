@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +23,7 @@ from kagglehms.deploy.preflight import choose_kernels, kernel_folders, preflight
 from kagglehms.deploy.stamping import KERNEL_METADATA, read_template
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, BundleError, HMSError, RunError
 from kagglehms.inference.manifest import CARD, MANIFEST, Manifest, manifest_from_json, read_manifest
+from kagglehms.runtime import say, write_bytes
 
 T = TypeVar("T")
 LEFT_THERE = ("prepare",)
@@ -95,8 +96,6 @@ class Kaggle:
 
 def kaggle(patience: Patience | None = None) -> Kaggle:
     """The client of this machine, for a person who looks on."""
-    from kagglehms.runtime import say
-
     return Kaggle(KaggleClient(say), patience or Patience(), say)
 
 
@@ -133,7 +132,8 @@ def push(
     for folder in folders:
         ref = kernel_ref(folder)
         before = _state_or_none(ref, kaggle)
-        pushed = kaggle.do(lambda folder=folder: kaggle.client.push_kernel(folder, limit_s))  # type: ignore[misc]
+        with _pushable(folder, before is None) as source:
+            pushed = kaggle.do(lambda source=source: kaggle.client.push_kernel(source, limit_s))  # type: ignore[misc]
         kaggle.say(f"kernel {ref}: version {pushed.version} pushed, {pushed.url}")
         if follow:
             follow_kernel(ref, kaggle, stale=before)
@@ -305,9 +305,28 @@ def kernel_ref(folder: Path) -> str:
 def _state_or_none(ref: str, kaggle: Kaggle) -> KernelState | None:
     """A kernel that was never pushed has no state."""
     try:
-        return kaggle.client.kernel(ref)
-    except ClientError:
-        return None
+        return kaggle.ask(lambda: kaggle.client.kernel(ref))
+    except ClientError as error:
+        if error.unknown:
+            return None
+        raise
+
+
+@contextlib.contextmanager
+def _pushable(folder: Path, first: bool) -> Iterator[Path]:
+    """The folder to push a kernel from.
+
+    One that mounts its own latest output, as training does to go on from it, cannot do so before it has any.
+    """
+    metadata = read_template(folder / KERNEL_METADATA)
+    others = [source for source in metadata.get("kernel_sources", []) if source != metadata["id"]]
+    if not first or others == metadata.get("kernel_sources", []):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(shutil.copytree(folder, Path(scratch) / folder.name))
+        write_bytes(copy / KERNEL_METADATA, json.dumps(metadata | {"kernel_sources": others}).encode())
+        yield copy
 
 
 def difference(manifest: Manifest, ref: str, kaggle: Kaggle) -> str | None:

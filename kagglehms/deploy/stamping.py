@@ -74,9 +74,7 @@ def stamp_card(template: Path, owner: str) -> tuple[str, bytes]:
     return slug, _json_bytes(card)
 
 
-def stamp_kernel(
-    template: Path, owner: str, slug: str, digest: str, resume: bool = False
-) -> dict[str, bytes]:
+def stamp_kernel(template: Path, owner: str, slug: str, digest: str) -> dict[str, bytes]:
     """Return the files of one kernel, ready to be pushed.
 
     Args:
@@ -84,7 +82,6 @@ def stamp_kernel(
         owner: Kaggle user name of kernel and bundle.
         slug: of the bundle.
         digest: of the bundle; the kernel will refuse any other.
-        resume: mount the latest output of the kernel itself, which must have been pushed before.
 
     Raises:
         RunError: a template without the lines to stamp, or one that does not mount the bundle.
@@ -94,8 +91,6 @@ def stamp_kernel(
     for key in ("dataset_sources", "kernel_sources"):
         sources = [str(source) for source in metadata.get(key, [])]
         metadata[key] = [source.replace(f"{PLACEHOLDER_OWNER}/", f"{owner}/") for source in sources]
-    if resume:
-        metadata["kernel_sources"] = list(dict.fromkeys([*metadata["kernel_sources"], metadata["id"]]))
     if f"{owner}/{slug}" not in metadata["dataset_sources"]:
         raise RunError(
             f"{template / KERNEL_METADATA}: dataset_sources lacks {PLACEHOLDER_OWNER}/{slug}; add it"

@@ -226,6 +226,22 @@ def test_another_build_is_another_bundle_but_another_commit_is_not(
     assert found == f"digest {built.manifest.digest[:12]} there, {other.manifest.digest[:12]} here"
 
 
+def test_a_kernel_mounts_its_own_output_once_there_is_any(
+    service: LoopbackKaggle, dist: Path, kaggle: Kaggle, tmp_path: Path
+) -> None:
+    publish(service, dist / "dataset")
+    path = dist / "kernels/infer/kernel-metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"kernel_sources": ["a-b/other", KERNEL]}))
+    for _ in range(2):
+        push(dist, ["infer"], kaggle, tmp_path / "out", follow=False)
+    sent = [call["kernelDataSources"] for call in service.called("SaveKernel")]
+    assert sent == [["a-b/other"], ["a-b/other", KERNEL]]
+    service.faults["GetKernelSessionStatus"] = [Fault(400, {"code": 400, "message": "bad request"})]
+    with pytest.raises(ClientError, match="cannot be told"):  # whether it has run before: no guess is made
+        push(dist, ["infer"], kaggle, tmp_path / "out", follow=False)
+    assert len(service.called("SaveKernel")) == 2
+
+
 def test_a_kernel_that_fails_says_why(service: LoopbackKaggle, kaggle: Kaggle) -> None:
     service.running[KERNEL] = Session(["RUNNING", "ERROR"], failure="Your notebook ran out of memory")
     with pytest.raises(RunError, match="ended as ERROR: Your notebook ran out of memory"):

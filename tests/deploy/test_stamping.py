@@ -59,7 +59,7 @@ def test_the_owner_that_the_client_is_logged_in_as(no_credentials: Path) -> None
     assert find_owner() == ("logged-in", str(login))
 
 
-def test_sources_of_the_owner_are_stamped_and_training_can_mount_itself(tmp_path: Path) -> None:
+def test_sources_of_the_owner_are_stamped_and_others_are_not(tmp_path: Path) -> None:
     template = tmp_path / "train"
     template.mkdir()
     stamped = project_root() / "kernels/infer"
@@ -68,10 +68,9 @@ def test_sources_of_the_owner_are_stamped_and_training_can_mount_itself(tmp_path
     metadata["kernel_sources"] = [f"{PLACEHOLDER_OWNER}/kagglehms-prepare", "somebody-else/output"]
     (template / KERNEL_METADATA).write_text(json.dumps(metadata))
     (template / "train.py").write_text((stamped / "infer.py").read_text())
-    for resume, own in ((False, []), (True, ["some-owner/kagglehms-train"])):
-        files = stamp_kernel(template, "some-owner", "kagglehms-bundle", "ab" * 32, resume)
-        sources = json.loads(files[KERNEL_METADATA])["kernel_sources"]
-        assert sources == ["some-owner/kagglehms-prepare", "somebody-else/output", *own]
+    files = stamp_kernel(template, "some-owner", "kagglehms-bundle", "ab" * 32)
+    sources = json.loads(files[KERNEL_METADATA])["kernel_sources"]
+    assert sources == ["some-owner/kagglehms-prepare", "somebody-else/output"]
 
 
 def test_the_card_keeps_kaggles_rules() -> None:
