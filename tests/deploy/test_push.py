@@ -23,17 +23,8 @@ from kagglehms.cli import main
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.deploy.bundle import Built, build
 from kagglehms.deploy.client import ClientError, KaggleClient, KernelState
-from kagglehms.deploy.push import (
-    Kaggle,
-    Patience,
-    difference,
-    fetch,
-    fetch_all,
-    follow_kernel,
-    push,
-    report_status,
-    upload,
-)
+from kagglehms.deploy.publish import Kaggle, Patience, difference, upload
+from kagglehms.deploy.push import fetch, fetch_all, follow_kernel, push, report_status
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, RunError
 from kagglehms.inference.manifest import CARD, MANIFEST
 
@@ -240,6 +231,23 @@ def test_a_kernel_mounts_its_own_output_once_there_is_any(
     with pytest.raises(ClientError, match="cannot be told"):  # whether it has run before: no guess is made
         push(dist, ["infer"], kaggle, tmp_path / "out", follow=False)
     assert len(service.called("SaveKernel")) == 2
+
+
+@pytest.mark.parametrize(
+    ("states", "says"), [(None, "was never pushed"), (["RUNNING"], "is RUNNING"), (["ERROR"], "is ERROR")]
+)
+def test_a_kernel_is_not_pushed_without_what_it_reads(
+    service: LoopbackKaggle, dist: Path, kaggle: Kaggle, tmp_path: Path, states: list[str] | None, says: str
+) -> None:
+    publish(service, dist / "dataset")
+    source = f"{OWNER}/kagglehms-prepare"
+    path = dist / "kernels/infer/kernel-metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"kernel_sources": [source]}))
+    if states is not None:
+        service.running[source] = Session(states)
+    with pytest.raises(RunError, match=f"reads the output of {source}, which {says}"):
+        push(dist, ["infer"], kaggle, tmp_path / "out")
+    assert not service.called("SaveKernel")
 
 
 def test_a_kernel_that_fails_says_why(service: LoopbackKaggle, kaggle: Kaggle) -> None:
