@@ -11,7 +11,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kagglehms import __version__
@@ -30,6 +29,7 @@ from kagglehms.errors import (
     closest,
 )
 from kagglehms.report.commands import COMMANDS as REPORT_COMMANDS
+from kagglehms.report.commands import print_json
 from kagglehms.runtime import be_quiet, coloured
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def prepare(options: Prepare) -> int:
 
 
 def train(options: Train) -> int:
+    from kagglehms.learning.crossval import open_dataset
     from kagglehms.learning.recipes import get_recipe
     from kagglehms.runtime import Clock, seconds_of, stop_signals
 
@@ -70,7 +71,7 @@ def train(options: Train) -> int:
     recipes = [options.changed(get_recipe(name)) for name in options.names]
     clock = Clock(None if options.time_limit is None else seconds_of(options.time_limit))
     save_every_s = seconds_of(options.save_every)
-    dataset = _dataset(options.data, options.store, options.folds, options.limit)
+    dataset = open_dataset(options.data, options.store, options.folds, options.limit)
     with stop_signals() as stop:
         from kagglehms.learning.session import Session
         from kagglehms.learning.team import assemble
@@ -97,19 +98,9 @@ def _train(options: Train, recipes: Sequence[Recipe], dataset: Dataset, session:
     return EXIT_OK
 
 
-def _dataset(data: Path, store: Path, n_folds: int, limit: int | None) -> Dataset:
-    from kagglehms.data.competition import Competition
-    from kagglehms.data.records import limit_records, make_records, read_train_table
-    from kagglehms.data.store import Store
-    from kagglehms.learning.crossval import Dataset
-
-    opened = Store(store)
-    records = make_records(read_train_table(Competition(data).train_csv))
-    return Dataset.of(opened, records if limit is None else limit_records(records, limit), n_folds)
-
-
 def ladder(options: Ladder) -> int:
-    from kagglehms.learning.ladder import ladder, render, untrained
+    from kagglehms.learning.ladder import Row, ladder, render, untrained
+    from kagglehms.learning.recipes import RECIPES
     from kagglehms.runtime import say, write_bytes
 
     if options.run:
@@ -118,10 +109,16 @@ def ladder(options: Ladder) -> int:
         chosen = options.names or tuple(untrained(ladder(options.runs)))
         train(options.training(chosen))
     rows = ladder(options.runs)
+    known = [*RECIPES, *(row.recipe for row in rows)]
+    for name in options.names:
+        if name not in known:
+            raise UsageError(f"no recipe or run {name!r}; {closest(name, dict.fromkeys(known))}")
+        if name not in [row.recipe for row in rows]:
+            rows.append(Row(name, note="not trained yet, and nothing published of it"))
     rows = [row for row in rows if not options.names or row.recipe in options.names]
     text = render(rows, options.format)
     if options.out is None:
-        say(text.rstrip("\n"))
+        print(text, end="", flush=True)
     else:
         write_bytes(options.out, text.encode())
         say(f"{len(rows)} rows in {options.out}")
@@ -133,7 +130,7 @@ def blend(options: FitBlend) -> int:
     from kagglehms.learning.ensemble import Fitting, get_blend_spec
     from kagglehms.learning.ladder import blend_path
     from kagglehms.learning.oof import load_oof
-    from kagglehms.runtime import say, write_bytes
+    from kagglehms.runtime import progress, say, write_bytes
 
     if not options.names:
         raise UsageError("name the runs to blend, or one blend of the ladder, such as kaggle-ensemble")
@@ -141,11 +138,20 @@ def blend(options: FitBlend) -> int:
     fitting = Fitting(space=options.space, biases=options.biases, shrinkage=options.shrinkage)
     oof = load_oof(options.runs, members, options.min_votes)
     nested = nested_score(
-        oof.predictions_MNK, oof.targets_NK, members, oof.patients_N, fitting, name=options.name
+        oof.predictions_MNK,
+        oof.targets_NK,
+        members,
+        oof.patients_N,
+        fitting,
+        name=options.name,
+        watch=lambda items, n: progress(items, n, "cross-validate"),
     )
     fitted = nested.blend
     path = blend_path(options.runs, options.name)
     write_bytes(path, fitted.to_json())
+    if options.json:
+        weights = dict(zip(fitted.members, fitted.weights, strict=True))
+        return print_json({"path": path, "members": weights, **fitted.scores})
     for member, weight in zip(fitted.members, fitted.weights, strict=True):
         say(f"  {weight:6.3f}  {member}")
     say(f"{nested.sentence}\nin {path}; `python build.py --blend {options.name}` bundles it")

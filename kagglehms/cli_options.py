@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -94,7 +94,7 @@ class Ladder:
     Attributes:
         names: only these recipes.
         runs: the folder of all runs.
-        format: of the table; `csv` is unrounded.
+        format: of the table; `csv` and `json` are unrounded.
         out: a file to write it to, instead of the terminal.
         run: train the recipes that are not trained yet; safe to interrupt.
         data: the competition's folder, for --run.
@@ -110,7 +110,7 @@ class Ladder:
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
     runs: Path = Path("runs")
-    format: Literal["table", "markdown", "csv"] = "table"
+    format: Literal["table", "markdown", "csv", "json"] = "table"
     out: Path | None = None
     run: bool = False
     data: Path | None = None
@@ -154,6 +154,7 @@ class FitBlend:
         space: what is averaged, probabilities or their logarithms; `auto` lets inner cross-validation choose.
         biases: whether each class gets a bias.
         shrinkage: the pull towards equal weights (default: inner cross-validation chooses).
+        json: print weights and scores as JSON.
     """
 
     names: tyro.conf.Positional[tuple[str, ...]]
@@ -163,6 +164,7 @@ class FitBlend:
     space: Literal["probability", "logit", "auto"] = "probability"
     biases: bool = False
     shrinkage: float | None = None
+    json: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ class Rehearse:
         disk_gb: that /kaggle/working may take.
     """
 
-    kernel: tyro.conf.Positional[str]
+    kernel: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="KERNEL")]
     data: Path
     dist: Path = Path("dist")
     out: Path = Path("rehearsal")

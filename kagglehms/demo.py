@@ -21,7 +21,7 @@ RECIPE = "demo"
 
 
 def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TEST) -> int:
-    """Make a synthetic competition, prepare, train, bundle, rehearse the offline kernel and score its submission.
+    """Make a synthetic competition, prepare, train, bundle, rehearse the offline kernel, score its submission, report.
 
     Every step is one that has its own command, and what was finished before is not done again.
 
@@ -43,6 +43,7 @@ def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TES
     from kagglehms.inference.submission import read_submission
     from kagglehms.learning.crossval import Dataset, cross_validate
     from kagglehms.learning.recipes import get_recipe
+    from kagglehms.report.page import write_report
     from kagglehms.runtime import choose_device, progress
 
     start = time.monotonic()
@@ -73,6 +74,12 @@ def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TES
     if report.exit_code != EXIT_OK:
         return report.exit_code
 
+    _title(6, "write all of it on one page")
+    written = write_report(
+        out / "runs", out / "report.html", out / "store", watch=lambda items, n: progress(items, n, "report")
+    )
+    say(f"{written.path}: open it in a browser")
+
     predictions_NK = read_submission(out / "rehearsal" / "submission.csv", truth.eeg_ids.tolist())
     score, prior = _scores(truth, predictions_NK, records.targets_NK.mean(axis=0))
     _say_the_end(out, score, prior, outcome.score_all, time.monotonic() - start)
@@ -87,7 +94,7 @@ def _scores(truth: SyntheticTruth, predictions_NK: np.ndarray, prior_K: np.ndarr
 
 
 def _title(number: int, text: str) -> None:
-    say(f"\n[{number}/5] {text}")
+    say(f"\n[{number}/6] {text}")
 
 
 def _say_the_end(out: Path, score: float, prior: float, oof: float | None, seconds: float) -> None:
@@ -104,6 +111,7 @@ Where everything is:
   {out / "dist" / "dataset"}  the bundle, ready for `kaggle datasets create -p`
   {out / "dist" / "kernels" / "infer"}   the kernel, ready for `kaggle kernels push -p`
   {out / "rehearsal"}     the submission and the kernel's log
+  {out / "report.html"}   learning curves, confusion, calibration, the hardest records with their EEG
 
 With the competition's data in hms/ the same way is:
   kagglehms prepare --data hms --store store

@@ -77,8 +77,10 @@ def test_a_mistake_is_one_line(
         (["train", "baseline"], "train needs --data: the competition's folder"),
         (["train", "baseline", "--data", "x", "--folds", "two"], "Error parsing --folds: invalid literal"),
         (["ladder", "--format", "tabel"], "--format"),
-        (["rehearse", "--data", "x"], "which of dist/kernels, such as `infer`"),
+        (["rehearse", "--data", "x"], "KERNEL which of dist/kernels, such as `infer`"),
         (["report", "--recipe"], "--recipe"),
+        (["view", "first", "--data", "x"], "Error parsing EEG_ID"),
+        (["ladder", "basline"], "no recipe or run 'basline'; did you mean 'baseline'?"),
     ],
 )
 def test_wrong_options_are_one_line_that_says_what_was_meant(

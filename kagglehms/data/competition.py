@@ -74,7 +74,11 @@ class Competition:
 
     def __post_init__(self) -> None:
         if not self.root.is_dir():
-            raise DataError(self.root, "no such folder", "give the folder that holds train.csv or test.csv")
+            raise DataError(
+                self.root,
+                "no such folder",
+                "give the folder that holds train.csv or test.csv; `kagglehms doctor` says how to get it",
+            )
 
     @property
     def train_csv(self) -> Path:

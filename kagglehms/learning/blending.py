@@ -6,7 +6,7 @@ Shapes: M members, N rows, K classes (always the six), V votes above 0. The form
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -365,6 +365,7 @@ def nested_score(
     n_folds: int = 5,
     seeds: Sequence[int] = (0, 1, 2),
     name: str = "blend",
+    watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> NestedScore:
     """Fit a blend and score it honestly, by cross-validation grouped by patient.
 
@@ -374,6 +375,7 @@ def nested_score(
     Args:
         n_folds: of the outer cross-validation.
         seeds: one outer cross-validation each.
+        watch: wraps them, given their number, to show progress.
 
     Raises:
         UsageError: as `fit_blend`; no seeds.
@@ -385,7 +387,8 @@ def nested_score(
     assert data.patients_N is not None
     folds = [patient_folds(data.patients_N, n_folds, seed) for seed in seeds]
     with _one_thread():
-        crossed = [_cross_fit(data, fitting, *both) for both in zip(folds, seeds, strict=True)]
+        pairs = watch(list(zip(folds, seeds, strict=True)), len(folds))
+        crossed = [_cross_fit(data, fitting, *both) for both in pairs]
         blend = replace(_fit(data, fitting, seeds[0]), name=name)
     terms = np.mean([terms for terms, _ in crossed], axis=0)
     plain = kl_terms(data.targets_NK, data.predictions_MNK.mean(axis=0))

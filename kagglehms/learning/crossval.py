@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kagglehms import __version__
-from kagglehms.data.competition import CLASSES
-from kagglehms.data.records import Records, assign_folds
+from kagglehms.data.competition import CLASSES, Competition
+from kagglehms.data.records import Records, assign_folds, limit_records, make_records, read_train_table
 from kagglehms.data.store import Store
 from kagglehms.errors import RunError, UsageError
 from kagglehms.learning.metric import mean_scores
@@ -89,6 +89,23 @@ class Dataset:
             "records": self.records.digest,
             "folds": hashlib.sha256(self.folds.tobytes()).hexdigest(),
         }
+
+
+def open_dataset(data: Path, store: Path, n_folds: int = 5, limit: int | None = None) -> Dataset:
+    """Open what `kagglehms train` trains on.
+
+    Args:
+        data: the competition's folder.
+        store: what `kagglehms prepare` made of it.
+        n_folds: folds of whole patients.
+        limit: only about so many records, of whole patients.
+
+    Raises:
+        UsageError, DataError: no store, no train.csv, too few patients.
+    """
+    opened = Store(store)
+    records = make_records(read_train_table(Competition(data).train_csv))
+    return Dataset.of(opened, records if limit is None else limit_records(records, limit), n_folds)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from kagglehms.features.images import (
     draw_source,
     render,
 )
-from kagglehms.runtime import available_cpus
+from kagglehms.runtime import available_cpus, progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -252,7 +252,9 @@ def measure(
     statistics: dict[Source, tuple[float, float]] = {}
     with ThreadPoolExecutor(available_cpus(), "measure") as pool:
         for source in sorted(sources):
-            n, total, squares = np.sum(list(pool.map(sums, positions.tolist(), repeat(source))), axis=0)
+            measured = pool.map(sums, positions.tolist(), repeat(source))
+            watched = progress(measured, len(positions), f"statistics of {source}")
+            n, total, squares = np.sum(list(watched), axis=0)
             mean = total / n
             statistics[source] = (float(mean), float(np.sqrt(squares / n - mean**2)))
     return Normaliser(statistics)

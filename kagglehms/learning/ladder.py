@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from kagglehms.learning.crossval import PROBABILITY_COLUMNS, read_json
 from kagglehms.learning.ensemble import LADDER_BLENDS, Blend, blend_from_json
 from kagglehms.learning.recipes import RECIPES, Recipe, recipe_from_json
 
-Format = Literal["table", "markdown", "csv"]
+Format = Literal["table", "markdown", "csv", "json"]
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,10 @@ def untrained(rows: Sequence[Row]) -> list[str]:
 
 
 def render(rows: Sequence[Row], form: Format = "table") -> str:
-    """Return the table as text for a terminal, as Markdown, or as CSV (unrounded, with a header)."""
+    """Return the table as text for a terminal, as Markdown, or, unrounded, as CSV with a header or as JSON."""
     names = [field.name for field in fields(Row)]
+    if form == "json":
+        return json.dumps([asdict(row) for row in rows], indent=1) + "\n"
     if form == "csv":
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
@@ -221,7 +224,13 @@ def _scores(folder: Path) -> tuple[float | None, float | None, float | None]:
     tables = [path.parent / "oof.parquet" for path in sorted(folder.glob("fold*/result.json"))]
     if not tables:
         return None, None, None
-    oof = pl.concat([pl.read_parquet(path) for path in tables])
+    try:
+        oof = pl.concat([pl.read_parquet(path) for path in tables])
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise RunError(
+            f"{folder}: an oof.parquet cannot be read ({reason}); train that fold again"
+        ) from error
     records, predictions_NK = Records(oof), oof.select(PROBABILITY_COLUMNS).to_numpy()
     score_all, score_votes10 = mean_scores(records.targets_NK, predictions_NK, records.many_votes)
     settled = records.settled

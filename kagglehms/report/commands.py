@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -70,7 +70,7 @@ class View:
         json: print what was written as JSON.
     """
 
-    eeg_id: tyro.conf.Positional[int]
+    eeg_id: Annotated[tyro.conf.Positional[int], tyro.conf.arg(metavar="EEG_ID")]
     data: Path
     offset: float | None = None
     store: Path = Path("store")
@@ -132,7 +132,8 @@ def doctor(options: Doctor) -> int:
         print_json([asdict(check) for check in checks])
     else:
         print("\n".join(_check_lines(checks)))
-        print(f"\n{len(stops)} problem(s) to mend first" if stops else "\nnothing stops you")
+        names = ", ".join(dict.fromkeys(check.name for check in stops))
+        print(f"\nto be mended first: {names}" if stops else "\nnothing stops you")
     return EXIT_FAILURE if stops else EXIT_OK
 
 

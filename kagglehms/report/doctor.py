@@ -241,12 +241,12 @@ def check_store(store: Path, data: Path | None) -> Iterator[Check]:
     else:
         yield Check("store", "note", f"{store}: none yet", make if data else f"with the data at hand: {make}")
     free = shutil.disk_usage(_existing(store)).free
-    finding = f"{free / 1e9:.1f} GB free at {_existing(store).resolve()}"
+    finding = f"{_size(free)} free at {_existing(store).resolve()}"
     if needed > free:
         cure = "free space, or give a --store on another disk"
-        yield Check("disk", "stop", f"{finding}; the store needs up to {needed / 1e9:.1f} GB", cure)
+        yield Check("disk", "stop", f"{finding}; the store needs up to {_size(needed)}", cure)
     else:
-        more = f"; the store needs up to {needed / 1e9:.1f} GB" if needed else ""
+        more = f"; the store needs up to {_size(needed)}" if needed else ""
         yield Check("disk", "ok", f"{finding}{more}")
 
 
@@ -254,6 +254,10 @@ def _recordings_bytes(data: Path) -> int:
     """Bytes of the training recordings: half precision takes no more than the packed files do."""
     folders = (data / "train_eegs", data / "train_spectrograms")
     return sum(entry.stat().st_size for folder in folders if folder.is_dir() for entry in os.scandir(folder))
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
 
 
 def _existing(path: Path) -> Path:
