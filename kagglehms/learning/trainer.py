@@ -172,6 +172,8 @@ class _Fold:
         self.plans = [_Plan(recipe, number, feed, train) for number in range(len(recipe.stages))]
         self.journal = Journal(folder, self.team.leads, session.tensorboard)
         self.pace = Pace(session)
+        # Image sizes never change and batches by one record at most: trying convolution algorithms pays.
+        torch.backends.cudnn.benchmark = device.name == "cuda"
         torch.manual_seed(recipe.seed)
         # A state brings its own weights.
         model, where_from = make_model(recipe, "none" if self.state else pretrained)
