@@ -7,6 +7,7 @@ model meets values at scoring time that it could not have met in training.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +65,7 @@ def read_spectrogram(path: Path, min_rows: int = 1) -> Half:
         raise DataError(
             path, f"{len(frame)} rows where at least {min_rows} are needed", "the file is cut short"
         )
-    time_s = frame["time"].to_numpy().astype(np.float64)
+    time_s = frame.drop_in_place("time").to_numpy().astype(np.float64)
     if not np.array_equal(time_s, 1 + SPECTROGRAM_STEP_S * np.arange(len(frame))):
         raise DataError(path, "column `time` does not run 1, 3, 5 …", "rows are missing or out of order")
     return encode_spectrogram(_values(path, frame))
@@ -100,19 +101,20 @@ def _read(path: Path, columns: Sequence[str], types: str) -> pl.DataFrame:
     if not path.is_file():
         raise DataError(path, "no such file", "the tables name it, so the download is not complete")
     try:
-        frame = pl.read_parquet(path, use_statistics=False)
+        # From memory: for a path polars looks through the environment for credentials, each time.
+        frame = pl.read_parquet(io.BytesIO(path.read_bytes()), use_statistics=False)
     except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
         raise DataError(path, f"cannot be read ({_first_line(error)})", _BROKEN) from error
     _check_columns(path, frame.columns, columns)
-    wrong = [name for name, dtype in frame.schema.items() if not _fits(name, dtype)]
-    if wrong:
-        found = ", ".join(f"{name} is {frame.schema[name]}" for name in wrong[:3])
+    dtypes = frame.dtypes
+    if "time" in frame.columns[:1] and dtypes[0].is_integer():
+        dtypes[0] = dtypes[1]
+    if not all(dtype.is_float() for dtype in set(dtypes)):
+        schema = zip(frame.columns, frame.dtypes, strict=True)
+        wrong = [(n, d) for n, d in schema if not (d.is_float() or (n == "time" and d.is_integer()))]
+        found = ", ".join(f"{name} is {dtype}" for name, dtype in wrong[:3])
         raise DataError(path, f"wrong column types: {found}", f"expected {types}")
     return frame
-
-
-def _fits(name: str, dtype: pl.DataType) -> bool:
-    return dtype.is_float() or (name == "time" and dtype.is_integer())
 
 
 def _check_columns(path: Path, found: Sequence[str], expected: Sequence[str]) -> None:
@@ -132,7 +134,7 @@ def _check_columns(path: Path, found: Sequence[str], expected: Sequence[str]) ->
 
 
 def _values(path: Path, frame: pl.DataFrame) -> NDArray[np.floating]:
-    values = frame.drop("time", strict=False).to_numpy()
+    values = frame.to_numpy()
     if np.isnan(values).all():
         raise DataError(path, "holds no value, only NaN", "leave it out of train.csv")
     return values
