@@ -163,7 +163,7 @@ def build(
             slug, manifest = _write_dataset(stage / "dataset", root, content, owner)
             names = kernel_names(root, scored=bool(selected))
             _write_kernels(stage / "kernels", root, names, owner, slug, manifest.digest)
-            _swap_in(stage, dist, names)
+            _swap_in(stage, dist, kernel_names(root))
         finally:
             shutil.rmtree(stage, ignore_errors=True)
             with contextlib.suppress(OSError):
@@ -331,7 +331,7 @@ def _swap_in(stage: Path, dist: Path, kernels: Sequence[str]) -> None:
     """Put what was built in the place of what stood there.
 
     The old kernels go first and the new ones come last, so that no kernel ever stands beside a bundle which it
-    would refuse.
+    would refuse; one that was not built this time does not stay behind.
     """
     retired = stage / "retired"
     retired.mkdir()

@@ -97,10 +97,14 @@ def test_a_library_without_weights_is_for_the_kernels_that_make_them(tmp_path: P
         (root / name).symlink_to(project_root() / name)
     for name in ("infer", "train"):
         shutil.copytree(project_root() / "kernels/infer", root / "kernels" / name)
+    make_run(tmp_path / "runs", "baseline")
+    before = build(tmp_path / "runs", tmp_path / "dist", owner="some-owner", root=root)
+    assert [kernel.name for kernel in before.kernels] == ["infer", "train"]
     built = build(tmp_path / "nowhere", tmp_path / "dist", owner="some-owner", root=root, library_only=True)
     assert built.manifest.models == ()
     assert built.manifest.prior == (1 / 6,) * 6
     assert [kernel.name for kernel in built.kernels] == ["train"]
+    assert os.listdir(tmp_path / "dist/kernels") == ["train"]  # the other one would refuse this bundle
     verify(built.dataset, read_manifest(built.dataset))
     assert "0 model(s)" in describe(built)
     with pytest.raises(UsageError, match="no models"):

@@ -172,7 +172,7 @@ def test_nothing_to_check(tmp_path: Path) -> None:
 
 def test_kernels_are_chosen_in_the_order_of_their_data(dist: Path) -> None:
     for name in ("train", "prepare"):
-        shutil.copytree(dist / "kernels/infer", dist / "kernels" / name)
+        shutil.copytree(dist / "kernels/infer", dist / "kernels" / name, dirs_exist_ok=True)
     chosen = choose_kernels(dist, ["infer", "prepare"])
     assert [folder.name for folder in chosen] == ["prepare", "infer"]
     with pytest.raises(UsageError, match="did you mean 'train'"):

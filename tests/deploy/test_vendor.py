@@ -109,7 +109,7 @@ def test_a_bundle_with_a_wheel_and_a_kernel_that_imports_it(index: Path, runs: P
     verify(built.dataset, manifest, built.manifest.digest)
     assert name in manifest.wheels
     assert name in manifest.files
-    script = built.kernels[-1] / "infer.py"
+    script = tmp_path / "dist/kernels/infer/infer.py"
     script.write_text(script.read_text().replace("import os\n", f"import os\n\nimport {Q}\n"))
     assert preflight(tmp_path / "dist").ok
     assert sorted(path.name for path in (tmp_path / "dist").iterdir()) == ["dataset", "kernels"]
@@ -127,7 +127,7 @@ def test_a_kernel_finds_what_was_vendored(index: Path, runs: Path, tmp_path: Pat
     """The script unpacks every wheel of the bundle beside the library."""
     make_wheel(index, Q)
     built = build(runs, tmp_path / "dist", owner="some-owner", wheels=[Q])
-    text = (built.kernels[-1] / "infer.py").read_text()
+    text = (tmp_path / "dist/kernels/infer/infer.py").read_text()
     text = text.replace(
         "    from kagglehms.deploy.kernels import infer\n", f"    import {Q}; print({Q}.NAME); sys.exit(0)\n"
     )
