@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import kagglehms
-from kagglehms.deploy.mounts import find_competition
-from kagglehms.errors import EXIT_FAILURE, HMSError
+from kagglehms.deploy.mounts import find_competition, find_output
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError
 from kagglehms.inference.supervisor import supervise
 from kagglehms.inference.task import TIME_LIMIT_S, Task
 
 TIME_LIMIT_VARIABLE = "KAGGLEHMS_TIME_LIMIT_S"
 """Environment variable with another limit than a kernel's own, for a rehearsal."""
+
+PREPARE_KERNEL, TRAIN_KERNEL = "kagglehms-prepare", "kagglehms-train"
+"""Slugs of the kernels whose output the training kernel reads."""
+STORE, RUNS = "store", "runs"
+"""Folders of their output."""
 
 
 def infer(root: Path, bundle: Path, digest: str, scratch: Path) -> int:
@@ -44,8 +53,7 @@ def infer(root: Path, bundle: Path, digest: str, scratch: Path) -> int:
         )
         return supervise(task)
     except HMSError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
+        return _failed(error)
     except Exception:
         traceback.print_exc()
         return EXIT_FAILURE
@@ -58,3 +66,115 @@ def time_limit_s(usual_s: float) -> float:
 
 def _say_library() -> None:
     print(f"kagglehms {kagglehms.__version__} from {Path(kagglehms.__file__).parent}", flush=True)
+
+
+def prepare(root: Path, bundle: Path, digest: str) -> int:
+    """Decode every recording of the mounted competition into `working/store` below `root`.
+
+    Returns:
+        0, or the exit code of what went wrong, which has been printed as one line.
+    """
+    _say_library()
+    try:
+        _verify(bundle, digest)
+        decode(find_competition(root), root / "working" / STORE)
+    except HMSError as error:
+        return _failed(error)
+    return EXIT_OK
+
+
+def train(
+    root: Path,
+    bundle: Path,
+    digest: str,
+    scratch: Path,
+    owner: str,
+    recipes: Sequence[str],
+    options: Mapping[str, Any],
+) -> int:
+    """Train recipes into `working/runs` below `root`, as far as the session's time goes, on all GPUs that work.
+
+    What the kernel's previous version has put out is taken over where it is mounted. The store is that of the kernel
+    `prepare`; where that is not mounted, recordings are decoded into `scratch` first.
+
+    Args:
+        root: `/kaggle`, or the folder that stands for it in a rehearsal.
+        bundle: where the bundle is mounted.
+        digest: of the bundle that this kernel was built with.
+        scratch: a folder for what is not output.
+        owner: of the kernels whose output may be mounted.
+        recipes: by name, in this order.
+        options: further ones of `training.TrainingTask`, by name.
+
+    Returns:
+        0 when nothing failed, which includes that something is left for the next session.
+    """
+    start = time.monotonic()
+    _say_library()
+    from kagglehms.deploy.training import TIME_LIMIT_S, TrainingTask, train_in_session
+
+    try:
+        _verify(bundle, digest)
+        competition = find_competition(root)
+        store = _output(root, owner, PREPARE_KERNEL, STORE)
+        if store is None:
+            store = scratch / STORE
+            decode(competition, store)
+        earlier = _output(root, owner, TRAIN_KERNEL, RUNS)
+        task = TrainingTask(
+            tuple(recipes),
+            data=str(competition),
+            store=str(store),
+            runs=str(root / "working" / RUNS),
+            earlier=None if earlier is None else str(earlier),
+            limit_s=time_limit_s(TIME_LIMIT_S) - (time.monotonic() - start),
+        )
+        return train_in_session(replace(task, **options), _usable_gpus())
+    except HMSError as error:
+        return _failed(error)
+
+
+def decode(competition: Path, store: Path) -> None:
+    """Decode all recordings that train.csv names into a store."""
+    from kagglehms.data.competition import Competition
+    from kagglehms.data.parallel import Workers
+    from kagglehms.data.records import make_records, read_train_table
+    from kagglehms.data.store import plan, prepare
+    from kagglehms.runtime import available_cpus, progress, say
+
+    folder = Competition(competition)
+    records = make_records(read_train_table(folder.train_csv))
+    tasks = plan(folder, records)
+    say(f"{len(records)} records need {len(tasks)} recordings")
+    # Mounts give several times more to many readers than to a few.
+    workers = Workers(jobs=4 * available_cpus())
+    done = prepare(tasks, store, lambda items, n: progress(items, n, "decode"), workers)
+    say(f"decoded {done.decoded} recordings into {store}")
+
+
+def _verify(bundle: Path, digest: str) -> None:
+    from kagglehms.inference.manifest import read_manifest, verify
+
+    manifest = read_manifest(bundle)
+    verify(bundle, manifest, digest)
+    print(f"bundle {bundle}: digest {digest[:12]} verified", flush=True)
+
+
+def _output(root: Path, owner: str, kernel: str, name: str) -> Path | None:
+    """A folder of another kernel's output, if it is mounted and has it."""
+    output = find_output(root, owner, kernel)
+    return output / name if output is not None and (output / name).is_dir() else None
+
+
+def _usable_gpus() -> int:
+    """GPUs to train on: all or none."""
+    import torch
+
+    from kagglehms.runtime import choose_device
+
+    return torch.cuda.device_count() if choose_device().name == "cuda" else 0
+
+
+def _failed(error: HMSError) -> int:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    return error.exit_code

@@ -1,0 +1,213 @@
+"""The training kernel's work: a list of recipes, until they are done or the session's time is up.
+
+`train_in_session` starts `python -m kagglehms.deploy.training JSON`, by torchrun if there are several GPUs, one process
+each. It is not `kagglehms train`, since the image lacks what makes that command's options.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import kagglehms
+from kagglehms.data.competition import Competition
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError, Stopped
+from kagglehms.runtime import Clock, say, stop_signals, write_bytes
+
+if TYPE_CHECKING:
+    from kagglehms.learning.crossval import Dataset
+    from kagglehms.learning.recipes import Recipe
+    from kagglehms.learning.session import Session
+
+TIME_LIMIT_S = 11.5 * 3600
+"""Half an hour less than a session on Kaggle may take."""
+ENDING = "session.json"
+"""In the folder of runs: whether something is left to train, and what failed."""
+_GRACE_S = 300.0
+"""After the limit, before the training is asked to stop; and as long again before it is killed."""
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """What a session is to train.
+
+    Attributes:
+        recipes: by name, in this order.
+        data: folder of the competition.
+        store: its decoded recordings.
+        runs: where the run folders go.
+        earlier: folder of runs of the session before, which is only read; None for none.
+        limit_s: seconds from the start of the process, at which it stops with its state saved; None for no limit.
+        folds: how many folds the records are cut into.
+        only_folds: train just these; all when empty.
+        records: use only about so many records, for a quick pass; None takes all.
+        epochs: per stage, instead of the recipes'.
+        backbone: instead of the recipes'.
+        batch_size: instead of the recipes'.
+        weights: ImageNet weights, see `models.make_model`.
+        save_every_s: how often the state is saved, apart from evaluations.
+        device: `cpu`, `cuda`, or None for the best that works.
+    """
+
+    recipes: tuple[str, ...]
+    data: str = ""
+    store: str = ""
+    runs: str = ""
+    earlier: str | None = None
+    limit_s: float | None = None
+    folds: int = 5
+    only_folds: tuple[int, ...] = ()
+    records: int | None = None
+    epochs: int | None = None
+    backbone: str | None = None
+    batch_size: int | None = None
+    weights: str = "auto"
+    save_every_s: float = 600.0
+    device: str | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainingTask:
+        content: dict[str, Any] = json.loads(text)
+        return cls(**(content | {name: tuple(content[name]) for name in ("recipes", "only_folds")}))
+
+    def recipe(self, name: str) -> Recipe:
+        """One of the recipes, as these options want it."""
+        from kagglehms.learning.recipes import get_recipe
+
+        recipe = get_recipe(name)
+        recipe = recipe if self.epochs is None else recipe.with_epochs(self.epochs)
+        recipe = recipe if self.backbone is None else replace(recipe, backbone=self.backbone)
+        return recipe if self.batch_size is None else replace(recipe, batch_size=self.batch_size)
+
+
+def train_in_session(task: TrainingTask, n_gpus: int) -> int:
+    """Train in processes of their own, and end before the session is ended.
+
+    Args:
+        task: what to train; `limit_s` counts from this call.
+        n_gpus: with more than one, a process each.
+
+    Returns:
+        0 when nothing failed, which includes that something is left for the next session; else 1.
+    """
+    start = time.monotonic()
+    module = ["-m", "kagglehms.deploy.training", task.to_json()]
+    team = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_gpus)] if n_gpus > 1 else []
+    )
+    library = str(Path(kagglehms.__file__).resolve().parents[1])
+    path = os.pathsep.join([library, *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-P", *team, *module]
+    child = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path})
+    limit_s = None if task.limit_s is None else task.limit_s + _GRACE_S
+    try:
+        code = _wait(child, limit_s)
+    finally:
+        child.kill()
+        child.wait()
+    ending = _ending(Path(task.runs))
+    print(
+        json.dumps(
+            {"event": "training", "seconds": round(time.monotonic() - start, 1), "code": code} | ending
+        )
+    )
+    if ending.get("left"):
+        print(
+            "something is left: the next session goes on, with this one's output among its inputs", flush=True
+        )
+    return EXIT_OK if code == EXIT_OK and not ending.get("problems") else EXIT_FAILURE
+
+
+def _wait(child: subprocess.Popen[bytes], limit_s: float | None) -> int:
+    """Wait for the end, ask for it when the time is up, and leave the rest to the caller."""
+    try:
+        return child.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        child.send_signal(signal.SIGTERM)  # torchrun passes it on; the state is saved
+    try:
+        return child.wait(_GRACE_S)
+    except subprocess.TimeoutExpired:
+        return -signal.SIGKILL
+
+
+def _ending(runs: Path) -> dict[str, object]:
+    try:
+        content: dict[str, object] = json.loads((runs / ENDING).read_bytes())
+    except (OSError, ValueError):
+        return {"left": [], "problems": ["the training ended without saying how"]}
+    return content
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Be one process of a training session."""
+    from kagglehms.learning.session import Session
+    from kagglehms.learning.team import assemble
+
+    task = TrainingTask.from_json(arguments[0])
+    (Path(task.runs) / ENDING).unlink(missing_ok=True)
+    with stop_signals() as stop, assemble(task.device) as team:
+        session = Session(Clock(task.limit_s), stop, team, task.save_every_s)
+        left, problems = _train(task, session)
+        if team.leads:
+            content = json.dumps({"left": left, "problems": problems}, indent=1)
+            write_bytes(Path(task.runs) / ENDING, content.encode() + b"\n")
+    return EXIT_OK
+
+
+def _train(task: TrainingTask, session: Session) -> tuple[list[str], list[str]]:
+    """Train one recipe after the other; return those that are left, and what failed of the others."""
+    from kagglehms.learning.crossval import continue_from, cross_validate
+    from kagglehms.runtime import choose_device
+
+    device = choose_device(task.device)
+    say(device.reason + (f"; {session.team.size} processes" if session.team.size > 1 else ""))
+    dataset, runs = _dataset(task), Path(task.runs)
+    if task.earlier is not None and session.team.leads:
+        for name in task.recipes:
+            say(
+                f"{name}: {continue_from(Path(task.earlier), runs, name)} fold(s) taken over from {task.earlier}"
+            )
+    session.team.wait()
+    problems: list[str] = []
+    for number, name in enumerate(task.recipes):
+        try:
+            recipe, folds = task.recipe(name), task.only_folds or None
+            say(cross_validate(recipe, dataset, runs, device, task.weights, folds, session).sentence)
+        except Stopped as stopped:
+            say(str(stopped))
+            return list(task.recipes[number:]), problems
+        except HMSError as error:
+            if session.team.size > 1:  # the others may wait for this one: only a new start can help
+                raise RunError(f"{name}: {error}") from error
+            problems.append(f"{name}: {error}")
+            say(f"error: {problems[-1]}")
+    return [], problems
+
+
+def _dataset(task: TrainingTask) -> Dataset:
+    from kagglehms.data.records import limit_records, make_records, read_train_table
+    from kagglehms.data.store import Store
+    from kagglehms.learning.crossval import Dataset
+
+    records = make_records(read_train_table(Competition(Path(task.data)).train_csv))
+    records = records if task.records is None else limit_records(records, task.records)
+    return Dataset.of(Store(Path(task.store)), records, task.folds)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except HMSError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(error.exit_code)
