@@ -20,6 +20,10 @@ from kagglehms.errors import RunError, UsageError
 from kagglehms.inference.manifest import CARD, MANIFEST, read_manifest, verify
 from kagglehms.inference.predictor import load_bundle
 
+KERNELS = ("infer", "prepare", "train")
+MOVES = 2 * len(KERNELS) + 2
+"""Renames of a build: every kernel and the bundle, away and in."""
+
 
 def test_the_bundle_is_flat_and_complete(runs: Path, tmp_path: Path) -> None:
     built = build(runs, tmp_path / "dist", owner="some-owner")
@@ -33,8 +37,8 @@ def test_the_bundle_is_flat_and_complete(runs: Path, tmp_path: Path) -> None:
                 for stem in ("baseline", "panels-global")
                 for fold in (0, 1)
             ),
-            "kernels/infer/infer.py",
-            "kernels/infer/kernel-metadata.json",
+            *(f"kernels/{name}/{name}.py" for name in KERNELS),
+            *(f"kernels/{name}/kernel-metadata.json" for name in KERNELS),
         ]
     )
     manifest = read_manifest(built.dataset)
@@ -138,7 +142,7 @@ def test_an_interrupted_build_leaves_the_old_one(
     assert tree(tmp_path / "dist") == before
 
 
-@pytest.mark.parametrize("moves", range(5))
+@pytest.mark.parametrize("moves", range(MOVES + 1))
 def test_a_kernel_never_stands_beside_a_bundle_that_it_would_refuse(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
 ) -> None:
@@ -155,7 +159,7 @@ def test_a_kernel_never_stands_beside_a_bundle_that_it_would_refuse(
             source.rename(target)
 
     monkeypatch.setattr(bundle, "_move", rename)
-    if moves < 4:
+    if moves < MOVES:
         with pytest.raises(KeyboardInterrupt):
             build(runs, tmp_path / "dist", recipes=["baseline"])
     else:
