@@ -32,9 +32,9 @@ def parse(command: str, options: type[T], words: Sequence[str]) -> T:
     if not asks_for_help:
         _refuse_unknown(command, options, words)
         _refuse_missing(command, options, words)
-    complaint = io.StringIO()
+    help_text, complaint = _Page(), _Page()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stdout(help_text), contextlib.redirect_stderr(complaint):
             return tyro.cli(
                 options,
                 args=list(words),
@@ -47,6 +47,7 @@ def parse(command: str, options: type[T], words: Sequence[str]) -> T:
             )
     except SystemExit as ended:
         if not ended.code:
+            print(_without_none(help_text.getvalue()), end="")
             raise
     raise UsageError(f"{_one_line(complaint.getvalue())}; `kagglehms {command} --help` explains the options")
 
@@ -89,6 +90,24 @@ def _typed(field: dataclasses.Field[Any]) -> str:
 def _is_positional(options: type[Any], field: dataclasses.Field[Any]) -> bool:
     hint = get_type_hints(options, include_extras=True)[field.name]
     return _POSITIONAL in getattr(hint, "__metadata__", ())
+
+
+class _Page(io.StringIO):
+    """Where tyro prints, told that it may draw lines."""
+
+    encoding = "utf-8"
+
+
+def _without_none(text: str) -> str:
+    """Take out of a help text what says that an option without a value has none; nothing else moves."""
+    spaces = {"(default: None)": "", "(default: )": "", "{None}|": "", "{None,": "{"}
+    for found, instead in spaces.items():
+        ending = r"(\S*)" if found.startswith("{") else "()"
+        pattern = re.escape(found) + ending
+        text = re.sub(pattern, lambda m, i=instead, f=found: i + m[1] + " " * (len(f) - len(i)), text)  # type: ignore[misc]
+    broken = r"\(default:(\s*[│|]?\n[│|]?\s*)None\)"
+    text = re.sub(broken, lambda m: " " * 9 + m[1] + " " * 5, text)
+    return "".join(line for line in text.splitlines(keepends=True) if not line.strip() or line.strip(" │|\n"))
 
 
 def _one_line(box: str) -> str:

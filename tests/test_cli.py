@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import subprocess
@@ -32,6 +33,7 @@ def test_every_command_explains_each_of_its_options(command: str, capsys: pytest
         main([command, "--help"])
     assert ended.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
+    assert "None" not in text
     options = option_names(COMMANDS[command][1])
     assert len(options) >= len(COMMANDS[command][1].__dataclass_fields__) - 1
     for option in options:
@@ -77,7 +79,7 @@ def test_a_mistake_is_one_line(
         (["train", "baseline"], "train needs --data: the competition's folder"),
         (["train", "baseline", "--data", "x", "--folds", "two"], "Error parsing --folds: invalid literal"),
         (["ladder", "--format", "tabel"], "--format"),
-        (["rehearse", "--data", "x"], "KERNEL which of dist/kernels, such as `infer`"),
+        (["rehearse", "--data", "x"], "KERNEL which of dist/kernels"),
         (["report", "--recipe"], "--recipe"),
         (["view", "first", "--data", "x"], "Error parsing EEG_ID"),
         (["ladder", "basline"], "no recipe or run 'basline'; did you mean 'baseline'?"),
@@ -101,6 +103,20 @@ def test_a_reader_who_has_seen_enough_is_no_error() -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("recipe,")
+
+
+def test_what_a_program_reads_is_json(two_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = str(two_runs / "runs")
+    arguments = ["blend", "baseline", "global-stats", "--name", "json", "--runs", runs, "--shrinkage", "1"]
+    assert main([*arguments, "--json", "--quiet"]) == 0
+    blend = json.loads(capsys.readouterr().out)
+    assert sum(blend["members"].values()) == pytest.approx(1)
+    assert {"nested", "plain_mean", "in_sample"} <= set(blend)
+    assert main(["ladder", "--runs", runs, "--format", "json", "--quiet"]) == 0
+    rows = {row["recipe"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["baseline"]["published_cv"] == 0.7287
+    assert rows["baseline"]["cv_all"] > 0
+    assert rows["percentiles"]["cv_all"] is None
 
 
 def test_quiet_prints_no_progress(

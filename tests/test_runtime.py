@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -18,7 +19,9 @@ from kagglehms import runtime
 from kagglehms.errors import RunError, UsageError
 from kagglehms.runtime import (
     Clock,
+    be_quiet,
     choose_device,
+    coloured,
     duration,
     exclusive,
     progress,
@@ -29,6 +32,38 @@ from kagglehms.runtime import (
     write_bytes,
     writing,
 )
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colours_are_for_terminals_and_for_those_who_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert coloured("stop", "red", Terminal()) == "\033[31mstop\033[0m"
+    assert coloured("stop", "red", io.StringIO()) == "stop"
+    monkeypatch.setenv("TERM", "dumb")
+    assert coloured("stop", "red", Terminal()) == "stop"
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert coloured("stop", "red", Terminal()) == "stop"
+
+
+def test_quiet_silences_progress_and_lines_but_passes_items_on(capsys: pytest.CaptureFixture[str]) -> None:
+    be_quiet()
+    try:
+        say("a line")
+        assert list(progress(range(3), 3, "count", every_s=0)) == [0, 1, 2]
+    finally:
+        be_quiet(False)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+    say("a line")
+    assert capsys.readouterr().out == "a line\n"
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
