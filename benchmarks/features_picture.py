@@ -33,7 +33,7 @@ def window() -> NDArray[np.float32]:
     rng = np.random.default_rng(11)
     probabilities = np.full(len(CLASSES), 0.02)
     probabilities[CLASSES.index("lpd")] = 0.9
-    patient = Patient(16, 2.6, 9.5, 4, 0.1, 6, 4, 1.2)
+    patient = Patient(level_uv=16, alpha_uv=4, asymmetry=0.1, blinks_per_min=6, muscle_uv=4)
     session_CT = simulate_session(60, [(Segment(0, 60, tuple(probabilities)),)], patient, rng)
     first = MARGIN_S * SFREQ_HZ
     eeg_uv = np.ascontiguousarray(session_CT[:, first : first + N_TIMES].T)

@@ -32,12 +32,14 @@ from kagglehms.data.competition import (
     WINDOW_S,
     Competition,
 )
-from kagglehms.data.simulation import F32, MARGIN_S, Patient, simulate_session, spectrogram
+from kagglehms.data.simulation import MARGIN_S, Patient, simulate_session, spectrogram
+from kagglehms.data.simulation_scalp import F32
+from kagglehms.data.simulation_spectrogram import rows_of
 from kagglehms.data.synthetic_plan import Recording, Session, plan_sessions
 from kagglehms.errors import UsageError
 from kagglehms.runtime import PARTIAL_SUFFIX, available_cpus, progress, sweep_partials, write_bytes, writing
 
-GENERATOR = 1
+GENERATOR = 2
 """Raised whenever the same seed would give other bytes, so that an older half-written folder is not completed."""
 
 _PLAN, _PATIENT, _SESSION = range(3)
@@ -189,28 +191,43 @@ def _write_session(competition: Competition, session: Session, seed: int) -> Non
     segments = [recording.segments() for recording in session.recordings]
     uv_CT = simulate_session(n_rows * SPECTROGRAM_STEP_S, segments, patient, rng)
     power = spectrogram(uv_CT, n_rows)
-    if session.index % 25 == 7:
-        lost = int(rng.integers(0, 100))
-        power[lost : lost + int(rng.integers(2, 26))] = np.nan
+    for first, last in _gaps(session, rng):
+        uv_CT[:, first:last] = np.nan
+        power[rows_of(first, last)] = np.nan
     time = np.arange(1, SPECTROGRAM_STEP_S * n_rows, SPECTROGRAM_STEP_S)
     columns = {"time": time.astype(np.int64 if session.split == "train" else np.int16)}
     columns |= dict(zip(SPECTROGRAM_COLUMNS, np.round(power, 2).T, strict=True))
     path = competition.spectrogram(session.spectrogram_id, session.split)
     _write_parquet(path, pl.DataFrame({name: np.ascontiguousarray(c) for name, c in columns.items()}))
-    for number, recording in enumerate(session.recordings):
-        cut_CT = _cut(uv_CT, recording, rng)
-        if (session.index + number) % 10 == 3:
-            lost = int(rng.integers(0, cut_CT.shape[1] - SFREQ_HZ))
-            cut_CT[:, lost : lost + int(rng.integers(20, 3 * SFREQ_HZ))] = np.nan
-        frame = pl.DataFrame(dict(zip(CHANNELS, cut_CT, strict=True)))
+    for recording in session.recordings:
+        frame = pl.DataFrame(dict(zip(CHANNELS, _cut(uv_CT, recording, rng), strict=True)))
         _write_parquet(competition.eeg(recording.eeg_id, session.split), frame)
+
+
+def _gaps(session: Session, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Stretches (samples) in which nothing was recorded: in every tenth session a short one in an EEG, in every
+    25th a long one anywhere. A spectrogram has no row whose window touches one."""
+    gaps = []
+    if session.index % 10 == 3:
+        first, n_times = _place(session.recordings[0])
+        start = first + int(rng.integers(0, n_times - SFREQ_HZ))
+        gaps.append((start, start + int(rng.integers(20, 3 * SFREQ_HZ))))
+    if session.index % 25 == 7:
+        start = int(rng.integers(0, 200 * SFREQ_HZ))
+        gaps.append((start, start + int(rng.integers(1, 48 * SFREQ_HZ))))
+    return gaps
+
+
+def _place(recording: Recording) -> tuple[int, int]:
+    """First sample of a recording in its session's signal, and its length."""
+    centre_s = recording.start_s + SPECTROGRAM_ROWS * SPECTROGRAM_STEP_S // 2
+    first = (MARGIN_S + centre_s - WINDOW_S // 2) * SFREQ_HZ
+    return first, (WINDOW_S + recording.last_offset_s) * SFREQ_HZ
 
 
 def _cut(uv_CT: F32, recording: Recording, rng: np.random.Generator) -> F32:
     """The recording's part of the session, with the amplifier's offsets and in its steps of 0.01 µV."""
-    centre_s = recording.start_s + SPECTROGRAM_ROWS * SPECTROGRAM_STEP_S // 2
-    first = (MARGIN_S + centre_s - WINDOW_S // 2) * SFREQ_HZ
-    n_times = (WINDOW_S + recording.last_offset_s) * SFREQ_HZ
+    first, n_times = _place(recording)
     offsets_uv = rng.normal(-15, 20, (len(CHANNELS), 1)).astype(np.float32)
     return np.round(uv_CT[:, first : first + n_times] + offsets_uv, 2)
 

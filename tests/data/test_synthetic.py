@@ -10,24 +10,22 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from numpy.typing import NDArray
-from scipy.signal import spectrogram as scipy_spectrogram
+from oracles_spectrogram import spectrogram_rows
 
 from kagglehms.data import synthetic
 from kagglehms.data.competition import (
-    CHAINS,
     CHANNELS,
     CLASSES,
     CONSENSUS_NAMES,
     FREQUENCIES_HZ,
-    PANELS,
     SPECTROGRAM_COLUMNS,
     VOTE_COLUMNS,
     Competition,
 )
 from kagglehms.data.simulation import Patient, Segment, simulate_session, spectrogram
 from kagglehms.data.synthetic import SyntheticTruth, make_competition, truth_folder
-from kagglehms.data.synthetic_plan import CLASS_MEANS, RECORDS_BY_VOTES, Session, plan_sessions
+from kagglehms.data.synthetic_plan import CLASS_MEANS, LAST_EEG_OFFSET_S, Session, plan_sessions
+from kagglehms.data.synthetic_votes import RECORDS_BY_VOTES
 from kagglehms.errors import UsageError
 
 N_EEGS, N_TEST, SEED = 12, 2, 3
@@ -113,7 +111,6 @@ def test_eeg_files(root: Path, train: pl.DataFrame) -> None:
         frame = pl.read_parquet(competition.eeg(eeg_id))
         assert dict(frame.schema) == dict.fromkeys(CHANNELS, pl.Float32)
         assert len(frame) == 200 * (50 + last_offset_s)
-        assert 10_000 <= len(frame) <= 22_400
         uv = frame.to_numpy()
         lost += int(np.isnan(uv).any())
         assert np.nanstd(uv[:, :19], axis=0).min() > 3
@@ -141,7 +138,7 @@ def test_spectrogram_files(root: Path, train: pl.DataFrame) -> None:
         lost += int(gone.any())
         assert np.nanmin(power) >= 0
         assert 0.1 < np.nanmedian(power) < 30
-    assert lost == 1
+    assert lost >= 1
     for spectrogram_id in pl.read_csv(root / "test.csv")["spectrogram_id"]:
         frame = pl.read_parquet(competition.spectrogram(spectrogram_id, "test"))
         assert dict(frame.schema) == expected | {"time": pl.Int16}
@@ -170,53 +167,54 @@ def test_an_eeg_lies_at_one_place_of_its_spectrogram(train: pl.DataFrame) -> Non
     assert train.group_by("spectrogram_id").agg(pl.col("eeg_id").n_unique())["eeg_id"].max() > 1
 
 
-def chain_power(uv_TC: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Hann periodograms of 1024 samples every 2 s by SciPy, averaged over each chain: (frame, 400)."""
-    panels = []
-    for panel in PANELS:
-        chain_TC = uv_TC[:, [CHANNELS.index(name) for name in CHAINS[panel]]]
-        bipolar_CT = -np.diff(chain_TC, axis=1).T
-        hz, _, power = scipy_spectrogram(bipolar_CT, fs=200, window="hann", nperseg=1024, noverlap=624)
-        keep = np.searchsorted(hz, np.array(FREQUENCIES_HZ) - 0.05)
-        panels.append(power.mean(axis=0)[keep].T)
-    return np.concatenate(panels, axis=1)
-
-
 def test_the_spectrogram_is_the_eegs_at_the_right_rows(root: Path, train: pl.DataFrame) -> None:
-    """SciPy's spectrum of each stored EEG equals the stored rows, and those of no other place."""
+    """SciPy's multitaper of each stored EEG equals the stored rows, and those of no other place."""
     competition = Competition(root)
     checked = shared = 0
     for row in train.filter(pl.col("eeg_sub_id") == 0).iter_rows(named=True):
-        uv_TC = pl.read_parquet(competition.eeg(row["eeg_id"])).to_numpy().astype(np.float64)
+        uv_TC = pl.read_parquet(competition.eeg(row["eeg_id"])).to_numpy()
         stored = pl.read_parquet(competition.spectrogram(row["spectrogram_id"])).drop("time").to_numpy()
         # The window at EEG offset 0 is centred 300 s after its spectrogram offset; it starts 25 s earlier.
-        # Rows are centred on odd seconds; this frame is the first to lie on one with a whole window (±2.56 s).
         start_s = row["spectrogram_label_offset_seconds"] + 300 - 25
-        row_number = int(start_s + 4) // 2
-        centre = round((2 * row_number + 1 - start_s) * 200)
-        power = chain_power(uv_TC[centre - 512 :])
-        there = stored[row_number : row_number + len(power)]
-        whole = np.isfinite(power).all(axis=1) & np.isfinite(there).all(axis=1)
-        if not whole.any():
+        if np.isnan(uv_TC).any():
             continue
-        np.testing.assert_allclose(power[whole], there[whole], rtol=5e-3, atol=0.02)
-        beside = stored[row_number + 1 : row_number + 1 + len(power)]
-        assert np.abs(np.log((power + 0.1) / (beside + 0.1)))[whole].mean() > 0.2
+        rows, power = spectrogram_rows(uv_TC, start_s)
+        there, beside = stored[rows], stored[rows + 1]
+        if np.isnan(there).any():
+            continue
+        assert np.abs(np.log((power + 0.05) / (there + 0.05))).mean() < 0.02
+        assert np.abs(np.log((power + 0.05) / (beside + 0.05))).mean() > 0.2
         checked += 1
         shared += int(start_s != 275)
-    assert checked >= N_EEGS - 2
+    assert checked >= N_EEGS - 3
     assert shared >= 1
 
 
+def test_rows_are_lost_just_where_samples_are(root: Path, train: pl.DataFrame) -> None:
+    competition = Competition(root)
+    lost = 0
+    for row in train.filter(pl.col("eeg_sub_id") == 0).iter_rows(named=True):
+        gone = np.isnan(pl.read_parquet(competition.eeg(row["eeg_id"])).to_numpy())
+        assert (gone.any(axis=1) == gone.all(axis=1)).all()
+        stored = pl.read_parquet(competition.spectrogram(row["spectrogram_id"])).drop("time").to_numpy()
+        start_s = int(row["spectrogram_label_offset_seconds"]) + 275
+        for number in range((start_s + 2) // 2, (start_s + len(gone) // 200 - 3) // 2):
+            first = (2 * number + 1 - start_s - 2) * 200
+            window = gone[first : first + 800]
+            assert np.isnan(stored[number]).any() == window.any()
+            lost += int(window.any())
+    assert lost > 0
+
+
 def test_a_seizure_shows_in_its_segment_of_eeg_and_spectrogram() -> None:
-    patient = Patient(20, 2.5, 10, 0, 0, 0, 0, 1.2)
+    patient = Patient(level_uv=20)
     certain = Segment(290, 320, (1, 0, 0, 0, 0, 0))
     uv_CT = simulate_session(620, [(certain,)], patient, np.random.default_rng(1))
     power = spectrogram(uv_CT, 310).reshape(310, 4, 100)
     hz = np.array(FREQUENCIES_HZ)
     theta = power[:, :, (hz > 3) & (hz < 8)].mean(axis=(1, 2))
     quiet = np.concatenate([theta[:125], theta[190:]])
-    assert theta[145:160].min() > 1.5 * np.quantile(quiet, 0.95)
+    assert np.median(theta[145:160]) > 1.5 * np.quantile(quiet, 0.95)
     std_uv = uv_CT[:19, 4 * 200 :].reshape(19, -1, 200).std(axis=2).max(axis=0)
     assert std_uv[290:320].mean() > 1.3 * std_uv[:250].mean()
 
@@ -225,7 +223,7 @@ def test_a_seizure_shows_in_its_segment_of_eeg_and_spectrogram() -> None:
     ("name", "lateral"), [("lpd", True), ("gpd", False), ("lrda", True), ("grda", False)]
 )
 def test_patterns_are_on_one_side_or_on_both(name: str, lateral: bool) -> None:
-    patient = Patient(20, 2.5, 10, 0, 0, 0, 0, 1.2)
+    patient = Patient(level_uv=20)
     truth = tuple(float(known == name) for known in CLASSES)
     none = tuple(float(known == "other") for known in CLASSES)
     hz = np.array(FREQUENCIES_HZ)
@@ -274,8 +272,9 @@ def test_structure_of_a_large_plan(large_plan: list[Session]) -> None:
     assert sum(s.split == "test" for s in large_plan) == 500
     assert len({r.eeg_id for s in large_plan for r in s.recordings}) == 3500
     assert len({s.spectrogram_id for s in large_plan}) == len(large_plan)
-    assert {len(r.labels) for r in recordings} == {1, 2, 3}
-    assert max(r.last_offset_s for r in recordings) <= 62
+    assert {len(r.labels) for r in recordings} >= {1, 2, 3}
+    assert max(r.last_offset_s for r in recordings) <= LAST_EEG_OFFSET_S
+    assert max(s.n_rows for s in large_plan) < 1800
     patients = {split: {s.patient_id for s in large_plan if s.split == split} for split in ("train", "test")}
     assert not patients["train"] & patients["test"]
     assert len(patients["train"]) < 3000 / 1.5

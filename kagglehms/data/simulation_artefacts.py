@@ -1,0 +1,161 @@
+"""What is in a recording and does not come from the brain: eyes, muscle, electrodes, cables, mains, heart.
+
+Shape suffixes: C channel, T time, F frequency.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kagglehms.data.competition import SFREQ_HZ
+from kagglehms.data.simulation_background import Patient, States
+from kagglehms.data.simulation_scalp import (
+    ELECTRODES,
+    F32,
+    F64,
+    POSITIONS,
+    Source,
+    at_random,
+    beats,
+    bins_hz,
+    events,
+    field,
+    knots,
+    shaped_noise,
+    wander,
+)
+
+LINE_HZ = 60
+
+
+def artefacts(
+    n_times: int, patient: Patient, states: States, heart_T: F32, rng: np.random.Generator
+) -> list[Source]:
+    """Everything but muscle and flat electrodes."""
+    return [
+        *_eyes(n_times, patient, states, rng),
+        *_pops(n_times, patient, rng),
+        *_sway(n_times, patient, rng),
+        *_movement(n_times, patient, rng),
+        *_line(n_times, patient, rng),
+        Source(
+            heart_T * np.float32(patient.heart_uv / 500),
+            (1 + 0.8 * POSITIONS[:, 0] - 0.3 * POSITIONS[:, 1]).astype(np.float32),
+        ),
+    ]
+
+
+def _eyes(n_times: int, patient: Patient, states: States, rng: np.random.Generator) -> list[Source]:
+    """Blinks in front when awake, and looks to the side, which F7 and F8 see with opposite signs."""
+    if not patient.blinks_per_min:
+        return []
+    awake = (0.25 + 0.75 * states.alpha_T) * (1 - 0.9 * states.spindles_T)
+    blink = np.hanning(SFREQ_HZ * 2 // 5).astype(np.float32)
+    places = at_random(n_times, patient.blinks_per_min, rng)
+    blinks = events(places, rng.uniform(60, 200, len(places)), blink, n_times) * awake
+    look = np.concatenate([np.linspace(0, 1, 20), np.ones(150), np.linspace(1, 0, 20)]).astype(np.float32)
+    places = at_random(n_times, patient.blinks_per_min / 3, rng)
+    looks = events(places, rng.normal(0, 40, len(places)), look, n_times) * awake
+    front = np.exp(-((POSITIONS[:, 1] - 1) ** 2) / np.float32(2 * 0.25**2))
+    return [Source(blinks, front), Source(looks, field(0.85, 0.7, 0.3) - field(-0.85, 0.7, 0.3))]
+
+
+def muscle(n_times: int, patient: Patient, rng: np.random.Generator) -> tuple[F32, F64]:
+    """Muscle, strongest at temples and forehead, in bouts; and what each electrode adds all the time.
+
+    Returns:
+        (19, n_times) time courses, one per electrode, and (19, 19) their mixing in µV.
+    """
+    hz = bins_hz(n_times, 90)
+    # Surface muscle is broad, with its crest between 30 and 60 Hz; the amplifier's filter ends it.
+    amplitude = hz / (hz + 25) / (1 + (hz / 75) ** 6)
+    noise = shaped_noise(amplitude + 0.02, len(ELECTRODES), n_times, rng)
+    where = (
+        0.15
+        + field(-0.95, 0.2, 0.4)
+        + field(0.95, 0.2, 0.4)
+        + 0.6 * np.exp(-((POSITIONS[:, 1] - 1) ** 2) / 0.2)
+    )
+    tense = np.clip(wander(n_times, 8, rng) - 0.8, 0, 1.5)
+    left, right = (np.clip(tense + np.float32(0.3) * wander(n_times, 20, rng), 0, 2) for _ in range(2))
+    floor = patient.floor_uv * np.exp(0.4 * rng.standard_normal(len(ELECTRODES)))
+    for number, (x, _) in enumerate(POSITIONS):
+        tension = left if x < 0 else right if x > 0 else tense
+        noise[number] *= np.float32(floor[number]) + tension * np.float32(patient.muscle_uv * where[number])
+    return noise, np.eye(len(ELECTRODES))
+
+
+def _pops(n_times: int, patient: Patient, rng: np.random.Generator) -> list[Source]:
+    """An electrode that loses contact now and then: a jump and its decay."""
+    if not patient.pops_per_min:
+        return []
+    decay = np.exp(-np.arange(SFREQ_HZ) / (rng.uniform(0.05, 0.3) * SFREQ_HZ)).astype(np.float32)
+    places = at_random(n_times, patient.pops_per_min, rng)
+    sizes = rng.normal(0, 1, len(places)) * 10 ** rng.uniform(2, 3.5)
+    return [Source(events(places, sizes, decay, n_times), _one_electrode(rng))]
+
+
+def _one_electrode(rng: np.random.Generator) -> F32:
+    return np.eye(len(ELECTRODES), dtype=np.float32)[rng.integers(len(ELECTRODES))]
+
+
+def _sway(n_times: int, patient: Patient, rng: np.random.Generator) -> list[Source]:
+    """Slow drifts of sweat and cables, far below 1 Hz, each over a few electrodes."""
+    if not patient.sway_uv:
+        return []
+    amplitude = np.exp(-((bins_hz(n_times, 1.5) - 0.2) ** 2) / (2 * 0.12**2))
+    courses = shaped_noise(amplitude, 2, n_times, rng) * np.float32(patient.sway_uv)
+    return [
+        Source(course * np.abs(wander(n_times, 30, rng)), field(float(x), float(y), 0.3))
+        for course, (x, y) in zip(courses, rng.uniform(-0.9, 0.9, (2, 2)), strict=True)
+    ]
+
+
+def _movement(n_times: int, patient: Patient, rng: np.random.Generator) -> list[Source]:
+    """Someone moves the patient: seconds of large, slow, uneven waves everywhere."""
+    places = at_random(n_times, patient.moves_per_min, rng) / SFREQ_HZ
+    if not len(places):
+        return []
+    at_s, values = [-1.0], [0.0]
+    for start in places.tolist():
+        if start > at_s[-1]:
+            at_s += [start, start + 0.5, start + rng.uniform(1, 6), start + 8]
+            values += [0, float(rng.uniform(30, 250)), float(rng.uniform(30, 250)), 0]
+    amplitude = 1 / (1 + (bins_hz(n_times, 12) / 2) ** 2)
+    course = shaped_noise(amplitude, 1, n_times, rng)[0] * knots(np.array(at_s), np.array(values), n_times)
+    return [Source(course, rng.normal(0.3, 0.6, len(ELECTRODES)).astype(np.float32))]
+
+
+def _line(n_times: int, patient: Patient, rng: np.random.Generator) -> list[Source]:
+    """Mains hum: one phase for all, but each electrode sees as much as its contact is bad."""
+    if not patient.line_uv:
+        return []
+    phase = 2 * np.pi * LINE_HZ / SFREQ_HZ * np.arange(n_times) + rng.uniform(0, 2 * np.pi)
+    bad = patient.line_uv * np.exp(0.7 * rng.standard_normal(len(ELECTRODES)))
+    return [Source(np.sin(phase).astype(np.float32), bad.astype(np.float32))]
+
+
+def heart(n_times: int, patient: Patient, rng: np.random.Generator) -> tuple[F32, F32]:
+    """The beat as it is, 500 µV high, and the EKG channel: a QRS complex and a T wave at each beat, and noise."""
+    t = np.arange(-0.1, 0.45, 1 / SFREQ_HZ)
+    wave = np.exp(-(t**2) / (2 * 0.012**2)) - 0.25 * np.exp(-((t - 0.035) ** 2) / (2 * 0.012**2))
+    wave += 0.2 * np.exp(-((t - 0.28) ** 2) / (2 * 0.04**2))
+    places = beats(n_times, patient.heart_hz, 0.03, rng)
+    beat = events(places, np.full(len(places), 500.0), wave.astype(np.float32), n_times)
+    size = np.float32(np.exp(rng.uniform(np.log(0.02), np.log(3))))
+    sway = wander(n_times, 3, rng) * np.float32(np.exp(rng.uniform(0, 3.4)))
+    noise = rng.standard_normal(n_times, np.float32) * np.float32(rng.uniform(1, 6))
+    return beat, beat * size * np.float32(rng.choice([-1, 1])) + sway + noise
+
+
+def spoil_electrodes(uv_CT: F32, patient: Patient, rng: np.random.Generator) -> None:
+    """In some sessions an electrode lies flat for a while: what is left is an offset and the amplifier's noise."""
+    if rng.random() >= patient.flat:
+        return
+    for channel in rng.choice(len(ELECTRODES), int(rng.integers(1, 3)), replace=False):
+        length = int(rng.uniform(5, 200) * SFREQ_HZ)
+        start = int(rng.integers(0, max(uv_CT.shape[1] - length, 1)))
+        stretch = uv_CT[channel, start : start + length]
+        stretch[:] = np.float32(rng.normal(0, 30)) + np.float32(0.01) * np.round(
+            rng.standard_normal(len(stretch), np.float32)
+        )

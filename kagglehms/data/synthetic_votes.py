@@ -1,0 +1,103 @@
+"""How experts vote: the truths that windows have, and the votes that a truth gets. Fitted to the real table.
+
+A *kind* of window has a Dirichlet distribution of class probabilities. Ten or more experts vote independently of
+each other, so the votes that a window of a kind gets are Dirichlet-multinomial. Where few voted they agree more than
+that: they were few people of one mind. So their votes are drawn from probabilities that scatter around the truth,
+Dirichlet with concentration `RATER_CONCENTRATION`, the less the more votes there are. How often each kind is met
+depends on the number of votes too, as in the table.
+
+All numbers here were fitted by `benchmarks/fit_votes.py` (expectation–maximisation) to the vote vectors of 20,125
+records: those of 106,624 rows of the competition's train.csv.
+
+Shape suffixes: M kind, K class, G vote group.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+F64 = NDArray[np.float64]
+
+RECORDS_BY_VOTES = {
+    1: 3442, 2: 2075, 3: 6246, 4: 747, 5: 1144, 6: 141, 7: 1,
+    10: 116, 11: 382, 12: 725, 13: 1355, 14: 639, 15: 1441, 16: 683, 17: 304, 18: 307, 19: 73, 20: 209,
+    21: 49, 22: 24, 23: 10, 24: 3, 25: 5, 26: 2, 27: 1, 28: 1,
+}  # fmt: skip
+"""Real records by their number of votes; there is none with 8 or 9."""
+MANY_VOTES = 10
+VOTE_GROUPS = ((1, 1), (2, 2), (3, 3), (4, 7), (10, 16), (17, 28))
+"""Numbers of votes, first and last, that share `KIND_SHARES_GM`."""
+RATER_CONCENTRATION = {3: 4.0, 7: 16.0}
+"""Up to so many votes, how closely what the raters see lies around the truth; beyond, it is the truth."""
+
+KINDS_MK: F64 = np.array(
+    [
+        (1.30, 0.40, 0.10, 0.33, 0.10, 0.60),
+        (14.72, 0.24, 0.16, 0.11, 0.16, 0.61),
+        (0.38, 7.67, 0.25, 0.15, 0.05, 0.69),
+        (0.44, 10.64, 0.09, 7.41, 0.32, 4.06),
+        (0.28, 14.72, 0.15, 0.10, 0.16, 0.59),
+        (0.27, 0.37, 4.23, 0.04, 0.15, 0.87),
+        (5.10, 0.09, 5.60, 0.04, 0.12, 0.81),
+        (0.26, 0.22, 14.72, 0.10, 0.15, 0.55),
+        (0.25, 0.21, 0.14, 14.72, 0.14, 0.53),
+        (0.26, 0.22, 0.15, 0.10, 14.72, 0.55),
+        (0.28, 3.90, 0.43, 0.78, 0.36, 5.72),
+        (0.23, 0.85, 3.01, 0.23, 1.18, 3.50),
+        (0.08, 0.18, 0.39, 0.41, 2.97, 3.27),
+        (0.21, 0.53, 0.06, 2.27, 0.52, 3.60),
+        (0.15, 0.21, 0.23, 0.29, 0.51, 12.89),
+        (0.38, 0.32, 0.21, 0.14, 0.22, 14.72),
+    ]
+)
+"""(16, 6) Dirichlet parameters: ten kinds fitted to records of ten and more votes and one clear kind per
+class, in the order of their likeliest class."""
+KIND_SHARES_GM: F64 = np.array(
+    [
+        (.003, .001, .054, .027, .063, .071, .004, .080, .004, .020, .095, .087, .066, .040, .194, .188),
+        (.039, .038, .093, .038, 0, .067, .025, .001, 0, 0, .085, .001, .094, 0, .396, .122),
+        (0, .390, .056, .013, 0, .036, 0, 0, .024, .151, .034, .032, .002, .158, .103, 0),
+        (.391, .130, .135, .023, 0, .058, .057, 0, 0, 0, .044, .074, .048, .039, 0, 0),
+        (.042, .003, .123, .066, .006, .112, .024, 0, .001, .001, .075, .085, .156, .140, .165, 0),
+        (.038, 0, .065, .030, 0, .007, .024, .001, 0, 0, .049, .015, .041, .014, .289, .426),
+    ]
+)  # fmt: skip
+"""(6, 16) how often each kind is met, for each of `VOTE_GROUPS`."""
+KIND_SHARES_GM /= KIND_SHARES_GM.sum(axis=1, keepdims=True)
+
+
+def vote_group(n_votes: int) -> int:
+    """Which of `VOTE_GROUPS` a number of votes belongs to."""
+    return next(i for i, (_, last) in enumerate(VOTE_GROUPS) if n_votes <= last)
+
+
+def draw_n_votes(many: bool | None, rng: np.random.Generator) -> int:
+    """Draw a number of votes as records have them: of those with many, with few, or of all."""
+    numbers = [n for n in RECORDS_BY_VOTES if many is None or (n >= MANY_VOTES) == many]
+    weights = np.array([RECORDS_BY_VOTES[n] for n in numbers], np.float64)
+    return int(rng.choice(numbers, p=weights / weights.sum()))
+
+
+def draw_truth(kind: int, rng: np.random.Generator) -> F64:
+    """(6,) true class probabilities of a window of this kind."""
+    return rng.dirichlet(KINDS_MK[kind])
+
+
+def draw_votes(
+    truth_K: F64, n_votes: int, raters: np.random.Generator, rng: np.random.Generator
+) -> tuple[int, ...]:
+    """Draw votes around the truth; the fewer there are, the further they stray together.
+
+    Args:
+        truth_K: true class probabilities.
+        n_votes: how many.
+        raters: decides how few raters stray.
+        rng: decides each vote.
+    """
+    seen_K = truth_K
+    for most, concentration in RATER_CONCENTRATION.items():
+        if n_votes <= most:
+            seen_K = raters.dirichlet(concentration * np.maximum(truth_K, 1e-4))
+            break
+    return tuple(rng.multinomial(n_votes, seen_K).tolist())
