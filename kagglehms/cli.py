@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from kagglehms import __version__
 from kagglehms.arguments import parse as parse_options
-from kagglehms.cli_options import Demo, Fetch, FitBlend, Ladder, Preflight, Prepare, Rehearse, Status, Train
+from kagglehms.cli_options import (
+    Demo,
+    Fetch,
+    FitBlend,
+    Ladder,
+    Preflight,
+    Prepare,
+    Rehearse,
+    Simulate,
+    Status,
+    Train,
+)
 from kagglehms.errors import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
@@ -98,6 +109,14 @@ def _train(options: Train, recipes: Sequence[Recipe], dataset: Dataset, session:
     return EXIT_OK
 
 
+def _truth_beside(data: Path | None) -> Path | None:
+    """train_truth.csv of a synthetic competition; None if `data` is not one."""
+    from kagglehms.data.competition import truth_folder
+
+    path = None if data is None else truth_folder(data.resolve()) / "train_truth.csv"
+    return path if path is not None and path.is_file() else None
+
+
 def ladder(options: Ladder) -> int:
     from kagglehms.learning.ladder import Row, ladder, render, untrained
     from kagglehms.learning.recipes import RECIPES
@@ -108,7 +127,7 @@ def ladder(options: Ladder) -> int:
             raise UsageError("--run trains, and needs --data, the competition's folder")
         chosen = options.names or tuple(untrained(ladder(options.runs)))
         train(options.training(chosen))
-    rows = ladder(options.runs)
+    rows = ladder(options.runs, options.truth or _truth_beside(options.data))
     known = [*RECIPES, *(row.recipe for row in rows)]
     for name in options.names:
         if name not in known:
@@ -206,6 +225,25 @@ def fetch(options: Fetch) -> int:
     return EXIT_OK
 
 
+def simulate(options: Simulate) -> int:
+    from kagglehms.data.competition import Competition, truth_folder
+    from kagglehms.data.synthetic import make_competition
+    from kagglehms.learning.floor import measure_floor
+    from kagglehms.runtime import progress, say
+
+    make_competition(options.out, options.eegs, options.test, options.seed, options.threads)
+    truth = truth_folder(options.out.resolve())
+    say(
+        f"{options.eegs} EEGs to learn from and {options.test} to predict in {options.out}; the truth in {truth}"
+    )
+    if options.truth:
+        floor = measure_floor(
+            Competition(options.out), truth / "train_truth.csv", lambda items, n: progress(items, n, "read")
+        )
+        say(floor.sentence)
+    return EXIT_OK
+
+
 def demo(options: Demo) -> int:
     from kagglehms.demo import run_demo
 
@@ -214,6 +252,7 @@ def demo(options: Demo) -> int:
 
 COMMANDS: dict[str, tuple[str, type[Any], Callable[[Any], int]]] = {
     "demo": ("the whole way once, on synthetic data", Demo, demo),
+    "simulate": ("a synthetic competition whose truth is known", Simulate, simulate),
     "prepare": ("decode the competition's recordings, once", Prepare, prepare),
     "train": ("train recipes, fold by fold, and score them", Train, train),
     "ladder": ("every recipe, published and trained", Ladder, ladder),

@@ -97,7 +97,7 @@ class Ladder:
         format: of the table; `csv` and `json` are unrounded.
         out: a file to write it to, instead of the terminal.
         run: train the recipes that are not trained yet; safe to interrupt.
-        data: the competition's folder, for --run.
+        data: the competition's folder, for --run; of a synthetic one, its truth is found beside it.
         store: what `kagglehms prepare` made of it, for --run.
         folds: how many folds the records are cut into.
         limit: use only about so many records, for a quick pass.
@@ -106,6 +106,8 @@ class Ladder:
         weights: as for `kagglehms train`.
         device: `cpu` or `cuda` (default: a GPU if one works).
         time_limit: as for `kagglehms train`.
+        truth: train_truth.csv of the synthetic competition that the runs are on; adds how far each has come from
+            the class prior to the perfect predictor.
     """
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -122,6 +124,7 @@ class Ladder:
     weights: str = "auto"
     device: Literal["cpu", "cuda"] | None = None
     time_limit: str | None = None
+    truth: Path | None = None
 
     def training(self, names: tuple[str, ...]) -> Train:
         """The options of `kagglehms train` that these amount to."""
@@ -242,6 +245,29 @@ class Fetch:
     dist: Path = Path("dist")
     out: Path = Path("outputs")
     wait: bool = False
+
+
+@dataclass(frozen=True)
+class Simulate:
+    """Make a synthetic competition, in the real file formats, out of nothing.
+
+    Its true class probabilities are put beside it, into OUT-truth. Safe to interrupt: the same command goes on.
+
+    Attributes:
+        out: the competition's folder; new, empty, or made by the same command before.
+        eegs: EEG recordings to learn from.
+        test: EEG recordings to predict.
+        seed: decides every byte.
+        threads: sessions simulated at a time (default: all CPU cores).
+        truth: also score the perfect predictor, the class prior and a baseline on electrode energy.
+    """
+
+    out: Path
+    eegs: int = 240
+    test: int = 40
+    seed: int = 0
+    threads: int | None = None
+    truth: bool = False
 
 
 @dataclass(frozen=True)

@@ -97,3 +97,8 @@ class Competition:
 
     def spectrogram(self, spectrogram_id: int, split: Split = "train") -> Path:
         return self.root / f"{split}_spectrograms" / f"{spectrogram_id}.parquet"
+
+
+def truth_folder(root: Path) -> Path:
+    """Where a synthetic competition at `root` keeps its true probabilities: beside it, never in it."""
+    return root.with_name(root.name + "-truth")

@@ -32,7 +32,7 @@ from kagglehms.data.simulation_scalp import (
     wander,
 )
 
-DISCHARGE, DELTA, ICTAL = 6.5, 3.4, 4.2
+DISCHARGE, DELTA, ICTAL = 10.0, 5.5, 6.5
 """Median heights of the patterns in units of the background's standard deviation."""
 NOISE = 0.3
 """Standard deviation of the logarithm of a segment's pattern strength, which probabilities alone do not explain."""

@@ -31,6 +31,7 @@ from kagglehms.data.competition import (
     VOTE_COLUMNS,
     WINDOW_S,
     Competition,
+    truth_folder,
 )
 from kagglehms.data.simulation import MARGIN_S, Patient, simulate_session, spectrogram
 from kagglehms.data.simulation_scalp import F32
@@ -61,11 +62,6 @@ class SyntheticTruth:
     eeg_ids: NDArray[np.int64]
     votes_NK: NDArray[np.int64]
     probabilities_NK: NDArray[np.float64]
-
-
-def truth_folder(root: Path) -> Path:
-    """Where `make_competition(root)` keeps the truth: beside `root`."""
-    return root.with_name(root.name + "-truth")
 
 
 def make_competition(

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from kagglehms.errors import RunError, UsageError, closest
 from kagglehms.learning.crossval import PROBABILITY_COLUMNS, read_json
 from kagglehms.learning.ensemble import LADDER_BLENDS, Blend, blend_from_json
@@ -64,13 +66,17 @@ class Row:
 
     `cv_all` and `cv_votes10` are ours, out of fold, on `records` records of the data whose digest begins with
     `data`; rows of different data must not be compared. `cv_settled` is on records with at least 5 votes, or 4
-    that agree. `published_cv` is on the source's records.
+    that agree. `published_cv` is on the source's records. On a synthetic competition whose truth is at hand,
+    `recovered` and `recovered_votes10` are the part of the way from the class prior (0) to the perfect predictor (1)
+    on the same records; see `floor`.
     """
 
     recipe: str
     cv_all: float | None = None
     cv_votes10: float | None = None
     cv_settled: float | None = None
+    recovered: float | None = None
+    recovered_votes10: float | None = None
     folds: str = ""
     records: int | None = None
     data: str = ""
@@ -83,18 +89,22 @@ class Row:
     note: str = ""
 
 
-def ladder(runs: Path) -> list[Row]:
+def ladder(runs: Path, truth_csv: Path | None = None) -> list[Row]:
     """Read what has been trained below `runs`: first the rungs in the source's order, then all other runs.
 
+    Args:
+        runs: the folder of all runs.
+        truth_csv: train_truth.csv, where the runs are on a synthetic competition.
+
     Raises:
-        RunError, DataError: a run that cannot be read.
+        RunError, DataError: a run that cannot be read, or was trained on other data than the truth is of.
     """
     trained = {path.parent.name: path.parent for path in sorted(runs.glob("*/run.json"))}
     rungs = {rung.recipe: rung for rung in RUNGS}
     rows = []
     for name in [*rungs, *(name for name in trained if name not in rungs)]:
         rung = rungs.get(name, Rung(name, None, None))
-        rows.append(_row(rung, trained[name]) if name in trained else _published(rung))
+        rows.append(_row(rung, trained[name], truth_csv) if name in trained else _published(rung))
     return rows
 
 
@@ -163,6 +173,8 @@ def find_blend(runs: Path, name: str) -> Blend:
 def _cell(name: str, value: Any) -> str:
     if value is None:
         return "–"
+    if name.startswith("recovered"):
+        return f"{100 * value:.1f} %"
     if name == "seconds_per_fold":
         return f"{value:.0f}"
     if name == "published_lb":
@@ -174,12 +186,12 @@ def _published(rung: Rung) -> Row:
     return Row(rung.recipe, published_cv=rung.cv, published_lb=rung.lb, note=rung.note)
 
 
-def _row(rung: Rung, folder: Path) -> Row:
+def _row(rung: Rung, folder: Path, truth_csv: Path | None = None) -> Row:
     run = read_json(folder / "run.json")
     recipe = recipe_from_json((folder / "recipe.json").read_bytes(), folder / "recipe.json")
     results = [read_json(path) for path in sorted(folder.glob("fold*/result.json"))]
-    scores = _scores(folder)
     try:
+        scores = _scores(folder, run["prior"], truth_csv)
         notes = [
             rung.note,
             _changes(recipe),
@@ -190,6 +202,8 @@ def _row(rung: Rung, folder: Path) -> Row:
             cv_all=scores[0],
             cv_votes10=scores[1],
             cv_settled=scores[2],
+            recovered=scores[3],
+            recovered_votes10=scores[4],
             folds=f"{len(results)}/{run['n_folds']}",
             records=run["records"],
             data=run["identity"]["records"][:6],
@@ -214,16 +228,18 @@ def _changes(recipe: Recipe) -> str:
     return f"quick pass: other {', '.join(names)}" if names else ""
 
 
-def _scores(folder: Path) -> tuple[float | None, float | None, float | None]:
-    """Out-of-fold scores over the folds that are there: all records, ≥ 10 votes, settled."""
+def _scores(folder: Path, prior: list[float], truth_csv: Path | None) -> tuple[float | None, ...]:
+    """Out-of-fold scores over the folds that are there: all records, ≥ 10 votes, settled; and what part of the way
+    to the truth the first two are."""
     import polars as pl
 
     from kagglehms.data.records import Records
+    from kagglehms.learning.floor import read_truth, recovered
     from kagglehms.learning.metric import kl_score, mean_scores
 
     tables = [path.parent / "oof.parquet" for path in sorted(folder.glob("fold*/result.json"))]
     if not tables:
-        return None, None, None
+        return (None,) * 5
     try:
         oof = pl.concat([pl.read_parquet(path) for path in tables])
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -232,7 +248,16 @@ def _scores(folder: Path) -> tuple[float | None, float | None, float | None]:
             f"{folder}: an oof.parquet cannot be read ({reason}); train that fold again"
         ) from error
     records, predictions_NK = Records(oof), oof.select(PROBABILITY_COLUMNS).to_numpy()
-    score_all, score_votes10 = mean_scores(records.targets_NK, predictions_NK, records.many_votes)
+    targets_NK, many = records.targets_NK, records.many_votes
+    scores = mean_scores(targets_NK, predictions_NK, many)
     settled = records.settled
-    score_settled = kl_score(records.targets_NK[settled], predictions_NK[settled]) if settled.any() else None
-    return score_all, score_votes10, score_settled
+    score_settled = kl_score(targets_NK[settled], predictions_NK[settled]) if settled.any() else None
+    if truth_csv is None:
+        return (*scores, score_settled, None, None)
+    priors = mean_scores(targets_NK, np.tile(np.array(prior), (len(records), 1)), many)
+    perfect = mean_scores(targets_NK, read_truth(truth_csv, oof), many)
+    parts = (
+        None if score is None or p is None or best is None else recovered(score, p, best)
+        for score, p, best in zip(scores, priors, perfect, strict=True)
+    )
+    return (*scores, score_settled, *parts)

@@ -21,9 +21,10 @@ from kagglehms.data.competition import (
     SPECTROGRAM_COLUMNS,
     VOTE_COLUMNS,
     Competition,
+    truth_folder,
 )
 from kagglehms.data.simulation import Patient, Segment, simulate_session, spectrogram
-from kagglehms.data.synthetic import SyntheticTruth, make_competition, truth_folder
+from kagglehms.data.synthetic import SyntheticTruth, make_competition
 from kagglehms.data.synthetic_plan import CLASS_MEANS, LAST_EEG_OFFSET_S, Session, plan_sessions
 from kagglehms.data.synthetic_votes import RECORDS_BY_VOTES
 from kagglehms.errors import UsageError

@@ -1,0 +1,181 @@
+"""What a score on a synthetic competition is worth: the perfect predictor's, the class prior's, a baseline's.
+
+The perfect predictor knows the probabilities from which the votes were drawn. Votes are few and scatter around
+them, so even it has a score above 0: the floor that nobody can pass. A model's score lies on the way from the class
+prior, which has seen no recording, to that floor.
+
+Shape suffixes: N record, K class, D feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagglehms.data.competition import CLASSES, N_TIMES, VOTE_COLUMNS, Competition
+from kagglehms.data.records import Records, assign_folds, make_records, read_table, read_train_table
+from kagglehms.errors import DataError
+from kagglehms.learning.metric import mean_scores
+from kagglehms.runtime import available_cpus
+
+if TYPE_CHECKING:
+    import polars as pl
+
+TRUTH_COLUMNS = tuple(f"{name}_probability" for name in CLASSES)
+N_ELECTRODES = 19
+N_FOLDS = 5
+RIDGE = 0.03
+"""Inverse strength of the baseline's penalty on standardised features."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Scores, each on all records and on those with at least 10 votes (None where there are none).
+
+    Attributes:
+        n_records, n_votes10: how many records each is of.
+        perfect: of the true probabilities.
+        energy: of a softmax regression on the 19 electrodes' log energy, out of fold over patients.
+        prior: of the mean target of all records.
+    """
+
+    n_records: int
+    n_votes10: int
+    perfect: tuple[float, float | None]
+    energy: tuple[float, float | None]
+    prior: tuple[float, float | None]
+
+    @property
+    def sentence(self) -> str:
+        """The scores, for a person."""
+        lines = [f"{'score (KL divergence, lower is better)':<42}{'all records':>12}{'≥ 10 votes':>12}"]
+        for name, (score, score_votes10) in (
+            ("perfect predictor (the irreducible part)", self.perfect),
+            ("electrode energy, softmax regression", self.energy),
+            ("class prior", self.prior),
+        ):
+            many = "–" if score_votes10 is None else f"{score_votes10:.4f}"
+            lines.append(f"{name:<42}{score:>12.4f}{many:>12}")
+        lines.append(f"{'records':<42}{self.n_records:>12}{self.n_votes10:>12}")
+        return "\n".join(lines)
+
+
+def recovered(score: float, prior: float, perfect: float) -> float:
+    """The part of the way from the class prior (0) to the perfect predictor (1) that a score has come."""
+    return (prior - score) / (prior - perfect)
+
+
+def measure_floor(
+    competition: Competition,
+    truth_csv: Path,
+    watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
+) -> Floor:
+    """Score the perfect predictor, the class prior and the electrode-energy baseline on the training records.
+
+    Args:
+        competition: a synthetic competition.
+        truth_csv: its train_truth.csv.
+        watch: wraps the reading of recordings, given their number, to show progress.
+
+    Raises:
+        DataError: the truth is of another competition, or a file cannot be read.
+    """
+    records = make_records(read_train_table(competition.train_csv))
+    truth_NK = read_truth(truth_csv, records.frame)
+    targets_NK, many = records.targets_NK, records.many_votes
+    prior_NK = np.tile(targets_NK.mean(axis=0), (len(records), 1))
+    energy_NK = energy_baseline(_log_energy(competition, records, watch), records)
+    return Floor(
+        len(records),
+        int(many.sum()),
+        mean_scores(targets_NK, truth_NK, many),
+        mean_scores(targets_NK, energy_NK, many),
+        mean_scores(targets_NK, prior_NK, many),
+    )
+
+
+def read_truth(path: Path, records: pl.DataFrame) -> NDArray[np.float64]:
+    """The true probabilities of records.
+
+    Args:
+        path: train_truth.csv of a synthetic competition.
+        records: with columns eeg_id and the six votes, in any order and number.
+
+    Returns:
+        (n_records, 6), rows sum to 1. Where labels of one EEG got the same votes, and so are one record, their mean.
+
+    Raises:
+        DataError: a record is not in the table.
+    """
+    import polars as pl
+
+    key = ["eeg_id", *VOTE_COLUMNS]
+    table = read_table(path, (*key, *TRUTH_COLUMNS))
+    means = table.group_by(key).agg(pl.col(TRUTH_COLUMNS).mean())
+    joined = records.select(key).join(means, on=key, how="left", maintain_order="left")
+    truth_NK = joined.select(TRUTH_COLUMNS).to_numpy().astype(np.float64)
+    unknown = np.isnan(truth_NK).any(axis=1)
+    if unknown.any():
+        example = records["eeg_id"][int(unknown.argmax())]
+        raise DataError(
+            path, f"lacks {int(unknown.sum())} of the records (EEG {example})", "it is of another competition"
+        )
+    return truth_NK / truth_NK.sum(axis=1, keepdims=True)
+
+
+def energy_baseline(features_ND: NDArray[np.float64], records: Records) -> NDArray[np.float64]:
+    """Softmax regression of vote fractions on features, each patient predicted by a model that never saw it.
+
+    Returns:
+        (n_records, 6) probabilities; the class prior of the others where there are too few patients or classes.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    targets_NK = records.targets_NK
+    n_folds = min(N_FOLDS, records.frame["patient_id"].n_unique())
+    out_NK = np.tile(targets_NK.mean(axis=0), (len(records), 1))
+    if n_folds < 2:
+        return out_NK
+    folds_N = assign_folds(records, n_folds)
+    for fold in range(n_folds):
+        train, held_out = np.flatnonzero(folds_N != fold), np.flatnonzero(folds_N == fold)
+        # scikit-learn wants one class per row: each record stands once for every class, weighted by its votes.
+        rows, classes = np.nonzero(targets_NK[train])
+        seen = np.unique(classes)
+        if len(seen) < 2 or not len(held_out):
+            continue
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=RIDGE, max_iter=1000))
+        weights = targets_NK[train][rows, classes]
+        model.fit(features_ND[train][rows], classes, logisticregression__sample_weight=weights)
+        # A class that no training record has keeps the least probability that does not cost infinity.
+        predicted_NK = np.full((len(held_out), len(CLASSES)), 1e-3)
+        predicted_NK[:, seen] += model.predict_proba(features_ND[held_out])
+        out_NK[held_out] = predicted_NK / predicted_NK.sum(axis=1, keepdims=True)
+    return out_NK
+
+
+def _log_energy(
+    competition: Competition, records: Records, watch: Callable[[Iterable[Any], int], Iterable[Any]]
+) -> NDArray[np.float64]:
+    """(n_records, 19) logarithm of each electrode's variance over the record's 50 s."""
+    from kagglehms.data.recordings import read_eeg
+
+    def one(place: tuple[int, int]) -> NDArray[np.float64]:
+        eeg_id, first = place
+        uv_TC = read_eeg(competition.eeg(eeg_id))[first : first + N_TIMES, :N_ELECTRODES].astype(np.float64)
+        seen = np.isfinite(uv_TC)
+        mean = np.where(seen, uv_TC, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+        square = (np.where(seen, uv_TC - mean, 0) ** 2).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+        return np.log(square + 1)
+
+    places = list(zip(records.eeg_ids.tolist(), records.eeg_samples.tolist(), strict=True))
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        return np.stack(list(watch(pool.map(one, places), len(places))))

@@ -1,0 +1,117 @@
+"""Simulated recordings and labels beside real ones; needs the real ones, which are not part of the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from eeg_statistics import eeg_statistics, panel_statistics, side_by_side, statistics_of
+from numpy.typing import NDArray
+from oracles_spectrogram import spectrogram_rows
+
+from kagglehms.data.competition import SFREQ_HZ, VOTE_COLUMNS, Competition
+from kagglehms.data.records import Records, make_records, read_train_table
+from kagglehms.data.simulation import MARGIN_S, Patient, Segment, simulate_session, spectrogram
+from kagglehms.data.synthetic_plan import CLASS_MEANS, Session, plan_sessions
+
+N_SIMULATED = 40
+N_PLANNED = 5000
+
+
+def simulated(seed: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Statistics of one simulated EEG of 70 s and of its spectrogram."""
+    rng = np.random.default_rng((seed, 5))
+    concentration = np.full(6, 0.2)
+    concentration[rng.choice(6, p=CLASS_MEANS)] += 4
+    segment = Segment(295, 320, tuple(rng.dirichlet(concentration).tolist()))
+    uv_CT = simulate_session(620, [(segment,)], Patient.draw(rng), rng)
+    eeg = uv_CT[:, (MARGIN_S + 275) * SFREQ_HZ :][:, : 70 * SFREQ_HZ].T
+    return eeg_statistics(eeg), panel_statistics(np.round(spectrogram(uv_CT, 310), 2))
+
+
+@pytest.mark.slow
+def test_signals_look_like_real_ones(hms_sample: Path) -> None:
+    """Every statistic's real median lies among the simulated recordings, and most of the real values do."""
+    real_eegs, real_panels = statistics_of(hms_sample)
+    made = [simulated(seed) for seed in range(N_SIMULATED)]
+    rows = side_by_side(real_eegs, [m[0] for m in made]) + side_by_side(real_panels, [m[1] for m in made])
+    assert len(rows) > 25
+    inside = []
+    for name, real, (low, _, high) in rows:
+        assert low <= np.median(real) <= high, name
+        inside.append(np.mean((real >= low) & (real <= high)))
+    assert np.mean(inside) > 0.8
+
+
+def test_real_spectrograms_follow_the_recipe_of_the_simulated(hms_sample: Path) -> None:
+    """What `simulation_spectrogram` states, on real files: within rounding everywhere, half of it within 1 %."""
+    table = pl.read_csv(hms_sample / "train.csv")
+    competition = Competition(hms_sample)
+    off = []
+    for row in table.filter(pl.col("eeg_sub_id") == 0).iter_rows(named=True):
+        uv_TC = pl.read_parquet(competition.eeg(row["eeg_id"])).to_numpy()
+        stored = pl.read_parquet(competition.spectrogram(row["spectrogram_id"])).drop("time").to_numpy()
+        rows, power = spectrogram_rows(uv_TC, row["spectrogram_label_offset_seconds"] + 275)
+        off.append(np.abs(np.log((power + 0.02) / (stored[rows] + 0.02))))
+    error = np.concatenate(off)
+    assert error.mean() < 0.02
+    assert np.median(error) < 0.01
+
+
+@pytest.fixture(scope="module")
+def real(real_train_table: Path) -> tuple[pl.DataFrame, Records]:
+    table = read_train_table(real_train_table)
+    return table, make_records(table)
+
+
+@pytest.fixture(scope="module")
+def planned() -> list[Session]:
+    sessions = plan_sessions(N_PLANNED, 1, np.random.default_rng((0, 0)))
+    return [session for session in sessions if session.split == "train"]
+
+
+@pytest.fixture(scope="module")
+def made_votes(planned: list[Session]) -> NDArray[np.int64]:
+    return np.array([label.votes for s in planned for r in s.recordings for label in r.labels])
+
+
+def test_votes_are_as_many_and_as_divided(
+    real: tuple[pl.DataFrame, Records], made_votes: NDArray[np.int64]
+) -> None:
+    real_votes = real[1].votes_NK
+    for low, high, tolerance in ((1, 3, 0.04), (4, 7, 0.07), (10, 28, 0.04)):
+        of_real = real_votes[(real_votes.sum(axis=1) >= low) & (real_votes.sum(axis=1) <= high)]
+        of_made = made_votes[(made_votes.sum(axis=1) >= low) & (made_votes.sum(axis=1) <= high)]
+        assert len(of_made) / len(made_votes) == pytest.approx(len(of_real) / len(real_votes), abs=0.04)
+        shares = [votes / votes.sum(axis=1, keepdims=True) for votes in (of_real, of_made)]
+        np.testing.assert_allclose(shares[1].mean(axis=0), shares[0].mean(axis=0), atol=0.06)
+        assert shares[1].max(axis=1).mean() == pytest.approx(shares[0].max(axis=1).mean(), abs=tolerance)
+        classes = [(votes > 0).sum(axis=1).mean() for votes in (of_real, of_made)]
+        assert classes[1] == pytest.approx(classes[0], abs=0.2)
+
+
+def test_eegs_and_records_are_as_the_real_ones(
+    real: tuple[pl.DataFrame, Records], planned: list[Session]
+) -> None:
+    table, records = real
+    recordings = [recording for session in planned for recording in session.recordings]
+    labels = [label for recording in recordings for label in recording.labels]
+    n_eegs = table["eeg_id"].n_unique()
+    assert len(labels) / len(recordings) == pytest.approx(len(records) / n_eegs, rel=0.05)
+    windows = table.group_by("eeg_id", *VOTE_COLUMNS).len()["len"].to_numpy()
+    made = np.array([len(label.offsets_s) for label in labels])
+    assert np.mean(made == 1) == pytest.approx(np.mean(windows == 1), abs=0.05)
+    np.testing.assert_allclose(
+        np.quantile(made, (0.5, 0.75, 0.9)), np.quantile(windows, (0.5, 0.75, 0.9)), rtol=0.35
+    )
+    per_spectrogram = table.group_by("spectrogram_id").agg(pl.col("eeg_id").n_unique())["eeg_id"].to_numpy()
+    assert np.mean([len(s.recordings) == 1 for s in planned]) == pytest.approx(
+        np.mean(per_spectrogram == 1), abs=0.05
+    )
+    last = table.group_by("eeg_id").agg(pl.col("eeg_label_offset_seconds").max()).to_series(1).to_numpy()
+    made_last = np.array([recording.last_offset_s for recording in recordings])
+    np.testing.assert_allclose(
+        np.quantile(made_last, (0.5, 0.75, 0.9)), np.quantile(last, (0.5, 0.75, 0.9)), rtol=0.35
+    )
