@@ -191,7 +191,7 @@ def _row(rung: Rung, folder: Path, truth_csv: Path | None = None) -> Row:
     recipe = recipe_from_json((folder / "recipe.json").read_bytes(), folder / "recipe.json")
     results = [read_json(path) for path in sorted(folder.glob("fold*/result.json"))]
     try:
-        scores = _scores(folder, run["prior"], truth_csv)
+        scores = _scores(folder, run, truth_csv)
         notes = [
             rung.note,
             _changes(recipe),
@@ -228,7 +228,7 @@ def _changes(recipe: Recipe) -> str:
     return f"quick pass: other {', '.join(names)}" if names else ""
 
 
-def _scores(folder: Path, prior: list[float], truth_csv: Path | None) -> tuple[float | None, ...]:
+def _scores(folder: Path, run: dict[str, Any], truth_csv: Path | None) -> tuple[float | None, ...]:
     """Out-of-fold scores over the folds that are there: all records, ≥ 10 votes, settled; and what part of the way
     to the truth the first two are."""
     import polars as pl
@@ -254,7 +254,7 @@ def _scores(folder: Path, prior: list[float], truth_csv: Path | None) -> tuple[f
     score_settled = kl_score(targets_NK[settled], predictions_NK[settled]) if settled.any() else None
     if truth_csv is None:
         return (*scores, score_settled, None, None)
-    priors = mean_scores(targets_NK, np.tile(np.array(prior), (len(records), 1)), many)
+    priors = mean_scores(targets_NK, np.tile(np.array(run["prior"]), (len(records), 1)), many)
     perfect = mean_scores(targets_NK, read_truth(truth_csv, oof), many)
     parts = (
         None if score is None or p is None or best is None else recovered(score, p, best)

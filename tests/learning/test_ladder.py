@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kagglehms.data.competition import VOTE_COLUMNS
+from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError
 from kagglehms.learning.crossval import PROBABILITY_COLUMNS
 from kagglehms.learning.ladder import RUNGS, blend_path, find_blend, ladder, render, untrained
@@ -57,6 +57,44 @@ def test_scores_are_those_of_the_predictions(tmp_path: Path) -> None:
     assert row.cv_settled == pytest.approx(kl_score(targets[settled], predictions[settled]))
     assert (row.folds, row.records, row.data, row.seconds_per_fold) == ("2/2", 40, "abcdef", 10.5)
     assert (row.published_cv, row.published_lb, row.note) == (0.7287, 0.45, "")
+
+
+def test_with_a_truth_the_way_from_prior_to_perfect_is_shown(tmp_path: Path) -> None:
+    """A model half-way between prior and truth has come some of the way; the truth itself has come all of it."""
+    oof = fake_run(tmp_path, get_recipe("baseline")).with_columns(pl.Series("eeg_id", np.arange(40)))
+    votes = oof.select(VOTE_COLUMNS).to_numpy()
+    targets = votes / votes.sum(axis=1, keepdims=True)
+    truth = 0.8 * targets + 0.2 / 6
+    columns = {f"{name}_probability": truth[:, k] for k, name in enumerate(CLASSES)}
+    oof.select("eeg_id", *VOTE_COLUMNS).with_columns(**columns).write_csv(tmp_path / "truth.csv")
+    prior = targets.mean(axis=0)
+    many = votes.sum(axis=1) >= 10
+
+    def way(predictions: np.ndarray) -> tuple[float | None, float | None]:
+        table = oof.with_columns(
+            pl.Series(name, predictions[:, k]) for k, name in enumerate(PROBABILITY_COLUMNS)
+        )
+        for fold in range(2):
+            table[20 * fold : 20 * fold + 20].write_parquet(
+                tmp_path / "baseline" / f"fold{fold}" / "oof.parquet"
+            )
+        row = next(row for row in ladder(tmp_path, tmp_path / "truth.csv") if row.recipe == "baseline")
+        return row.recovered, row.recovered_votes10
+
+    run = json.loads((tmp_path / "baseline" / "run.json").read_text())
+    (tmp_path / "baseline" / "run.json").write_text(json.dumps(run | {"prior": prior.tolist()}))
+    assert way(truth) == pytest.approx((1, 1))
+    assert way(np.tile(prior, (40, 1))) == pytest.approx((0, 0), abs=1e-12)
+    between = 0.5 * truth + 0.5 * prior
+    everywhere, on_many = way(between)
+    assert everywhere is not None
+    assert 0.3 < everywhere < 1
+    scores = [kl_score(targets[many], p[many]) for p in (np.tile(prior, (40, 1)), between, truth)]
+    assert on_many == pytest.approx((scores[0] - scores[1]) / (scores[0] - scores[2]))
+    text = render(ladder(tmp_path, tmp_path / "truth.csv"))
+    assert f"{100 * everywhere:.1f} %" in text
+    assert "recovered votes10" in text
+    assert "recovered" not in render(ladder(tmp_path))
 
 
 def test_quick_passes_and_unfinished_runs_say_so(tmp_path: Path) -> None:
