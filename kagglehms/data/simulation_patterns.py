@@ -32,7 +32,7 @@ from kagglehms.data.simulation_scalp import (
     wander,
 )
 
-DISCHARGE, DELTA, ICTAL = 10.0, 5.5, 6.5
+DISCHARGE, DELTA, ICTAL = 13.0, 5.5, 6.5
 """Median heights of the patterns in units of the background's standard deviation."""
 NOISE = 0.3
 """Standard deviation of the logarithm of a segment's pattern strength, which probabilities alone do not explain."""
@@ -66,7 +66,7 @@ def patterns(
     at_s = np.arange(len(over_time_SK)) + 0.5
     seizure, lpd, gpd, lrda, grda = (knots(at_s, strength_S, n_times) for strength_S in over_time_SK.T)
     side = float(rng.choice([-1.0, 1.0]))
-    lateral = hemisphere(side, float(rng.uniform(-0.5, 0.6)), float(rng.uniform(0.38, 0.6)))
+    lateral = hemisphere(side, float(rng.uniform(-0.5, 0.6)), float(rng.uniform(0.3, 0.48)))
     ictal = float(truth_GK[:, CLASSES.index("seizure")].max())
     sources = _periodic(n_times, lpd, gpd, lateral, ictal, level_uv, rng)
     if lrda.any() or grda.any():
@@ -118,7 +118,7 @@ def _periodic(
     if not (lpd.any() or gpd.any()):
         return []
     triphasic = gpd.sum() > lpd.sum() and rng.random() < 0.4
-    rate_hz = min(float(rng.uniform(0.5, 1.7)) + 1.3 * ictal, 3.0)
+    rate_hz = min(float(rng.uniform(0.5, 1.9)) + 1.1 * ictal, 3.0)
     wave = _triphasic(rng) if triphasic else _sharp(rng)
     places = beats(n_times, rate_hz, float(rng.uniform(0.03, 0.12)), rng)
     course = events(places, 1 + 0.15 * rng.standard_normal(len(places)), wave, n_times)
@@ -140,9 +140,9 @@ def _periodic(
 def _sharp(rng: np.random.Generator) -> F32:
     """A sharp wave of 40–80 ms with an after-going slow wave, height 1."""
     t = np.arange(-0.15, 0.6, 1 / SFREQ_HZ)
-    sharp = np.exp(-(t**2) / (2 * rng.uniform(0.018, 0.035) ** 2))
+    sharp = np.exp(-(t**2) / (2 * rng.uniform(0.02, 0.04) ** 2))
     slow = np.exp(-((t - 0.2) ** 2) / (2 * 0.07**2))
-    return (sharp - rng.uniform(0.3, 0.6) * slow).astype(np.float32)
+    return (sharp - rng.uniform(0.4, 0.8) * slow).astype(np.float32)
 
 
 def _triphasic(rng: np.random.Generator) -> F32:
@@ -156,7 +156,7 @@ def _triphasic(rng: np.random.Generator) -> F32:
 
 def _rhythmic_delta(n_times: int, rng: np.random.Generator) -> F32:
     """A nearly sinusoidal wave of 1–4 Hz, mostly below 3, that waxes and wanes, height about 1."""
-    hz = (1 + 3 * rng.beta(1.5, 2.5)) * (1 + np.float32(0.04) * wander(n_times, 6, rng))
+    hz = (1 + 3 * rng.beta(1.5, 2.5)) * (1 + np.float32(0.08) * wander(n_times, 2, rng))
     phase = 2 * np.pi * np.cumsum(hz, dtype=np.float64) / SFREQ_HZ
     wave = np.sin(phase) + 0.15 * np.sin(2 * phase + 1)
     return wave.astype(np.float32) * (1 + np.float32(0.25) * wander(n_times, 10, rng))
@@ -200,7 +200,7 @@ def _one_seizure(near: F32, wide: F32, segments: tuple[Segment, ...], rng: np.ra
     from_hz = rng.uniform(9, 16) if rng.random() < 0.33 else rng.uniform(5, 8)
     to_hz = rng.uniform(2, 4)
     hz = to_hz + (from_hz - to_hz) * (1 - progress) ** 1.5
-    phase = 2 * np.pi * np.cumsum(hz) / SFREQ_HZ
+    phase = 2 * np.pi * np.cumsum(hz * (1 + 0.08 * wander(len(at_s), 2, rng))) / SFREQ_HZ
     edge = np.clip(np.minimum(at_s - start, stop - at_s) / 2, 0, 1)
     wave = np.sin(phase) + (0.2 + 0.4 * progress) * np.sin(2 * phase + 0.7)
     growing = edge * (0.35 + 0.65 * progress) * wave

@@ -1,0 +1,178 @@
+"""Draw docs/img/simulator_*.png: traces of each class, spectrograms, and statistics beside real recordings.
+
+python benchmarks/simulator_pictures.py [--out docs/img] [--real hms/]
+
+With `--real`, a folder in the competition's format, the side-by-side table of docs/simulator.md is printed too, and
+the picture of statistics shows the real recordings' values (numbers, never signals) beside the simulated ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from _measure import table
+from numpy.typing import NDArray
+
+from kagglehms.data.competition import (
+    CHAINS,
+    CHANNELS,
+    CLASSES,
+    PANELS,
+    SFREQ_HZ,
+    SPECTROGRAM_ROWS,
+)
+from kagglehms.data.simulation import MARGIN_S, Patient, Segment, simulate_session, spectrogram
+from kagglehms.data.synthetic_plan import CLASS_MEANS
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from eeg_statistics import eeg_statistics, panel_statistics, side_by_side, statistics_of  # noqa: E402
+
+MOST_BYTES = 300_000
+COLOURS = ("#1f5aa6", "#b8442c", "#2a8a6a", "#8a5a9e")
+SHOWN_S = 10
+PATIENT = Patient(
+    alpha_uv=5, asymmetry=0.1, unevenness=0.2, reference_uv=8, floor_uv=1, muscle_uv=3, line_uv=1
+)
+
+
+def typical(name: str, seed: int = 3) -> NDArray[np.float32]:
+    """A session of one patient whose labelled stretch is almost surely of one class, (20, n_times)."""
+    probabilities = np.full(len(CLASSES), 0.01)
+    probabilities[CLASSES.index(name)] = 0.95
+    segment = Segment(280, 320, tuple(probabilities.tolist()))
+    return simulate_session(600, [(segment,)], PATIENT, np.random.default_rng(seed))
+
+
+def traces(sessions: dict[str, NDArray[np.float32]]) -> Any:
+    """Ten seconds of all sixteen differences, class by class."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, 3, figsize=(12, 8.2), layout="constrained")
+    for axis, (name, uv_CT) in zip(axes.flat, sessions.items(), strict=True):
+        first = (MARGIN_S + 295) * SFREQ_HZ
+        part = uv_CT[:, first : first + SHOWN_S * SFREQ_HZ]
+        row = 0.0
+        for panel, colour in zip(PANELS, COLOURS, strict=True):
+            for a, b in pairwise(CHAINS[panel]):
+                x = part[CHANNELS.index(a)] - part[CHANNELS.index(b)]
+                axis.plot(
+                    np.arange(len(x))[::2] / SFREQ_HZ,
+                    np.clip(x, -150, 150)[::2] / 110 - row,
+                    color=colour,
+                    lw=0.5,
+                )
+                row += 1
+            row += 0.6
+        axis.set(xlim=(0, SHOWN_S), ylim=(-row + 0.2, 1.3), yticks=[], title=name)
+        axis.spines[["left", "right", "top"]].set_visible(False)
+    axes[1, 1].set_xlabel("s; from above LL, RL, LP, RP; one row is 110 µV")
+    return figure
+
+
+def panels(sessions: dict[str, NDArray[np.float32]]) -> Any:
+    """Ten minutes of the left and right lateral panels, class by class."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, 6, figsize=(12, 4.2), layout="constrained", sharex=True, sharey=True)
+    for column, (name, uv_CT) in enumerate(sessions.items()):
+        power = spectrogram(uv_CT, SPECTROGRAM_ROWS).reshape(SPECTROGRAM_ROWS, 4, 100)
+        for row in range(2):
+            shown = axes[row, column].imshow(
+                np.log(np.clip(power[:, row], np.exp(-4), np.exp(8))).T, origin="lower", aspect="auto",
+                extent=(0, 600, 0.6, 19.9), vmin=-3, vmax=6, cmap=mpl.colormaps["magma"].resampled(64),
+            )  # fmt: skip
+            axes[row, 0].set_ylabel(f"{PANELS[row]}   Hz")
+        axes[0, column].set_title(name)
+        axes[1, column].set_xlabel("s")
+    figure.colorbar(shown, ax=axes, label="ln(µV²/Hz)", aspect=30)
+    return figure
+
+
+def one_recording(seed: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Statistics of a random patient's EEG of 70 s and of its spectrogram."""
+    rng = np.random.default_rng((seed, 5))
+    concentration = np.full(len(CLASSES), 0.2)
+    concentration[rng.choice(len(CLASSES), p=CLASS_MEANS)] += 4
+    segment = Segment(295, 320, tuple(rng.dirichlet(concentration).tolist()))
+    uv_CT = simulate_session(620, [(segment,)], Patient.draw(rng), rng)
+    eeg = uv_CT[:, (MARGIN_S + 275) * SFREQ_HZ :][:, : 70 * SFREQ_HZ].T
+    return eeg_statistics(eeg), panel_statistics(np.round(spectrogram(uv_CT, 310), 2))
+
+
+def statistics_picture(rows: Sequence[tuple[str, NDArray[np.float64], NDArray[np.float64]]]) -> Any:
+    """Each statistic on a scale of its own: the simulated 5th to 95th percentile, the real values as dots."""
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(9, 0.27 * len(rows) + 0.8), layout="constrained")
+    for place, (_, real, (low, middle, high)) in enumerate(rows):
+        axis.plot((0, 1), (place, place), color="#9bb7d9", lw=7, solid_capstyle="butt")
+        axis.plot(((middle - low) / (high - low),) * 2, (place - 0.3, place + 0.3), color="#1f5aa6", lw=2)
+        axis.plot((real - low) / (high - low), np.full(len(real), place), "o", color="#b8442c", ms=4)
+    axis.set(yticks=range(len(rows)), xlim=(-0.8, 1.8), ylim=(len(rows) - 0.4, -0.6), xticks=(0, 1))
+    axis.set_yticklabels([name for name, _, _ in rows], fontsize=8)
+    axis.set_xticklabels(("simulated 5 %", "simulated 95 %"))
+    axis.spines[["left", "right", "top"]].set_visible(False)
+    return figure
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a picture of few colours, or refuse one that is too large."""
+    from matplotlib import pyplot as plt
+    from PIL import Image
+
+    raw = io.BytesIO()
+    figure.savefig(raw, dpi=95)
+    plt.close(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.open(raw).convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        path, optimize=True
+    )
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+    if path.stat().st_size > MOST_BYTES:
+        raise SystemExit(f"{path}: expected at most {MOST_BYTES / 1000:.0f} kB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "img")
+    parser.add_argument("--real", type=Path, help="a folder in the competition's format, to compare with")
+    parser.add_argument("--recordings", type=int, default=100, help="simulated recordings to compare with")
+    options = parser.parse_args()
+    mpl.use("Agg")
+    sessions = {name: typical(name) for name in CLASSES}
+    save(traces(sessions), options.out / "simulator_traces.png")
+    save(panels(sessions), options.out / "simulator_panels.png")
+    if options.real is None:
+        return
+    real_eegs, real_panels = statistics_of(options.real)
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(one_recording, range(options.recordings)))
+    rows = side_by_side(real_eegs, [m[0] for m in made]) + side_by_side(real_panels, [m[1] for m in made])
+    save(statistics_picture(rows), options.out / "simulator_statistics.png")
+    print(f"real: n = {len(real_eegs)} EEGs, {len(real_panels)} spectrograms; simulated: n = {len(made)}")
+    print(
+        table(
+            ("statistic", "real: least, median, most", "simulated: 5 %, median, 95 %"),
+            (
+                (name, ", ".join(f"{x:.2f}" for x in (real[0], np.median(real), real[-1])),
+                 ", ".join(f"{x:.2f}" for x in made_q))
+                for name, real, made_q in rows
+            ),
+        )
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
