@@ -93,20 +93,20 @@ class Patient:
     def draw(cls, rng: np.random.Generator) -> Patient:
         """Draw a patient. Levels are such that simulated recordings look like the real ones of docs/simulator.md."""
         state = str(rng.choice(STATES, p=[0.3, 0.17, 0.45, 0.08]))
-        level_uv = float(15 * np.exp(0.35 * rng.standard_normal()))
+        level_uv = float(13 * np.exp(0.35 * rng.standard_normal()))
         return cls(
             level_uv=level_uv,
-            spectral_exponent=float(np.clip(rng.normal(2.4, 0.35), 1.5, 3.2)),
-            slow_uv=level_uv * float(0.7 * np.exp(0.4 * rng.standard_normal())),
+            spectral_exponent=float(np.clip(rng.normal(2.15, 0.45), 1.2, 3.2)),
+            slow_uv=level_uv * float(0.6 * np.exp(0.4 * rng.standard_normal())),
             alpha_hz=float(rng.uniform(7.5, 11)),
             alpha_uv=float(rng.choice([0, 5, 12], p=[0.3, 0.45, 0.25]) * np.exp(0.3 * rng.standard_normal())),
             asymmetry=float(0.35 * rng.standard_normal()),
             unevenness=float(rng.uniform(0.1, 0.4)),
-            reference_uv=level_uv * float(0.65 * np.exp(0.4 * rng.standard_normal())),
+            reference_uv=level_uv * float(0.75 * np.exp(0.7 * rng.standard_normal())),
             state=state,
             blinks_per_min=float(rng.choice([0, 4, 14], p=[0.45, 0.3, 0.25])),
             muscle_uv=float(7 * np.exp(1.0 * rng.standard_normal())),
-            floor_uv=float(1.4 * np.exp(1.0 * rng.standard_normal())),
+            floor_uv=float(1.1 * np.exp(1.0 * rng.standard_normal())),
             line_uv=float(3 * np.exp(0.8 * rng.standard_normal())),
             sway_uv=float(rng.choice([0, 20, 60], p=[0.5, 0.35, 0.15])),
             heart_hz=float(rng.uniform(1, 1.7)),
@@ -177,7 +177,7 @@ def background(n_times: int, patient: Patient, states: States, rng: np.random.Ge
     delta = np.exp(-((np.log(np.maximum(hz, 0.05)) - np.log(rng.uniform(0.9, 2.0))) ** 2) / (2 * 0.5**2))
     slow = shaped_noise(delta, len(ELECTRODES), n_times, rng)
     hz = bins_hz(n_times, CUTOFF_HZ)
-    reference = shaped_noise(hz / (hz**2 + 0.5**2) ** 0.875, 1, n_times, rng)
+    reference = shaped_noise(hz / (hz**2 + 0.5**2) ** 0.72, 1, n_times, rng)
     one_over_f *= states.gain_T
     slow *= states.gain_T * states.slow_T
     places = patient.asymmetry * POSITIONS[:, :1] + patient.unevenness * rng.standard_normal(
@@ -186,7 +186,7 @@ def background(n_times: int, patient: Patient, states: States, rng: np.random.Ge
     sides = np.exp(places)
     fields = [
         mixing(0.37) * (patient.level_uv * sides),
-        mixing(0.5) * (patient.slow_uv * sides * np.exp(rng.normal(0, 0.4) * POSITIONS[:, 1:])),
+        mixing(0.42) * (patient.slow_uv * sides * np.exp(rng.normal(0, 0.4) * POSITIONS[:, 1:])),
         np.full((len(ELECTRODES), 1), patient.reference_uv),
     ]
     return np.concatenate([one_over_f, slow, reference]), np.concatenate(fields, axis=1)
