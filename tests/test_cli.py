@@ -357,3 +357,24 @@ def test_unusable_session_options_are_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_simulate_makes_a_competition_and_says_what_a_score_is_worth(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "sim"
+    arguments = ["simulate", "--out", str(out), "--eegs", "4", "--test", "1", "--seed", "2"]
+    assert main([*arguments, "--truth"]) == 0
+    said = capsys.readouterr().out
+    assert "4 EEGs to learn from and 1 to predict" in said
+    scores = {line.split("  ")[0]: line.split()[-2:] for line in said.splitlines()[-4:]}
+    perfect, prior = (
+        float(scores[name][0]) for name in ("perfect predictor (the irreducible part)", "class prior")
+    )
+    assert 0 < perfect < prior
+    assert {path.name for path in tmp_path.iterdir()} == {"sim", "sim-truth"}
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+    assert main(arguments) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == before
+    assert main([*arguments[:-1], "3"]) == 2
+    assert "not of this synthetic competition" in capsys.readouterr().err

@@ -217,8 +217,9 @@ _ALL = (
     # Not a rung of the ladder: small enough to learn something in a minute on two CPU cores.
     Recipe(
         "demo",
-        images.PANELS_BY_THEMSELVES,
+        images.GLOBAL_PANELS,
         backbone="test_efficientnet",
+        stages=_LOG_VOTES,
         drop_path_rate=0.0,
         dropout=0.1,
         batch_size=8,
