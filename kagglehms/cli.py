@@ -232,7 +232,7 @@ def simulate(options: Simulate) -> int:
     from kagglehms.learning.floor import measure_floor
     from kagglehms.runtime import progress, say
 
-    make_competition(options.out, options.eegs, options.test, options.seed, options.threads)
+    make_competition(options.out, options.eegs, options.test, options.seed, options.threads, options.easy)
     truth = truth_folder(options.out.resolve())
     say(
         f"{options.eegs} EEGs to learn from and {options.test} to predict in {options.out}; the truth in {truth}"

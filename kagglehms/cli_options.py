@@ -260,6 +260,8 @@ class Simulate:
         seed: decides every byte.
         threads: sessions simulated at a time (default: all CPU cores).
         truth: also score the perfect predictor, the class prior and a baseline on electrode energy.
+        easy: quiet patients, mostly clear truths and many votes, as in the demo: not like real data, but little of
+            it is enough to learn from.
     """
 
     out: Path
@@ -268,6 +270,7 @@ class Simulate:
     seed: int = 0
     threads: int | None = None
     truth: bool = False
+    easy: bool = False
 
 
 @dataclass(frozen=True)

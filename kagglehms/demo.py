@@ -47,9 +47,9 @@ def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TES
     from kagglehms.runtime import choose_device, progress
 
     start = time.monotonic()
-    _title(1, f"a synthetic competition: {n_eegs} EEGs to learn from, {n_test} to predict")
+    _title(1, f"an easy synthetic competition: {n_eegs} EEGs to learn from, {n_test} to predict")
     folder = out / "competition"
-    truth = make_competition(folder, n_eegs, n_test, seed)
+    truth = make_competition(folder, n_eegs, n_test, seed, easy=True)
 
     _title(2, "decode every recording once")
     competition = Competition(folder)

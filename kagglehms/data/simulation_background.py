@@ -117,6 +117,17 @@ class Patient:
             strays_per_min=float(rng.choice([0, 2, 8], p=[0.6, 0.3, 0.1])),
         )
 
+    def quiet(self) -> Patient:
+        """The same level, rhythm and asymmetry, without artefacts, in one steady state."""
+        return Patient(
+            level_uv=self.level_uv,
+            alpha_hz=self.alpha_hz,
+            alpha_uv=self.alpha_uv,
+            asymmetry=self.asymmetry / 3,
+            blinks_per_min=self.blinks_per_min / 3,
+            line_uv=self.line_uv,
+        )
+
 
 @dataclass(frozen=True)
 class States:

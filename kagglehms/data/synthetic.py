@@ -65,7 +65,12 @@ class SyntheticTruth:
 
 
 def make_competition(
-    root: Path, n_eegs: int = 160, n_test: int = 40, seed: int = 0, threads: int | None = None
+    root: Path,
+    n_eegs: int = 160,
+    n_test: int = 40,
+    seed: int = 0,
+    threads: int | None = None,
+    easy: bool = False,
 ) -> SyntheticTruth:
     """Write a synthetic competition folder, or complete one that an interrupted call has left.
 
@@ -75,6 +80,8 @@ def make_competition(
         n_test: EEG files of the test set.
         seed: decides every byte, together with the two numbers.
         threads: how many sessions are simulated at once; all cores if None.
+        easy: quiet patients, mostly clear truths and many votes: not like real data, but little of it is enough to
+            learn from.
 
     Returns:
         The test set's truth, which is also in test_truth.csv in `truth_folder(root)`, beside train_truth.csv.
@@ -90,25 +97,25 @@ def make_competition(
             f"n_eegs {n_eegs}, n_test {n_test}, threads {threads}, seed {seed}: at least one EEG of each kind "
             "and one thread, and a seed of 0 or more are needed"
         )
-    made_by = {"generator": GENERATOR, "n_eegs": n_eegs, "n_test": n_test, "seed": seed}
-    sessions = plan_sessions(n_eegs, n_test, np.random.default_rng((seed, _PLAN)))
+    made_by = {"generator": GENERATOR, "n_eegs": n_eegs, "n_test": n_test, "seed": seed, "easy": int(easy)}
+    sessions = plan_sessions(n_eegs, n_test, np.random.default_rng((seed, _PLAN)), easy)
     competition = _folder(root)
     tables = _tables(competition, sessions)
     _claim(root, {*tables, *(path for session in sessions for path in _files(competition, session))}, made_by)
     missing = [s for s in sessions if not all(path.exists() for path in _files(competition, s))]
-    _simulate(competition, missing, seed, threads)
+    _simulate(competition, missing, seed, threads, easy)
     for path, table in tables.items():
         if not path.exists():
             write_bytes(path, table.write_csv().encode())
     return _truth(truth_folder(root) / "test_truth.csv", sessions)
 
 
-def _simulate(competition: Competition, sessions: list[Session], seed: int, threads: int) -> None:
+def _simulate(competition: Competition, sessions: list[Session], seed: int, threads: int, easy: bool) -> None:
     pool = ThreadPoolExecutor(threads)
     # Threads that BLAS started by itself would only fight with these, and could add in another order.
     with threadpool_limits(limits=1, user_api="blas"):
         try:
-            jobs = [pool.submit(_write_session, competition, session, seed) for session in sessions]
+            jobs = [pool.submit(_write_session, competition, session, seed, easy) for session in sessions]
             for job in progress(as_completed(jobs), len(jobs), "simulate"):
                 job.result()
         finally:
@@ -179,9 +186,10 @@ def _files(competition: Competition, session: Session) -> list[Path]:
 # ---- The files ----
 
 
-def _write_session(competition: Competition, session: Session, seed: int) -> None:
+def _write_session(competition: Competition, session: Session, seed: int, easy: bool = False) -> None:
     """Simulate one session and write its files."""
     patient = Patient.draw(np.random.default_rng((seed, _PATIENT, session.patient_index)))
+    patient = patient.quiet() if easy else patient
     rng = np.random.default_rng((seed, _SESSION, session.index))
     n_rows = session.n_rows
     segments = [recording.segments() for recording in session.recordings]

@@ -22,6 +22,7 @@ from kagglehms.data.competition import (
 )
 from kagglehms.data.simulation import Segment
 from kagglehms.data.synthetic_votes import (
+    EASY_SHARES_M,
     F64,
     KIND_SHARES_GM,
     MANY_VOTES,
@@ -144,9 +145,10 @@ class _Habit:
     many: float
     n_votes: int
     place: _Place
+    easy: bool
 
     @classmethod
-    def of(cls, start_M: F64, index: int, rng: np.random.Generator) -> _Habit:
+    def of(cls, start_M: F64, index: int, rng: np.random.Generator, easy: bool) -> _Habit:
         """The patient number `index`. Steps of a Kronecker sequence spread patients evenly over what they can be,
         so few patients cover all classes; gamma variables divided by their sum are Dirichlet, whose mean is the
         table's, and one set of uniform numbers for all groups makes a patient alike in all of them."""
@@ -156,15 +158,21 @@ class _Habit:
         kinds_GM = np.where(total_G > 1e-9, gamma_GM / np.maximum(total_G, 1e-9), KIND_SHARES_GM)
         many = float(betaincinv(*MANY_BETA, sessions))
         n_votes = draw_n_votes(bool(usual < many), rng)
-        return cls(np.cumsum(kinds_GM, axis=1), many, n_votes, _Place.draw(rng))
+        if easy:
+            kinds_GM = np.tile(EASY_SHARES_M, (len(kinds_GM), 1))
+        return cls(np.cumsum(kinds_GM, axis=1), many, n_votes, _Place.draw(rng), easy)
 
 
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61)
 _KRONECKER_M: F64 = np.sqrt(np.array(_PRIMES, np.float64)) % 1
 
 
-def plan_sessions(n_eegs: int, n_test: int, rng: np.random.Generator) -> list[Session]:
-    """Draw `n_eegs` train and `n_test` test recordings, gathered into sessions; train sessions come first."""
+def plan_sessions(n_eegs: int, n_test: int, rng: np.random.Generator, easy: bool = False) -> list[Session]:
+    """Draw `n_eegs` train and `n_test` test recordings, gathered into sessions; train sessions come first.
+
+    An easy plan has all classes alike, mostly clear truths, ten and more votes everywhere, and sessions that do not
+    depend on their patient: something can be learnt from few recordings.
+    """
     n = n_eegs + n_test
     eeg_ids = iter(rng.choice(2**32 - 1, n, replace=False).tolist())
     spectrogram_ids = iter(rng.choice(2**31 - 1, n, replace=False).tolist())
@@ -172,7 +180,7 @@ def plan_sessions(n_eegs: int, n_test: int, rng: np.random.Generator) -> list[Se
     start_M = rng.random(len(_PRIMES))
     sessions: list[Session] = []
     for patient, (split, sizes) in enumerate(_patients(n_eegs, n_test, rng)):
-        habit = _Habit.of(start_M, patient, rng)
+        habit = _Habit.of(start_M, patient, rng, easy)
         for n_recordings in sizes:
             make = _test_recording if split == "test" else _recordings
             recordings = make(n_recordings, habit, eeg_ids, rng)
@@ -220,7 +228,7 @@ def _recordings(
     n_votes, place, start_s = habit.n_votes, habit.place, 0
     if rng.random() >= VOTES_OF_PATIENT:
         n_votes = draw_n_votes(bool(rng.random() < habit.many), rng)
-    if rng.random() >= SAME_AS_PATIENT:
+    if habit.easy or rng.random() >= SAME_AS_PATIENT:
         place = _Place.draw(rng)
     for _ in range(count):
         here = place if rng.random() < SAME_AS_SESSION else _Place.draw(rng)
@@ -241,6 +249,8 @@ def _labels(habit: _Habit, usual: int, place: _Place, rng: np.random.Generator) 
         else:
             alike = rng.random() < MANY_LIKE_SESSION
             n_votes = draw_n_votes(usual >= MANY_VOTES if alike else None, rng)
+        if habit.easy:
+            n_votes = draw_n_votes(True, rng)
         first = 0
         if labels:
             first = labels[-1].offsets_s[-1] + 2 * (int(np.interp(rng.random(), *BETWEEN_RECORDS_S)) // 2)

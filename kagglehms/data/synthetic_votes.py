@@ -67,6 +67,13 @@ KIND_SHARES_GM: F64 = np.array(
 KIND_SHARES_GM /= KIND_SHARES_GM.sum(axis=1, keepdims=True)
 
 
+EASY_SHARES_M: F64 = (
+    np.where(np.isclose(KINDS_MK.sum(axis=1), 16, atol=0.05), 0.8 / 6, 0.0) + 0.2 * KIND_SHARES_GM[4]
+)
+"""(16,) the same for an easy competition: four of five windows clear, all classes alike."""
+EASY_SHARES_M /= EASY_SHARES_M.sum()
+
+
 def vote_group(n_votes: int) -> int:
     """Which of `VOTE_GROUPS` a number of votes belongs to."""
     return next(i for i, (_, last) in enumerate(VOTE_GROUPS) if n_votes <= last)

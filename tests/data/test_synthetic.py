@@ -291,6 +291,25 @@ def test_the_default_size_has_every_class() -> None:
         assert set(votes.argmax(axis=1).tolist()) == set(range(6))
 
 
+def test_an_easy_plan_is_clear_and_balanced() -> None:
+    sessions = plan_sessions(600, 40, np.random.default_rng(0), easy=True)
+    labels = [label for s in sessions for r in s.recordings for label in r.labels]
+    assert min(sum(label.votes) for label in labels) >= 10
+    truth = np.array([label.probabilities for label in labels])
+    assert np.bincount(truth.argmax(axis=1), minlength=6).min() > 0.08 * len(labels)
+    usual = plan_sessions(600, 40, np.random.default_rng(0))
+    usual_truth = np.array([label.probabilities for s in usual for r in s.recordings for label in r.labels])
+    assert np.mean(truth.max(axis=1) > 0.8) > np.mean(usual_truth.max(axis=1) > 0.8) + 0.2
+
+
+def test_an_easy_competition_is_another_one(tmp_path: Path) -> None:
+    make_competition(tmp_path / "hms", 1, 1, easy=True)
+    note = json.loads((truth_folder(tmp_path / "hms") / "competition.json").read_text())
+    assert note["easy"] == 1
+    with pytest.raises(UsageError, match="give a new"):
+        make_competition(tmp_path / "hms", 1, 1)
+
+
 # ---- truth ----
 
 
