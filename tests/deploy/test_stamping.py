@@ -11,6 +11,7 @@ from slugify import slugify
 
 from kagglehms.data.competition import SLUG
 from kagglehms.deploy.bundle import project_root
+from kagglehms.deploy.kernels import PREPARE_KERNEL, TRAIN_KERNEL
 from kagglehms.deploy.metadata import UNSCORED
 from kagglehms.deploy.stamping import KERNEL_METADATA, PLACEHOLDER_OWNER, find_owner, stamp_card, stamp_kernel
 from kagglehms.errors import RunError, UsageError
@@ -105,6 +106,13 @@ def test_every_kernel_keeps_kaggles_rules() -> None:
         assert metadata["dataset_sources"] == [f"some-owner/{bundle}"]
         assert metadata["competition_sources"] == [SLUG]
         assert PLACEHOLDER_OWNER not in b"".join(files.values()).decode()
+
+
+def test_training_mounts_the_store_and_its_own_latest_output() -> None:
+    files = stamp_kernel(project_root() / "kernels/train", "some-owner", "kagglehms-bundle", "ab" * 32)
+    sources = json.loads(files[KERNEL_METADATA])["kernel_sources"]
+    assert sources == [f"some-owner/{PREPARE_KERNEL}", f"some-owner/{TRAIN_KERNEL}"]
+    assert json.loads(files[KERNEL_METADATA])["id"] == f"some-owner/{TRAIN_KERNEL}"
 
 
 @pytest.mark.parametrize("name", ["OWNER", "BUNDLE", "DIGEST"])
