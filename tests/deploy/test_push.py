@@ -94,6 +94,22 @@ def test_the_whole_way_and_then_nothing_to_upload(
     assert any("it is this build" in line for line in lines)
 
 
+@pytest.mark.slow
+def test_prepare_train_and_infer_one_after_the_other(
+    service: LoopbackKaggle, dist: Path, kaggle: Kaggle, lines: list[str], tmp_path: Path
+) -> None:
+    publish(service, dist / "dataset")
+    for name in ("prepare", "train"):
+        service.sessions[f"{OWNER}/kagglehms-{name}"] = Session(["COMPLETE"], outputs={f"{name}.bin": b"x"})
+    push(dist, ["infer", "train", "prepare"], kaggle, tmp_path / "out")
+    saved = service.called("SaveKernel")
+    assert [call["slug"].rpartition("-")[2] for call in saved] == ["prepare", "train", "infer"]
+    assert saved[1]["kernelDataSources"] == [f"{OWNER}/kagglehms-prepare"]  # it has no output of its own yet
+    assert saved[1]["enableInternet"] is True
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["infer", "train"]
+    assert "its output stays on Kaggle" in "\n".join(lines)
+
+
 def test_findings_stop_a_push_before_anything_is_asked(
     service: LoopbackKaggle, dist: Path, kaggle: Kaggle, lines: list[str], tmp_path: Path
 ) -> None:
