@@ -114,8 +114,8 @@ def test_eeg_files(root: Path, train: pl.DataFrame) -> None:
         assert len(frame) == 200 * (50 + last_offset_s)
         uv = frame.to_numpy()
         lost += int(np.isnan(uv).any())
-        assert np.nanstd(uv[:, :19], axis=0).min() > 3
-        assert 10 < np.nanmedian(np.nanstd(uv[:, :19], axis=0)) < 200
+        assert np.count_nonzero(np.nanstd(uv[:, :19], axis=0) < 3) <= 2  # electrodes that lie flat
+        assert 3 < np.nanmedian(np.nanstd(uv[:, :19], axis=0)) < 200
     assert 1 <= lost < N_EEGS
     for eeg_id in pl.read_csv(root / "test.csv")["eeg_id"]:
         frame = pl.read_parquet(competition.eeg(eeg_id, "test"))
