@@ -169,5 +169,8 @@ def draw_votes(
     axes.set_xticks([0, 0.5, 1])
     axes.set_xlabel("fraction of votes, probability")
     tidy(axes, "x")
-    axes.legend(loc="lower right", handlelength=1, borderpad=0)
-    axes.set_title("Votes" if prediction_K is None else "Votes and prediction")
+    # Above the bars, which can be long in any row.
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=2, handlelength=1, borderpad=0.2, columnspacing=1
+    )
+    axes.set_title("Votes")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from kagglehms.report import drawing, figures
 from kagglehms.report.montage import traces
 from kagglehms.report.reading import RunView, focus_of, read_blends, read_runs
 from kagglehms.report.statistics import (
+    Group,
     Scored,
     by_class,
     by_patient,
@@ -158,9 +159,19 @@ def _groups(views: list[RunView]) -> list[dict[str, Any]]:
         scores = {v.name: group(v.scored) for v in views if v.scored is not None}
         drawn = _svg(figures.group_scores(scores), f"Scores {title.lower()}")
         made.append(
-            {"title": title, "figure": drawn, "table": next(iter(scores.values())), "of": views[0].name}
+            {
+                "title": title,
+                "figure": drawn,
+                "table": _named(next(iter(scores.values()))),
+                "of": views[0].name,
+            }
         )
     return made
+
+
+def _named(groups: list[Group]) -> list[Group]:
+    """Groups with their classes spelt as in the figures."""
+    return [replace(group, label=drawing.CLASS_NAMES.get(group.label, group.label)) for group in groups]
 
 
 def _detail(view: RunView, is_focus: bool) -> dict[str, Any]:
