@@ -8,11 +8,12 @@ Shape legend: N rows of the test set, K the six classes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from kagglehms.data.competition import Competition
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
-from kagglehms.features.images import Source
+from kagglehms.features.images import CROP_SHAPES, Crop, Layout, Normaliser, Source, stack
 from kagglehms.inference.manifest import read_manifest, verify
 from kagglehms.inference.marker import Marker
 from kagglehms.inference.predictor import FoldMeans, LoadedModel, Predictor
@@ -96,6 +97,7 @@ class _Run:
             self.marker.notes.append(
                 f"room for the crops of {self.reader.cache.rows} rows; others are read again"
             )
+        warm_up({predictor.recipe(step.model).layout for step in steps})
         self.marker.seconds_before_first_step = round(self.clock() - self.start, 1)
         try:
             for step in steps:
@@ -242,6 +244,17 @@ class _Run:
             self.marker.write(self.out, self.clock() - self.start)
         except HMSError as error:
             say(f"the marker cannot be written: {error}")
+
+
+def warm_up(layouts: Collection[Layout]) -> None:
+    """Draw each layout once, of nothing, so that compilation is not taken for the time of the first rows."""
+    crop = Crop(*(np.zeros(CROP_SHAPES[source], np.float16) for source in ("kaggle", "eeg")))
+    nothing = Normaliser({"kaggle": (0.0, 1.0), "eeg": (0.0, 1.0)})
+    for layout in layouts:
+        with contextlib.suppress(
+            Exception
+        ):  # whoever draws a real image meets it again, and it costs that row
+            stack([crop], layout, nothing)
 
 
 def main(arguments: list[str]) -> int:

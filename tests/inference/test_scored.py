@@ -343,3 +343,17 @@ def test_a_full_disk_leaves_the_submission_before_it(
     code, values, marker = run(dist, folder, tmp_path, mirror=False)
     assert (code, marker.status) == (1, "prior")
     np.testing.assert_allclose(values, np.tile(prior_of(dist), (4, 1)))
+
+
+def test_what_is_compiled_is_compiled_before_the_first_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kagglehms.features.images import LAYOUTS
+
+    drawn: list[object] = []
+    real = scored.stack
+    monkeypatch.setattr(
+        scored, "stack", lambda crops, layout, n: (drawn.append(layout), real(crops, layout, n))
+    )
+    scored.warm_up([LAYOUTS["kaggle+eeg"], LAYOUTS["panels"]])
+    assert drawn == [LAYOUTS["kaggle+eeg"], LAYOUTS["panels"]]
+    monkeypatch.setattr(scored, "stack", lambda *_: 1 / 0)
+    scored.warm_up([LAYOUTS["panels"]])
