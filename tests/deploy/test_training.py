@@ -141,7 +141,7 @@ def configured(dist: Path, **options: Any) -> None:
 
 @pytest.mark.slow
 def test_two_rehearsed_sessions_equal_one_long_one(competition_folder: Path, tmp_path: Path) -> None:
-    built = build(tmp_path / "no-runs", tmp_path / "dist", owner="somebody", library_only=True, resume=True)
+    built = build(tmp_path / "no-runs", tmp_path / "dist", owner="somebody", library_only=True)
     assert sorted(path.name for path in built.kernels) == ["prepare", "train"]
     dist, one, two = tmp_path / "dist", tmp_path / "one", tmp_path / "two"
 
