@@ -226,6 +226,8 @@ def steps_in_turn(
                 base = torch.cuda.memory_allocated()
                 torch.cuda.reset_peak_memory_stats()
             time.sleep(SETTLE_S)
+            contenders[name]()  # brings its weights back into memory and caches
+            wait(device)
             start = time.perf_counter()
             for _ in range(n_steps[name]):
                 contenders[name]()
