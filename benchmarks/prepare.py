@@ -24,9 +24,9 @@ from _measure import finish, machine, table, versions
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import Competition
-from kagglehms.data.parallel import BACKENDS, Backend, Workers
+from kagglehms.data.parallel import BACKENDS, Backend, Workers, in_order
 from kagglehms.data.records import make_records, read_train_table
-from kagglehms.data.store import Task, plan, prepare
+from kagglehms.data.store import Task, _decode, plan, prepare
 from kagglehms.data.synthetic import make_competition
 from kagglehms.runtime import available_cpus
 
@@ -39,6 +39,12 @@ def pandas_loop(tasks: list[Task]) -> dict[tuple[str, int], NDArray[np.float32]]
         frame = pd.read_parquet(task.path)
         arrays[task.kind, task.id] = frame.to_numpy(dtype=np.float32)
     return arrays
+
+
+def decode_only(tasks: list[Task]) -> None:
+    with in_order(_decode, tasks, Workers()) as results:
+        for _ in results:
+            pass
 
 
 def seconds_of_call(call: Callable[[], object]) -> float:
@@ -71,19 +77,22 @@ def main() -> None:
             workers = Workers(backend, scheduler if backend == "dask" else None)
 
             def call() -> None:
-                shutil.rmtree(folder / backend, ignore_errors=True)
                 prepare(tasks, folder / backend, workers=workers)
 
             return call
 
-        contenders: dict[str, Callable[[], object]] = {"pandas loop": lambda: pandas_loop(tasks)}
+        contenders: dict[str, Callable[[], object]] = {
+            "pandas loop": lambda: pandas_loop(tasks),
+            "decoding alone, threading": lambda: decode_only(tasks),
+        }
         contenders |= {f"prepare, {backend}": store_by(backend) for backend in chosen.backends}
         seconds: dict[str, list[float]] = {key: [] for key in contenders}
-        for call in contenders.values():
-            call()
-        for _ in range(chosen.rounds):
+        for number in range(chosen.rounds + 1):
             for key, call in contenders.items():
-                seconds[key].append(seconds_of_call(call))
+                shutil.rmtree(folder / key.removeprefix("prepare, "), ignore_errors=True)
+                took = seconds_of_call(call)
+                if number:  # the first round warms up
+                    seconds[key].append(took)
         megabytes = sum(task.path.stat().st_size for task in tasks) / 1e6
     median = {key: statistics.median(values) for key, values in seconds.items()}
     print(

@@ -49,7 +49,8 @@ def in_order(call: Callable[[T], R], items: Sequence[T], workers: Workers) -> It
         n_jobs = workers.jobs or (-1 if workers.backend in {"dask", "ray"} else available_cpus())
         # Ray's joblib backend hands results over all at once: give it a part of the work at a time.
         form = "list" if workers.backend == "ray" else "generator"
-        parallel = Parallel(n_jobs, return_as=form)
+        # So far ahead that nobody runs out of work while results are being brought to the disk.
+        parallel = Parallel(n_jobs, return_as=form, pre_dispatch="16 * n_jobs")
         calls = [delayed(call)(item) for item in items]
         results: Generator[R] = _in_parts(parallel, calls) if form == "list" else parallel(calls)
         try:
