@@ -121,7 +121,8 @@ def _ray(workers: Workers) -> Iterator[None]:
         raise UsageError(
             f"no Ray cluster answers at {workers.scheduler} ({error}); start one by `ray start --head`"
         ) from error
-    register_ray()  # type: ignore[no-untyped-call]
+    register: Any = register_ray  # which is untyped, where it is installed
+    register()
     try:
         yield
     finally:
