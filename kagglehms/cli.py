@@ -291,8 +291,7 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given
-    be_quiet("--quiet" in given)
+    debug, quiet = "--debug" in given, "--quiet" in given
     given = [argument for argument in given if argument not in {"--debug", "--quiet"}]
     if not given or given[0] in {"-h", "--help", "help"}:
         print(usage())
@@ -300,7 +299,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[0] in {"-V", "--version"}:
         print(f"kagglehms {__version__}")
         return EXIT_OK
-    return _run(given[0], given[1:], debug)
+    be_quiet(quiet)
+    try:
+        return _run(given[0], given[1:], debug)
+    finally:  # whoever calls this from Python goes on hearing things
+        be_quiet(False)
 
 
 def _run(command: str, arguments: Sequence[str], debug: bool) -> int:

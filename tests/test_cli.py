@@ -16,6 +16,7 @@ from folders import copied
 
 from kagglehms.arguments import option_names
 from kagglehms.cli import COMMANDS, main
+from kagglehms.runtime import say
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -378,3 +379,12 @@ def test_simulate_makes_a_competition_and_says_what_a_score_is_worth(
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == before
     assert main([*arguments[:-1], "3"]) == 2
     assert "not of this synthetic competition" in capsys.readouterr().err
+
+
+def test_a_quiet_command_leaves_the_next_one_its_voice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ladder", "--runs", str(tmp_path), "--quiet"]) == 0
+    capsys.readouterr()
+    say("heard")
+    assert capsys.readouterr().out == "heard\n"
