@@ -50,7 +50,7 @@ class Train:
         limit: use only about so many records, of whole patients: for a quick pass.
         epochs: per stage, instead of the recipe's.
         batch_size: instead of the recipe's.
-        backbone: any timm model, instead of the recipe's.
+        backbone: any timm model, instead of the recipe's; `half:` before its name halves the images.
         weights: ImageNet weights: `auto` (timm's hub if it can be reached), `none`, a .safetensors file or a
             folder with `<backbone>.safetensors`.
         device: `cpu` or `cuda` (default: a GPU if one works).
@@ -102,7 +102,7 @@ class Ladder:
         folds: how many folds the records are cut into.
         limit: use only about so many records, for a quick pass.
         epochs: per stage, instead of the recipes'.
-        backbone: any timm model, instead of the recipes'.
+        backbone: any timm model, instead of the recipes'; `half:` before its name halves the images.
         weights: as for `kagglehms train`.
         device: `cpu` or `cuda` (default: a GPU if one works).
         time_limit: as for `kagglehms train`.

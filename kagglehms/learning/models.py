@@ -38,7 +38,7 @@ def make_model(recipe: Recipe, pretrained: str = "none") -> tuple[nn.Module, str
     if pretrained != "auto":
         from safetensors import SafetensorError
 
-        path = _weights_file(Path(pretrained), recipe.backbone.removeprefix(AST))
+        path = _weights_file(Path(pretrained), timm_name(recipe.backbone))
         try:
             return _create(recipe, file=path), f"weights: ImageNet, from {path}"
         except (RuntimeError, KeyError, ValueError, OSError, SafetensorError) as error:
@@ -56,15 +56,24 @@ def make_model(recipe: Recipe, pretrained: str = "none") -> tuple[nn.Module, str
 AST = "ast:"
 """Before the name of a timm ViT: patches of 16 × 16 with stride 10, as the Audio Spectrogram Transformer has them."""
 AST_STRIDE = 10
+HALF = "half:"
+"""Before any name: the network sees means of 2 × 2 pixels, a quarter of the work, for quick passes."""
 PAD_TO = 32
 """Transformers with a fixed input size get images padded with zeros to multiples of it (a 300-column image has no
 whole number of patches, windows or grids)."""
 
 
+def timm_name(backbone: str) -> str:
+    """The timm model that a recipe's backbone is made of."""
+    return backbone.removeprefix(HALF).removeprefix(AST)
+
+
 def _create(recipe: Recipe, file: Path | None = None, hub: bool = False) -> nn.Module:
     import timm
 
-    name = recipe.backbone.removeprefix(AST)
+    name = timm_name(recipe.backbone)
+    halved, overlapping = recipe.backbone.startswith(HALF), AST in recipe.backbone
+    shape = _halved(recipe.layout.shape) if halved else recipe.layout.shape
     # Pretrained tags ("efficientnet_b2.ra_in1k") are part of a timm name, but not of its list of models.
     if not timm.is_model(name.split(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
@@ -72,10 +81,10 @@ def _create(recipe: Recipe, file: Path | None = None, hub: bool = False) -> nn.M
         raise UsageError(f"unknown backbone {name!r}; {hint}")
     options: dict[str, Any] = {}
     fixed = timm.get_pretrained_cfg_value(name, "fixed_input_size")
-    if recipe.backbone.startswith(AST):
-        options = {"img_size": recipe.layout.shape, "embed_layer": _overlapping_patches()}
+    if overlapping:
+        options = {"img_size": shape, "embed_layer": _overlapping_patches()}
     elif fixed:
-        options = {"img_size": _padded(recipe.layout.shape)}
+        options = {"img_size": _padded(shape)}
     try:
         model = timm.create_model(
             name,
@@ -89,12 +98,24 @@ def _create(recipe: Recipe, file: Path | None = None, hub: bool = False) -> nn.M
         )
     except (TypeError, AssertionError) as error:
         reason = (str(error).splitlines() or ["its constructor refuses the image size"])[0]
-        raise UsageError(
-            f"backbone {recipe.backbone!r} cannot take {recipe.layout.shape} images: {reason}"
-        ) from error
-    if fixed and not recipe.backbone.startswith(AST):
+        raise UsageError(f"backbone {recipe.backbone!r} cannot take {shape} images: {reason}") from error
+    # Hooks, so that tensors keep timm's own names; they run in this order.
+    if halved:
+        model.register_forward_pre_hook(_halve_input)
+    if fixed and not overlapping:
         model.register_forward_pre_hook(_pad_input)
     return model
+
+
+def _halved(shape: tuple[int, int]) -> tuple[int, int]:
+    return -(-shape[0] // 2), -(-shape[1] // 2)
+
+
+def _halve_input(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """Means of 2 × 2 pixels of (B, 1, H, W); of what there is, at an odd end."""
+    from torch.nn import functional
+
+    return (functional.avg_pool2d(inputs[0], 2, ceil_mode=True, count_include_pad=False),)
 
 
 def _padded(shape: tuple[int, int]) -> tuple[int, int]:
@@ -102,7 +123,7 @@ def _padded(shape: tuple[int, int]) -> tuple[int, int]:
 
 
 def _pad_input(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    """Pad (B, 1, H, W) with zeros on the right and below. A hook, so that tensors keep timm's own names."""
+    """Pad (B, 1, H, W) with zeros on the right and below."""
     from torch.nn import functional
 
     (images_BCHW,) = inputs

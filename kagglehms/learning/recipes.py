@@ -57,7 +57,8 @@ class Recipe:
     Attributes:
         name: how commands call it.
         layout: the input image.
-        backbone: any timm model by name; `ast:` before the name of a timm ViT makes its patches overlap.
+        backbone: any timm model by name; `ast:` before the name of a timm ViT makes its patches overlap, `half:`
+            before any makes it see images of half the height and width.
         stages: what is trained on, one after the other.
         augmentations: of the training images outside of a warm-up, see `options`.
         drop_path_rate: stochastic depth inside the backbone.

@@ -99,6 +99,23 @@ def test_images_that_a_transformer_cannot_cut_are_padded_with_zeros() -> None:
         torch.testing.assert_close(model(images), model(padded))
 
 
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "test_vit", "ast:deit_tiny_distilled_patch16_224"])
+def test_half_shows_the_network_means_of_two_by_two_pixels(backbone: str) -> None:
+    recipe = replace(get_recipe("baseline"), backbone=f"half:{backbone}", drop_path_rate=0.0)
+    model = make_model(recipe)[0].eval()
+    seen: list[tuple[int, ...]] = []
+    next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d)).register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0].shape[-2:])
+    )
+    images = torch.randn(1, 1, 400, 300)
+    means = images.reshape(1, 1, 200, 2, 150, 2).mean(dim=(3, 5))
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            model(images), model(means.repeat_interleave(2, 2).repeat_interleave(2, 3))
+        )
+    assert seen[0][0] in (200, 201, 224)  # 201: padded by its first convolution, 224: to whole patches
+
+
 def imagenet_like(path: Path) -> dict[str, torch.Tensor]:
     """Weights of the small backbone as timm's hub would serve them: three channels, 1000 classes."""
     import timm
