@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -34,6 +34,8 @@ from kagglehms.runtime import choose_device, progress, say, write_bytes
 
 COMPETITION_SEED = 2024
 N_TEST = 40
+CHANGEABLE = ("backbone", "batch_size", "lr", "dropout", "drop_path_rate")
+"""What a reduced pass may change in all recipes."""
 STEPS = (
     ("baseline", "global-stats", "summaries over panels instead of the panels"),
     ("baseline", "panels+global", "both side by side"),
@@ -87,6 +89,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, help="per stage, instead of the recipes'")
     parser.add_argument("--backbone", help="any timm model, instead of the recipes'")
     parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--lr", type=float)
+    parser.add_argument("--dropout", type=float)
+    parser.add_argument("--drop-path-rate", type=float)
     parser.add_argument("--weights", default="none", help="as for `kagglehms train`")
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--table", type=Path, help="a Markdown file for the tables")
@@ -122,10 +127,8 @@ def _train(options: argparse.Namespace, competition: Competition, out: Path) -> 
 
 def _changed(recipe: Recipe, seed: int, options: argparse.Namespace) -> Recipe:
     recipe = recipe if options.epochs is None else recipe.with_epochs(options.epochs)
-    changes = {"backbone": options.backbone, "batch_size": options.batch_size}
-    known = {field.name for field in fields(Recipe)}
-    wanted = {name: value for name, value in changes.items() if value is not None and name in known}
-    return replace(recipe, seed=seed, **wanted)
+    changes = {name: value for name in CHANGEABLE if (value := getattr(options, name)) is not None}
+    return replace(recipe, seed=seed, **changes)
 
 
 def report(rows: dict[int, list[Row]], floor: Floor, names: Sequence[str], size: str) -> str:
