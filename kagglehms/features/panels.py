@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import PANELS
+from kagglehms.features import across_compiled, plain
 from kagglehms.features import panels_compiled as compiled
-from kagglehms.features import plain
 from kagglehms.features.arrays import as_source, as_they_are, expected, output, spread
 
 Over = Literal["image", "panel"]
@@ -138,7 +138,7 @@ def percentiles(
     Raises:
         UsageError: a shape, a dtype or an `out` that cannot be used.
     """
-    return _across(compiled.percentiles, plain.percentiles, panels, out, threads)
+    return _across(across_compiled.percentiles, plain.percentiles, panels, out, threads)
 
 
 def summaries(
@@ -157,7 +157,7 @@ def summaries(
     Raises:
         UsageError: a shape, a dtype or an `out` that cannot be used.
     """
-    return _across(compiled.summaries, plain.summaries, panels, out, threads)
+    return _across(across_compiled.summaries, plain.summaries, panels, out, threads)
 
 
 # ---- from arrays as people pass them to flat ones
@@ -229,7 +229,7 @@ def _across(run: Any, plain_run: Any, panels: NDArray[Any], out: Any, threads: i
         raise expected("out", "an array apart from panels", "one that overlaps them")
     n_pixels = source.shape[-2] * source.shape[-1]
     flat_in, flat_out = source.reshape(-1), result.reshape(-1)
-    chosen = run if n_pixels >= compiled.WIDTH else plain_run
+    chosen = run if n_pixels >= across_compiled.WIDTH else plain_run
     past = result.nbytes >= PAST_CACHES_BYTES and n_pixels % 8 == 0 and result.ctypes.data % 32 == 0
     size = N_PANELS * n_pixels
     n_images = flat_in.size // size

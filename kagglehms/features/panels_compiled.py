@@ -1,4 +1,4 @@
-"""Panels in compiled code: normalisation, stored rows, percentiles and summaries, on flat arrays.
+"""Panels in compiled code: logarithm, normalisation and stored rows, on flat arrays.
 
 The public functions, and what they promise, stand in `kagglehms.features.panels`.
 """
@@ -18,35 +18,24 @@ from kagglehms.features.simd import (
     add,
     all_finite,
     between,
-    div,
     exponent,
     fma,
     lane_sum,
     last_lanes,
     load8,
-    load16,
     load32,
-    lower,
     mantissa,
     mul,
     or_zero,
-    splat16,
     splat32,
     store,
-    stream,
     sub,
     transpose,
-    upper,
-    where_finite,
     widen,
 )
 
 LANES = 32
 """Lanes of what runs over flat arrays: four registers of AVX2."""
-WIDTH = 16
-"""Lanes of what runs over four panels at a time."""
-PART = 64 * WIDTH
-"""Pixels that are looked through for gaps at once."""
 BLOCK = 2048
 """Values whose statistics are taken together: with their copy, half a first-level cache."""
 
@@ -68,19 +57,27 @@ _NOTHING = np.float32(-0.0)
 
 
 @helper
-def _ln(x: Any, gap: Any) -> Any:
-    """Natural logarithm of positive normal float32, plus `gap`; within 6e-7 where |ln x| < 9, most of it rounding.
+def _parts(source: Any, i: int) -> Any:
+    """f and 2^23 e of powers 2^e (1 + f), clipped, with 1 + f in [√½, √2)."""
+    x = between(load32(source, i), splat32(_CLIP_LOW), splat32(_CLIP_HIGH))
+    return sub(mantissa(x), splat32(_ONE)), exponent(x)
 
-    x = 2^e (1 + f) with 1 + f in [√½, √2): ln x = e ln 2 + f + f² P(f). P is the minimax fit of degree 6 on that
-    interval (error of the sum 4e-8), summed in pairs to keep the chain of dependent operations short.
+
+@helper
+def _ln(parts: Any, gap: Any) -> Any:
+    """Natural logarithm of what has these parts, plus `gap`; within 6e-7, most of it rounding.
+
+    ln x = e ln 2 + f + f² P(f). P is the minimax fit of degree 6 on that interval (error of the sum 4e-8). Horner's
+    scheme, slow by itself, leaves the four chains enough registers.
     """
-    f = sub(mantissa(x), splat32(_ONE))
-    f2 = mul(f, f)
-    p01 = fma(splat32(0.33335263), f, splat32(-0.50000584))
-    p23 = fma(splat32(0.19888277), f, splat32(-0.24961466))
-    p45 = fma(splat32(0.16335642), f, splat32(-0.17325994))
-    p = fma(fma(fma(splat32(-0.10034618), f2, p45), f2, p23), f2, p01)
-    return fma(exponent(x), splat32(0.69314718 * 2.0**-23), fma(p, f2, add(f, gap)))
+    f, e = parts
+    p = fma(splat32(-0.10034618), f, splat32(0.16335642))
+    p = fma(p, f, splat32(-0.17325994))
+    p = fma(p, f, splat32(0.19888277))
+    p = fma(p, f, splat32(-0.24961466))
+    p = fma(p, f, splat32(0.33335263))
+    p = fma(p, f, splat32(-0.50000584))
+    return fma(e, splat32(0.69314718 * 2.0**-23), fma(p, mul(f, f), add(f, gap)))
 
 
 @helper
@@ -91,7 +88,7 @@ def _read(source: Any, i: int, take_log: bool, gaps: bool) -> Any:
     if gaps:
         gap = sub(x, x)
     if take_log:
-        return _ln(between(x, splat32(_CLIP_LOW), splat32(_CLIP_HIGH)), gap)
+        return _ln(_parts(source, i), gap)
     return add(x, gap)
 
 
@@ -143,6 +140,28 @@ def _moments(
 
 
 @helper
+def _log_moments(source: Any, out: Any, start: int, width: int, pivot: float) -> Any:
+    """Do what `_moments` does to logarithms without gaps.
+
+    A polynomial is one long chain of dependent operations. So each vector's parts are taken while the one before is
+    still in its polynomial.
+    """
+    pivot_, last = splat32(pivot), start + width - LANES
+    tail = _read(source, last, True, False)
+    d1 = or_zero(sub(last_lanes(tail, width % LANES, splat32(_NAN)), pivot_))
+    d2 = mul(d1, d1)
+    parts = _parts(source, start)
+    for i in range(start, last + 1, LANES):
+        coming = _parts(source, min(i + LANES, last))
+        x = _ln(parts, splat32(_NOTHING))
+        store(out, i, x)
+        d = sub(x, pivot_)
+        d1, d2, parts = add(d1, d), fma(d, d, d2), coming
+    store(out, last, tail)
+    return np.float64(width), lane_sum(widen(d1)), lane_sum(widen(d2))
+
+
+@helper
 def _add_group(source: Any, out: Any, start: int, width: int, take_log: bool, copy: bool, known: Any) -> Any:
     """Copy a group and add it to what is known: how many values, their mean, the sum of squares around it.
 
@@ -155,10 +174,12 @@ def _add_group(source: Any, out: Any, start: int, width: int, take_log: bool, co
         first = start + block * BLOCK
         size = BLOCK if block < n_blocks - 1 else start + width - first
         pivot = np.float64(np.float32(mean)) if n > 0 else _about(source, first, take_log)
-        if _all_present(source, first, size):
-            count, d1, d2 = _moments(source, out, first, size, take_log, copy, False, pivot)
-        else:
+        if not _all_present(source, first, size):
             count, d1, d2 = _moments(source, out, first, size, take_log, copy, True, pivot)
+        elif take_log and copy:
+            count, d1, d2 = _log_moments(source, out, first, size, pivot)
+        else:
+            count, d1, d2 = _moments(source, out, first, size, take_log, copy, False, pivot)
         if d1 * d1 > 0.8 * count * d2:  # the pivot lies more than two standard deviations off
             pivot = np.float64(np.float32(pivot + d1 / count))
             count, d1, d2 = _moments(out, out, first, size, False, False, True, pivot)
@@ -277,142 +298,3 @@ def normalise_rows(
         else:
             mean_, scale_ = known[1], _one_over(known[0], known[2])
         _scale(out, out, group * n_times, width * n_times, False, True, mean_, scale_)
-
-
-# ---- across the four panels
-#
-# A result larger than the caches (`past`) is written past them, which saves reading what will be overwritten.
-
-
-@helper
-def _between(low: Any, high: Any, weight: float) -> Any:
-    """`numpy`'s linear interpolation, which starts from the nearer end; unfused, in float32, or bits differ."""
-    if weight >= 0.5:
-        return sub(high, mul(sub(high, low), splat16(np.float32(1.0 - weight))))
-    return add(low, mul(sub(high, low), splat16(np.float32(weight))))
-
-
-@helper
-def _percentile(s: Any, quantile: float) -> Any:
-    """One percentile of four sorted vectors."""
-    at = 3 * quantile
-    if at < 1:
-        return _between(s[0], s[1], at)
-    if at < 2:
-        return _between(s[1], s[2], at - 1)
-    return _between(s[2], s[3], at - 2)
-
-
-@helper
-def _percentile_of_present(s: Any, quantile: float) -> Any:
-    """The same where what is missing was sorted to the end as +inf."""
-    at = 2 * quantile
-    three = _between(s[0], s[1], at) if at < 1 else _between(s[1], s[2], at - 1)
-    two = _between(s[0], s[1], quantile)
-    one = where_finite(s[0], s[0], splat16(_ZERO))
-    fewer = where_finite(s[2], three, where_finite(s[1], two, one))
-    return where_finite(s[3], _percentile(s, quantile), fewer)
-
-
-@helper
-def _sorted(a: Any, b: Any, c: Any, d: Any) -> Any:
-    """Sort four vectors, lane by lane, with five comparators."""
-    ab_low, ab_high, cd_low, cd_high = lower(a, b), upper(a, b), lower(c, d), upper(c, d)
-    x, y = upper(ab_low, cd_low), lower(ab_high, cd_high)
-    return lower(ab_low, cd_low), lower(x, y), upper(x, y), upper(ab_high, cd_high)
-
-
-@helper
-def _write4(out: Any, i: int, n: int, past: bool, a: Any, b: Any, c: Any, d: Any) -> None:
-    """Write one vector to each of four panels, past the caches or not."""
-    if past:
-        stream(out, i, a)
-        stream(out, i + n, b)
-        stream(out, i + 2 * n, c)
-        stream(out, i + 3 * n, d)
-    else:
-        store(out, i, a)
-        store(out, i + n, b)
-        store(out, i + 2 * n, c)
-        store(out, i + 3 * n, d)
-
-
-@helper
-def _four(panels: Any, i: int, n: int) -> Any:
-    return load16(panels, i), load16(panels, i + n), load16(panels, i + 2 * n), load16(panels, i + 3 * n)
-
-
-@helper
-def _percentiles_at(panels: Any, out: Any, i: int, n: int, past: bool, bad: Any) -> Any:
-    """Percentiles of panels without gaps; `bad` + 0, or NaN where there was one."""
-    a, b, c, d = _four(panels, i, n)
-    s = _sorted(a, b, c, d)
-    _write4(
-        out, i, n, past, _percentile(s, 0.2), _percentile(s, 0.4), _percentile(s, 0.6), _percentile(s, 0.8)
-    )
-    return fma(add(add(a, b), add(c, d)), splat16(_ZERO), bad)
-
-
-@helper
-def _percentiles_of_present_at(panels: Any, out: Any, i: int, n: int, past: bool) -> None:
-    infinity = splat16(np.inf)
-    a, b, c, d = _four(panels, i, n)
-    a, b = where_finite(a, a, infinity), where_finite(b, b, infinity)
-    s = _sorted(a, b, where_finite(c, c, infinity), where_finite(d, d, infinity))
-    p20, p40 = _percentile_of_present(s, 0.2), _percentile_of_present(s, 0.4)
-    p60, p80 = _percentile_of_present(s, 0.6), _percentile_of_present(s, 0.8)
-    _write4(out, i, n, past, p20, p40, p60, p80)
-
-
-@helper
-def _summaries_at(panels: Any, out: Any, i: int, n: int, past: bool, bad: Any) -> Any:
-    """Summaries of panels without gaps; `bad` + 0, or NaN where there was one."""
-    a, b, c, d = _four(panels, i, n)
-    low, high = lower(lower(a, b), lower(c, d)), upper(upper(a, b), upper(c, d))
-    total = add(add(add(a, b), c), d)  # in the order in which NumPy adds
-    _write4(out, i, n, past, low, high, mul(total, splat16(0.25)), sub(high, low))
-    return fma(total, splat16(_ZERO), bad)
-
-
-@helper
-def _summaries_of_present_at(panels: Any, out: Any, i: int, n: int, past: bool) -> None:
-    zero, infinity = splat16(_ZERO), splat16(np.inf)
-    low, high, total, count = infinity, splat16(-np.inf), zero, zero
-    for x in _four(panels, i, n):
-        low = lower(where_finite(x, x, infinity), low)
-        high = upper(where_finite(x, x, splat16(-np.inf)), high)
-        total = add(total, where_finite(x, x, zero))
-        count = add(count, where_finite(x, splat16(_ONE), zero))
-    low, high = where_finite(low, low, zero), where_finite(high, high, zero)
-    _write4(out, i, n, past, low, high, div(total, upper(count, splat16(_ONE))), sub(high, low))
-
-
-_ACROSS = (FLOATS, *[types.int64] * 3, types.boolean)
-
-
-@compiled(plain.percentiles, float32=(FLOATS_IN, *_ACROSS), uint16=(HALVES_IN, *_ACROSS))
-def percentiles(panels: Any, out: Any, first: int, stop: int, n: int, past: bool) -> None:
-    """Images of four panels of `n` pixels, in elements `first` … `stop`; a part with gaps is done once more."""
-    for image in range(first, stop, 4 * n):
-        last = image + n - WIDTH
-        for part in range(image, image + n, PART):
-            bad, end = splat16(_ZERO), min(part + PART, image + n)
-            for i in range(part, end, WIDTH):
-                bad = _percentiles_at(panels, out, min(i, last), n, past and i <= last, bad)
-            if not all_finite(bad):
-                for i in range(part, end, WIDTH):
-                    _percentiles_of_present_at(panels, out, min(i, last), n, past and i <= last)
-
-
-@compiled(plain.summaries, float32=(FLOATS_IN, *_ACROSS), uint16=(HALVES_IN, *_ACROSS))
-def summaries(panels: Any, out: Any, first: int, stop: int, n: int, past: bool) -> None:
-    """Images of four panels of `n` pixels, in elements `first` … `stop`; a part with gaps is done once more."""
-    for image in range(first, stop, 4 * n):
-        last = image + n - WIDTH
-        for part in range(image, image + n, PART):
-            bad, end = splat16(_ZERO), min(part + PART, image + n)
-            for i in range(part, end, WIDTH):
-                bad = _summaries_at(panels, out, min(i, last), n, past and i <= last, bad)
-            if not all_finite(bad):
-                for i in range(part, end, WIDTH):
-                    _summaries_of_present_at(panels, out, min(i, last), n, past and i <= last)

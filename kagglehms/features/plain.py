@@ -97,7 +97,7 @@ def _between(low: Floats, high: Floats, weight: float) -> Floats:
 
 
 def percentiles(panels: NDArray[Any], out: Floats, first: int, stop: int, n: int, past: bool) -> None:
-    """Twin of `panels_compiled.percentiles`."""
+    """Twin of `across_compiled.percentiles`."""
     values = np.moveaxis(floats(panels[first:stop]).astype(np.float32).reshape(-1, 4, n), 1, 0)
     present = np.isfinite(values).sum(axis=0)
     values = np.sort(values, axis=0)  # NaN last
@@ -113,7 +113,7 @@ def percentiles(panels: NDArray[Any], out: Floats, first: int, stop: int, n: int
 
 
 def summaries(panels: NDArray[Any], out: Floats, first: int, stop: int, n: int, past: bool) -> None:
-    """Twin of `panels_compiled.summaries`."""
+    """Twin of `across_compiled.summaries`."""
     values = np.moveaxis(floats(panels[first:stop]).astype(np.float32).reshape(-1, 4, n), 1, 0)
     missing = np.isnan(values)
     low = np.where(missing, np.float32(np.inf), values).min(axis=0)

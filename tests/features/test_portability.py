@@ -69,9 +69,9 @@ import numba
 numba.njit(lambda x: x)(1)
 before = set(sys.modules)
 from kagglehms import features
-from kagglehms.features import mel_compiled, mel_plan, panels_compiled
+from kagglehms.features import across_compiled, mel_compiled, mel_plan, panels_compiled
 mel_plan.plan(features.MelSpec())
-code = [mel_compiled.mel_image, panels_compiled.normalise, panels_compiled.normalise_rows, panels_compiled.summaries]
+code = [mel_compiled.mel_image, panels_compiled.normalise, panels_compiled.normalise_rows, across_compiled.summaries]
 print(json.dumps({"compiled": sum(len(c._compiled) for c in code), "modules": sorted(set(sys.modules) - before)}))
 """
     found = run_child(script, tmp_path)
