@@ -12,12 +12,16 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, TypeVar
+from typing import IO, TYPE_CHECKING, Literal, TypeVar
 
 from kagglehms.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, RunError, UsageError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 
@@ -97,6 +101,21 @@ def available_cpus() -> int:
 def leads() -> bool:
     """Whether this process speaks and writes for all that `torchrun` started; true for one that runs alone."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def in_advance(futures: Iterable[Future[T]], ready: int) -> Generator[T]:
+    """Yield results in order, with `ready` more asked of `futures` than are in use; cancel what nobody wants."""
+    pending: deque[Future[T]] = deque()
+    try:
+        for future in futures:
+            pending.append(future)
+            if len(pending) > ready:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
 
 
 _quiet = False

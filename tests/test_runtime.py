@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from kagglehms.runtime import (
     coloured,
     duration,
     exclusive,
+    in_advance,
     progress,
     say,
     seconds_of,
@@ -221,3 +224,40 @@ def test_the_cpu_can_be_asked_for() -> None:
     assert choose_device("cpu").reason == "device: cpu in float32, as asked for"
     with pytest.raises(UsageError, match="device must be cpu or cuda, but got 'tpu'"):
         choose_device("tpu")
+
+
+def test_results_come_in_order_and_only_so_many_are_asked_for_in_advance() -> None:
+    asked: list[int] = []
+
+    def futures() -> Iterator[Future[int]]:
+        for number in range(6):
+            asked.append(number)
+            future: Future[int] = Future()
+            future.set_result(number)
+            yield future
+
+    results = in_advance(futures(), 2)
+    for number in range(6):
+        assert next(results) == number
+        assert asked == list(range(min(number + 3, 6)))
+    assert list(results) == []
+
+
+def test_what_was_asked_for_in_vain_is_cancelled() -> None:
+    waiting: list[Future[int]] = [Future() for _ in range(3)]
+    waiting[0].set_result(7)
+    results = in_advance(iter(waiting), 2)
+    assert next(results) == 7
+    results.close()
+    assert [future.cancelled() for future in waiting] == [False, True, True]
+
+
+def test_an_error_comes_in_its_place_and_cancels_the_rest() -> None:
+    waiting: list[Future[int]] = [Future() for _ in range(3)]
+    waiting[0].set_result(1)
+    waiting[1].set_exception(ValueError("broken"))
+    results = in_advance(iter(waiting), 1)
+    assert next(results) == 1
+    with pytest.raises(ValueError, match="broken"):
+        next(results)
+    assert waiting[2].cancelled()

@@ -198,11 +198,12 @@ def prepare(
         UsageError: a finished store of other data is already there, or the workers cannot be reached.
         RunError: another process is preparing it.
     """
+    # A finished store is only read, by as many as like.
+    if (path / INDEX).is_file():
+        return _finished(path, tasks)
     with exclusive(path, "prepare"):
-        if (path / INDEX).is_file():
-            store = Store(path)
-            _refuse_other_data(store, tasks)
-            return Prepared(store, decoded=0, found=len(tasks))
+        if (path / INDEX).is_file():  # another process has just finished it
+            return _finished(path, tasks)
         found = _adopt(path, tasks)
         decoded = _decode_missing(path, tasks[len(found) :], watch, workers or Workers())
         entries = found + decoded
@@ -214,6 +215,12 @@ def prepare(
         write_bytes(path / INDEX, json.dumps(content).encode())
         (path / JOURNAL).unlink()
         return Prepared(Store(path), decoded=len(decoded), found=len(found))
+
+
+def _finished(path: Path, tasks: list[Task]) -> Prepared:
+    store = Store(path)
+    _refuse_other_data(store, tasks)
+    return Prepared(store, decoded=0, found=len(tasks))
 
 
 def _decode_missing(

@@ -14,10 +14,10 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ from kagglehms.data.competition import (
 from kagglehms.data.recordings import read_eeg, read_spectrogram
 from kagglehms.features.images import CROP_SHAPES, Crop, Layout, Normaliser, Source, render
 from kagglehms.inference.prior import Rows
-from kagglehms.runtime import available_cpus
+from kagglehms.runtime import available_cpus, in_advance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -213,7 +213,7 @@ def batches(
     """
     chunks = [rows[start : start + batch_rows] for start in range(0, len(rows), batch_rows)]
     shape = (min(batch_rows, len(rows)), 1, *layout.shape)
-    buffers = deque(np.empty(shape, np.float32) for _ in range(min(BATCHES_AHEAD + 1, len(chunks))))
+    buffers = [np.empty(shape, np.float32) for _ in range(min(BATCHES_AHEAD + 1, len(chunks)))]
 
     def draw(row: int, out_HW: NDArray[np.float32]) -> bool:
         crop = reader.crop(row, layout.sources)
@@ -237,18 +237,8 @@ def batches(
         ThreadPoolExecutor(threads or 2 * available_cpus(), "draw") as pool,
         ThreadPoolExecutor(1, "batch") as filler,
     ):
-        pending: deque[Future[tuple[NDArray[np.int64], NDArray[np.float32]]]] = deque()
-        try:
-            for chunk in chunks:
-                pending.append(filler.submit(fill, chunk, buffers[0]))
-                buffers.rotate(-1)
-                if len(pending) > BATCHES_AHEAD:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+        futures = (filler.submit(fill, *work) for work in zip(chunks, cycle(buffers), strict=False))
+        yield from in_advance(futures, BATCHES_AHEAD)
 
 
 def mirrored(crop: Crop) -> Crop:

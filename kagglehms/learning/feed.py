@@ -10,9 +10,8 @@ Shape legend: B batch, C channel (one), H image rows, W image columns, K the six
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
@@ -32,7 +31,7 @@ from kagglehms.features.images import (
     draw_source,
     render,
 )
-from kagglehms.runtime import available_cpus, progress
+from kagglehms.runtime import available_cpus, in_advance, progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -155,17 +154,7 @@ class Feed:
     def draw(self, work: Iterable[Work], ready: int = 2) -> Generator[Batch]:
         """Yield one batch for each item of `work`, and draw `ready` batches ahead of the one in use."""
         with ThreadPoolExecutor(self.threads, "draw") as pool, ThreadPoolExecutor(1, "batch") as filler:
-            pending: deque[Future[Batch]] = deque()
-            try:
-                for item in work:
-                    pending.append(filler.submit(self._fill, item, pool))
-                    if len(pending) > ready:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
-            finally:
-                for future in pending:
-                    future.cancel()
+            yield from in_advance((filler.submit(self._fill, item, pool) for item in work), ready)
 
     def _fill(self, work: Work, pool: ThreadPoolExecutor) -> Batch:
         index = work.index

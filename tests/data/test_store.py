@@ -217,6 +217,13 @@ def test_two_at_once_are_refused(competition_folder: Path, tmp_path: Path) -> No
         prepare(tasks_of(competition_folder), tmp_path)
 
 
+def test_a_finished_store_is_read_by_as_many_as_like(competition_folder: Path, tmp_path: Path) -> None:
+    tasks = tasks_of(competition_folder)
+    prepare(tasks, tmp_path)
+    with exclusive(tmp_path, "prepare"):
+        assert prepare(tasks, tmp_path).found == len(tasks)
+
+
 def test_a_full_disk_is_named_and_costs_nothing_finished(
     competition_folder: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
