@@ -28,7 +28,7 @@ from kagglehms.runtime import choose_device
 
 THOROUGH = replace(
     get_recipe("baseline"),
-    backbone="test_efficientnet",
+    backbone="half:test_efficientnet",
     batch_size=3,
     stages=(Stage(epochs=2, mosaic_epochs=1), Stage(epochs=2, loss="kl-log-votes")),
     augmentations=(SameClassCutMix(probability=0.9),),

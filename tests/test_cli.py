@@ -255,7 +255,15 @@ def two_runs(competition_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     arguments += ["--runs", str(where / "runs"), "--folds", "2", "--epochs", "1", "--weights", "none"]
     assert (
         main(
-            [*arguments, "--backbone", "test_efficientnet", "--format", "csv", "--out", str(where / "l.csv")]
+            [
+                *arguments,
+                "--backbone",
+                "half:test_efficientnet",
+                "--format",
+                "csv",
+                "--out",
+                str(where / "l.csv"),
+            ]
         )
         == 0
     )
@@ -324,7 +332,7 @@ def test_training_that_is_out_of_time_says_what_is_left_and_another_session_goes
 ) -> None:
     data = ["--data", str(competition_folder), "--store", str(two_runs / "store"), "--folds", "2"]
     arguments = ["train", "baseline", *data, "--fold", "1", "--epochs", "1", "--weights", "none"]
-    arguments += ["--backbone", "test_efficientnet", "--batch-size", "4", "--device", "cpu"]
+    arguments += ["--backbone", "half:test_efficientnet", "--batch-size", "4", "--device", "cpu"]
     first, second = tmp_path / "first", tmp_path / "second"
     assert main([*arguments, "--out", str(first), "--time-limit", "1s"]) == 3  # over since the tests began
     message = capsys.readouterr().err

@@ -15,7 +15,7 @@ def quick(words: list[str], eeg_id: int) -> list[str]:
     known = {"1628180742": str(eeg_id), "YOUR-KAGGLE-NAME": "somebody"}
     words = [known.get(word, word) for word in words]
     if words[1] == "train" or "--run" in words:
-        small = {"--epochs": "1", "--backbone": "test_efficientnet", "--folds": "2", "--weights": "none"}
+        small = {"--epochs": "1", "--backbone": "half:test_efficientnet", "--folds": "2", "--weights": "none"}
         for name, value in small.items():
             at = words.index(name) if name in words else len(words)
             words[at : at + 2] = [name, value]
@@ -75,7 +75,7 @@ def run_python_of_the_readme(folder: Path) -> None:
     exec(compile(features, "README.md", "exec"), names)
     assert names["mel_images"](names["eeg_uv"][None]).shape == (1, 4, 128, 256)
     assert len(recipe.splitlines()) <= 10
-    small = recipe.replace("efficientnet_b3", "test_efficientnet").replace('"auto"', '"none"')
+    small = recipe.replace("efficientnet_b3", "half:test_efficientnet").replace('"auto"', '"none"')
     small = small.replace("n_folds=5", "n_folds=2").replace(
         '"mosaic-xloss")', '"mosaic-xloss").with_epochs(1)'
     )

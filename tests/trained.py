@@ -19,7 +19,9 @@ def make_dist(competition_folder: Path, where: Path, name: str = "baseline") -> 
     competition = Competition(competition_folder)
     records = make_records(read_train_table(competition.train_csv))
     store = prepare(plan(competition, records), where / "store").store
-    recipe = replace(get_recipe(name), backbone="test_efficientnet", batch_size=8, stages=(Stage(epochs=1),))
+    recipe = replace(
+        get_recipe(name), backbone="half:test_efficientnet", batch_size=8, stages=(Stage(epochs=1),)
+    )
     cross_validate(recipe, Dataset.of(store, records, 2), where / "runs", choose_device("cpu"))
     build(where / "runs", where / "dist", owner="somebody")
     return where / "dist"

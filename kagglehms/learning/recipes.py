@@ -219,7 +219,7 @@ _ALL = (
     Recipe(
         "demo",
         images.GLOBAL_PANELS,
-        backbone="test_efficientnet",
+        backbone="half:test_efficientnet",
         stages=_LOG_VOTES,
         drop_path_rate=0.0,
         dropout=0.1,

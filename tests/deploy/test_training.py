@@ -23,7 +23,7 @@ from kagglehms.runtime import choose_device
 TINY = {
     "folds": 2,
     "epochs": 2,
-    "backbone": "test_efficientnet",
+    "backbone": "half:test_efficientnet",
     "batch_size": 8,
     "device": "cpu",
     "weights": "none",
@@ -177,7 +177,7 @@ def test_two_rehearsed_sessions_equal_one_long_one(competition_folder: Path, tmp
             parts = [out / f"train/runs/baseline/fold{fold}/{name}" for out in (one, two)]
             assert parts[0].read_bytes() == parts[1].read_bytes(), (fold, name)
     # And both are what the library trains without any kernel.
-    recipe = TrainingTask(("baseline",), epochs=2, backbone="test_efficientnet", batch_size=8).recipe(
+    recipe = TrainingTask(("baseline",), epochs=2, backbone="half:test_efficientnet", batch_size=8).recipe(
         "baseline"
     )
     cross_validate(recipe, Dataset.of(store, records, 2), tmp_path / "here", choose_device("cpu"))

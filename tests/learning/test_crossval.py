@@ -21,7 +21,7 @@ from kagglehms.runtime import choose_device, exclusive
 
 CPU = choose_device("cpu")
 RECIPE = replace(
-    get_recipe("baseline"), backbone="test_efficientnet", batch_size=8, stages=(Stage(epochs=1),)
+    get_recipe("baseline"), backbone="half:test_efficientnet", batch_size=8, stages=(Stage(epochs=1),)
 )
 
 

@@ -168,7 +168,7 @@ def test_a_signal_ends_the_command_with_its_state_saved(
     options = [*("--data", str(competition_folder)), *("--store", str(store)), *("--folds", "2")]
     options += [
         "--backbone",
-        "test_efficientnet",
+        "half:test_efficientnet",
         "--batch-size",
         "2",
         "--epochs",

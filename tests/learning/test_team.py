@@ -87,7 +87,7 @@ def test_torchrun_runs_the_command(competition_folder: Path, tmp_path: Path) -> 
     records = make_records(read_train_table(competition_folder / "train.csv"))
     prepare(plan(Competition(competition_folder), records), tmp_path / "store")
     options = ["--data", competition_folder, "--store", tmp_path / "store", "--out", tmp_path / "runs"]
-    options += ["--backbone", "test_efficientnet", "--epochs", "1", "--batch-size", "4", "--folds", "2"]
+    options += ["--backbone", "half:test_efficientnet", "--epochs", "1", "--batch-size", "4", "--folds", "2"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [

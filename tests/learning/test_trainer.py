@@ -141,7 +141,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_records(
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_takes_a_step(name: str, tmp_path: Path) -> None:
     """Layout, stages, augmentations and losses of every recipe; only the network is a small one."""
-    recipe = replace(get_recipe(name).with_epochs(2), backbone="test_efficientnet", batch_size=4)
+    recipe = replace(get_recipe(name).with_epochs(2), backbone="half:test_efficientnet", batch_size=4)
     feed = striped_feed(8, recipe.layout, few=4)
     done = fit(recipe, feed, np.array([0, 1, 4, 5]), np.array([2, 3, 6, 7]), CPU, tmp_path)
     assert np.isfinite([e.train_loss for e in done.history]).all()
