@@ -1,12 +1,14 @@
 """A model that has seen simulated data only, on real rows: is there anything in the simulator that carries over?
 
-python benchmarks/simulated_to_real.py --bundle dist/dataset --real hms/ [--rows 59]
+python benchmarks/simulated_to_real.py --bundle dist/dataset --real hms/ [--rows 59] [--simulated work/competition]
 
 `--bundle` is what `python build.py` made of runs on a simulated competition (`kagglehms simulate`, `prepare`,
 `train`, or `benchmarks/ladder_on_simulated.py`). Each row of the real train.csv whose two recordings are there is
 predicted. Printed are the competition's score of the model, of uniform, of the real class prior (published, all
 records), of the simulated class prior that the model started from, and of the model mixed half and half with the
-real prior; with n, and with a bootstrap interval over EEGs, because rows of one EEG are nearly the same question.
+real prior; with `--simulated`, the competition that the model learned from, also of a softmax regression on its
+electrodes' energy. Scores are means over rows, with a bootstrap interval over EEGs, because rows of one EEG are nearly
+the same question; and means over EEGs.
 """
 
 from __future__ import annotations
@@ -29,9 +31,11 @@ from kagglehms.data.competition import (
     VOTE_COLUMNS,
     Competition,
 )
-from kagglehms.data.records import EEG_OFFSET, SPECTROGRAM_OFFSET, read_train_table
+from kagglehms.data.records import EEG_OFFSET, SPECTROGRAM_OFFSET, make_records, read_train_table
 from kagglehms.inference.predictor import load_bundle
+from kagglehms.learning.floor import electrode_energy, record_energies, softmax_regression
 from kagglehms.learning.metric import kl_terms
+from kagglehms.runtime import progress
 
 F64 = NDArray[np.float64]
 
@@ -78,6 +82,14 @@ def interval(terms_N: F64, eeg_ids: NDArray[np.int64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def energy_model(simulated: Path, eeg_uv: NDArray[np.float32]) -> F64:
+    """What a softmax regression of simulated votes on the electrodes' energy says of other windows."""
+    competition = Competition(simulated)
+    records = make_records(read_train_table(competition.train_csv))
+    energies = record_energies(competition, records, lambda items, total: progress(items, total, "read"))
+    return softmax_regression(energies, records.targets_NK, np.stack([electrode_energy(uv) for uv in eeg_uv]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -87,6 +99,7 @@ def main() -> None:
     )
     parser.add_argument("--real", type=Path, required=True, help="a folder in the competition's format, real")
     parser.add_argument("--rows", type=int, help="at most so many rows")
+    parser.add_argument("--simulated", type=Path, help="the competition that the model learned from")
     parser.add_argument("--device", choices=("cpu", "cuda"))
     options = parser.parse_args()
     competition = Competition(options.real)
@@ -110,14 +123,21 @@ def main() -> None:
         "real class prior": np.tile(REAL_PRIOR / REAL_PRIOR.sum(), (n, 1)),
         "simulated class prior": np.tile(predictor.prior / predictor.prior.sum(), (n, 1)),
     }
+    if options.simulated is not None:
+        contenders["electrodes' energy, of simulated data"] = energy_model(options.simulated, eeg_uv)
     eeg_ids = rows["eeg_id"].to_numpy()
     scores = {name: kl_terms(targets_NK, predicted) for name, predicted in contenders.items()}
     found = [
-        (name, f"{terms.mean():.4f}", "{:.4f} – {:.4f}".format(*interval(terms, eeg_ids)))
+        (
+            name,
+            f"{terms.mean():.4f}",
+            "{:.4f} – {:.4f}".format(*interval(terms, eeg_ids)),
+            f"{np.mean([terms[eeg_ids == eeg_id].mean() for eeg_id in np.unique(eeg_ids)]):.4f}",
+        )
         for name, terms in scores.items()
     ]
     print(f"{n} rows of {len(np.unique(eeg_ids))} EEGs; {machine()}; {versions('numpy', 'torch', 'timm')}")
-    print(table(("predictor", "KL divergence", "95 % over EEGs"), found))
+    print(table(("predictor", "KL divergence", "95 % over EEGs", "mean of EEGs"), found))
     terms_N = scores["model, trained on simulated data only"]
     per_eeg = [
         (

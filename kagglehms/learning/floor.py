@@ -90,7 +90,7 @@ def measure_floor(
     truth_NK = read_truth(truth_csv, records.frame)
     targets_NK, many = records.targets_NK, records.many_votes
     prior_NK = np.tile(targets_NK.mean(axis=0), (len(records), 1))
-    energy_NK = energy_baseline(_log_energy(competition, records, watch), records)
+    energy_NK = energy_baseline(record_energies(competition, records, watch), records)
     return Floor(
         len(records),
         int(many.sum()),
@@ -135,10 +135,6 @@ def energy_baseline(features_ND: NDArray[np.float64], records: Records) -> NDArr
     Returns:
         (n_records, 6) probabilities; the class prior of the others where there are too few patients or classes.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     targets_NK = records.targets_NK
     n_folds = min(N_FOLDS, records.frame["patient_id"].n_unique())
     out_NK = np.tile(targets_NK.mean(axis=0), (len(records), 1))
@@ -146,35 +142,59 @@ def energy_baseline(features_ND: NDArray[np.float64], records: Records) -> NDArr
         return out_NK
     folds_N = assign_folds(records, n_folds)
     for fold in range(n_folds):
-        train, held_out = np.flatnonzero(folds_N != fold), np.flatnonzero(folds_N == fold)
-        # scikit-learn wants one class per row: each record stands once for every class, weighted by its votes.
-        rows, classes = np.nonzero(targets_NK[train])
-        seen = np.unique(classes)
-        if len(seen) < 2 or not len(held_out):
-            continue
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=RIDGE, max_iter=1000))
-        weights = targets_NK[train][rows, classes]
-        model.fit(features_ND[train][rows], classes, logisticregression__sample_weight=weights)
-        # A class that no training record has keeps the least probability that does not cost infinity.
-        predicted_NK = np.full((len(held_out), len(CLASSES)), 1e-3)
-        predicted_NK[:, seen] += model.predict_proba(features_ND[held_out])
-        out_NK[held_out] = predicted_NK / predicted_NK.sum(axis=1, keepdims=True)
+        train, held_out = folds_N != fold, folds_N == fold
+        if held_out.any():
+            out_NK[held_out] = softmax_regression(
+                features_ND[train], targets_NK[train], features_ND[held_out]
+            )
     return out_NK
 
 
-def _log_energy(
-    competition: Competition, records: Records, watch: Callable[[Iterable[Any], int], Iterable[Any]]
+def softmax_regression(
+    features_ND: NDArray[np.float64], targets_NK: NDArray[np.float64], new_MD: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(n_records, 19) logarithm of each electrode's variance over the record's 50 s."""
+    """Fit vote fractions to features, and predict others.
+
+    Returns:
+        (M, 6) probabilities; the mean target where the targets are all of one class.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    # scikit-learn wants one class per row: each record stands once for every class, weighted by its votes.
+    rows, classes = np.nonzero(targets_NK)
+    seen = np.unique(classes)
+    if len(seen) < 2:
+        return np.tile(targets_NK.mean(axis=0), (len(new_MD), 1))
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=RIDGE, max_iter=1000))
+    model.fit(features_ND[rows], classes, logisticregression__sample_weight=targets_NK[rows, classes])
+    # A class that no training record has keeps the least probability that does not cost infinity.
+    predicted_MK = np.full((len(new_MD), len(CLASSES)), 1e-3)
+    predicted_MK[:, seen] += model.predict_proba(new_MD)
+    return predicted_MK / predicted_MK.sum(axis=1, keepdims=True)
+
+
+def electrode_energy(uv_TC: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(19,) logarithm of each electrode's variance over a window of (n_times, 20) µV."""
+    uv_TC = uv_TC[:, :N_ELECTRODES].astype(np.float64)
+    seen = np.isfinite(uv_TC)
+    mean = np.where(seen, uv_TC, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+    square = (np.where(seen, uv_TC - mean, 0) ** 2).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+    return np.log(square + 1)
+
+
+def record_energies(
+    competition: Competition,
+    records: Records,
+    watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
+) -> NDArray[np.float64]:
+    """(n_records, 19) `electrode_energy` of each record's 50 s."""
     from kagglehms.data.recordings import read_eeg
 
     def one(place: tuple[int, int]) -> NDArray[np.float64]:
         eeg_id, first = place
-        uv_TC = read_eeg(competition.eeg(eeg_id))[first : first + N_TIMES, :N_ELECTRODES].astype(np.float64)
-        seen = np.isfinite(uv_TC)
-        mean = np.where(seen, uv_TC, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-        square = (np.where(seen, uv_TC - mean, 0) ** 2).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-        return np.log(square + 1)
+        return electrode_energy(read_eeg(competition.eeg(eeg_id))[first : first + N_TIMES])
 
     places = list(zip(records.eeg_ids.tolist(), records.eeg_samples.tolist(), strict=True))
     with ThreadPoolExecutor(available_cpus()) as pool:
