@@ -1,0 +1,245 @@
+"""The tables of `ladder_on_simulated.py`, out of the runs' out-of-fold predictions.
+
+Shape suffixes: N record, K class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import polars as pl
+from _measure import table
+from numpy.typing import NDArray
+
+from kagglehms.data.records import Records
+from kagglehms.learning.crossval import PROBABILITY_COLUMNS
+from kagglehms.learning.ensemble import LADDER_BLENDS
+from kagglehms.learning.floor import energy_baseline, read_truth, recovered
+from kagglehms.learning.ladder import RUNGS
+from kagglehms.learning.metric import kl_terms
+
+F64 = NDArray[np.float64]
+
+N_BOOTSTRAP = 4000
+STEPS = (
+    ("baseline", "global-stats", "summaries over panels instead of the panels"),
+    ("baseline", "panels+global", "both side by side"),
+    ("global-stats", "panels+global", "both side by side"),
+    ("baseline", "vote-weighted", "percentiles beside, loss × log(votes + 1), CutMix"),
+    ("global-stats", "vote-weighted-global", "loss × log(votes + 1), CutMix"),
+    ("vote-weighted", "global-norm", "one normalisation for all records; no percentiles, no CutMix"),
+    ("vote-weighted-global", "global-norm-stats", "one normalisation for all records"),
+    ("baseline", "global-norm", "one normalisation for all records, loss × log(votes + 1)"),
+    ("global-norm", "mosaic-xloss", "mosaics first, loss × min(votes, 10)"),
+    ("global-norm-stats", "mosaic-xloss-stats", "mosaics first, loss × min(votes, 10)"),
+    ("baseline", "eeg+percentiles", "50 s of EEG instead of ten minutes"),
+    ("eeg+percentiles", "eeg-global-stats", "summaries of the EEG's images"),
+    ("mosaic-xloss", "two-stage", "few votes first, then many"),
+    ("two-stage", "two-stage-weighted", "another weight in the second stage"),
+    ("vote-weighted", "kaggle+eeg", "both recordings in one image (not of the source)"),
+)
+"""From, to, and what changes; the source's own figure is the difference of its two cross-validated scores."""
+ON_SETTLED = {"two-stage": 0.4142, "two-stage-weighted": 0.4108}
+"""Published on settled records only, and so compared on those."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Out-of-fold predictions of everything trained, on the records that all of them were scored on.
+
+    Attributes:
+        records: those records.
+        truth_NK: their true probabilities.
+        predictions: name → seed → (N, 6).
+        floors: name → (N, 6): the perfect predictor, the energy baseline, the class prior.
+        folds: how many folds were trained, of how many.
+    """
+
+    records: Records
+    truth_NK: F64
+    predictions: Mapping[str, Mapping[int, F64]]
+    floors: Mapping[str, F64]
+    folds: tuple[int, int]
+
+
+def load(
+    runs: Mapping[int, Path],
+    names: Sequence[str],
+    n_folds: int,
+    records: Records,
+    truth_csv: Path,
+    energies_ND: F64,
+) -> Results:
+    """Read what was trained; folds that not every run has are left out, so that all are on the same records."""
+    found: dict[str, dict[int, dict[int, pl.DataFrame]]] = {}
+    for name in names:
+        for seed, folder in runs.items():
+            folds = {
+                int(path.parent.name.removeprefix("fold")): pl.read_parquet(path.parent / "oof.parquet")
+                for path in (folder / name).glob("fold*/result.json")
+            }
+            if folds:
+                found.setdefault(name, {})[seed] = folds
+    if not found:
+        raise SystemExit("nothing is trained yet")
+    common = set.intersection(*(set(folds) for of_seed in found.values() for folds in of_seed.values()))
+    if not common:
+        raise SystemExit(f"no fold is trained in all of {', '.join(found)}")
+    predictions: dict[str, dict[int, F64]] = {}
+    for name, of_seed in found.items():
+        for seed, folds in of_seed.items():
+            frame = pl.concat([folds[fold] for fold in sorted(common)]).sort("record")
+            index = frame["record"].to_numpy()
+            predictions.setdefault(name, {})[seed] = frame.select(PROBABILITY_COLUMNS).to_numpy()
+    scored = records.take(index)
+    prior_NK = np.tile(records.targets_NK.mean(axis=0), (len(scored), 1))
+    floors = {
+        "perfect predictor": read_truth(truth_csv, scored.frame),
+        "electrodes' energy": energy_baseline(energies_ND, records)[index],
+        "class prior": prior_NK,
+    }
+    predictions |= _blends(predictions)
+    return Results(scored, floors["perfect predictor"], predictions, floors, (len(common), n_folds))
+
+
+def _blends(predictions: Mapping[str, Mapping[int, F64]]) -> dict[str, dict[int, F64]]:
+    """The source's ensembles whose members are there; where it gives no weights, plain means."""
+    blends: dict[str, dict[int, F64]] = {}
+    for spec in LADDER_BLENDS:
+        if all(member in predictions for member in spec.members):
+            seeds = set.intersection(*(set(predictions[member]) for member in spec.members))
+            blends[spec.name] = {
+                seed: np.average(
+                    [predictions[member][seed] for member in spec.members], axis=0, weights=spec.weights
+                )
+                for seed in sorted(seeds)
+            }
+    return blends
+
+
+def report(results: Results, made: str) -> str:
+    """Two tables, as Markdown, with everything that must be known to read them."""
+    settled, many = results.records.settled, results.records.many_votes
+    sizes = (
+        f"{len(settled)} records are held out and scored, {int(many.sum())} of them with ten and more votes, "
+    )
+    sizes += f"{int(settled.sum())} settled (five and more votes, or four that agree)."
+    return "\n".join(
+        [
+            made,
+            "",
+            f"{results.folds[0]} of {results.folds[1]} folds; {sizes}",
+            "",
+            "## Scores",
+            "",
+            "KL divergence, out of fold: mean over seeds ± half their range. The way is the part of the distance from",
+            "the class prior to the perfect predictor, which knows the probabilities that the votes were drawn from.",
+            "",
+            table(
+                (
+                    "predictor",
+                    "all records",
+                    "≥ 10 votes",
+                    "settled",
+                    "way",
+                    "way, ≥ 10",
+                    "published CV",
+                    "LB",
+                ),
+                _score_rows(results),
+            ),
+            "",
+            "## Which steps help",
+            "",
+            "Each line is one step of the source. Here: the change of the expected score (negative helps), that is,",
+            "with every record's true probabilities in place of its votes; mean over seeds, and in brackets the 95 %",
+            f"interval over patients ({N_BOOTSTRAP} bootstrap draws). A step is undecided if that interval, or the",
+            "seeds among themselves, allow both signs.",
+            "",
+            table(
+                ("from", "to", "what changes", "published", "here", "each seed", "as published?"),
+                [line for step in STEPS if (line := _step_row(results, *step))],
+            ),
+        ]
+    )
+
+
+def _score_rows(results: Results) -> list[list[str]]:
+    targets_NK = results.records.targets_NK
+    masks = (np.ones(len(targets_NK), bool), results.records.many_votes, results.records.settled)
+    limits = [
+        [kl_terms(targets_NK, results.floors[name])[mask].mean() for mask in masks]
+        for name in ("class prior", "perfect predictor")
+    ]
+    published = {rung.recipe: (rung.cv, rung.lb) for rung in RUNGS}
+    published |= {spec.name: (None, spec.published_lb) for spec in LADDER_BLENDS}
+    rows = []
+    for name, of_seed in [*((n, {0: p}) for n, p in results.floors.items()), *results.predictions.items()]:
+        scores = [[kl_terms(targets_NK, p)[mask].mean() for mask in masks] for p in of_seed.values()]
+        ways = [
+            [recovered(score, prior, best) for score, prior, best in zip(row, *limits, strict=True)]
+            for row in scores
+        ]
+        cv, lb = published.get(name, (None, None))
+        rows.append(
+            [
+                name if name in results.floors else f"`{name}`",
+                *(_spread([row[k] for row in scores]) for k in range(3)),
+                *(_spread([100 * row[k] for row in ways], 1, " %") for k in range(2)),
+                "–" if cv is None else f"{cv:.4f}",
+                "–" if lb is None else f"{lb:.2f}",
+            ]
+        )
+    return rows
+
+
+def _spread(values: Sequence[float], digits: int = 4, unit: str = "") -> str:
+    half = (max(values) - min(values)) / 2
+    around = f" ± {half:.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{around}{unit}"
+
+
+def _step_row(results: Results, before: str, after: str, what: str) -> list[str] | None:
+    """One step: the source's difference, and ours, record by record and seed by seed."""
+    if before not in results.predictions or after not in results.predictions:
+        return None
+    on_settled = after in ON_SETTLED
+    mask = results.records.settled if on_settled else np.ones(len(results.truth_NK), bool)
+    a, b = results.predictions[before], results.predictions[after]
+    differences_SN = np.array(
+        [
+            kl_terms(results.truth_NK[mask], b[seed][mask]) - kl_terms(results.truth_NK[mask], a[seed][mask])
+            for seed in sorted(a.keys() & b.keys())
+        ]
+    )
+    per_seed = differences_SN.mean(axis=1)
+    patients = results.records.frame["patient_id"].to_numpy()[mask]
+    low, high = interval(differences_SN.mean(axis=0), patients)
+    published = {rung.recipe: rung.cv for rung in RUNGS} | (ON_SETTLED if before in ON_SETTLED else {})
+    first, second = published.get(before), published.get(after)
+    theirs = None if first is None or second is None else second - first
+    decided = low * high > 0 and all(x * y > 0 for x, y in pairwise(per_seed))
+    agrees = "yes" if theirs is not None and theirs * per_seed.mean() > 0 else "**no**"
+    return [
+        f"`{before}`",
+        f"`{after}`",
+        what + (" (settled records)" if on_settled else ""),
+        "–" if theirs is None else f"{theirs:+.4f}",
+        f"{per_seed.mean():+.4f} ({low:+.3f} … {high:+.3f})",
+        ", ".join(f"{value:+.3f}" for value in per_seed),
+        "undecided" if not decided else "–" if theirs is None else agrees,
+    ]
+
+
+def interval(values_N: F64, groups_N: NDArray[np.integer]) -> tuple[float, float]:
+    """2.5th and 97.5th percentile of the mean when whole groups are drawn with replacement."""
+    names, places = np.unique(groups_N, return_inverse=True)
+    sums, sizes = np.bincount(places, values_N), np.bincount(places)
+    drawn = np.random.default_rng(0).integers(0, len(names), (N_BOOTSTRAP, len(names)))
+    low, high = np.quantile(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), (0.025, 0.975))
+    return float(low), float(high)
