@@ -55,6 +55,10 @@ def versions(*packages: str) -> str:
     return ", ".join(found)
 
 
+WARM_CALLS = 8
+"""As many as there are images in turn, see `features.py`."""
+
+
 def in_turn(
     contenders: Mapping[str, Callable[[], object]], rounds: int, least_s: float = 0.0
 ) -> dict[str, list[float]]:
@@ -65,9 +69,9 @@ def in_turn(
     Args:
         contenders: what to run.
         rounds: how often.
-        least_s: a contender's turn lasts so long; what takes less is called several times, and the mean counts. One
-            call of some microseconds after another contender's milliseconds would measure whose data lie in the
-            caches.
+        least_s: a contender's turn lasts so long; what takes less is called several times, and the mean counts, after
+            a few calls that do not count. One call of some microseconds after another contender's milliseconds
+            would measure whose data lie in the caches.
     """
     names = list(contenders)
     calls: dict[str, int] = {}
@@ -79,6 +83,8 @@ def in_turn(
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for i in range(rounds):
         for name in names[i % len(names) :] + names[: i % len(names)]:
+            for _ in range(min(WARM_CALLS, calls[name] - 1)):
+                contenders[name]()
             start = time.perf_counter()
             for _ in range(calls[name]):
                 contenders[name]()
