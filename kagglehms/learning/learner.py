@@ -85,16 +85,17 @@ class Learner:
         """
         # A seed for each step, and not a state carried along: so a resumed run drops what the first one dropped.
         torch.manual_seed(_seed(self.recipe.seed, self.steps_before + self.step, _DROPOUT, self.team.rank))
-        batch = self._augmented(batch, epoch, warm_up, n_all)
         loss = None
         try:
+            batch = self._augmented(batch, epoch, warm_up, n_all)
             loss = self._forward_backward(batch, "kl" if warm_up else loss_name, n_all)
+            self.scaler.step(self.optimizer)  # whose first call makes room for the moments
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
+            loss = None
         if loss is None:  # and not in the handler above, where the error still holds the memory
             raise self._too_large(batch)
-        self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
         if self.average is not None:
@@ -141,12 +142,15 @@ class Learner:
         return step if step > 0 else None
 
     def recent_loss(self) -> float | None:
-        """Mean loss since the last evaluation, as it was when this was last asked: nothing is waited for."""
+        """Mean loss since the last evaluation, as it was when this was last asked: nothing is waited for.
+
+        In a team it is reckoned from this member's share alone.
+        """
         answer = None
         if self._asked is not None and self._asked[1]():
             answer = float(self._asked[0])
         if self.n_losses:
-            mean = self.loss_sum / self.n_losses
+            mean = self.loss_sum * (self.team.size / self.n_losses)
             if mean.device.type == "cuda":
                 host = torch.empty((), pin_memory=True).copy_(mean, non_blocking=True)
                 self._asked = host, torch.cuda.current_stream().record_event().query
@@ -158,7 +162,7 @@ class Learner:
         """What to say when memory did not suffice: the largest batch that really fits, tried out."""
         size, shape = len(batch.images_BCHW), batch.images_BCHW.shape[1:]
         self.optimizer.zero_grad(set_to_none=True)
-        fitting = largest_fitting(self.model, size // 2, tuple(shape), self.device)
+        fitting = largest_fitting(self.model, size // 2, tuple(shape), self.device, self.optimizer)
         what = f"a batch of {size} images of {shape[1]} × {shape[2]} does not fit into memory"
         hint = (
             f"{fitting * self.team.size} would: give --batch-size {fitting * self.team.size}"
@@ -204,13 +208,14 @@ class Learner:
             for group in numbers["groups"]
         ]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        _lay_out_like_parameters(self.optimizer)
         if self.scaler.is_enabled() and numbers["scaler"]:
             self.scaler.load_state_dict(numbers["scaler"])
         self.step, self.n_losses = numbers["step"], numbers["n_losses"]
         # Rates and momenta are functions of the step and lie in the groups.
         self.schedule.load_state_dict({"last_epoch": self.step, "_step_count": self.step + 1})
-        if self.team.leads:  # the saved sum is that of all members
-            self.loss_sum += state.tensors["loss/sum"].to(self.loss_sum.device)
+        # The saved sum is that of all members.
+        self.loss_sum += state.tensors["loss/sum"].to(self.loss_sum.device) / self.team.size
 
 
 def make_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, total_steps: int) -> LRScheduler:
@@ -225,12 +230,21 @@ def make_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, total_steps:
     )
 
 
-def largest_fitting(model: nn.Module, size: int, shape: tuple[int, ...], device: Device) -> int:
-    """Try batches of `size`, half of it and so on; return the first that goes forth and back, or 0."""
+def largest_fitting(
+    model: nn.Module, size: int, shape: tuple[int, ...], device: Device, optimizer: torch.optim.Optimizer
+) -> int:
+    """Try batches of `size`, half of it and so on; return the first that goes forth and back, or 0.
+
+    What the optimizer will need at its first step is kept free meanwhile.
+    """
+    moments: list[Tensor] = []
     while size:
         if device.name == "cuda":
             torch.cuda.empty_cache()
         try:
+            if not moments:
+                new = (p for p in model.parameters() if not optimizer.state.get(p))
+                moments = [torch.zeros_like(p) for p in new for _ in range(2)]
             with autocast(device):
                 logits_BK = model(torch.zeros((size, *shape), device=device.name))
             logits_BK.float().sum().backward()
@@ -244,9 +258,20 @@ def largest_fitting(model: nn.Module, size: int, shape: tuple[int, ...], device:
     return 0
 
 
+_NO_MAIN_MEMORY = ("can't allocate memory", "not enough memory")
+"""What torch says on Linux and macOS, and on Windows: main memory has no error class of its own."""
+
+
 def _out_of_memory(error: RuntimeError) -> bool:
-    # Main memory has no error class of its own.
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MAIN_MEMORY)
+
+
+def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give each moment its parameter's strides, which the file does not keep and the fused AdamW relies on."""
+    for parameter, moments in optimizer.state.items():
+        for name, moment in moments.items():
+            if moment.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
 
 
 def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:

@@ -83,8 +83,8 @@ def fit(
         identity: what the run depends on; a state that was saved with another one is refused.
 
     Raises:
-        RunError: the loss is not finite, the memory does not suffice, a stage has no records, the disk is full, or
-            the state cannot be gone on from.
+        RunError: losses or predictions are not finite, the memory does not suffice, a stage has no records or
+            too small batches for the team, the disk is full, or the state cannot be gone on from.
         Stopped: the time is up or somebody asked for the end; the state is saved.
     """
     return _Fold(
@@ -115,14 +115,30 @@ def evaluation_steps(steps_per_epoch: int, per_epoch: int) -> frozenset[int]:
 class _Plan:
     """The steps of one stage: which epoch and records each has, and where the stage is evaluated."""
 
-    def __init__(self, recipe: Recipe, number: int, feed: Feed, train: NDArray[np.integer]) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        number: int,
+        feed: Feed,
+        train: NDArray[np.integer],
+        valid: NDArray[np.integer],
+        n_members: int,
+    ) -> None:
         self.recipe, self.number, self.stage = recipe, number, recipe.stages[number]
         self.train = population(feed.records, train, self.stage.records)
+        self.judged = np.isin(valid, population(feed.records, valid, self.stage.records))
+        """Which of the held-out records the stage is judged by."""
         self.first_epoch = sum(stage.epochs for stage in recipe.stages[:number])
         self.steps_per_epoch = -(-len(self.train) // recipe.batch_size)
         self.n_steps = self.steps_per_epoch * self.stage.epochs
         self.batch_sizes = [len(chunk) for chunk in split(self.train, recipe.batch_size)]
         self.evaluate_after = evaluation_steps(self.steps_per_epoch, recipe.evaluations_per_epoch)
+        if min(self.batch_sizes) < n_members:
+            raise RunError(
+                f"stage {number + 1} of {recipe.name} learns from {len(self.train)} records, in batches of down to "
+                f"{min(self.batch_sizes)}, too few for {n_members} processes; start fewer, or choose another "
+                "--batch-size"
+            )
 
     def chunks(self, epoch: int) -> list[NDArray[np.integer]]:
         """Positions of the records of each batch of an epoch (counted over all stages)."""
@@ -169,7 +185,8 @@ class _Fold:
         self.folder, self.session, self.team, self.identity = folder, session, session.team, identity
         folder.mkdir(parents=True, exist_ok=True)
         self.state = read_state(folder / STATE, identity)
-        self.plans = [_Plan(recipe, number, feed, train) for number in range(len(recipe.stages))]
+        stages = range(len(recipe.stages))
+        self.plans = [_Plan(recipe, number, feed, train, valid, self.team.size) for number in stages]
         self.journal = Journal(folder, self.team.leads, session.tensorboard)
         self.pace = Pace(session)
         # Image sizes never change and batches by one record at most: trying convolution algorithms pays.
@@ -211,11 +228,10 @@ class _Fold:
             self._restore(learner)
         else:
             self.best = None
-        judged = np.isin(self.valid, population(self.feed.records, self.valid, plan.stage.records))
         for pause in self._pauses(plan, learner):
             self._refuse_bad_loss(plan, learner)
             if pause == "evaluate":
-                self._evaluate(plan, learner, judged)
+                self._evaluate(plan, learner)
             self._save(plan, learner)
             if pause == "stop":
                 raise self._stopped(plan, learner)
@@ -229,7 +245,7 @@ class _Fold:
         with contextlib.closing(self._batches(plan, learner.step)) as batches:
             self.model.train()
             for step in progress(
-                steps, len(steps), what, before=learner.step, status=lambda: self._status(learner)
+                steps, plan.n_steps, what, before=learner.step, status=lambda: self._status(learner)
             ):
                 wish = self.pace.wish(plan.evaluates_after(step + 1))
                 if wish != "go on":
@@ -264,13 +280,14 @@ class _Fold:
             parts.append(f"held out {self.history[-1].score_all:.4f}")
         return ", ".join(parts)
 
-    def _evaluate(self, plan: _Plan, learner: Learner, judged: NDArray[np.bool_]) -> None:
+    def _evaluate(self, plan: _Plan, learner: Learner) -> None:
         train_loss = learner.mean_loss()
         with self.pace.measured("evaluation"):
             predictions_NK = predict(
                 learner.evaluated, self.feed, self.valid, self.recipe.batch_size, self.device, self.team
             )
-        scores = score(self.feed.records, self.valid, judged, predictions_NK)
+        self._refuse_bad_predictions(learner, predictions_NK)
+        scores = score(self.feed.records, self.valid, plan.judged, predictions_NK)
         now = Evaluation(
             stage=plan.number,
             warm_up=learner.step <= plan.steps_per_epoch * plan.stage.mosaic_epochs,
@@ -306,6 +323,24 @@ class _Fold:
         raise RunError(
             f"the loss of {self.recipe.name} is not finite at step {learner.steps_before + bad} (epoch {epoch}), whose "
             f"batch has the EEGs {listed}; look at them with `kagglehms view`, or lower lr ({self.recipe.lr})"
+        )
+
+    def _refuse_bad_predictions(self, learner: Learner, predictions_NK: NDArray[np.float64]) -> None:
+        """Raises RunError if a prediction is not finite."""
+        bad = ~np.isfinite(predictions_NK).all(axis=1)
+        if not bad.any():
+            return
+        step = learner.steps_before + learner.step
+        eeg_id = int(self.feed.records.eeg_ids[self.valid[bad.argmax()]])
+        self.journal.event("predictions not finite", step=step, n_records=int(bad.sum()), first_eeg_id=eeg_id)
+        why = (
+            "its weights have overflowed: lower lr"
+            if bad.all()
+            else f"look at EEG {eeg_id}, the first of them, with `kagglehms view`, or lower lr"
+        )
+        raise RunError(
+            f"the predictions of {self.recipe.name} after step {step} are not finite for {bad.sum()} of {len(bad)} "
+            f"held-out records; {why} ({self.recipe.lr})"
         )
 
     # -- interruption ----------------------------------------------------------------------------------------------

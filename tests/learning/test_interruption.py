@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,16 @@ from children import THOROUGH
 from safetensors.numpy import load_file
 from striped import CPU, RECIPE, striped_feed
 
+from kagglehms import runtime
 from kagglehms.data.competition import Competition
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import plan, prepare
 from kagglehms.errors import RunError, Stopped
-from kagglehms.learning import crossval, trainer
+from kagglehms.learning import crossval, evaluation, learner, trainer
 from kagglehms.learning.crossval import continue_from, cross_validate
 from kagglehms.learning.feed import Feed
-from kagglehms.learning.recipes import Recipe
+from kagglehms.learning.models import make_model
+from kagglehms.learning.recipes import Recipe, Stage
 from kagglehms.learning.session import Session
 from kagglehms.learning.state import STATE, read_state
 from kagglehms.learning.trainer import WEIGHTS, Fit, fit
@@ -139,6 +143,39 @@ def test_stopped_after_any_step_it_ends_with_the_same_bits(batches: int, tmp_pat
     assert (tmp_path / "parts" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
     assert [replace(e, seconds=0) for e in parts.history] == [replace(e, seconds=0) for e in whole.history]
     assert replace(parts.best, seconds=0) == replace(whole.best, seconds=0)
+
+
+def test_channels_last_weights_go_on_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layout of a GPU: moments come back contiguous from the file, and the fused AdamW takes them as they lie."""
+    for module in (trainer, learner, evaluation):
+        monkeypatch.setattr(module, "memory_format", lambda _: torch.channels_last)
+    recipe = replace(THOROUGH, batch_size=4)
+    model = make_model(recipe)[0].to(memory_format=torch.channels_last)
+    assert any(p.ndim == 4 and p.shape[1] > 1 and not p.is_contiguous() for p in model.parameters())
+    whole = fit(recipe, striped_feed(16, few=6), TRAIN, VALID, CPU, tmp_path / "whole")
+    parts, sessions = in_sessions(recipe, tmp_path / "parts", batches=2)
+    assert sessions > 2
+    states = [read_state(tmp_path / name / STATE, {}) for name in ("whole", "parts")]
+    assert states[0] is not None
+    assert states[1] is not None
+    assert set(states[0].tensors) == set(states[1].tensors)
+    for name, value in states[0].tensors.items():  # the moving average and the moments among them
+        assert torch.equal(states[1].tensors[name], value), name
+    np.testing.assert_array_equal(parts.predictions_NK, whole.predictions_NK)
+
+
+def test_progress_after_a_resume_counts_all_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trainer, "progress", partial(runtime.progress, every_s=0.0))
+    recipe = replace(THOROUGH, batch_size=4, stages=(Stage(epochs=3),))
+    _, sessions = in_sessions(recipe, tmp_path, batches=5)
+    assert sessions > 1
+    seen = re.findall(r"train baseline: (\d+)/(\d+),", capsys.readouterr().out)
+    assert {total for _, total in seen} == {"9"}
+    assert "8" in {done for done, _ in seen}
 
 
 def test_sessions_with_a_time_limit_end_before_it_and_add_up_to_one(tmp_path: Path) -> None:
@@ -278,6 +315,19 @@ def test_memory_that_does_not_suffice_names_the_batch_that_would_fit(
 
     monkeypatch.setattr(trainer, "make_model", make_model)
     with pytest.raises(RunError, match="8 images of 400 × 300 does not fit .* 2 would: give --batch-size 2"):
+        fit(RECIPE, striped_feed(), np.arange(24), np.arange(24, 32), CPU, tmp_path)
+
+
+@pytest.mark.parametrize("place", ["_augmented", "_forward_backward", "step"])
+def test_main_memory_that_does_not_suffice_is_recognised_anywhere_in_a_step(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allocate_too_much(*_: object) -> None:
+        torch.empty(1 << 60, dtype=torch.uint8)  # the real allocator's real error
+
+    owner = torch.amp.GradScaler if place == "step" else learner.Learner
+    monkeypatch.setattr(owner, place, allocate_too_much)
+    with pytest.raises(RunError, match="8 images of 400 × 300 does not fit .* 4 would: give --batch-size 4"):
         fit(RECIPE, striped_feed(), np.arange(24), np.arange(24, 32), CPU, tmp_path)
 
 

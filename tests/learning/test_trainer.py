@@ -14,16 +14,19 @@ import pytest
 import torch
 from striped import CPU, RECIPE, Stripes, striped_feed
 
+from kagglehms.data.records import Records
 from kagglehms.errors import RunError
 from kagglehms.learning import evaluation, learner, trainer
 from kagglehms.learning.checkpoint import load_weights
 from kagglehms.learning.evaluation import predict
-from kagglehms.learning.feed import measure, shuffled
+from kagglehms.learning.feed import Feed, measure, shuffled
 from kagglehms.learning.learner import make_schedule
 from kagglehms.learning.metric import kl_score
 from kagglehms.learning.models import make_model
 from kagglehms.learning.recipes import RECIPES, Stage, get_recipe
-from kagglehms.learning.state import STATE, read_state
+from kagglehms.learning.session import Session
+from kagglehms.learning.state import STATE, State, read_state
+from kagglehms.learning.team import Team
 from kagglehms.learning.trainer import WEIGHTS, evaluation_steps, fit
 
 
@@ -195,6 +198,75 @@ def test_stages_learn_from_and_are_judged_by_their_own_records() -> None:
     assert trainer.population(records, positions, "all").tolist() == positions.tolist()
     with pytest.raises(RunError, match="none of 3 records is settled"):
         trainer.population(records, np.arange(3), "settled")
+
+
+def test_every_stage_is_checked_before_the_first_one_starts(tmp_path: Path) -> None:
+    """None of the held-out records is settled, which only the second stage needs."""
+    stages = (Stage(epochs=1, records="unsettled"), Stage(epochs=1, records="settled"))
+    feed = striped_feed(16, few=8)
+    with pytest.raises(RunError, match="none of 4 records is settled"):
+        fit(replace(RECIPE, stages=stages), feed, np.arange(4, 16), np.arange(4), CPU, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ([2], r"after step 3 are not finite for 1 of 8 held-out records; look at EEG 126, the first"),
+        (slice(None), r"for 8 of 8 held-out records; its weights have overflowed: lower lr \(0.003\)"),
+    ],
+)
+def test_predictions_that_are_not_finite_end_the_run_with_a_hint(
+    bad: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoiled(*arguments: Any) -> np.ndarray:
+        predictions_NK = predict(*arguments)
+        predictions_NK[bad] = np.nan
+        return predictions_NK
+
+    monkeypatch.setattr(trainer, "predict", spoiled)
+    feed = striped_feed()
+    frame = feed.records.frame.with_columns(eeg_id=100 + feed.records.frame["spectrogram_id"])
+    feed = Feed(feed.recordings, Records(frame), feed.layout)
+    recipe = replace(RECIPE, evaluations_per_epoch=1)
+    with pytest.raises(RunError, match=message):
+        fit(recipe, feed, np.arange(24), np.arange(24, 32), CPU, tmp_path)
+
+
+@pytest.mark.parametrize(("n_train", "few"), [(5, 0), (24, 3)])
+def test_batches_too_small_for_the_team_are_refused(n_train: int, few: int, tmp_path: Path) -> None:
+    stages = (Stage(epochs=1), Stage(epochs=1, records="unsettled")) if few else (Stage(epochs=1),)
+    recipe = replace(RECIPE, batch_size=4, stages=stages)
+    session = Session(team=Team(0, 4))
+    with pytest.raises(RunError, match=r"in batches of down to [23], too few for 4 processes; start fewer"):
+        fit(
+            recipe,
+            striped_feed(few=few),
+            np.arange(n_train),
+            np.array([0, 31]),
+            CPU,
+            tmp_path,
+            session=session,
+        )
+
+
+def test_the_loss_shown_is_a_mean_whatever_the_size_of_the_team() -> None:
+    batch = next(striped_feed(8).batches(np.arange(4), 4))
+
+    def begin(size: int) -> learner.Learner:
+        torch.manual_seed(0)
+        model, _ = make_model(RECIPE)
+        return learner.Learner(RECIPE, model, model, 10, 0, CPU, Team(0, size))
+
+    alone, member, resumed = begin(1), begin(2), begin(2)
+    alone.learn(batch, 0, False, "kl", 4)
+    member.learn(batch, 0, False, "kl", 8)
+    resumed.restore(State(alone.tensors(), {"learner": alone.numbers()}, {}))
+    shown = []
+    for each in (alone, member, resumed):
+        each.recent_loss()  # asks; the next call answers
+        shown.append(each.recent_loss())
+    assert shown == pytest.approx([alone.mean_loss()] * 3)
 
 
 def test_the_moving_average_is_what_is_kept(tmp_path: Path) -> None:
