@@ -7,23 +7,30 @@ store is continued, finished folds are not trained again. Competition and folds 
 decides first weights, order, augmentations and dropout. `--epochs`, `--backbone` and `--folds` make a reduced pass,
 which the table says. With `--only-table` nothing is trained.
 
+Two options help to find out why a step does what it does: `--recipes baseline-together …` also knows the variants
+below, which are no rungs; `--share 0.5 --only-folds 0` leaves out half of the patients to learn from, and nothing else.
+
 `--table` writes the tables between the two marks of a Markdown file, and leaves what stands around them.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from _ladder_report import load, report
 from _measure import finish, machine, versions
+from numpy.typing import NDArray
 
 from kagglehms.data.competition import Competition, truth_folder
-from kagglehms.data.records import Records, make_records, read_train_table
+from kagglehms.data.records import Records, assign_folds, make_records, read_train_table
 from kagglehms.data.store import plan, prepare
 from kagglehms.data.synthetic import make_competition
 from kagglehms.errors import HMSError
+from kagglehms.features.images import Layout, Tile
 from kagglehms.learning.crossval import Dataset, cross_validate
 from kagglehms.learning.floor import record_energies
 from kagglehms.learning.ladder import RUNGS, ladder
@@ -42,11 +49,18 @@ def main() -> None:
     out: Path = options.out
     competition, truth_csv = _competition(out, options.eegs)
     records = make_records(read_train_table(competition.train_csv))
+    folds = assign_folds(records, options.folds)
     if not options.only_table:
-        _train(options, competition, out)
+        store = prepare(
+            plan(competition, records), out / "store", lambda items, n: progress(items, n, "decode")
+        ).store
+    if options.share < 1:
+        kept = _share(records, folds, options.share, options.only_folds)
+        records, folds = records.take(kept), folds[kept]
+    if not options.only_table:
+        _train(options, Dataset(store, records, folds))
     energies_ND = record_energies(competition, records, lambda items, n: progress(items, n, "read"))
-    runs = {seed: out / f"runs-seed{seed}" for seed in options.seeds}
-    results = load(runs, options.recipes, options.folds, records, truth_csv, energies_ND)
+    results = load(_runs(options), options.recipes, options.folds, records, truth_csv, energies_ND)
     text = report(results, describe(options, records))
     say(text)
     if options.table is not None:
@@ -74,6 +88,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--recipes", nargs="+", default=[*(rung.recipe for rung in RUNGS), "kaggle+eeg"])
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--only-folds", type=int, nargs="+", help="train only these, for a reduced pass")
+    parser.add_argument("--share", type=float, default=1, help="of the patients to learn from")
     parser.add_argument("--epochs", type=int, help="per stage, instead of the recipes'")
     parser.add_argument("--backbone", help="any timm model, instead of the recipes'")
     parser.add_argument("--batch-size", type=int)
@@ -93,20 +108,33 @@ def _competition(out: Path, n_eegs: int) -> tuple[Competition, Path]:
     return Competition(folder), truth_folder(folder.resolve()) / "train_truth.csv"
 
 
-def _train(options: argparse.Namespace, competition: Competition, out: Path) -> None:
+def _share(
+    records: Records, folds: NDArray[np.int8], share: float, only_folds: Sequence[int] | None
+) -> NDArray[np.bool_]:
+    """Which records are kept when only a share of the patients outside of one fold is learned from."""
+    if only_folds is None or len(only_folds) != 1:
+        raise SystemExit("--share needs the one fold that is held out, as in --only-folds 0")
+    held_out = folds == only_folds[0]
+    patients = records.frame["patient_id"].to_numpy()
+    others = np.unique(patients[~held_out])
+    chosen = np.random.default_rng(0).permutation(others)[: round(share * len(others))]
+    return held_out | np.isin(patients, chosen)
+
+
+def _runs(options: argparse.Namespace) -> dict[int, Path]:
+    """Where the runs of each seed are."""
+    kind = "" if options.share == 1 else f"-share{options.share:g}"
+    return {seed: options.out / f"runs-seed{seed}{kind}" for seed in options.seeds}
+
+
+def _train(options: argparse.Namespace, dataset: Dataset) -> None:
     """Train whatever is missing, seed by seed; a rung that fails is reported, and the others go on."""
-    records = make_records(read_train_table(competition.train_csv))
-    store = prepare(
-        plan(competition, records), out / "store", lambda items, n: progress(items, n, "decode")
-    ).store
-    dataset = Dataset.of(store, records, options.folds)
     device = choose_device(options.device)
     say(device.reason)
-    for seed in options.seeds:
+    for seed, runs in _runs(options).items():
         for name in options.recipes:
-            recipe = _changed(get_recipe(name), seed, options)
+            recipe = _changed(VARIANTS.get(name) or get_recipe(name), seed, options)
             try:
-                runs = out / f"runs-seed{seed}"
                 done = cross_validate(recipe, dataset, runs, device, options.weights, options.only_folds)
                 say(f"seed {seed}: {done.sentence}")
             except HMSError as error:
@@ -117,6 +145,19 @@ def _changed(recipe: Recipe, seed: int, options: argparse.Namespace) -> Recipe:
     recipe = recipe if options.epochs is None else recipe.with_epochs(options.epochs)
     changes = {name: value for name in CHANGEABLE if (value := getattr(options, name)) is not None}
     return replace(recipe, seed=seed, **changes)
+
+
+VARIANTS = {
+    recipe.name: recipe
+    for recipe in (
+        # The panels of `baseline` under the normalisation of `global-stats`.
+        replace(get_recipe("baseline"), name="baseline-together", layout=Layout((Tile(normalise="image"),))),
+        # `global-norm` with the image, or the loss, of the others.
+        replace(
+            get_recipe("global-norm"), name="global-norm-plain-loss", stages=get_recipe("baseline").stages
+        ),
+    )
+}
 
 
 MARKS = ("<!-- measured -->", "<!-- /measured -->")
@@ -134,8 +175,7 @@ def write_between_marks(path: Path, text: str) -> None:
 
 def describe(options: argparse.Namespace, records: Records) -> str:
     """What the figures are of."""
-    runs = [options.out / f"runs-seed{seed}" for seed in options.seeds]
-    rows = [row for folder in runs for row in ladder(folder) if row.cv_all is not None]
+    rows = [row for folder in _runs(options).values() for row in ladder(folder) if row.cv_all is not None]
     changed = sorted({row.note.partition("quick pass: ")[2].partition(";")[0] for row in rows} - {""})
     hardware = sorted({row.hardware for row in rows})
     seconds = sum(row.seconds_per_fold or 0 for row in rows)
