@@ -339,7 +339,7 @@ class _Fold:
             else f"look at EEG {eeg_id}, the first of them, with `kagglehms view`, or lower lr"
         )
         raise RunError(
-            f"the predictions of {self.recipe.name} after step {step} are not finite for {bad.sum()} of {len(bad)} "
+            f"the predictions of {self.recipe.name} after step {step} are not finite for {bad.sum()} of {bad.size} "
             f"held-out records; {why} ({self.recipe.lr})"
         )
 
