@@ -93,6 +93,12 @@ class Stopped(HMSError):
         return (type(self), (str(self), self.exit_code))
 
 
+def first_line(error: BaseException, longest: int = 160) -> str:
+    """Return what an error says first, at most `longest` characters; the name of its class if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:longest]
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """Return a sentence that lists the `known` names, the likeliest meant first: for unknown-name errors."""
     names = list(known)

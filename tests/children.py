@@ -23,6 +23,7 @@ from kagglehms.learning.crossval import Dataset, cross_validate
 from kagglehms.learning.options import SameClassCutMix
 from kagglehms.learning.recipes import Recipe, Stage, get_recipe
 from kagglehms.learning.session import Session
+from kagglehms.learning.state import STATE
 from kagglehms.learning.team import assemble
 from kagglehms.runtime import choose_device
 
@@ -75,7 +76,14 @@ def train_as_member(
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    crossval._finish_fold = lambda folder, *_: (folder / "result.json").write_text("{}")  # type: ignore[assignment]
+    real = crossval._finish_fold
+
+    def finish(folder: Path, *rest: Any) -> None:
+        state = (folder / STATE).read_bytes()
+        real(folder, *rest)
+        (folder / STATE).write_bytes(state)
+
+    crossval._finish_fold = finish  # type: ignore[assignment]
     with assemble("cpu") as team:
         dataset = open_dataset(competition, store)
         session = Session(team=team)

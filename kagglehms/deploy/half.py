@@ -76,12 +76,13 @@ def open_held_out(held_out: HeldOut, runs: Sequence[Run]) -> dict[str, Dataset]:
     from kagglehms.data.records import make_records, read_train_table
     from kagglehms.data.store import Store
     from kagglehms.learning.crossval import Dataset, read_json
+    from kagglehms.learning.run_folder import with_stored_folds
 
     store = Store(held_out.store)
     records = make_records(read_train_table(Competition(held_out.data).train_csv))
     datasets = {}
     for run in runs:
-        dataset = Dataset.of(store, records, run.n_folds)
+        dataset = with_stored_folds(run.recipe_file.parent, Dataset.of(store, records, run.n_folds))
         trained_on = read_json(run.recipe_file.with_name("run.json")).get("identity")
         if trained_on != dataset.identity:
             raise RunError(

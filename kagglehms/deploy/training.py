@@ -175,9 +175,8 @@ def _train(task: TrainingTask, session: Session) -> tuple[list[str], list[str]]:
     dataset, runs = _dataset(task), Path(task.runs)
     if task.earlier is not None and session.team.leads:
         for name in task.recipes:
-            say(
-                f"{name}: {continue_from(Path(task.earlier), runs, name)} fold(s) taken over from {task.earlier}"
-            )
+            taken = continue_from(Path(task.earlier), runs, task.recipe(name), dataset)
+            say(f"{name}: {taken} fold(s) taken over from {task.earlier}")
     session.team.wait()
     problems: list[str] = []
     for number, name in enumerate(task.recipes):

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import numpy as np
 
 from kagglehms.errors import RunError, UsageError, closest
-from kagglehms.learning.crossval import PROBABILITY_COLUMNS, read_json
 from kagglehms.learning.ensemble import LADDER_BLENDS, Blend, blend_from_json
 from kagglehms.learning.recipes import RECIPES, Recipe, recipe_from_json
+from kagglehms.learning.run_folder import PROBABILITY_COLUMNS, read_json, read_oof
 
 Format = Literal["table", "markdown", "csv", "json"]
 
@@ -231,22 +231,13 @@ def _changes(recipe: Recipe) -> str:
 def _scores(folder: Path, run: dict[str, Any], truth_csv: Path | None) -> tuple[float | None, ...]:
     """Out-of-fold scores over the folds that are there: all records, ≥ 10 votes, settled; and what part of the way
     to the truth the first two are."""
-    import polars as pl
-
     from kagglehms.data.records import Records
     from kagglehms.learning.floor import read_truth, recovered
     from kagglehms.learning.metric import kl_score, mean_scores
 
-    tables = [path.parent / "oof.parquet" for path in sorted(folder.glob("fold*/result.json"))]
-    if not tables:
+    oof = read_oof(folder)
+    if oof is None:
         return (None,) * 5
-    try:
-        oof = pl.concat([pl.read_parquet(path) for path in tables])
-    except (pl.exceptions.PolarsError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise RunError(
-            f"{folder}: an oof.parquet cannot be read ({reason}); train that fold again"
-        ) from error
     records, predictions_NK = Records(oof), oof.select(PROBABILITY_COLUMNS).to_numpy()
     targets_NK, many = records.targets_NK, records.many_votes
     scores = mean_scores(targets_NK, predictions_NK, many)

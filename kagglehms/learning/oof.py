@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import VOTE_COLUMNS
-from kagglehms.errors import RunError, UsageError, closest
-from kagglehms.learning.crossval import PROBABILITY_COLUMNS, read_json
+from kagglehms.errors import RunError, UsageError, closest, first_line
 from kagglehms.learning.ensemble import check_members, check_stack
+from kagglehms.learning.run_folder import PROBABILITY_COLUMNS, read_json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -123,8 +123,7 @@ def _read_table(path: Path, min_votes: int) -> pl.DataFrame:
         table = pl.read_parquet(path)
         table = table.select("record", "patient_id", *VOTE_COLUMNS, *PROBABILITY_COLUMNS)
     except (pl.exceptions.PolarsError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RunError(f"{path}: cannot be read ({reason[:160]}); train it again") from error
+        raise RunError(f"{path}: cannot be read ({first_line(error)}); train it again") from error
     if table["record"].n_unique() < len(table) or any(table.null_count().row(0)):
         raise RunError(f"{path}: has a record twice or missing values; train it again")
     return table.filter(pl.sum_horizontal(VOTE_COLUMNS) >= min_votes).sort("record")

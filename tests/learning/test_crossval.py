@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,18 @@ from kagglehms.data.competition import VOTE_COLUMNS, Competition
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import plan, prepare
 from kagglehms.errors import RunError, UsageError
-from kagglehms.learning.crossval import PROBABILITY_COLUMNS, Dataset, Outcome, cross_validate
+from kagglehms.learning import run_folder
+from kagglehms.learning.crossval import (
+    PROBABILITY_COLUMNS,
+    Dataset,
+    Outcome,
+    continue_from,
+    cross_validate,
+)
 from kagglehms.learning.metric import kl_score
 from kagglehms.learning.recipes import Stage, get_recipe, recipe_from_json
+from kagglehms.learning.session import Session
+from kagglehms.learning.team import Team
 from kagglehms.runtime import choose_device, exclusive
 
 CPU = choose_device("cpu")
@@ -113,3 +123,123 @@ def test_a_fold_that_is_being_trained_is_left_alone(dataset: Dataset, tmp_path: 
         pytest.raises(RunError, match="training of baseline, fold 0, is under way by process"),
     ):
         cross_validate(RECIPE, dataset, tmp_path, CPU)
+
+
+def other_cut(dataset: Dataset) -> Dataset:
+    """The same records in other folds, as another release of scikit-learn cuts them."""
+    return replace(dataset, folds=1 - dataset.folds)
+
+
+def test_the_folds_of_a_run_are_those_it_began_with(
+    dataset: Dataset, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(runs, tmp_path / "runs")
+    half_trained = tmp_path / "runs" / "baseline"
+    shutil.rmtree(half_trained / "fold1")
+    oof = pl.read_parquet(half_trained / "oof.parquet")
+    (half_trained / "oof.parquet").unlink()
+    assert cross_validate(RECIPE, other_cut(dataset), tmp_path / "runs", CPU).finished == (0, 1)
+    assert f"goes on with the folds in {half_trained / 'folds.json'}" in capsys.readouterr().out
+    assert pl.read_parquet(half_trained / "oof.parquet").equals(oof)
+    (half_trained / "folds.json").unlink()
+    with pytest.raises(RunError, match="holds another run .other folds.;"):
+        cross_validate(RECIPE, other_cut(dataset), tmp_path / "runs", CPU)
+    cross_validate(
+        RECIPE, dataset, tmp_path / "runs", CPU
+    )  # as a run of an older version: now they are stored
+    assert json.loads((half_trained / "folds.json").read_text())["folds"] == dataset.folds.tolist()
+
+
+@pytest.mark.parametrize(
+    ("folds", "message"),
+    [
+        ([0, 1], "lists folds of 2 records instead of"),
+        (["left"], "lists no folds .invalid literal"),
+        (None, "lists"),
+    ],
+)
+def test_broken_folds_are_named(
+    folds: object, message: str, dataset: Dataset, runs: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(runs, tmp_path / "runs")
+    path = tmp_path / "runs" / "baseline" / "folds.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"folds": folds}))
+    with pytest.raises(RunError, match=f"folds.json: {message}"):
+        cross_validate(RECIPE, dataset, tmp_path / "runs", CPU)
+
+
+def test_a_fold_of_another_run_is_noticed(dataset: Dataset, runs: Path, tmp_path: Path) -> None:
+    """As where folds were copied and run.json was not, and then written anew."""
+    shutil.copytree(runs, tmp_path / "runs")
+    folder = tmp_path / "runs" / "baseline"
+    for name in ("run.json", "recipe.json", "folds.json", "oof.parquet"):
+        (folder / name).unlink()
+    with pytest.raises(
+        RunError, match=r"fold0/result\.json: is of another run .* there, .* now: another recipe"
+    ):
+        cross_validate(replace(RECIPE, lr=1e-4), dataset, tmp_path / "runs", CPU)
+    shutil.rmtree(folder / "fold0")
+    with pytest.raises(RunError, match=r"fold1/result\.json: is of another run"):
+        cross_validate(replace(RECIPE, lr=1e-4), dataset, tmp_path / "runs", CPU, only_folds=[0])
+
+
+def test_a_result_that_states_no_run_gets_a_clear_answer(
+    dataset: Dataset, runs: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(runs, tmp_path / "runs")
+    path = tmp_path / "runs" / "baseline" / "fold1" / "result.json"
+    result = json.loads(path.read_text())
+    stated = result.pop("fingerprint")
+    path.write_text(json.dumps(result))
+    with pytest.raises(
+        RunError, match=f'does not say which run .* add the line "fingerprint": "{stated}", else'
+    ):
+        cross_validate(RECIPE, dataset, tmp_path / "runs", CPU)
+    path.write_text(json.dumps(result | {"fingerprint": stated}))
+    assert cross_validate(RECIPE, dataset, tmp_path / "runs", CPU).finished == (0, 1)
+
+
+def test_an_earlier_run_of_another_recipe_data_or_folds_is_not_taken_over(
+    dataset: Dataset, runs: Path, tmp_path: Path
+) -> None:
+    now = tmp_path / "now"
+    with pytest.raises(
+        RunError, match=r"holds another run .lr 0.001 there, 0.0001 now.; go on with its recipe"
+    ):
+        continue_from(runs, now, replace(RECIPE, lr=1e-4), dataset)
+    fewer = replace(dataset, records=dataset.records.take(np.arange(5)), folds=dataset.folds[:5])
+    with pytest.raises(RunError, match="other records; other folds"):
+        continue_from(runs, now, RECIPE, fewer)
+    shutil.copytree(runs, tmp_path / "unlabelled")
+    (tmp_path / "unlabelled" / "baseline" / "run.json").unlink()
+    with pytest.raises(RunError, match=r"run\.json: cannot be read"):
+        continue_from(tmp_path / "unlabelled", now, RECIPE, dataset)
+    assert not now.exists()
+    assert continue_from(runs, now, RECIPE, other_cut(dataset)) == 2
+    assert cross_validate(RECIPE, other_cut(dataset), now, CPU).finished == (0, 1)
+
+
+def test_what_a_run_is_is_taken_over_before_any_fold(
+    dataset: Dataset, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    real = run_folder.write_bytes
+
+    def write(path: Path, content: bytes) -> None:
+        written.append(path.relative_to(tmp_path).as_posix())
+        real(path, content)
+
+    monkeypatch.setattr(run_folder, "write_bytes", write)
+    assert continue_from(runs, tmp_path / "now", RECIPE, dataset) == 2
+    assert written[:3] == [f"now/baseline/{name}.json" for name in ("recipe", "folds", "run")]
+    assert written[-1] == "now/baseline/fold1/result.json"
+    shutil.copytree(runs, tmp_path / "begun", ignore=shutil.ignore_patterns("fold?"))
+    assert continue_from(tmp_path / "begun", tmp_path / "then", RECIPE, dataset) == 0
+    assert (tmp_path / "then" / "baseline" / "run.json").is_file()
+
+
+def test_a_batch_smaller_than_the_team_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    session = Session(team=Team(0, 9))
+    with pytest.raises(UsageError, match="a batch of 8 cannot be shared by 9 processes; give --batch-size 9"):
+        cross_validate(RECIPE, dataset, tmp_path, CPU, session=session)
+    assert not list(tmp_path.iterdir())

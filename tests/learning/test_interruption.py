@@ -281,8 +281,8 @@ def test_an_earlier_sessions_output_is_gone_on_with(
         cross_validate(THOROUGH, dataset, first, CPU, only_folds=[0], session=Session(stop=stop))
     monkeypatch.undo()
     before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
-    assert continue_from(first, second, "baseline") == 1
-    assert continue_from(first, second, "baseline") == 0  # what is there already is left alone
+    assert continue_from(first, second, THOROUGH, dataset) == 1
+    assert continue_from(first, second, THOROUGH, dataset) == 0  # what is there already is left alone
     cross_validate(THOROUGH, dataset, second, CPU, only_folds=[0])
     assert_same_fold(second / "baseline" / "fold0", uninterrupted)
     log = (second / "baseline" / "fold0" / "log.jsonl").read_text()
@@ -294,7 +294,7 @@ def test_an_earlier_sessions_output_is_gone_on_with(
     ]
     assert {path: path.read_bytes() for path in first.rglob("*") if path.is_file()} == before
     third = tmp_path / "third"
-    assert continue_from(second, third, "baseline") == 1
+    assert continue_from(second, third, THOROUGH, dataset) == 1
     assert cross_validate(THOROUGH, dataset, third, CPU, only_folds=[0]).finished == (0,)
 
 

@@ -1,0 +1,274 @@
+"""What a run folder says about itself, so that nothing is ever mixed: recipe, data, folds, and whose a fold is.
+
+The files stand in the list at the top of `crossval`. A fold's result states the fingerprint of its run, so that a
+fold that came from elsewhere is noticed even where run.json was written anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kagglehms import __version__
+from kagglehms.data.competition import CLASSES
+from kagglehms.errors import RunError, UsageError, first_line
+from kagglehms.learning.recipes import Recipe, recipe_from_json
+from kagglehms.learning.state import STATE
+from kagglehms.runtime import exclusive, say, write_bytes, writing
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from kagglehms.learning.crossval import Dataset
+
+RECIPE, RUN, FOLDS, RESULT = "recipe.json", "run.json", "folds.json", "result.json"
+PROBABILITY_COLUMNS = tuple(f"{name}_probability" for name in CLASSES)
+_VERSIONED = ("torch", "timm", "numba", "numpy", "polars", "scikit-learn", "safetensors")
+
+
+def fingerprint(recipe: Recipe, dataset: Dataset) -> str:
+    """sha256 of recipe, store, records and folds: folds of runs with equal ones belong together."""
+    return hashlib.sha256(json.dumps([recipe.digest, dataset.identity]).encode()).hexdigest()
+
+
+def begin(folder: Path, recipe: Recipe, dataset: Dataset) -> None:
+    """Write down what this run is, or refuse if the folder holds another.
+
+    Raises:
+        RunError: it does, or cannot be read or written.
+    """
+    stored = with_stored_folds(folder, dataset)
+    if stored is not dataset:
+        say(f"{recipe.name}: goes on with the folds in {folder / FOLDS}; they would be cut otherwise now")
+    if (folder / RUN).is_file():
+        refuse_other_run(folder, recipe, stored, "give another --out or delete it")
+        if not (folder / FOLDS).is_file():  # a run of an older version
+            _write_folds(folder, stored)
+        return
+    run = {
+        "recipe": recipe.name,
+        "n_folds": stored.n_folds,
+        "fingerprint": fingerprint(recipe, stored),
+        "identity": stored.identity,
+        "records": len(stored.records),
+        "prior": stored.records.targets_NK.mean(axis=0).tolist(),
+        "versions": versions(),
+        "scores": None,
+    }
+    write_bytes(folder / RECIPE, recipe.to_json())
+    _write_folds(folder, stored)
+    write_bytes(folder / RUN, json_bytes(run))
+
+
+def with_stored_folds(folder: Path, dataset: Dataset) -> Dataset:
+    """The dataset with the folds that are stored in a run's folder, if they are as many folds of the same records.
+
+    Which fold a record is in depends on the release of scikit-learn; what has been begun must be finished as it was.
+
+    Raises:
+        RunError: the file is broken.
+    """
+    path = folder / FOLDS
+    if not path.is_file():
+        return dataset
+    content = read_json(path)
+    if (content.get("records"), content.get("n_folds")) != (dataset.records.digest, dataset.n_folds):
+        return dataset
+    try:
+        folds = np.array(content["folds"], dtype=np.int8)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise RunError(
+            f"{path}: lists no folds ({first_line(error)}); copy the run's folder again"
+        ) from error
+    if folds.shape != dataset.folds.shape:
+        raise RunError(
+            f"{path}: lists folds of {folds.size} records instead of {dataset.folds.size}; copy the run's folder again"
+        )
+    return dataset if np.array_equal(folds, dataset.folds) else dataclasses.replace(dataset, folds=folds)
+
+
+def _write_folds(folder: Path, dataset: Dataset) -> None:
+    content = {
+        "records": dataset.records.digest,
+        "n_folds": dataset.n_folds,
+        "folds": dataset.folds.tolist(),
+    }
+    write_bytes(folder / FOLDS, json.dumps(content).encode() + b"\n")
+
+
+def refuse_other_run(folder: Path, recipe: Recipe, dataset: Dataset, cure: str) -> None:
+    """Raises RunError unless the run in `folder` is of this recipe and data; it names all that differs."""
+    run = read_json(folder / RUN)
+    try:
+        content = (folder / RECIPE).read_bytes()
+        identity = {name: str(run["identity"][name]) for name in dataset.identity}
+    except (OSError, KeyError, TypeError) as error:
+        raise RunError(f"{folder}: does not say of what it is ({first_line(error)}); {cure}") from error
+    trained = recipe_from_json(content, folder / RECIPE)
+    different = [
+        f"{field.name} {getattr(trained, field.name)!r} there, {getattr(recipe, field.name)!r} now"
+        for field in dataclasses.fields(Recipe)
+        if getattr(trained, field.name) != getattr(recipe, field.name)
+    ]
+    different += [f"other {name}" for name, digest in dataset.identity.items() if identity[name] != digest]
+    if different:
+        raise RunError(f"{folder}: holds another run ({'; '.join(different)}); {cure}")
+
+
+def is_finished(fold: Path, run: str) -> bool:
+    """Whether a fold's folder holds its result.
+
+    Args:
+        fold: the folder.
+        run: fingerprint of the run that it must belong to.
+
+    Raises:
+        RunError: it belongs to another run, or does not say to which.
+    """
+    path = fold / RESULT
+    if not path.is_file():
+        return False
+    found = read_json(path).get("fingerprint")
+    if found is None:
+        raise RunError(
+            f"{path}: does not say which run it is of, as an older version wrote it; if it is of this one, add the "
+            f'line "fingerprint": "{run}", else delete {fold}'
+        )
+    if found != run:
+        raise RunError(
+            f"{path}: is of another run ({str(found)[:12]} there, {run[:12]} now: another recipe, data or folds); "
+            f"delete {fold} to train the fold again"
+        )
+    return True
+
+
+def finished_folds(folder: Path, n_folds: int, run: str) -> tuple[int, ...]:
+    """The folds of a run that are finished; for `run` and what is raised see `is_finished`."""
+    return tuple(k for k in range(n_folds) if is_finished(folder / f"fold{k}", run))
+
+
+def continue_from(earlier: Path, runs: Path, recipe: Recipe, dataset: Dataset) -> int:
+    """Take over what an earlier session has trained of a recipe, finished folds and states of unfinished ones.
+
+    What `runs` itself has come further with is left alone. `earlier` is only read: on Kaggle it is the output of the
+    kernel's previous version. What the run is, is compared and copied before any fold.
+
+    Args:
+        earlier: its folder of all runs.
+        runs: this session's.
+        recipe: whose run to take over.
+        dataset: what this session trains on.
+
+    Returns:
+        How many folds were taken over.
+
+    Raises:
+        RunError: the run there is of another recipe, data or folds, or does not say of which; or the folder cannot
+            be written.
+        UsageError: `earlier` is no folder.
+    """
+    if not earlier.is_dir():
+        raise UsageError(
+            f"{earlier}: no such folder; --resume-from takes an earlier session's folder of runs"
+        )
+    source, target = earlier / recipe.name, runs / recipe.name
+    folds = [fold for fold in sorted(source.glob("fold*")) if _progress_file(fold)]
+    if not folds and not (source / RUN).is_file():
+        return 0
+    dataset = with_stored_folds(source, dataset)
+    refuse_other_run(source, recipe, dataset, "go on with its recipe and data, or leave --resume-from away")
+    for fold in folds:
+        is_finished(fold, fingerprint(recipe, dataset))
+    if (target / RUN).is_file():
+        refuse_other_run(target, recipe, dataset, "give another --out or delete it")
+    else:
+        names = (RECIPE, FOLDS, RUN) if (source / FOLDS).is_file() else (RECIPE, RUN)
+        for name in names:
+            write_bytes(target / name, (source / name).read_bytes())
+    return sum(_take_over(fold, target / fold.name, recipe.name) for fold in folds)
+
+
+def _progress_file(fold: Path) -> str | None:
+    """What makes a fold count: its result, or else its state; None if it has neither."""
+    return next((name for name in (RESULT, STATE) if (fold / name).is_file()), None)
+
+
+def _take_over(fold: Path, target: Path, recipe: str) -> bool:
+    """Copy a fold's files unless the target has come further; returns whether it did."""
+    last = _progress_file(fold)
+    if last is None or _progress_file(target):
+        return False
+    with exclusive(target, f"training of {recipe}, {fold.name},"):
+        names = [p.name for p in fold.iterdir() if p.is_file() and p.name[0] != "." and p.name != last]
+        for name in (*sorted(names), last):
+            write_bytes(target / name, (fold / name).read_bytes())
+    return True
+
+
+def read_oof(folder: Path) -> pl.DataFrame | None:
+    """The out-of-fold predictions of a run's finished folds together; None if there are none.
+
+    Raises:
+        RunError: a table cannot be read.
+    """
+    import polars as pl
+
+    paths = [path.with_name("oof.parquet") for path in sorted(folder.glob(f"fold*/{RESULT}"))]
+    tables = []
+    for path in paths:
+        try:
+            tables.append(pl.read_parquet(path))
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise RunError(f"{path}: cannot be read ({first_line(error)}); train that fold again") from error
+    try:
+        return pl.concat(tables) if tables else None
+    except pl.exceptions.PolarsError as error:
+        raise RunError(
+            f"{folder}: the folds' oof.parquet do not fit each other ({first_line(error)}); train it again"
+        ) from error
+
+
+def write_table(path: Path, table: pl.DataFrame) -> None:
+    """Write a parquet file atomically."""
+    with writing(path) as file:
+        table.write_parquet(file)
+
+
+def versions() -> dict[str, str]:
+    """Versions of all that can change a result."""
+    found = {"kagglehms": __version__, "python": platform.python_version()}
+    for name in _VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that this project wrote.
+
+    Raises:
+        RunError: missing or broken.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path}: cannot be read ({error}); delete the run's folder and train again"
+        ) from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: is not a JSON object; delete the run's folder and train again")
+    return content
+
+
+def json_bytes(content: dict[str, Any]) -> bytes:
+    """JSON as a person can read it."""
+    return json.dumps(content, indent=1).encode() + b"\n"
