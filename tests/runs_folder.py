@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
+
+from kagglehms.learning.recipes import get_recipe
 
 PRIOR = (0.25, 0.125, 0.125, 0.0625, 0.0625, 0.375)
 
@@ -19,7 +22,7 @@ def make_run(
     """Write one run with some of its folds finished; `info` overrides what run.json says."""
     folder = runs / recipe
     folder.mkdir(parents=True)
-    (folder / "recipe.json").write_text(json.dumps({"name": recipe, "epochs": 1}, indent=2) + "\n")
+    (folder / "recipe.json").write_bytes(replace(get_recipe("baseline"), name=recipe).to_json())
     content = {
         "recipe": recipe,
         "n_folds": n_folds,

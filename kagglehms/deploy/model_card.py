@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from kagglehms import __version__
 from kagglehms.data.competition import CLASSES
 from kagglehms.deploy.runs import Run
-from kagglehms.errors import DataError
 from kagglehms.features.images import LAYOUTS, Layout
 from kagglehms.inference.manifest import Model, Prior
 from kagglehms.learning.ensemble import Blend
@@ -74,12 +73,11 @@ def _cell(text: object) -> str:
 
 
 def _described(run: Run) -> dict[str, Any]:
-    try:
-        recipe = recipe_from_json(run.recipe_file.read_bytes(), run.recipe_file)
-        told = {"image": _image(recipe.layout), "network": recipe.backbone, "epochs": recipe.epochs}
-    except DataError:  # a recipe of another version: the table says what can be said
-        told = {"image": "–", "network": "–", "epochs": "–"}
-    return told | {
+    recipe = recipe_from_json(run.recipe_file.read_bytes(), run.recipe_file)
+    return {
+        "image": _image(recipe.layout),
+        "network": recipe.backbone,
+        "epochs": recipe.epochs,
         "name": run.recipe,
         "folds": len(run.folds),
         "n_folds": run.n_folds,

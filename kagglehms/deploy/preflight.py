@@ -18,7 +18,7 @@ from kagglehms.deploy.image import kaggle_image
 from kagglehms.deploy.metadata import Finding, card_findings, kernel_findings, slug_of
 from kagglehms.deploy.scripts import LIBRARY, Wheel, read_wheel, script_findings
 from kagglehms.deploy.stamping import KERNEL_METADATA, STAMPS
-from kagglehms.errors import EXIT_FAILURE, EXIT_OK, BundleError, UsageError, closest
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, BundleError, DataError, UsageError, closest
 from kagglehms.inference.manifest import CARD, MANIFEST, Manifest, read_manifest, verify
 
 _UNPACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
@@ -92,6 +92,7 @@ def preflight(dist: Path) -> Preflight:
     findings += card_findings(card, dataset) if card is not None else ()
     findings += _file_findings(dataset)
     manifest = _manifest(dataset, findings)
+    findings += _recipe_findings(dataset, manifest) if manifest else ()
     bundle_id = str((card or {}).get("id"))
     folders = kernel_folders(dist)
     if not folders:
@@ -200,6 +201,18 @@ def _manifest(dataset: Path, findings: list[Finding]) -> Manifest | None:
         findings.append(Finding(str(dataset / MANIFEST), what.rpartition("; ")[0] or what, "build again"))
         return None
     return manifest
+
+
+def _recipe_findings(dataset: Path, manifest: Manifest) -> Iterator[Finding]:
+    """What of the recipes the kernel could not read; it would do without their models."""
+    from kagglehms.learning.recipes import recipe_from_json
+
+    for name in dict.fromkeys(model.recipe_file for model in manifest.models):
+        path = dataset / name
+        try:
+            recipe_from_json(path.read_bytes(), path)
+        except DataError as error:
+            yield Finding(str(path), error.reason, "train it again, or build without it")
 
 
 def _wheels(dataset: Path, findings: list[Finding]) -> dict[str, Wheel]:

@@ -105,7 +105,8 @@ class RehearsalReport:
         if self.ok:
             made = self.submission or self.output
             return f"kernel {self.kernel} made {made} with the bundle's own library: {how}"
-        return f"kernel {self.kernel} FAILED: {'; '.join(self.problems)}: {how}"
+        left = f"; what it left is in {self.output}" if self.output else ""
+        return f"kernel {self.kernel} FAILED: {'; '.join(self.problems)}: {how}{left}"
 
 
 def rehearse(
@@ -127,7 +128,8 @@ def rehearse(
         competition: the competition's folder.
         out: where `submission.csv`, `scored-run.json` and `rehearsal.log` go, and, in a folder of the kernel's name,
             all output of a kernel that is no scored run. The output that lies there from before is mounted where a
-            kernel asks for it, as the next session on Kaggle would find it.
+            kernel asks for it, as the next session on Kaggle would find it. A session that fails leaves its output
+            in `<kernel>.failed` beside it.
         layout: of the mounts.
         budget: of time and disk; None for those of a session.
         isolation: None takes the best that the machine allows.
@@ -236,12 +238,9 @@ def _report(
         problems += _submission_problems(submission, kernel.competition)
         projected = projection(Marker.read(out))
     else:
-        output = out / kernel.name
-        if output.is_dir():
-            shutil.rmtree(output)
-        shutil.move(stage / "kaggle/working", output)
-        if not any(output.iterdir()):
+        if not any((stage / "kaggle/working").iterdir()):
             problems.append("there is nothing in /kaggle/working")
+        output = _keep(stage / "kaggle/working", out / kernel.name, not problems)
     return RehearsalReport(
         kernel=kernel.name,
         layout=layout,
@@ -258,6 +257,31 @@ def _report(
         log=out / LOG,
         problems=tuple(problems),
     )
+
+
+def _keep(made: Path, place: Path, good: bool) -> Path:
+    """Move what a session has put out to `place`, or beside it if it failed; return where it is.
+
+    A session that failed does not cost the one before, from whose output the next one goes on. What stood at the place
+    is deleted only once the new is there whole: a move from another disk is a copy, and may end half-way.
+
+    Raises:
+        RunError: the disk is full; what stood at the place is still there.
+    """
+    place = place if good else place.with_name(f"{place.name}.failed")
+    arriving, retired = (place.with_name(f".{place.name}.{what}") for what in ("new", "old"))
+    try:
+        for stale in (arriving, retired):
+            shutil.rmtree(stale, ignore_errors=True)
+        shutil.move(made, arriving)
+        if place.exists():
+            place.rename(retired)
+        arriving.rename(place)
+    except OSError as error:
+        shutil.rmtree(arriving, ignore_errors=True)
+        raise RunError(f"{place}: cannot be written ({error}); free space or give another --out") from error
+    shutil.rmtree(retired, ignore_errors=True)
+    return place
 
 
 def projection(marker: Marker | None) -> str:

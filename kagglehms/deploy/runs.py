@@ -14,7 +14,7 @@ from typing import ClassVar, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from kagglehms.errors import RunError, UsageError, closest
+from kagglehms.errors import DataError, RunError, UsageError, closest
 from kagglehms.inference.manifest import Prior
 
 _READ = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
@@ -92,7 +92,7 @@ def select_runs(
     Raises:
         UsageError: no such folder, or nothing in it, or unknown names.
         RunError: a run without a finished fold, a fold asked for that is not finished, or a file that is missing,
-            cut short or of another form.
+            cut short or of another form, such as a recipe of another version.
     """
     if not runs.is_dir():
         raise UsageError(f"{runs}: no such folder; give the one that `kagglehms train --out` wrote")
@@ -126,7 +126,7 @@ def _read_run(path: Path, folds: Collection[int] | None) -> Run:
             f"{path / 'run.json'}: recipe {info.recipe!r} in a folder named {path.name!r}; rename it back"
         )
     recipe_file = path / "recipe.json"
-    _check_json(recipe_file)
+    _check_recipe(recipe_file, info.recipe)
     missing = sorted(set(folds or ()) - set(finished))
     if missing:
         raise RunError(
@@ -166,10 +166,20 @@ def _read_json(path: Path, kind: type[T]) -> T:
         raise RunError(f"{path}: {where}: {first['msg']}; run the training again, it resumes") from error
 
 
-def _check_json(path: Path) -> None:
+def _check_recipe(path: Path, name: str) -> None:
+    """Read the recipe as the bundled library will: a kernel leaves out the models of one that it cannot read."""
+    from kagglehms.learning.recipes import recipe_from_json
+
     try:
-        json.loads(path.read_bytes())
+        content = path.read_bytes()
+        json.loads(content)
     except (OSError, ValueError) as error:
         raise RunError(
             f"{path}: missing or cut short ({error}); run the training again, it resumes"
         ) from error
+    try:
+        recipe = recipe_from_json(content, path)
+    except DataError as error:
+        raise RunError(f"{path}: {error.reason}; train it again or choose others with --recipes") from error
+    if recipe.name != name:
+        raise RunError(f"{path}: is of recipe {recipe.name!r} in the run of {name!r}; train it again")

@@ -74,8 +74,3 @@ def test_strings_of_the_runs_are_no_markup(runs: Path) -> None:
     assert "<script>" not in text
     assert "\n# c" not in text
     assert "[a](" not in text.replace("\\[a\\](", "")
-
-
-def test_a_recipe_of_another_version_costs_its_row_only(runs: Path) -> None:
-    (runs / "baseline/recipe.json").write_text('{"name": "baseline"}')
-    assert "| baseline | – | – | – | 2 of 2 | 100 |" in card(runs)

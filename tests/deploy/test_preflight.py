@@ -113,6 +113,18 @@ def test_a_stale_kernel_is_found(runs: Path, tmp_path: Path) -> None:
     assert all("DIGEST is" in finding.what for finding in found)
 
 
+def test_a_recipe_that_the_kernel_could_not_read_is_found(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(runs / "baseline/recipe.json", of_another_version=1)
+    for module in ("runs._check_recipe", "bundle.model_card"):  # as a library of another version builds it
+        monkeypatch.setattr(f"kagglehms.deploy.{module}", lambda *_: b"card")
+    build(runs, tmp_path / "dist", owner="some-owner")
+    (finding,) = preflight(tmp_path / "dist").findings
+    assert finding.where.endswith("baseline.recipe.json")
+    assert "is no recipe of this version" in finding.what
+
+
 def test_all_findings_at_once_each_with_its_cure(dist: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit(dist / "dataset" / CARD, title="x", licenses=[])
     edit(dist / "kernels/infer/kernel-metadata.json", machine_shape="NvidiaTeslaP100")

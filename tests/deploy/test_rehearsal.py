@@ -526,6 +526,35 @@ def test_the_output_of_a_session_is_kept_and_mounted_for_the_next(house: House, 
     assert house.rehearse("prepare", isolation=isolation).problems == ("there is nothing in /kaggle/working",)
 
 
+def test_a_session_that_fails_does_not_cost_the_one_before(house: House) -> None:
+    house.kernel("library(); Path('state').write_text('hours of training')", name="train")
+    assert house.rehearse("train", isolation="guard").ok
+    for attempt in ("first", "second"):
+        house.kernel(f"library(); Path('state').write_text({attempt!r}); sys.exit(1)", name="train")
+        report = house.rehearse("train", isolation="guard")
+        assert report.output == house.out / "train.failed"
+        assert str(report.output) in report.sentence
+        assert (report.output / "state").read_text() == attempt
+        assert (house.out / "train/state").read_text() == "hours of training"
+    assert sorted(path.name for path in house.out.iterdir()) == ["rehearsal.log", "train", "train.failed"]
+
+
+def test_a_disk_that_is_full_leaves_the_session_before(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.kernel("library(); Path('state').write_text('old')", name="train")
+    assert house.rehearse("train", isolation="guard").ok
+
+    def half_way(source: Path, target: Path) -> None:
+        target.mkdir()
+        (target / "state").write_text("ne")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "move", half_way)
+    with pytest.raises(RunError, match="No space left on device"):
+        house.rehearse("train", isolation="guard")
+    assert (house.out / "train/state").read_text() == "old"
+    assert sorted(path.name for path in house.out.iterdir()) == ["rehearsal.log", "train"]
+
+
 @pytest.mark.parametrize("isolation", BOTH)
 def test_the_hidden_test_set_takes_the_place_of_the_stub(house: House, isolation: Isolation) -> None:
     (house.competition / "train.csv").write_text("of the competition")

@@ -10,6 +10,7 @@ from runs_folder import PRIOR, make_fold, make_run, write_json
 
 from kagglehms.deploy.runs import select_runs
 from kagglehms.errors import RunError, UsageError
+from kagglehms.learning.recipes import get_recipe
 
 
 def edit(path: Path, **changes: object) -> None:
@@ -108,6 +109,18 @@ def test_a_damaged_json_file_is_refused_by_name(runs: Path, file: str, content: 
     with pytest.raises(RunError, match="it resumes") as raised:
         select_runs(runs)
     assert str(path) in str(raised.value)
+
+
+def test_a_recipe_that_the_bundled_library_cannot_read_is_refused(runs: Path) -> None:
+    """On Kaggle every model of it would be left out."""
+    path = runs / "baseline/recipe.json"
+    edit(path, of_another_version=1)
+    with pytest.raises(RunError, match="is no recipe of this version: of_another_version") as raised:
+        select_runs(runs)
+    assert str(path) in str(raised.value)
+    path.write_bytes(get_recipe("percentiles").to_json())
+    with pytest.raises(RunError, match="is of recipe 'percentiles' in the run of 'baseline'"):
+        select_runs(runs)
 
 
 def test_a_renamed_run_is_refused(runs: Path) -> None:
