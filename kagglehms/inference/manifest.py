@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -187,13 +187,19 @@ def manifest_from_json(content: bytes, where: Path | str) -> Manifest:
     return manifest
 
 
-def verify(bundle: Path, manifest: Manifest, expected_digest: str | None = None) -> None:
+def verify(
+    bundle: Path,
+    manifest: Manifest,
+    expected_digest: str | None = None,
+    watch: Callable[[str], object] = lambda name: None,
+) -> None:
     """Read every file of a bundle and raise unless they are what the manifest says.
 
     Args:
         bundle: the folder that `manifest` was read from.
         manifest: see `read_manifest`.
         expected_digest: of the bundle that the caller was made for; None accepts any.
+        watch: told the name of each file that has been compared.
 
     Raises:
         BundleError: another version of the bundle than the expected one; or missing, extra, cut or changed files,
@@ -206,7 +212,7 @@ def verify(bundle: Path, manifest: Manifest, expected_digest: str | None = None)
         )
     for name in manifest.files:
         _check_name(bundle / MANIFEST, name)
-    problems = [*_missing_or_extra(bundle, manifest), *_changed(bundle, manifest)]
+    problems = [*_missing_or_extra(bundle, manifest), *_changed(bundle, manifest, watch)]
     if problems:
         raise BundleError(
             f"{bundle}: not the files of its manifest: {'; '.join(problems)}; upload the bundle again"
@@ -263,11 +269,14 @@ def _missing_or_extra(bundle: Path, manifest: Manifest) -> Iterable[str]:
             yield f"{kind}: {', '.join(sorted(names))}"
 
 
-def _changed(bundle: Path, manifest: Manifest) -> Iterable[str]:
+def _changed(bundle: Path, manifest: Manifest, watch: Callable[[str], object]) -> Iterable[str]:
+    different = []
     present = [name for name in sorted(manifest.files) if (bundle / name).exists()]
     with ThreadPoolExecutor(_READERS) as pool:
         reasons = pool.map(lambda name: _difference(bundle / name, manifest.files[name]), present)
-        different = [f"{name} ({reason})" for name, reason in zip(present, reasons, strict=True) if reason]
+        for name, reason in zip(present, reasons, strict=True):
+            watch(name)
+            different += [f"{name} ({reason})"] if reason else []
     if different:
         yield f"changed: {', '.join(different)}"
 

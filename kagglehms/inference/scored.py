@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -30,7 +31,7 @@ from kagglehms.inference.steps import Projection, Step, plan
 from kagglehms.inference.stream import BATCH_ROWS, CropCache, Reader, batches
 from kagglehms.inference.submission import write_submission
 from kagglehms.inference.task import EXIT_DEVICE_LOST, UNDER_WAY, Task
-from kagglehms.runtime import choose_device, progress, say
+from kagglehms.runtime import choose_device, progress, say, writing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,12 +93,10 @@ class _Run:
         steps = self._plan(predictor)
         sources = frozenset[Source]().union(*(predictor.recipe(step.model).layout.sources for step in steps))
         keep = self.scratch if len(steps) > 1 else None
-        self.reader.cache = CropCache(keep, len(self.rows), sources, self.task.cache_bytes)
-        if keep and self.reader.cache.rows < len(self.rows):
-            self.marker.notes.append(
-                f"room for the crops of {self.reader.cache.rows} rows; others are read again"
-            )
-        warm_up({predictor.recipe(step.model).layout for step in steps})
+        self.reader.cache = self._make_cache(keep, sources)
+        for layout in {predictor.recipe(step.model).layout for step in steps}:
+            self._beat()
+            warm_up([layout])
         self.marker.seconds_before_first_step = round(self.clock() - self.start, 1)
         try:
             for step in steps:
@@ -105,12 +104,23 @@ class _Run:
         finally:
             self.reader.cache.close()
 
+    def _make_cache(self, folder: Path | None, sources: Collection[Source]) -> CropCache:
+        try:
+            cache = CropCache(folder, len(self.rows), sources, self.task.cache_bytes)
+        except OSError as error:
+            self._note_scratch(error)
+            return CropCache(None, 0, ())
+        if folder is not None and cache.rows < len(self.rows):
+            self.marker.notes.append(f"room for the crops of {cache.rows} rows; others are read again")
+        return cache
+
     def _open(self) -> Predictor:
         """Check every byte of the bundle and choose the device."""
+        self._say_under_way(None)
         bundle = Path(self.task.bundle)
         manifest = read_manifest(bundle)
         self.marker.bundle = manifest.digest
-        verify(bundle, manifest, self.task.digest)
+        verify(bundle, manifest, self.task.digest, lambda _: self._beat())
         say(f"bundle {bundle}: {len(manifest.models)} model(s), digest {manifest.digest[:12]} verified")
         predictor = Predictor(bundle, manifest, choose_device(self.task.device))
         self.marker.device = predictor.device.reason
@@ -135,34 +145,35 @@ class _Run:
 
     def _try(self, predictor: Predictor, step: Step) -> None:
         """One step, if there is time for it; whatever goes wrong with it costs this step only."""
-        needed_s = self.projection.of(step)
-        if self.cut_short or self.left_s <= 0 or needed_s > self.left_s:
+        needed_s, kept = self.projection.of(step), self._restored(step)
+        if kept is None and (self.cut_short or self.left_s <= 0 or needed_s > self.left_s):
             reason = f"about {needed_s:.0f} s needed, {max(self.left_s, 0):.0f} s left"
             self.marker.left_out[step.name] = reason
             say(f"{step.name}: left out, {reason}")
             return
         start = self.clock()
         try:
-            probabilities_NK = self._restored(step)
-            if probabilities_NK is None:
-                if step.name in self.task.skip:
-                    raise RunError("it has ended a process before")
+            if kept is not None:
+                probabilities_NK, seconds = kept
+            elif step.name in self.task.skip:
+                raise RunError("it has ended a process before")
+            else:
                 probabilities_NK = self._predict(predictor.load(step.model), step)
+                seconds = self.clock() - start
+                self._keep(step, probabilities_NK, seconds)
             self.means.add(step.model.recipe, probabilities_NK)
             write_submission(self.out / SUBMISSION, self.rows.eeg_ids, self.means.blended(self.prior_K))
         except Exception as error:
             self._failed(step.name, error)
             self._leave_if_device_is_lost(predictor)
             return
-        seconds = self.clock() - start
-        if not self.cut_short:
+        cut_short = kept is None and self.cut_short
+        if kept is None and not cut_short:  # what was restored says nothing about this process's device
             self.projection.observe(step, seconds)
         self.marker.models.append(step.name)
-        self.marker.steps.append(
-            {"name": step.name, "seconds": round(seconds, 2), "cut_short": self.cut_short}
-        )
+        self.marker.steps.append({"name": step.name, "seconds": round(seconds, 2), "cut_short": cut_short})
         self._note_rows()
-        self.marker.write(self.out, self.clock() - self.start)
+        self._write_marker()
         say(f"{step.name}: submission replaced, {self.clock() - self.start:.0f} s since the start")
 
     def _predict(self, model: LoadedModel, step: Step) -> NDArray[np.float64]:
@@ -174,6 +185,7 @@ class _Run:
         )
         n_batches = -(-len(self.rows) // BATCH_ROWS)
         for rows_B, images_BCHW in progress(drawn, n_batches, step.name):
+            self._beat()
             if len(rows_B):
                 probabilities_NK[rows_B] = model.predict_images(images_BCHW)
                 bad_B = ~np.isfinite(probabilities_NK[rows_B]).all(axis=1)
@@ -183,25 +195,54 @@ class _Run:
                 self.marker.notes.append(f"time was up during {step.name}; rows after that do without it")
                 break
         self._say_under_way(None)
-        if self.scratch is not None and not self.cut_short:
-            np.save(self._kept(step), probabilities_NK)
         return probabilities_NK
 
-    def _restored(self, step: Step) -> NDArray[np.float64] | None:
-        """What a process before this one has computed."""
-        if self.scratch is None or not self._kept(step).is_file():
+    def _keep(self, step: Step, probabilities_NK: NDArray[np.float64], seconds: float) -> None:
+        """Write down a whole pass and the time that it took, for a process after this one."""
+        if self.scratch is None or self.cut_short:
+            return
+        try:
+            with writing(self._kept(step)) as file:
+                np.savez(file, probabilities_NK=probabilities_NK, seconds=np.float64(seconds))
+        except HMSError as error:
+            self._note_scratch(error)
+
+    def _restored(self, step: Step) -> tuple[NDArray[np.float64], float] | None:
+        """The pass that a process before this one has computed, and the seconds that it took there."""
+        if self.scratch is None:
             return None
-        probabilities_NK: NDArray[np.float64] = np.load(self._kept(step), allow_pickle=False)
-        return probabilities_NK if len(probabilities_NK) == len(self.rows) else None
+        try:
+            with self._kept(step).open("rb") as file, np.load(file, allow_pickle=False) as kept:
+                probabilities_NK, seconds = kept["probabilities_NK"], float(kept["seconds"])
+        except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, BadZipFile):
+            return None
+        if probabilities_NK.shape != (len(self.rows), len(self.prior_K)):
+            return None
+        return probabilities_NK.astype(np.float64), seconds
 
     def _kept(self, step: Step) -> Path:
         assert self.scratch is not None
-        return self.scratch / f"{step.model.weights}{'.mirrored' * step.mirror}.npy"
+        return self.scratch / f"{step.model.weights}{'.mirrored' * step.mirror}.npz"
 
     def _say_under_way(self, step: Step | None, device: str = "") -> None:
         if self.scratch is not None:
             content = {"step": step.name, "device": device} if step else {}
-            (self.scratch / UNDER_WAY).write_text(json.dumps(content))
+            try:
+                (self.scratch / UNDER_WAY).write_text(json.dumps(content))
+            except OSError as error:
+                self._note_scratch(error)
+
+    def _beat(self) -> None:
+        """Tell the supervisor that this process lives."""
+        if self.scratch is not None:
+            with contextlib.suppress(OSError):
+                os.utime(self.scratch / UNDER_WAY)
+
+    def _note_scratch(self, error: Exception) -> None:
+        """What lies in the scratch folder saves time, and costs nothing but time where it cannot be written."""
+        begin = "what is finished cannot be kept for a second process"
+        if not any(note.startswith(begin) for note in self.marker.notes):
+            self.marker.notes.append(f"{begin} ({error})")
 
     def _failed(self, name: str, error: Exception) -> None:
         reason = str(error) if isinstance(error, HMSError) else f"{type(error).__name__}: {error}"
@@ -240,6 +281,10 @@ class _Run:
             self.marker.rows_with_prior = dict.fromkeys(self.rows.eeg_ids, "no model took part")
         for line in self.marker.lines():
             say(line)
+        self._write_marker()
+
+    def _write_marker(self) -> None:
+        """The marker tells about the run and is no part of it."""
         try:
             self.marker.write(self.out, self.clock() - self.start)
         except HMSError as error:

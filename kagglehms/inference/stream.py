@@ -11,6 +11,7 @@ Shape legend: B recordings, C channel (one), H image rows, W image columns.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -65,6 +66,9 @@ class CropCache:
         n_rows: of the test set.
         sources: what is kept.
         budget_bytes: rows beyond it are not kept; None takes what the disk has, but for a spare.
+
+    Raises:
+        OSError: the files cannot be made in that folder.
     """
 
     def __init__(
@@ -85,15 +89,22 @@ class CropCache:
         self.rows = int(np.clip(budget_bytes // sum(map(slot_bytes, sources)), 0, n_rows))
         for source in sources if self.rows else ():
             path = folder / f"crops-{source}.f16"
-            self._files[source] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                self._files[source] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+            except OSError:
+                self.close()
+                raise
             self._paths.append(path)
 
     def get(self, source: Source, row: int) -> NDArray[np.float16] | None:
-        """Return the crop that was kept, or None."""
-        if not self._held[source][row]:
+        """Return the crop that was kept, or None; one that cannot be read any more is as good as none."""
+        if source not in self._held or not self._held[source][row]:
             return None
         values = np.empty(CROP_SHAPES[source], np.float16)
-        n_read = os.preadv(self._files[source], [values.data.cast("B")], row * values.nbytes)
+        try:
+            n_read = os.preadv(self._files[source], [values.data.cast("B")], row * values.nbytes)
+        except OSError:
+            return None
         return values if n_read == values.nbytes else None
 
     def put(self, source: Source, row: int, values: NDArray[np.float16]) -> None:
@@ -114,7 +125,8 @@ class CropCache:
         for descriptor in self._files.values():
             os.close(descriptor)
         for path in self._paths:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
         self._files, self._paths, self.rows = {}, [], 0
         for held in self._held.values():
             held[:] = False

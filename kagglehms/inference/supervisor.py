@@ -1,7 +1,7 @@
 """The process that a scored kernel is: a submission first, then workers, and an end in time whatever they do.
 
 Everything that can crash, hang or be killed (compiled code, a GPU, files that nobody foresaw) happens in a worker, a
-process of its own. One that ends in a crash is followed by another, which goes on behind the passes that are
+process of its own. One that ends in a crash, or hangs, is followed by another, which goes on behind the passes that are
 finished: on the CPU if the first one used a GPU, else without the model that was being computed.
 
 Only the standard library is needed here, and nothing of it is believed to work.
@@ -9,6 +9,7 @@ Only the standard library is needed here, and nothing of it is believed to work.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -30,6 +31,12 @@ _MOST_WORKERS = 8
 _GRACE = 0.02
 """Of the limit: how much later a worker that has not ended by itself is killed."""
 _LEAST_GRACE_S = 10.0
+STALL_S = 20 * 60.0
+"""A worker that gives no sign of life for so long hangs. It gives one with each file that it verifies, each layout
+that it compiles and each batch, of which the slowest takes seconds."""
+_POLL_S = 1.0
+_REAP_S = 30.0
+"""To wait for a process that was killed: one that is stuck in a driver cannot even be killed."""
 
 
 def supervise(task: Task) -> int:
@@ -106,7 +113,10 @@ def _run_worker(task: Task, timeout_s: float) -> str | None:
     """Run one worker; return what ended it, or None if it has finished."""
     library = str(Path(kagglehms.__file__).resolve().parents[1])
     path = os.pathsep.join([library, *filter(None, [os.environ.get("PYTHONPATH")])])
-    (Path(task.scratch or "") / UNDER_WAY).unlink(missing_ok=True)
+    pulse = Path(task.scratch or "") / UNDER_WAY
+    with contextlib.suppress(OSError):
+        pulse.unlink(missing_ok=True)
+        pulse.write_text("{}")
     try:
         child = subprocess.Popen(
             [*WORKER, task.to_json()], env=os.environ | {"PYTHONPATH": path}, stdin=subprocess.DEVNULL
@@ -114,12 +124,13 @@ def _run_worker(task: Task, timeout_s: float) -> str | None:
     except OSError as error:
         return f"no process could be started ({error})"
     try:
-        code = child.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        return f"killed, it had not ended {timeout_s:.0f} s after its start"
+        code = _wait(child, timeout_s, pulse)
+    except _HangsError as hangs:
+        return f"killed, {hangs}"
     finally:
         child.kill()
-        child.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_REAP_S)
     if code == EXIT_DEVICE_LOST:
         return "the GPU was lost"
     return (
@@ -127,6 +138,36 @@ def _run_worker(task: Task, timeout_s: float) -> str | None:
         if code == EXIT_OK
         else f"its process ended by {f'signal {-code}' if code < 0 else f'code {code}'}"
     )
+
+
+class _HangsError(Exception):
+    """Why a worker is not waited for any longer."""
+
+
+def _wait(child: subprocess.Popen[bytes], timeout_s: float, pulse: Path) -> int:
+    """Wait for the exit code of a worker that lives.
+
+    Only a file that is there and stays as it is says that it does not: where it cannot be looked at, nothing is known.
+    """
+    start = changed = time.monotonic()
+    seen = None
+    while (passed_s := time.monotonic() - start) < timeout_s:
+        try:
+            return child.wait(max(min(_POLL_S, timeout_s - passed_s), 0.01))
+        except subprocess.TimeoutExpired:
+            now = _touched_ns(pulse)
+        if now is None or now != seen:
+            seen, changed = now, time.monotonic()
+        elif time.monotonic() - changed >= STALL_S:
+            raise _HangsError(f"it gave no sign of life for {STALL_S:.0f} s")
+    raise _HangsError(f"it had not ended {timeout_s:.0f} s after its start")
+
+
+def _touched_ns(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _under_way(scratch: Path) -> tuple[str, str]:

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 EXIT_DEVICE_LOST = 70
 """The GPU has failed in a way that only a new process can get out of."""
 UNDER_WAY = "under-way.json"
-"""In the scratch folder: which step is being computed, on what. Whoever finds it after a crash knows the culprit."""
+"""In the scratch folder: which step is being computed, on what. Whoever finds it after a crash knows the culprit.
+
+Its time of change is the worker's sign of life."""
 TIME_LIMIT_S = 8.5 * 3600
 """Half an hour less than the competition allows."""
 

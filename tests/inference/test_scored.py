@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -322,8 +323,8 @@ def test_a_second_process_goes_on_behind_what_is_finished(
     assert (code, sorted(marker.models)) == (0, PLAIN)
     np.testing.assert_allclose(values, whole, atol=1e-12)
     skip = (f"baseline fold {1 - computed[0]}",)
-    (scratch / "baseline.fold1.safetensors.npy").unlink(missing_ok=True)
-    (scratch / "baseline.fold0.safetensors.npy").unlink(missing_ok=True)
+    for kept in scratch.glob("*.npz"):
+        kept.unlink()
     code, values, marker = run(
         dist, folder, tmp_path / "again", mirror=False, scratch=str(scratch), skip=skip
     )
@@ -343,6 +344,97 @@ def test_a_full_disk_leaves_the_submission_before_it(
     code, values, marker = run(dist, folder, tmp_path, mirror=False)
     assert (code, marker.status) == (1, "prior")
     np.testing.assert_allclose(values, np.tile(prior_of(dist), (4, 1)))
+
+
+def test_a_scratch_folder_that_fails_costs_no_pass(dist: Path, folder: Path, tmp_path: Path) -> None:
+    """Neither crops, nor finished passes, nor the name of the step can be written below a file."""
+    (tmp_path / "scratch").write_text("no folder")
+    code, values, marker = run(dist, folder, tmp_path / "out", scratch=str(tmp_path / "scratch"))
+    _, expected, _ = run(dist, folder, tmp_path / "whole")
+    assert (code, marker.status, len(marker.models)) == (0, "complete", 4)
+    np.testing.assert_allclose(values, expected, atol=1e-12)
+    (note,) = marker.notes
+    assert note.startswith("what is finished cannot be kept for a second process (")
+
+
+def test_a_marker_that_cannot_be_written_ends_nothing(
+    dist: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kagglehms.errors import RunError
+
+    written: list[list[str]] = []
+
+    def full(marker: Marker, *_: object) -> None:
+        written.append(list(marker.models))
+        raise RunError("cannot be written (No space left on device)")
+
+    monkeypatch.setattr(Marker, "write", full)
+    task = Task(str(dist / "dataset"), str(folder), str(tmp_path), device="cpu", mirror=False)
+    assert run_scored(task) == 0
+    assert sorted(written[-1]) == PLAIN
+    values = read_submission(tmp_path / "submission.csv", ids_of(folder))
+    assert np.abs(values - prior_of(dist)).max() > 1e-3
+
+
+def test_a_restored_pass_keeps_its_time_and_measures_nothing(
+    dist: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = _made(tmp_path / "scratch")
+    _, _, first = run(dist, folder, tmp_path / "out", scratch=str(scratch))
+    last = max(scratch.glob("*.mirrored.npz"))
+    last.unlink()
+    observed: list[str] = []
+    monkeypatch.setattr(scored.Projection, "observe", lambda self, step, seconds: observed.append(step.name))
+    _, _, again = run(dist, folder, tmp_path / "again", scratch=str(scratch))
+    assert len(observed) == 1
+    for before, after in zip(first.steps, again.steps, strict=True):
+        assert before["name"] == after["name"]
+        assert before["seconds"] == after["seconds"] or before["name"] in observed
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "shape", "folder", "other"])
+def test_what_was_kept_and_is_damaged_is_computed_again(
+    dist: Path, folder: Path, tmp_path: Path, damage: str
+) -> None:
+    scratch = _made(tmp_path / "scratch")
+    _, whole, _ = run(dist, folder, tmp_path / "out", mirror=False, scratch=str(scratch))
+    for path in scratch.glob("*.npz"):
+        content = path.read_bytes()
+        if damage == "shape":
+            np.savez(path, probabilities_NK=np.ones((4, 5)), seconds=1.0)
+        elif damage == "other":
+            with path.open("wb") as file:
+                np.save(file, np.ones((4, 6)))
+        elif damage == "folder":
+            path.unlink()
+            path.mkdir()
+        else:
+            path.write_bytes({"cut": content[:-30], "empty": b"", "text": b"what"}[damage])
+    code, values, marker = run(dist, folder, tmp_path / "again", mirror=False, scratch=str(scratch))
+    assert (code, sorted(marker.models)) == (0, PLAIN)
+    np.testing.assert_allclose(values, whole, atol=1e-12)
+
+
+def test_each_batch_and_each_file_is_a_sign_of_life(
+    dist: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = pl.read_csv(folder / "test.csv").head(1)
+    pl.concat([one] * 70).with_columns(pl.Series("eeg_id", range(70))).write_csv(folder / "test.csv")
+    scratch, signs = _made(tmp_path / "scratch"), 0
+    real = scored._Run._beat
+
+    def beat(self: scored._Run) -> None:
+        nonlocal signs
+        path = scratch / UNDER_WAY
+        os.utime(path, (0, 0))
+        real(self)
+        assert path.stat().st_mtime > 0
+        signs += 1
+
+    monkeypatch.setattr(scored._Run, "_beat", beat)
+    run(dist, folder, tmp_path / "out", mirror=False, scratch=str(scratch))
+    n_files = len(json.loads((dist / "dataset/manifest.json").read_text())["files"])
+    assert signs == n_files + 1 + 2 * 3  # files, one layout, two passes of three batches
 
 
 def test_what_is_compiled_is_compiled_before_the_first_row(monkeypatch: pytest.MonkeyPatch) -> None:

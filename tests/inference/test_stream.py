@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,29 @@ BOTH = ("kaggle", "eeg")
 @pytest.fixture
 def folder(competition_folder: Path, tmp_path: Path) -> Path:
     return copied(competition_folder, tmp_path / "competition")
+
+
+def test_a_cache_that_fails_costs_time_only(folder: Path, tmp_path: Path) -> None:
+    expected = images(reader_of(folder))
+    cache = CropCache(tmp_path, 4, BOTH)
+    reader = reader_of(folder, cache)
+    np.testing.assert_array_equal(images(reader), expected)
+    with Path(os.devnull).open("wb") as nothing:
+        for descriptor in cache._files.values():
+            os.dup2(nothing.fileno(), descriptor)  # which cannot be read
+    np.testing.assert_array_equal(images(reader), expected)
+    assert reader.files_read == 16
+    assert reader.failures == {"kaggle": {}, "eeg": {}}
+    cache.close()
+
+
+def test_a_cache_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
+    for source in BOTH:
+        (tmp_path / source).mkdir()
+        (tmp_path / source / f"crops-{source}.f16").mkdir()
+        with pytest.raises(OSError, match="Is a directory"):
+            CropCache(tmp_path / source, 4, BOTH)
+        assert [path.name for path in (tmp_path / source).iterdir()] == [f"crops-{source}.f16"]
 
 
 def reader_of(folder: Path, cache: CropCache | None = None) -> Reader:

@@ -142,6 +142,54 @@ def test_a_worker_that_hangs_is_killed_when_its_time_is_up(
     assert sorted(path.name for path in house.out.iterdir()) == ["scored-run.json", "submission.csv"]
 
 
+def test_a_hang_is_a_crash_of_its_step(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "STALL_S", 1.5)
+    monkeypatch.setattr(supervisor, "_POLL_S", 0.1)
+    code, marker = house.supervise("""
+        if task["device"] == "cpu":
+            finish(["a"])
+        else:
+            under_way("a", "cuda")
+            time.sleep(600)
+        """)
+    assert [task.device for task in house.tasks] == [None, "cpu"]
+    assert (code, marker.models) == (1, ["a"])
+    assert marker.problems == ["a on cuda: killed, it gave no sign of life for 2 s"]
+
+
+def test_a_hang_before_the_first_sign_is_noticed(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "STALL_S", 1.5)
+    monkeypatch.setattr(supervisor, "_POLL_S", 0.1)
+    _, marker = house.supervise("""
+        if task["device"] != "cpu":
+            time.sleep(600)
+        finish(["a"])
+        """)
+    assert marker.models == ["a"]
+    assert "no sign of life" in marker.problems[0]
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        "os.utime(scratch / 'under-way.json')",
+        "(scratch / 'under-way.json').unlink(missing_ok=True)",  # nothing can be known then
+    ],
+)
+def test_a_worker_that_is_slow_and_lives_is_left_alone(
+    house: House, monkeypatch: pytest.MonkeyPatch, sign: str
+) -> None:
+    monkeypatch.setattr(supervisor, "STALL_S", 2.0)
+    monkeypatch.setattr(supervisor, "_POLL_S", 0.1)
+    code, marker = house.supervise(f"""
+        for _ in range(20):
+            {sign}
+            time.sleep(0.2)
+        finish(["a"])
+        """)
+    assert (code, marker.models, len(house.tasks)) == (0, ["a"], 1)
+
+
 def test_a_submission_that_a_worker_spoils_becomes_the_prior_again(house: House) -> None:
     code, marker = house.supervise("(out / 'submission.csv').write_text('eeg_id'); finish(['a'])")
     assert code == 1
