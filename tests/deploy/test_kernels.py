@@ -182,5 +182,15 @@ def test_a_damaged_wheel_leaves_the_sample(built: Built, root: Path, damage: str
     if damage == "flipped":
         content[len(content) // 2] ^= 1
     path.write_bytes(content[: {"truncated": -100, "empty": 0}.get(damage)])
-    assert_one_line(run(built, root), EXIT_FAILURE, "no library in ")
+    assert_one_line(run(built, root), EXIT_FAILURE, "bad library in ")
     np.testing.assert_allclose(submitted(root), 1 / 6)
+
+
+def test_a_sample_that_cannot_be_read_keeps_nothing_else(built: Built, root: Path) -> None:
+    place = mount(built, root)
+    sample = root / "input" / competition_mount(SLUG, "owner") / "sample_submission.csv"
+    sample.unlink()
+    sample.mkdir()
+    done = run(built, root)
+    assert f"bundle {place}: 2 model(s)" in done.stdout
+    np.testing.assert_allclose(submitted(root), [built.manifest.prior] * 2)
