@@ -107,13 +107,15 @@ def train(
         options: further ones of `training.TrainingTask`, by name.
 
     Returns:
-        0 when nothing failed, which includes that something is left for the next session.
+        0 when nothing failed, which includes that something is left for the next session. Unknown recipes or options
+        end it at once.
     """
     start = time.monotonic()
     _say_library()
-    from kagglehms.deploy.training import TIME_LIMIT_S, TrainingTask, train_in_session
+    from kagglehms.deploy.training import TIME_LIMIT_S, make_task, train_in_session
 
     try:
+        task = make_task(recipes, options)
         _verify(bundle, digest)
         competition = find_competition(root)
         store = _output(root, owner, PREPARE_KERNEL, STORE)
@@ -121,15 +123,16 @@ def train(
             store = scratch / STORE
             decode(competition, store)
         earlier = _output(root, owner, TRAIN_KERNEL, RUNS)
-        task = TrainingTask(
-            tuple(recipes),
+        left_s = time_limit_s(TIME_LIMIT_S if task.limit_s is None else task.limit_s)
+        task = replace(
+            task,
             data=str(competition),
             store=str(store),
             runs=str(root / "working" / RUNS),
             earlier=None if earlier is None else str(earlier),
-            limit_s=time_limit_s(TIME_LIMIT_S) - (time.monotonic() - start),
+            limit_s=left_s - (time.monotonic() - start),
         )
-        return train_in_session(replace(task, **options), _usable_gpus())
+        return train_in_session(task, _usable_gpus())
     except HMSError as error:
         return _failed(error)
 

@@ -6,6 +6,7 @@ bundle, its files and the digests stamped into the kernels.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import zipfile
@@ -28,6 +29,7 @@ _KEPT_BACK = frozenset(
     | {f"dataset-cover-image{ending}" for ending in (".png", ".jpg", ".jpeg", ".webp")}
 )
 """Names that the client takes for its own and does not upload as files."""
+_TRAINING = ("RECIPES", "OPTIONS")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -108,6 +110,7 @@ def preflight(dist: Path) -> Preflight:
         script = folder / str(metadata.get("code_file"))
         if script.is_file() and metadata.get("kernel_type") == "script":
             findings += _stamp_findings(script, bundle_id, manifest)
+            findings += _training_findings(script)
             findings += script_findings(script, kaggle_image(), wheels.get(LIBRARY), list(wheels.values()))
     findings += _clashes(dataset, card or {}, kernels)
     files = [path for path in dataset.rglob("*") if path.is_file() and path != dataset / CARD]
@@ -281,6 +284,31 @@ def _stamp_findings(script: Path, bundle_id: str, manifest: Manifest | None) -> 
                 f"{name} is {found[0][:40]!r}, and the bundle beside it has {str(expected[name])[:40]!r}",
                 "build again, bundle and kernels belong together",
             )
+
+
+def _training_findings(script: Path) -> Iterator[Finding]:
+    """What the training kernel would refuse of what its owner wrote into it."""
+    from kagglehms.deploy.training import make_task
+
+    try:
+        tree = ast.parse(script.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError):
+        return  # said by script_findings
+    written = {}
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in targets:
+            if isinstance(target, ast.Name) and target.id in _TRAINING:
+                written[target.id] = getattr(node, "value", None)
+    if len(written) < len(_TRAINING):
+        return
+    try:
+        recipes, options = (ast.literal_eval(written[name] or "") for name in _TRAINING)
+        make_task(recipes, options)
+    except UsageError as error:
+        yield Finding(str(script), str(error), "correct it in the script")
+    except (ValueError, TypeError, SyntaxError):
+        return  # computed, so only the kernel can know
 
 
 def _clashes(

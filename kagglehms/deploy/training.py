@@ -12,14 +12,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kagglehms
 from kagglehms.data.competition import Competition
-from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError, Stopped
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError, Stopped, UsageError, closest
 from kagglehms.runtime import Clock, say, stop_signals, write_bytes
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ TIME_LIMIT_S = 11.5 * 3600
 """Half an hour less than a session on Kaggle may take."""
 ENDING = "session.json"
 """In the folder of runs: whether something is left to train, and what failed."""
+_GIVEN = frozenset({"recipes", "data", "store", "runs", "earlier"})
+"""Fields of a task that are no options."""
 _GRACE_S = 300.0
 """After the limit, before the training is asked to stop; and as long again before it is killed."""
 
@@ -89,6 +91,39 @@ class TrainingTask:
         recipe = recipe if self.epochs is None else recipe.with_epochs(self.epochs)
         recipe = recipe if self.backbone is None else replace(recipe, backbone=self.backbone)
         return recipe if self.batch_size is None else replace(recipe, batch_size=self.batch_size)
+
+
+def make_task(recipes: Sequence[str], options: Mapping[str, Any]) -> TrainingTask:
+    """Check all that the owner of the training kernel wrote into it, before anything takes time.
+
+    Args:
+        recipes: its RECIPES, by name.
+        options: its OPTIONS, by name.
+
+    Raises:
+        UsageError: an unknown recipe or option, or a value of another type or out of range.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    if isinstance(recipes, str) or not recipes:
+        raise UsageError(f"RECIPES must be a list of names, such as ['baseline'], but got {recipes!r}")
+    known = [field.name for field in fields(TrainingTask) if field.name not in _GIVEN]
+    for name in options:
+        if name not in known:
+            raise UsageError(f"OPTIONS: no option {name!r}; {closest(str(name), known)}")
+    try:
+        task = TypeAdapter(TrainingTask).validate_python({"recipes": tuple(recipes), **options})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = first["loc"][0] if first["loc"] else "options"
+        place = "RECIPES" if where == "recipes" else f"OPTIONS: {where}"
+        raise UsageError(f"{place}: {first['msg']}, but got {first['input']!r}") from error
+    for name in task.recipes:
+        task.recipe(name)
+    for fold in task.only_folds:
+        if not 0 <= fold < task.folds:
+            raise UsageError(f"OPTIONS: only_folds: there is no fold {fold}, they are 0 to {task.folds - 1}")
+    return task
 
 
 def train_in_session(task: TrainingTask, n_gpus: int) -> int:

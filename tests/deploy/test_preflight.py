@@ -125,6 +125,24 @@ def test_a_recipe_that_the_kernel_could_not_read_is_found(
     assert "is no recipe of this version" in finding.what
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('RECIPES = ["mosaic-xloss", ', 'RECIPES = ["mosaic-loss", ', "did you mean 'mosaic-xloss'"),
+        ("OPTIONS: dict = {}", 'OPTIONS: dict = {"epoch": 1}', "no option 'epoch'"),
+        ("OPTIONS: dict = {}", 'OPTIONS = {"epochs": "x"}', "epochs: Input should be a valid integer"),
+    ],
+)
+def test_what_the_training_kernel_would_refuse_is_found(dist: Path, old: str, new: str, says: str) -> None:
+    script = "kernels/train/train.py"
+    _replaced(script, old, new)(dist)
+    (finding,) = preflight(dist).findings
+    assert says in finding.what
+    assert finding.where == str(dist / script)
+    _replaced(script, new, "OPTIONS = dict()" if "OPTIONS" in new else "RECIPES = list()[:")(dist)
+    assert not any(says in finding.what for finding in preflight(dist).findings)
+
+
 def test_all_findings_at_once_each_with_its_cure(dist: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit(dist / "dataset" / CARD, title="x", licenses=[])
     edit(dist / "kernels/infer/kernel-metadata.json", machine_shape="NvidiaTeslaP100")

@@ -13,10 +13,11 @@ import pytest
 
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import Store
-from kagglehms.deploy import training
+from kagglehms.deploy import kernels, training
 from kagglehms.deploy.bundle import build
 from kagglehms.deploy.rehearsal import rehearse
-from kagglehms.deploy.training import ENDING, TrainingTask, main, train_in_session
+from kagglehms.deploy.training import ENDING, TrainingTask, main, make_task, train_in_session
+from kagglehms.errors import EXIT_USER
 from kagglehms.learning.crossval import Dataset, cross_validate
 from kagglehms.runtime import choose_device
 
@@ -51,6 +52,36 @@ def test_a_task_travels_as_text() -> None:
         "baseline"
     )
     assert (recipe.epochs, recipe.backbone, recipe.batch_size) == (1, "efficientnet_b0", 4)
+
+
+@pytest.mark.parametrize(
+    ("recipes", "options", "says"),
+    [
+        (["baseline", "percentile"], {}, "did you mean 'percentiles'"),
+        ("baseline", {}, "RECIPES must be a list"),
+        ([], {}, "RECIPES must be a list"),
+        ([1], {}, "RECIPES: Input should be a valid string, but got 1"),
+        (["baseline"], {"epoch": 1}, "no option 'epoch'; did you mean 'epochs'"),
+        (["baseline"], {"runs": "/kaggle/working"}, "no option 'runs'"),
+        (["baseline"], {"epochs": "many"}, "OPTIONS: epochs: Input should be a valid integer"),
+        (["baseline"], {"epochs": 0}, "epochs must be at least 1"),
+        (["baseline"], {"batch_size": 0}, "batch_size must be at least 1"),
+        (["baseline"], {"only_folds": [0, 5]}, "there is no fold 5, they are 0 to 4"),
+    ],
+)
+def test_what_the_owner_wrote_is_checked_before_anything_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recipes: Any, options: dict[str, Any], says: str
+) -> None:
+    absent = tmp_path / "absent"  # which would be found out next
+    assert kernels.train(absent, absent, "0" * 64, tmp_path, "somebody", recipes, options) == EXIT_USER
+    assert says in capsys.readouterr().err
+
+
+def test_what_the_owner_wrote_is_taken_as_it_stands() -> None:
+    options = TINY | {"only_folds": [0], "limit_s": 90, "save_every_s": 60}
+    task = make_task(["baseline", "demo"], options)
+    assert (task.recipes, task.only_folds, task.limit_s) == (("baseline", "demo"), (0,), 90.0)
+    assert TrainingTask.from_json(task.to_json()) == task
 
 
 def test_a_recipe_that_fails_does_not_keep_the_others(
