@@ -96,7 +96,7 @@ class Stopped(HMSError):
 def first_line(error: BaseException, longest: int = 160) -> str:
     """Return what an error says first, at most `longest` characters; the name of its class if it says nothing."""
     lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:longest]
+    return (lines[0].rstrip() if lines else type(error).__name__)[:longest]
 
 
 def closest(name: str, known: Iterable[str]) -> str:

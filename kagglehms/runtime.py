@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, TypeVar
 
-from kagglehms.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, RunError, UsageError
+from kagglehms.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, RunError, UsageError, first_line
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -331,7 +331,7 @@ def _gpu_unusable() -> str | None:
     try:
         torch.ones(8, device="cuda").sum().item()
     except RuntimeError as error:
-        return f"{name} fails at a tiny sum ({str(error).splitlines()[0]})"
+        return f"{name} fails at a tiny sum ({first_line(error)})"
     return None
 
 

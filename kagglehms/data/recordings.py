@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CHANNELS, LOG_CLIP, N_TIMES, SPECTROGRAM_COLUMNS, SPECTROGRAM_STEP_S
-from kagglehms.errors import DataError
+from kagglehms.errors import DataError, first_line
 
 if TYPE_CHECKING:
     import polars as pl
@@ -104,7 +104,7 @@ def _read(path: Path, columns: Sequence[str], types: str) -> pl.DataFrame:
         # From memory: for a path polars looks through the environment for credentials, each time.
         frame = pl.read_parquet(io.BytesIO(path.read_bytes()), use_statistics=False)
     except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
-        raise DataError(path, f"cannot be read ({_first_line(error)})", _BROKEN) from error
+        raise DataError(path, f"cannot be read ({first_line(error)})", _BROKEN) from error
     _check_columns(path, frame.columns, columns)
     dtypes = frame.dtypes
     if "time" in frame.columns[:1] and dtypes[0].is_integer():
@@ -143,8 +143,3 @@ def _values(path: Path, frame: pl.DataFrame) -> NDArray[np.floating]:
 def _some(names: Sequence[str], most: int = 4) -> str:
     listed = ", ".join(names[:most])
     return listed if len(names) <= most else f"{listed} and {len(names) - most} more"
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:160]

@@ -21,7 +21,7 @@ from kagglehms.data.competition import (
     SPECTROGRAM_STEP_S,
     VOTE_COLUMNS,
 )
-from kagglehms.errors import DataError, UsageError, closest
+from kagglehms.errors import DataError, UsageError, closest, first_line
 
 if TYPE_CHECKING:
     import polars as pl
@@ -161,8 +161,9 @@ def read_table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     try:
         table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(path, f"cannot be read as a table ({reason[:160]})", "download it again") from error
+        raise DataError(
+            path, f"cannot be read as a table ({first_line(error)})", "download it again"
+        ) from error
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise DataError(

@@ -33,6 +33,7 @@ from kagglehms.data.competition import (
     SFREQ_HZ,
     SPECTROGRAM_COLUMNS,
     SPECTROGRAM_ROWS,
+    SPECTROGRAM_STEP_S,
     Competition,
 )
 from kagglehms.data.parallel import Workers, in_order
@@ -162,14 +163,19 @@ class Store:
 
 
 def plan(competition: Competition, records: Records) -> list[Task]:
-    """List the recordings that `records` need, in the order of the store: EEGs, then spectrograms, by id."""
+    """List the recordings that `records` need, in the order of the store: EEGs, then spectrograms, by id.
+
+    Each must be long enough for the last sub-window of its records.
+    """
     eeg_end: dict[int, int] = {}
     offsets_s = records.frame["eeg_offset_max_s"].to_list()
     for id_, offset_s in zip(records.eeg_ids.tolist(), offsets_s, strict=True):
         eeg_end[id_] = max(eeg_end.get(id_, 0), int(offset_s * SFREQ_HZ) + N_TIMES)
     rows_end: dict[int, int] = {}
-    for id_, row in zip(records.spectrogram_ids.tolist(), records.spectrogram_rows.tolist(), strict=True):
-        rows_end[id_] = max(rows_end.get(id_, 0), row + SPECTROGRAM_ROWS)
+    offsets_s = records.frame["spectrogram_offset_max_s"].to_list()
+    for id_, offset_s in zip(records.spectrogram_ids.tolist(), offsets_s, strict=True):
+        # The last row that `Records.starts` can give.
+        rows_end[id_] = max(rows_end.get(id_, 0), int(offset_s // SPECTROGRAM_STEP_S) + SPECTROGRAM_ROWS)
     return [
         *(Task("eeg", id_, competition.eeg(id_), end) for id_, end in sorted(eeg_end.items())),
         *(

@@ -18,6 +18,8 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from kagglehms.errors import first_line
+
 FLOATS = types.Array(types.float32, 1, "C")
 """What a feature writes to, or keeps its scratch in."""
 FLOATS_IN = types.Array(types.float32, 1, "C", readonly=True)
@@ -80,7 +82,7 @@ class Compiled:
                 return dispatcher.get_overload(signature)
             # Whatever it is, there is another way to the answer, and the warning carries the reason.
             except Exception as error:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                reason = first_line(error)
         _say_plain(reason)
         return self._plain
 

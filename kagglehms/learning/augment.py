@@ -180,25 +180,41 @@ def mask_time(images_BCHW: Tensor, start_BM: Tensor, width_BM: Tensor, tile_widt
 
 
 def mask_frequency(
-    images_BCHW: Tensor, start_BM: Tensor, height_BM: Tensor, panels: int = len(PANELS)
+    images_BCHW: Tensor,
+    start_BM: Tensor,
+    height_BM: Tensor,
+    tiles: Sequence[tuple[int, int]] | None = None,
+    panels: int = len(PANELS),
 ) -> Tensor:
     """Blank bands of frequency with 0, the same ones in each of the `panels` that stand upon each other.
 
+    In tiles of different heights a band takes the same part of each panel's height. Whether that is the same band
+    in Hz depends on what the panels' rows mean.
+
     Args:
         images_BCHW: images.
-        start_BM: first rows, of a panel.
+        start_BM: first rows, of a panel of the first tile.
         height_BM: rows of each band; 0 for none.
-        panels: how many panels share the image's rows.
+        tiles: rows and columns of each tile, left to right; one tile, the whole image, when None. In panels of
+            another height the edges are scaled as in `band_columns`.
+        panels: how many panels share a tile's rows.
     """
-    rows = _panel_rows(images_BCHW, panels)
-    masked_BH = band_columns(start_BM, height_BM, [rows], rows).any(dim=1).repeat(1, panels)
-    return images_BCHW.masked_fill(masked_BH[:, None, :, None], 0)
+    all_rows, columns = images_BCHW.shape[-2:]
+    tiles = tiles or [(all_rows, columns)]
+    reference = _panel_rows(tiles[0][0], panels)
+    marks = []
+    for height, width in tiles:
+        rows = _panel_rows(height, panels)
+        masked_BH = band_columns(start_BM, height_BM, [rows], reference).any(dim=1).repeat(1, panels)
+        masked_BH = functional.pad(masked_BH, (0, all_rows - height))
+        marks.append(masked_BH[:, None, :, None].expand(-1, -1, -1, width))
+    return images_BCHW.masked_fill(torch.cat(marks, dim=-1), 0)
 
 
-def _panel_rows(images_BCHW: Tensor, panels: int) -> int:
-    rows, rest = divmod(images_BCHW.shape[-2], panels)
+def _panel_rows(tile_rows: int, panels: int) -> int:
+    rows, rest = divmod(tile_rows, panels)
     if rest:
-        raise ValueError(f"{images_BCHW.shape[-2]} rows cannot be shared by {panels} panels")
+        raise ValueError(f"{tile_rows} rows cannot be shared by {panels} panels")
     return rows
 
 
@@ -212,6 +228,7 @@ def augment(
     epoch: int,
     tile_widths: Sequence[int],
     device: torch.device | None = None,
+    tile_heights: Sequence[int] | None = None,
 ) -> Batch:
     """Apply `augmentations` to a batch, one after the other.
 
@@ -223,14 +240,16 @@ def augment(
         epoch: from 0.
         tile_widths: columns of the image's tiles, left to right.
         device: where to compute and where the result lies; where the batch lies when None.
+        tile_heights: rows of the tiles; all of the image's when None.
 
     Raises:
-        ValueError: `tile_widths` do not add up to the image's width.
+        ValueError: the tiles do not make up the image.
     """
     records = batch.index_B.cpu().numpy()
     batch = batch if device is None else batch.to(device)
     images_BCHW = batch.images_BCHW
     _check_tiles(images_BCHW, tile_widths)
+    tiles = _tiles(images_BCHW, tile_widths, tile_heights)
     for step, augmentation in enumerate(augmentations):
         draws = _Draws(seed, epoch, _STEP + step, records, images_BCHW.device)
         match augmentation:
@@ -242,8 +261,9 @@ def augment(
                 bands = draws.bands(probability, longest, count, tile_widths[0])
                 images_BCHW = mask_time(images_BCHW, *bands, tile_widths)
             case FrequencyMask(probability, longest, count):
-                rows = _panel_rows(images_BCHW, len(PANELS))
-                images_BCHW = mask_frequency(images_BCHW, *draws.bands(probability, longest, count, rows))
+                rows = _panel_rows(tiles[0][0], len(PANELS))
+                bands = draws.bands(probability, longest, count, rows)
+                images_BCHW = mask_frequency(images_BCHW, *bands, tiles)
             case _:
                 raise ValueError(f"{augmentation} is not for batches; see device_augmentations")
     return replace(batch, images_BCHW=images_BCHW)
@@ -334,3 +354,14 @@ def _cutmix(
 def _check_tiles(images_BCHW: Tensor, tile_widths: Sequence[int]) -> None:
     if sum(tile_widths) != images_BCHW.shape[-1]:
         raise ValueError(f"tiles of {tile_widths} columns are no image of {images_BCHW.shape[-1]} columns")
+
+
+def _tiles(
+    images_BCHW: Tensor, widths: Sequence[int], heights: Sequence[int] | None
+) -> list[tuple[int, int]]:
+    """Rows and columns of each tile."""
+    rows = images_BCHW.shape[-2]
+    heights = [rows] * len(widths) if heights is None else heights
+    if len(heights) != len(widths) or max(heights) > rows:
+        raise ValueError(f"tiles of {heights} rows are no {len(widths)} tiles of an image of {rows} rows")
+    return list(zip(heights, widths, strict=True))

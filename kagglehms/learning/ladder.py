@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kagglehms.errors import RunError, UsageError, closest
-from kagglehms.learning.ensemble import LADDER_BLENDS, Blend, blend_from_json
+from kagglehms.learning.ensemble import LADDER_BLENDS, Blend, blend_from_json, get_blend_spec
 from kagglehms.learning.recipes import RECIPES, Recipe, recipe_from_json
 from kagglehms.learning.run_folder import PROBABILITY_COLUMNS, read_json, read_oof
 
@@ -162,11 +162,10 @@ def find_blend(runs: Path, name: str) -> Blend:
     path = blend_path(runs, name)
     if path.is_file():
         return blend_from_json(path.read_bytes(), path)
-    for spec in LADDER_BLENDS:
-        if spec.name == name and spec.weights is not None:
-            return Blend(spec.name, spec.members, spec.weights, spec.space)
-    fitted = sorted(p.stem for p in (runs / "blends").glob("*.json"))
-    known = [*fitted, *(spec.name for spec in LADDER_BLENDS if spec.weights is not None)]
+    given = [spec.name for spec in LADDER_BLENDS if spec.weights is not None]
+    if name in given:
+        return get_blend_spec(name).blend()
+    known = [*sorted(p.stem for p in (runs / "blends").glob("*.json")), *given]
     raise UsageError(f"no blend {name!r}; {closest(name, known)}; `kagglehms blend` fits others")
 
 

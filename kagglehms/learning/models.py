@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kagglehms.data.competition import CLASSES
-from kagglehms.errors import DataError, UsageError
+from kagglehms.errors import DataError, UsageError, first_line
 from kagglehms.learning.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -42,14 +42,14 @@ def make_model(recipe: Recipe, pretrained: str = "none") -> tuple[nn.Module, str
         try:
             return _create(recipe, file=path), f"weights: ImageNet, from {path}"
         except (RuntimeError, KeyError, ValueError, OSError, SafetensorError) as error:
-            reason = f"does not hold weights of {recipe.backbone} ({str(error).splitlines()[0][:200]})"
+            reason = f"does not hold weights of {recipe.backbone} ({first_line(error)})"
             raise DataError(path, reason, "give timm's file for this very backbone") from error
     why_not = _hub_unreachable()
     if why_not is None:
         try:
             return _create(recipe, hub=True), "weights: ImageNet, from timm's hub"
         except (OSError, RuntimeError, ValueError) as error:
-            why_not = (str(error).splitlines() or [type(error).__name__])[0][:160]
+            why_not = first_line(error)
     return _create(recipe), f"weights: from scratch, since timm's hub gave none ({why_not})"
 
 
@@ -97,7 +97,7 @@ def _create(recipe: Recipe, file: Path | None = None, hub: bool = False) -> nn.M
             **options,
         )
     except (TypeError, AssertionError) as error:
-        reason = (str(error).splitlines() or ["its constructor refuses the image size"])[0]
+        reason = first_line(error) if str(error).strip() else "its constructor refuses the image size"
         raise UsageError(f"backbone {recipe.backbone!r} cannot take {shape} images: {reason}") from error
     # Hooks, so that tensors keep timm's own names; they run in this order.
     if halved:

@@ -89,7 +89,7 @@ class FrequencyMask(_Strict):
 
     Attributes:
         probability: that it happens to a record.
-        max_height: of a band, in rows of a panel; heights are drawn from 1 to it.
+        max_height: of a band, in rows of a panel of the first tile; heights are drawn from 1 to it.
         count: bands per record; they may overlap.
     """
 

@@ -66,8 +66,8 @@ class Recipe:
         batch_size: records per step.
         lr: the highest learning rate of the schedule.
         weight_decay: of AdamW, on all parameters.
-        schedule: `one-cycle` falls from `lr` to a tenth of it (see `trainer.make_schedule`); `constant` is what
-            the source's notebooks really did, as they never stepped their scheduler.
+        schedule: `one-cycle` falls from `lr` to a tenth of it (see `learner.make_schedule`); `constant` is what
+            the source's notebooks really did, as they never stepped their scheduler: `lr`, and a beta1 of 0.85.
         ema: decay per step of an exponential moving average of the weights, which then is what is evaluated and
             kept; None for the weights themselves.
         evaluations_per_epoch: how often the held-out fold is scored; the best evaluation is kept.

@@ -21,7 +21,8 @@ class Session:
         clock: the time that may be taken.
         stop: whether somebody asked for the end.
         team: the processes that train together.
-        save_every_s: the state is saved after every evaluation, and so often in between.
+        save_every_s: the state is saved after every evaluation, and so often in between; under a time limit also
+            before the first one.
         compile: run the network through `torch.compile`.
         tensorboard: write TensorBoard's event files beside the logs.
     """
@@ -83,4 +84,6 @@ class Pace:
             needed += self.longest("evaluation")
         if self.session.clock.left_s < _RESERVE * needed + _RESERVE_S:
             return "stop"
+        if evaluation_follows and self.session.clock.limit_s is not None and not self._seconds["evaluation"]:
+            return "save"  # nobody knows how long it takes
         return "save" if time.monotonic() - self._saved >= self.session.save_every_s else "go on"

@@ -15,7 +15,7 @@ import numpy as np
 
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.data.records import Records
-from kagglehms.errors import HMSError, RunError, UsageError
+from kagglehms.errors import HMSError, RunError, UsageError, first_line
 from kagglehms.learning.crossval import PROBABILITY_COLUMNS, read_json
 from kagglehms.learning.ensemble import Blend, blend_from_json
 from kagglehms.learning.ladder import Row, trained_row
@@ -177,7 +177,7 @@ def _row(folder: Path) -> Row:
         return trained_row(folder)
     except pl.exceptions.PolarsError as error:
         raise RunError(
-            f"{folder}: its scores cannot be read ({_first_line(error)}); train it again"
+            f"{folder}: its scores cannot be read ({first_line(error)}); train it again"
         ) from error
 
 
@@ -200,7 +200,7 @@ def _history(path: Path) -> pl.DataFrame:
             pl.col("warm_up").cast(pl.String).str.to_lowercase() == "true",
         )
     except pl.exceptions.PolarsError as error:
-        raise RunError(f"{path}: {_first_line(error)}; train this fold again") from error
+        raise RunError(f"{path}: {first_line(error)}; train this fold again") from error
     return table.with_columns(pl.lit(int(path.parent.name[4:])).alias("fold"))
 
 
@@ -223,7 +223,7 @@ def _table(path: Path, read: Callable[[], pl.DataFrame], needed: tuple[str, ...]
     try:
         table = read()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise RunError(f"{path}: cannot be read ({_first_line(error)}); train this fold again") from error
+        raise RunError(f"{path}: cannot be read ({first_line(error)}); train this fold again") from error
     missing = [name for name in needed if name not in table.columns]
     if missing:
         raise RunError(f"{path}: lacks {', '.join(missing)}; train this fold again")
@@ -235,7 +235,3 @@ def _stacked(tables: list[pl.DataFrame | None]) -> pl.DataFrame | None:
 
     found = [table for table in tables if table is not None and len(table)]
     return pl.concat(found, how="diagonal_relaxed") if found else None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

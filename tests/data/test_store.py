@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from folders import copied, eeg_frame
 
 from kagglehms.data.competition import Competition
 from kagglehms.data.parallel import Workers
 from kagglehms.data.recordings import read_eeg, read_spectrogram
-from kagglehms.data.records import make_records, read_train_table
+from kagglehms.data.records import SPECTROGRAM_OFFSET, make_records, read_train_table
 from kagglehms.data.store import Store, Task, plan, prepare
 from kagglehms.errors import DataError, DataErrors, RunError, UsageError
 from kagglehms.runtime import exclusive
@@ -242,3 +243,27 @@ def test_a_full_disk_is_named_and_costs_nothing_finished(
     monkeypatch.setattr(os, "fsync", real)
     assert prepare(tasks_of(competition_folder), tmp_path).decoded > 0
     assert contents(tmp_path) == contents(reference)
+
+
+def test_spectrograms_reach_to_the_last_sub_window(competition_folder: Path) -> None:
+    """Not only to the middle one: training may draw any."""
+    competition = Competition(competition_folder)
+    table = read_train_table(competition.train_csv)
+    lengths = {
+        task.id: task.min_length for task in plan(competition, make_records(table)) if task.kind != "eeg"
+    }
+    last_s = dict(table.group_by("spectrogram_id").agg(pl.col(SPECTROGRAM_OFFSET).max()).iter_rows())
+    assert lengths == {id_: int(offset_s) // 2 + 300 for id_, offset_s in last_s.items()}
+    records = make_records(table)
+    everything = np.arange(len(records))
+    for part in (0.0, 0.5, 1.0):
+        rows, _ = records.starts(everything, np.full(len(records), part))
+        for id_, row in zip(records.spectrogram_ids.tolist(), rows.tolist(), strict=True):
+            assert row + 300 <= lengths[id_]
+
+
+def test_no_real_spectrogram_is_refused_for_its_length(hms_sample: Path) -> None:
+    """A real file ends with the window of its last label: there is not a row to spare."""
+    for task in tasks_of(hms_sample):
+        if task.kind == "spectrogram":
+            assert len(read_spectrogram(task.path, task.min_length)) == task.min_length

@@ -362,6 +362,25 @@ def test_masked_frequencies_are_0_in_every_panel(case: tuple[list[list[int]], li
     np.testing.assert_array_equal(masked, expected)
 
 
+def test_frequencies_are_masked_in_each_tiles_own_panels() -> None:
+    """Panels of 10 and of 20 rows; below the lower tile nothing is touched."""
+    images = some_images(2, 5, height=80)
+    starts, heights = [[3], [0]], [[2], [0]]
+    expected = images.copy()
+    for panel in range(4):
+        expected[0, :, panel * 10 + 3 : panel * 10 + 5, :3] = 0
+        expected[0, :, panel * 20 + 6 : panel * 20 + 10, 3:] = 0
+    tiles = [(40, 3), (80, 2)]
+    masked = mask_frequency(torch.from_numpy(images), torch.tensor(starts), torch.tensor(heights), tiles)
+    np.testing.assert_array_equal(masked, expected)
+
+
+def test_tiles_that_do_not_fit_the_image_are_refused() -> None:
+    for heights in ((4, 5), (4,)):
+        with pytest.raises(ValueError, match="are no 2 tiles of an image of 4 rows"):
+            augment(numbered([1], 600), [], 1, 0, SIDE_BY_SIDE, tile_heights=heights)
+
+
 def test_rows_that_panels_cannot_share_are_refused() -> None:
     with pytest.raises(ValueError, match="41 rows cannot be shared by 4 panels"):
         mask_frequency(torch.zeros(1, 1, 41, 5), torch.zeros(1, 1).long(), torch.ones(1, 1).long())

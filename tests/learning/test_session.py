@@ -31,6 +31,16 @@ def test_there_must_be_time_for_what_follows_and_for_saving(
     assert pace_with(left_s).wish(evaluation_follows) == wish
 
 
+def test_it_is_saved_before_an_evaluation_of_unknown_length() -> None:
+    pace = Pace(Session(Clock(1000, started=time.monotonic())))
+    assert pace.wish(evaluation_follows=False) == "go on"
+    assert pace.wish(evaluation_follows=True) == "save"
+    with pace.measured("evaluation"):
+        pass
+    assert pace.wish(evaluation_follows=True) == "go on"
+    assert Pace(Session()).wish(evaluation_follows=True) == "go on"  # there is all the time of the world
+
+
 def test_the_state_is_saved_now_and_then() -> None:
     pace = pace_with(1000, save_every_s=0)
     assert pace.wish(False) == "save"

@@ -23,6 +23,7 @@ from kagglehms.learning.feed import Feed, measure, shuffled
 from kagglehms.learning.learner import make_schedule
 from kagglehms.learning.metric import kl_score
 from kagglehms.learning.models import make_model
+from kagglehms.learning.options import FrequencyMask
 from kagglehms.learning.recipes import RECIPES, Stage, get_recipe
 from kagglehms.learning.session import Session
 from kagglehms.learning.state import STATE, State, read_state
@@ -84,13 +85,41 @@ def test_one_cycle_falls_along_half_a_cosine_to_a_tenth() -> None:
     np.testing.assert_allclose(rates, expected, rtol=1e-6)
 
 
-def test_a_constant_schedule_is_constant() -> None:
+def test_a_constant_schedule_is_the_cycle_never_stepped() -> None:
+    unstepped = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=123.0)
+    torch.optim.lr_scheduler.OneCycleLR(
+        unstepped, 1e-3, total_steps=3030, pct_start=0.0, div_factor=25, final_div_factor=0.4
+    )
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
     schedule = make_schedule(replace(RECIPE, schedule="constant"), optimizer, total_steps=5)
-    for _ in range(5):
+    for _ in range(7):
+        group, theirs = optimizer.param_groups[0], unstepped.param_groups[0]
+        assert group["lr"] == 1e-3
+        assert group["lr"] == pytest.approx(theirs["lr"], rel=1e-6)
+        assert group["betas"] == pytest.approx(theirs["betas"], rel=1e-6)
         optimizer.step()
         schedule.step()
-        assert optimizer.param_groups[0]["lr"] == 1e-3
+
+
+def test_frequencies_are_masked_per_tile_in_training() -> None:
+    """Kaggle panels have 100 rows and mel panels 128, side by side."""
+    recipe = replace(
+        get_recipe("kaggle+eeg"),
+        backbone="half:test_efficientnet",
+        augmentations=(FrequencyMask(1.0, max_height=50),),
+    )
+    model, _ = make_model(recipe)
+    own = learner.Learner(recipe, model, model, 10, 0, CPU, Team())
+    batch = next(striped_feed(8, recipe.layout).batches(np.arange(4), 4))
+    batch = replace(batch, images_BCHW=torch.ones_like(batch.images_BCHW))
+    masked = own._augmented(batch, 0, False, 4).images_BCHW[:, 0] == 0
+    kaggle, eeg = masked[:, :400, :300].reshape(4, 4, 100, 300), masked[:, :, 300:].reshape(4, 4, 128, 256)
+    assert not masked[:, 400:, :300].any()
+    for panels in (kaggle, eeg):
+        assert panels.any(dim=2).all()
+        assert (panels == panels[:, :1]).all()
+    heights = [panels[:, 0, :, 0].sum(dim=1) for panels in (kaggle, eeg)]
+    assert (heights[1] - heights[0] * 1.28).abs().max() < 2
 
 
 def test_the_schedule_is_really_stepped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
