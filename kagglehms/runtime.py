@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import platform
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LOCK = ".lock"
+"""In a folder that a process can hold for itself; see `exclusive`."""
 PARTIAL_SUFFIX = ".partial"
 """Ends the names of files that are being written; whoever finds one after a crash may delete it."""
 
@@ -70,27 +73,38 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
     """Hold `folder` for this process; the system lets go of it when the process ends, however it ends.
 
     Raises:
-        RunError: another process holds it; the message says which.
+        UsageError: it is no folder, or may not be written.
+        RunError: another process holds it; the message says which. Or the disk is full, or knows no locks.
     """
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a+b", buffering=0)
+    except OSError as error:
+        mistaken = isinstance(error, FileExistsError | NotADirectoryError | PermissionError)
+        message = f"{folder}: cannot be written ({error.strerror}); give another folder"
+        raise (UsageError if mistaken else RunError)(message) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
+                reason = f"cannot be locked ({error.strerror}); give a folder on a disk of this machine"
+                raise RunError(f"{folder}: {reason}") from error
             file.seek(0)
-            holder = file.read().strip() or "another process"
+            holder = file.read().decode(errors="replace").strip() or "another process"
             raise RunError(
                 f"{folder}: {what} is under way by {holder}; wait for it or give another folder"
             ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
+        with contextlib.suppress(OSError):  # who holds it is good to know, and no more than that
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}".encode())
         try:
             yield
         finally:
-            file.truncate(0)
+            with contextlib.suppress(OSError):
+                file.truncate(0)
 
 
 def available_cpus() -> int:
@@ -135,9 +149,20 @@ def coloured(text: str, colour: Literal["red", "green", "yellow", "bold"], strea
     return f"\033[{code}m{text}\033[0m"
 
 
+def quiet() -> bool:
+    """Whether no progress is to be printed."""
+    return _quiet
+
+
 def say(line: str) -> None:
-    """Print one line for a person, at once, without tearing a progress bar; nothing with `--quiet`."""
-    if _quiet or not leads():
+    """Print one line about how it goes, for a person; nothing with `--quiet`."""
+    if not _quiet:
+        tell(line)
+
+
+def tell(line: str) -> None:
+    """Print one line of what a command was asked for, at once, without tearing a progress bar."""
+    if not leads():
         return
     from tqdm import tqdm
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 import os
@@ -32,6 +33,7 @@ from kagglehms.runtime import (
     seconds_of,
     stop_signals,
     sweep_partials,
+    tell,
     write_bytes,
     writing,
 )
@@ -114,6 +116,40 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
         child.kill()
     with exclusive(tmp_path, "work"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [(errno.ENOLCK, "cannot be locked"), (errno.EWOULDBLOCK, "is under way by another process")],
+)
+def test_only_a_lock_that_is_held_is_called_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, says: str
+) -> None:
+    import fcntl
+
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.raises(RunError, match=says), exclusive(tmp_path, "work"):
+        pass
+
+
+def test_a_file_in_place_of_the_folder_is_a_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(UsageError, match="cannot be written"), exclusive(folder, "work"):
+            pass
+
+
+def test_what_was_asked_for_is_told_even_if_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    be_quiet()
+    try:
+        say("how it goes")
+        tell("what it is")
+    finally:
+        be_quiet(False)
+    assert capsys.readouterr().out == "what it is\n"
 
 
 def test_progress_passes_everything_on_and_speaks_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
