@@ -9,8 +9,8 @@ from pathlib import Path
 
 from kagglehms.deploy.bundle import build, describe
 from kagglehms.deploy.half import HeldOut
-from kagglehms.deploy.push import kaggle, push
-from kagglehms.errors import EXIT_INTERRUPTED, EXIT_OK, HMSError, UsageError
+from kagglehms.deploy.push import kaggle, make_output_folder, push
+from kagglehms.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, HMSError, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(
                 "--data and --store belong together, and to --half: they measure what it changes"
             )
+        if given.push is not None and not given.no_follow:
+            make_output_folder(given.outputs)
         built = build(
             given.runs,
             given.dist,
@@ -92,6 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HMSError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILURE
     except KeyboardInterrupt:
         print(
             "interrupted; --dist holds a whole bundle or none, and the same command goes on", file=sys.stderr

@@ -50,6 +50,21 @@ def test_it_builds_from_any_folder_and_says_what_to_type_next(folder: Path) -> N
     assert "warning" not in done.stdout
 
 
+def test_outputs_that_could_not_be_fetched_are_refused_at_once(folder: Path) -> None:
+    (folder / "outputs").touch()
+    done = build(folder, "--recipes", "baseline", "--push")
+    assert done.returncode == EXIT_USER
+    assert done.stderr == "error: outputs: cannot be written (File exists); give another folder\n"
+    assert not (folder / "dist").exists()
+
+
+def test_a_path_that_the_system_refuses_is_one_line(folder: Path) -> None:
+    done = build(folder, "--runs", "r" * 300)
+    assert (done.returncode, done.stderr.count("\n")) == (EXIT_FAILURE, 1)
+    assert done.stderr.startswith("error: ")
+    assert "too long" in done.stderr
+
+
 def test_two_builds_anywhere_and_anyhow_are_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     """Other folder, checkout, dates, umask, hash seed, time zone and language; one tree."""
     root = BUILD.parent

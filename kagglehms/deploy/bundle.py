@@ -13,7 +13,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +47,7 @@ from kagglehms.inference.manifest import (
 )
 from kagglehms.learning.ensemble import Blend
 from kagglehms.learning.ladder import find_blend
-from kagglehms.runtime import PARTIAL_SUFFIX, choose_device, say
+from kagglehms.runtime import LOCK, PARTIAL_SUFFIX, choose_device, exclusive, say
 
 UNIFORM = (1 / 6,) * 6
 """The prior of a bundle without runs."""
@@ -142,7 +142,7 @@ def build(
 
     Raises:
         UsageError: unknown names, or a `dist/dataset` that is no bundle and would be lost.
-        RunError: unfinished or damaged runs, a broken checkout, or a disk that is full.
+        RunError: unfinished or damaged runs, a broken checkout, another build into `dist`, or a disk that is full.
     """
     root = root or project_root()
     owner, owner_source = find_owner(owner)
@@ -155,23 +155,29 @@ def build(
     dataset = dist / "dataset"
     _refuse_to_replace_others(dataset)
     try:
-        dist.mkdir(parents=True, exist_ok=True)
-        for stale in dist.glob(f"{_STAGE}*{PARTIAL_SUFFIX}"):
-            shutil.rmtree(stale, ignore_errors=True)
-        stage = Path(tempfile.mkdtemp(prefix=_STAGE, suffix=PARTIAL_SUFFIX, dir=dist))
-        try:
+        with exclusive(dist, "a build"), _stage(dist) as stage:
             slug, manifest = _write_dataset(stage / "dataset", root, content, owner)
             names = kernel_names(root, scored=bool(selected))
             _write_kernels(stage / "kernels", root, names, owner, slug, manifest.digest)
             _swap_in(stage, dist, kernel_names(root))
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                dist.rmdir()  # only where nothing is in it
     except OSError as error:
         raise RunError(f"{dist}: cannot be written ({error}); free space or give another folder") from error
     kernels = tuple(dist / "kernels" / name for name in names)
     return Built(dataset, kernels, manifest, owner, owner_source, slug)
+
+
+@contextlib.contextmanager
+def _stage(dist: Path) -> Iterator[Path]:
+    """A folder in `dist` to build in, and none of those that killed builds have left."""
+    for stale in dist.glob(f"{_STAGE}*{PARTIAL_SUFFIX}"):
+        shutil.rmtree(stale, ignore_errors=True)
+    stage = Path(tempfile.mkdtemp(prefix=_STAGE, suffix=PARTIAL_SUFFIX, dir=dist))
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        if os.listdir(dist) == [LOCK]:
+            shutil.rmtree(dist, ignore_errors=True)
 
 
 def describe(built: Built) -> str:

@@ -86,9 +86,8 @@ def preflight(dist: Path) -> Preflight:
     Raises:
         UsageError: there is nothing to check.
     """
+    require_bundle(dist)
     dataset = dist / "dataset"
-    if not dataset.is_dir():
-        raise UsageError(f"{dataset}: no such folder; build the bundle with `python build.py --dist {dist}`")
     findings: list[Finding] = []
     card = _read(dataset / CARD, findings)
     findings += card_findings(card, dataset) if card is not None else ()
@@ -124,6 +123,16 @@ def preflight(dist: Path) -> Preflight:
     )
 
 
+def require_bundle(dist: Path) -> None:
+    """Make sure that something was built.
+
+    Raises:
+        UsageError: there is nothing.
+    """
+    if not (dist / "dataset").is_dir():
+        raise UsageError(f"{dist}: holds no bundle; build it with `python build.py --dist {dist}`")
+
+
 def kernel_folders(dist: Path) -> list[Path]:
     """Folders of `dist/kernels` that hold a kernel, in the order in which their data pass."""
     order = {"prepare": 0, "train": 1, "infer": 2}
@@ -135,11 +144,14 @@ def choose_kernels(dist: Path, names: list[str]) -> list[Path]:
     """The folders of the kernels in `names`, in the order in which their data pass.
 
     Raises:
-        UsageError: a name that is not there.
+        UsageError: a name that is not there, or nothing at all.
     """
+    require_bundle(dist)
     folders = kernel_folders(dist)
     known = [folder.name for folder in folders]
     for name in names:
+        if not known:
+            raise UsageError(f"{dist / 'kernels'}: holds no kernel; build it with `python build.py`")
         if name not in known:
             raise UsageError(f"{dist / 'kernels'}: no kernel {name!r}; {closest(name, known)}")
     return [folder for folder in folders if folder.name in names]

@@ -17,10 +17,10 @@ from pathlib import Path
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.deploy.client import ClientError, KaggleClient, KernelState
 from kagglehms.deploy.metadata import UNSCORED
-from kagglehms.deploy.preflight import choose_kernels, kernel_folders, preflight
+from kagglehms.deploy.preflight import choose_kernels, kernel_folders, preflight, require_bundle
 from kagglehms.deploy.publish import Kaggle, Patience, difference, upload
 from kagglehms.deploy.stamping import KERNEL_METADATA, read_template
-from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError, UsageError
 from kagglehms.inference.manifest import CARD, read_manifest
 from kagglehms.runtime import say, write_bytes
 
@@ -35,6 +35,19 @@ class SessionError(RunError):
 def kaggle(patience: Patience | None = None) -> Kaggle:
     """The client of this machine, for a person who looks on."""
     return Kaggle(KaggleClient(say), patience or Patience(), say)
+
+
+def make_output_folder(out: Path) -> None:
+    """Make sure that outputs can be fetched into `out`, before hours have passed.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written ({error.strerror}); give another folder") from error
 
 
 def push(
@@ -56,10 +69,13 @@ def push(
         limit_s: seconds after which Kaggle stops a session.
 
     Raises:
+        UsageError: unknown kernels, or a folder of outputs that cannot be written.
         RunError: preflight found something, or Kaggle did not do what it was asked.
         ClientError: the same, with the client's words.
     """
     folders = choose_kernels(dist, list(kernels))
+    if folders and follow:
+        make_output_folder(out)
     report = preflight(dist)
     kaggle.say(report.text)
     if not report.ok:
@@ -187,7 +203,13 @@ def _follow(folder: Path, out: Path, kaggle: Kaggle, stale: KernelState | None =
 
 
 def report_status(dist: Path, kaggle: Kaggle) -> int:
-    """Say how dataset and kernels stand; returns the exit code: 1 if something failed or is not of this build."""
+    """Say how dataset and kernels stand; returns the exit code: 1 if something failed or is not of this build.
+
+    Raises:
+        UsageError: nothing was built.
+        ClientError: Kaggle does not answer.
+    """
+    require_bundle(dist)
     dataset, code = dist / "dataset", EXIT_OK
     ref = read_template(dataset / CARD)["id"]
     manifest = read_manifest(dataset)

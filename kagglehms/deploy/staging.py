@@ -15,6 +15,7 @@ from kagglehms.deploy import guard
 from kagglehms.deploy.kernels import TIME_LIMIT_VARIABLE
 from kagglehms.deploy.launcher import Bind, Spec
 from kagglehms.deploy.mounts import ROOT_VARIABLE, Layout, competition_mount, dataset_mount, notebook_mount
+from kagglehms.deploy.preflight import require_bundle
 from kagglehms.deploy.stamping import KERNEL_METADATA, read_template
 from kagglehms.errors import DataError, RunError, UsageError, closest
 from kagglehms.inference.manifest import CARD
@@ -81,10 +82,11 @@ def read_kernel(
         hidden: a competition folder whose test set takes the place of the competition's own.
 
     Raises:
-        UsageError: no such kernel.
+        UsageError: no such kernel, or nothing built.
         DataError: no competition there, or the output of a kernel that was never rehearsed.
         RunError: a bundle or a source that this project does not build.
     """
+    require_bundle(dist)
     folder = dist / "kernels" / name
     if not (folder / KERNEL_METADATA).is_file():
         known = sorted(path.parent.name for path in (dist / "kernels").glob(f"*/{KERNEL_METADATA}"))

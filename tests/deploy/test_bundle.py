@@ -19,6 +19,7 @@ from kagglehms.deploy.stamping import PLACEHOLDER_OWNER
 from kagglehms.errors import RunError, UsageError
 from kagglehms.inference.manifest import CARD, MANIFEST, read_manifest, verify
 from kagglehms.inference.predictor import load_bundle
+from kagglehms.runtime import exclusive
 
 KERNELS = ("infer", "prepare", "train")
 MOVES = 2 * len(KERNELS) + 2
@@ -123,7 +124,7 @@ def test_a_new_build_replaces_the_old_one_whole(runs: Path, tmp_path: Path) -> N
     built = build(runs, tmp_path / "dist", recipes=["baseline"])
     verify(built.dataset, built.manifest)
     assert (tmp_path / "dist/kernels/mine/script.py").read_text() == "kept"
-    assert sorted(path.name for path in (tmp_path / "dist").iterdir()) == ["dataset", "kernels"]
+    assert sorted(path.name for path in (tmp_path / "dist").iterdir()) == [".lock", "dataset", "kernels"]
 
 
 @pytest.mark.parametrize("step", ["_write_kernels", "stamp_card", "dump_manifest", "verify"])
@@ -171,7 +172,7 @@ def test_a_kernel_never_stands_beside_a_bundle_that_it_would_refuse(
         assert read_manifest(dataset).digest in script.read_text()
     monkeypatch.undo()
     build(runs, tmp_path / "dist")
-    assert sorted(path.name for path in (tmp_path / "dist").iterdir()) == ["dataset", "kernels"]
+    assert sorted(path.name for path in (tmp_path / "dist").iterdir()) == [".lock", "dataset", "kernels"]
 
 
 def test_what_a_killed_build_left_is_swept(runs: Path, tmp_path: Path) -> None:
@@ -179,7 +180,19 @@ def test_what_a_killed_build_left_is_swept(runs: Path, tmp_path: Path) -> None:
     stale.mkdir(parents=True)
     (stale / "big.safetensors").write_bytes(b"x")
     build(runs, tmp_path / "dist")
-    assert sorted(path.name for path in (tmp_path / "dist").iterdir()) == ["dataset", "kernels"]
+    assert sorted(path.name for path in (tmp_path / "dist").iterdir()) == [".lock", "dataset", "kernels"]
+
+
+def test_two_builds_into_one_folder_do_not_meet(runs: Path, tmp_path: Path) -> None:
+    stage = tmp_path / "dist/.build-other.partial"
+    with exclusive(tmp_path / "dist", "a build"):
+        stage.mkdir()
+        with pytest.raises(RunError, match="a build is under way by process"):
+            build(runs, tmp_path / "dist")
+        assert stage.is_dir()
+    built = build(runs, tmp_path / "dist")
+    assert not stage.exists()
+    assert not list(built.dataset.glob(".*"))
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_old_bundle(
