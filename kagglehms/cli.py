@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ from kagglehms.errors import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
     EXIT_OK,
+    EXIT_OUTPUT_CLOSED,
     EXIT_TERMINATED,
     EXIT_UNFINISHED,
     EXIT_USER,
@@ -95,7 +97,7 @@ def train(options: Train) -> int:
 
 def _train(options: Train, recipes: Sequence[Recipe], dataset: Dataset, session: Session) -> int:
     from kagglehms.learning.crossval import continue_from, cross_validate
-    from kagglehms.runtime import choose_device, say
+    from kagglehms.runtime import choose_device, say, tell
 
     device = choose_device(options.device)
     say(device.reason + (f"; {session.team.size} processes" if session.team.size > 1 else ""))
@@ -106,7 +108,7 @@ def _train(options: Train, recipes: Sequence[Recipe], dataset: Dataset, session:
         session.team.wait()
         folds = options.fold or None
         outcome = cross_validate(recipe, dataset, options.out, device, options.weights, folds, session)
-        say(outcome.sentence)
+        tell(outcome.sentence)
     return EXIT_OK
 
 
@@ -150,7 +152,7 @@ def blend(options: FitBlend) -> int:
     from kagglehms.learning.ensemble import Fitting, get_blend_spec
     from kagglehms.learning.ladder import blend_path
     from kagglehms.learning.oof import load_oof
-    from kagglehms.runtime import progress, say, write_bytes
+    from kagglehms.runtime import progress, tell, write_bytes
 
     if not options.names:
         raise UsageError("name the runs to blend, or one blend of the ladder, such as kaggle-ensemble")
@@ -173,8 +175,8 @@ def blend(options: FitBlend) -> int:
         weights = dict(zip(fitted.members, fitted.weights, strict=True))
         return print_json({"path": path, "members": weights, **fitted.scores})
     for member, weight in zip(fitted.members, fitted.weights, strict=True):
-        say(f"  {weight:6.3f}  {member}")
-    say(f"{nested.sentence}\nin {path}; `python build.py --blend {options.name}` bundles it")
+        tell(f"  {weight:6.3f}  {member}")
+    tell(f"{nested.sentence}\nin {path}; `python build.py --blend {options.name}` bundles it")
     return EXIT_OK
 
 
@@ -182,7 +184,7 @@ def rehearse(options: Rehearse) -> int:
     from kagglehms.deploy.mounts import LAYOUTS
     from kagglehms.deploy.rehearsal import rehearse
     from kagglehms.deploy.staging import Budget
-    from kagglehms.runtime import say, seconds_of
+    from kagglehms.runtime import seconds_of, tell
 
     time_s = None if options.time is None else seconds_of(options.time)
     budget = Budget(time_s, int(options.disk_gb * 1e9))
@@ -199,24 +201,25 @@ def rehearse(options: Rehearse) -> int:
             options.hidden,
             options.hidden_from,
         )
-        say(report.sentence)
+        tell(report.sentence)
         codes.append(report.exit_code)
     return max(codes)
 
 
 def preflight(options: Preflight) -> int:
     from kagglehms.deploy.preflight import preflight
-    from kagglehms.runtime import say
+    from kagglehms.runtime import tell
 
     report = preflight(options.dist)
-    say(report.to_json() if options.json else report.text)
+    tell(report.to_json() if options.json else report.text)
     return report.exit_code
 
 
 def status(options: Status) -> int:
     from kagglehms.deploy.push import kaggle, report_status
+    from kagglehms.runtime import tell
 
-    return report_status(options.dist, kaggle())
+    return report_status(options.dist, replace(kaggle(), say=tell))
 
 
 def fetch(options: Fetch) -> int:
@@ -230,7 +233,7 @@ def simulate(options: Simulate) -> int:
     from kagglehms.data.competition import Competition, truth_folder
     from kagglehms.data.synthetic import make_competition
     from kagglehms.learning.floor import measure_floor
-    from kagglehms.runtime import progress, say
+    from kagglehms.runtime import progress, say, tell
 
     make_competition(options.out, options.eegs, options.test, options.seed, options.threads, options.easy)
     truth = truth_folder(options.out.resolve())
@@ -241,7 +244,7 @@ def simulate(options: Simulate) -> int:
         floor = measure_floor(
             Competition(options.out), truth / "train_truth.csv", lambda items, n: progress(items, n, "read")
         )
-        say(floor.sentence)
+        tell(floor.sentence)
     return EXIT_OK
 
 
@@ -280,7 +283,8 @@ usage: kagglehms COMMAND [options]        kagglehms COMMAND --help says more
 `--debug` after any command shows the traceback of an error, `--quiet` prints no progress.
 exit codes: {EXIT_OK} done, {EXIT_FAILURE} the run failed, {EXIT_USER} unusable options or input files, \
 {EXIT_UNFINISHED} the time limit came first,
-            {EXIT_INTERRUPTED} interrupted, {EXIT_TERMINATED} terminated; what was finished is kept"""
+            {EXIT_INTERRUPTED} interrupted, {EXIT_OUTPUT_CLOSED} the reader of the output has gone, \
+{EXIT_TERMINATED} terminated; what was finished is kept"""
 
 
 def parse(command: str, arguments: Sequence[str]) -> Any:
@@ -310,10 +314,12 @@ def _run(command: str, arguments: Sequence[str], debug: bool) -> int:
     try:
         if command not in COMMANDS:
             raise UsageError(f"unknown command {command!r}; {closest(command, COMMANDS)}")
-        return COMMANDS[command][2](parse(command, arguments))
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        code = COMMANDS[command][2](parse(command, arguments))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the command may have been in the middle of something, so this is no success
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+        return EXIT_OUTPUT_CLOSED
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()

@@ -18,6 +18,8 @@ EXIT_UNFINISHED = 3
 """The time limit came first: the state is saved, and the same command goes on from there."""
 EXIT_INTERRUPTED = 130
 """Ctrl-C; what was finished before it is kept."""
+EXIT_OUTPUT_CLOSED = 141
+"""Whoever read the output, such as `head`, has gone before the end; what was finished before it is kept."""
 EXIT_TERMINATED = 143
 """SIGTERM; what was finished before it is kept."""
 

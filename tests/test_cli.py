@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
+import os
 import shutil
 import subprocess
 import sys
@@ -13,9 +13,11 @@ import numpy as np
 import polars as pl
 import pytest
 from folders import copied
+from runs_folder import make_run
 
 from kagglehms.arguments import option_names
 from kagglehms.cli import COMMANDS, main
+from kagglehms.deploy.bundle import build
 from kagglehms.runtime import say
 
 
@@ -97,13 +99,31 @@ def test_wrong_options_are_one_line_that_says_what_was_meant(
     assert "│" not in error
 
 
-def test_a_reader_who_has_seen_enough_is_no_error() -> None:
-    command = f"{shlex.quote(sys.executable)} -m kagglehms ladder --format csv | head -n 1"
-    done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("recipe,")
+def test_a_reader_who_has_gone_is_no_success() -> None:
+    """What was in the middle of something was not finished, whether or not the reader has seen enough."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "kagglehms", "ladder", "--format", "csv"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_quiet_tells_what_was_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path / "runs", "baseline")
+    build(tmp_path / "runs", tmp_path / "dist", owner="some-owner")
+    assert main(["preflight", "--json", "--quiet", "--dist", str(tmp_path / "dist")]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"] is True
+
+
+@pytest.mark.parametrize(
+    "arguments", [["status"], ["fetch"], ["preflight"], ["rehearse", "infer", "--data", "data"]]
+)
+def test_where_nothing_was_built_the_next_step_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert main([*arguments, "--dist", str(tmp_path)]) == 2
+    assert f"build it with `python build.py --dist {tmp_path}`" in capsys.readouterr().err
 
 
 def test_what_a_program_reads_is_json(two_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

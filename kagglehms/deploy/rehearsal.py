@@ -34,7 +34,7 @@ from kagglehms.inference.marker import MARKER, Marker
 from kagglehms.inference.prior import read_rows
 from kagglehms.inference.submission import SUBMISSION, read_submission
 from kagglehms.inference.task import TIME_LIMIT_S
-from kagglehms.runtime import write_bytes
+from kagglehms.runtime import quiet, write_bytes
 
 LOG = "rehearsal.log"
 SESSION_S = 9 * 3600.0
@@ -179,7 +179,7 @@ def _rehearse(
 
 
 def _launch(spec: Spec, stage: Path, log: Path) -> dict[str, Any]:
-    """Run `spec`, pass its output on to the terminal and to `log`, and return the launcher's report."""
+    """Run `spec`, pass its output on to `log` and, unless quiet, to the terminal, and return the launcher's report."""
     path = stage / "spec.json"
     path.write_text(spec.to_json(), encoding="utf-8")
     command = [sys.executable, "-I", "-S", launcher.__file__, str(path)]
@@ -193,8 +193,9 @@ def _launch(spec: Spec, stage: Path, log: Path) -> dict[str, Any]:
             while chunk := os.read(pipe.fileno(), 1 << 16):
                 file.write(chunk)
                 file.flush()
-                sys.stdout.write(decoder.decode(chunk))
-                sys.stdout.flush()
+                if not quiet():
+                    sys.stdout.write(decoder.decode(chunk))
+                    sys.stdout.flush()
         child.wait()
     finally:
         _end(child)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from kagglehms.cli import main
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.deploy.mounts import LAYOUTS, Layout, competition_mount, dataset_mount
 from kagglehms.deploy.rehearsal import RehearsalReport, projection, rehearse
@@ -406,7 +407,8 @@ def test_isolation_that_is_asked_for_and_cannot_be_had_is_an_error(
         (lambda house: shutil.rmtree(house.competition), DataError, "no such folder"),
         (lambda house: house.kernel("", dataset_sources=["other/set"]), RunError, "other/set"),
         (lambda house: house.kernel("", competition_sources=["titanic"]), RunError, "titanic"),
-        (lambda house: shutil.rmtree(house.dist / "dataset"), RunError, "dataset-metadata.json"),
+        (lambda house: shutil.rmtree(house.dist / "dataset"), UsageError, "python build.py"),
+        (lambda house: shutil.rmtree(house.dist), UsageError, "python build.py"),
     ],
 )
 def test_what_cannot_be_rehearsed_is_refused_before_it_starts(
@@ -524,6 +526,20 @@ def test_the_output_of_a_session_is_kept_and_mounted_for_the_next(house: House, 
         assert (house.out / "train/steps").read_text() == steps
     house.kernel("library()", name="prepare")
     assert house.rehearse("prepare", isolation=isolation).problems == ("there is nothing in /kaggle/working",)
+
+
+def test_quiet_leaves_the_log_to_its_file_and_tells_the_verdict(
+    house: House, capfd: pytest.CaptureFixture[str]
+) -> None:
+    house.kernel("library(); submit(); print('of the kernel')")
+    arguments = ["--data", house.competition, "--dist", house.dist, "--out", house.out]
+    command = ["rehearse", "look", *map(str, arguments), "--isolation", "guard"]
+    assert main([*command, "--quiet"]) == EXIT_OK
+    (line,) = capfd.readouterr().out.splitlines()
+    assert line.startswith("kernel look made ")
+    assert (house.out / "rehearsal.log").read_text() == "of the kernel\n"
+    assert main(command) == EXIT_OK
+    assert capfd.readouterr().out.startswith("of the kernel\nkernel look made ")
 
 
 def test_a_session_that_fails_does_not_cost_the_one_before(house: House) -> None:
