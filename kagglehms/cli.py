@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -53,25 +52,10 @@ if TYPE_CHECKING:
 
 
 def prepare(options: Prepare) -> int:
-    from kagglehms.data.competition import Competition
     from kagglehms.data.parallel import Workers
-    from kagglehms.data.records import make_records, read_train_table
-    from kagglehms.data.store import plan, prepare
-    from kagglehms.runtime import progress, say
+    from kagglehms.deploy.kernels import decode
 
-    competition = Competition(options.data)
-    records = make_records(read_train_table(competition.train_csv))
-    tasks = plan(competition, records)
-    say(f"{len(records)} records need {len(tasks)} recordings")
-    workers, start = Workers(options.backend, options.scheduler, options.jobs), time.monotonic()
-    done = prepare(tasks, options.store, lambda items, n: progress(items, n, "decode"), workers)
-    if done.decoded:
-        seconds = time.monotonic() - start
-        before = f" ({done.found} were done before)" if done.found else ""
-        rate = f"{seconds:.0f} s, {done.decoded / seconds:.0f} files/s"
-        say(f"decoded {done.decoded} recordings{before} into {options.store} in {rate}")
-    else:
-        say(f"nothing to do: all {done.found} recordings are in {options.store}")
+    decode(options.data, options.store, Workers(options.backend, options.scheduler, options.jobs))
     return EXIT_OK
 
 

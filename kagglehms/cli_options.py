@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -82,9 +82,7 @@ class Train:
 
     def changed(self, recipe: Recipe) -> Recipe:
         """The recipe as these options want it."""
-        recipe = recipe if self.epochs is None else recipe.with_epochs(self.epochs)
-        changes = {"batch_size": self.batch_size, "backbone": self.backbone}
-        return replace(recipe, **{field: value for field, value in changes.items() if value is not None})  # type: ignore[arg-type]
+        return recipe.changed(self.epochs, self.batch_size, self.backbone)
 
 
 @dataclass(frozen=True)

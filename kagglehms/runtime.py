@@ -107,6 +107,15 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
                 file.truncate(0)
 
 
+def child_environment() -> dict[str, str]:
+    """The environment in which a child process imports this very library, wherever it was imported from."""
+    import kagglehms
+
+    library = str(Path(kagglehms.__file__).resolve().parents[1])
+    path = [library, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+
+
 def available_cpus() -> int:
     """CPU cores this process may use, which in a container can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -9,13 +9,16 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import kagglehms
 from kagglehms.deploy.mounts import find_competition, find_output
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError
 from kagglehms.inference.supervisor import supervise
 from kagglehms.inference.task import TIME_LIMIT_S, Task
+
+if TYPE_CHECKING:
+    from kagglehms.data.parallel import Workers
 
 TIME_LIMIT_VARIABLE = "KAGGLEHMS_TIME_LIMIT_S"
 """Environment variable with another limit than a kernel's own, for a rehearsal."""
@@ -77,7 +80,7 @@ def prepare(root: Path, bundle: Path, digest: str) -> int:
     _say_library()
     try:
         _verify(bundle, digest)
-        decode(find_competition(root), root / "working" / STORE)
+        decode(find_competition(root), root / "working" / STORE, _workers())
     except HMSError as error:
         return _failed(error)
     return EXIT_OK
@@ -121,7 +124,7 @@ def train(
         store = _output(root, owner, PREPARE_KERNEL, STORE)
         if store is None:
             store = scratch / STORE
-            decode(competition, store)
+            decode(competition, store, _workers())
         earlier = _output(root, owner, TRAIN_KERNEL, RUNS)
         left_s = time_limit_s(TIME_LIMIT_S if task.limit_s is None else task.limit_s)
         task = replace(
@@ -137,22 +140,38 @@ def train(
         return _failed(error)
 
 
-def decode(competition: Path, store: Path) -> None:
-    """Decode all recordings that train.csv names into a store."""
+def decode(competition: Path, store: Path, workers: Workers) -> None:
+    """Decode all recordings that train.csv names into a store, and say how far it is; here and in the command line.
+
+    Raises:
+        DataError, DataErrors: no train.csv, or recordings that cannot be used.
+    """
     from kagglehms.data.competition import Competition
-    from kagglehms.data.parallel import Workers
     from kagglehms.data.records import make_records, read_train_table
     from kagglehms.data.store import plan, prepare
-    from kagglehms.runtime import available_cpus, progress, say
+    from kagglehms.runtime import progress, say
 
     folder = Competition(competition)
     records = make_records(read_train_table(folder.train_csv))
     tasks = plan(folder, records)
     say(f"{len(records)} records need {len(tasks)} recordings")
-    # Mounts give several times more to many readers than to a few.
-    workers = Workers(jobs=4 * available_cpus())
+    start = time.monotonic()
     done = prepare(tasks, store, lambda items, n: progress(items, n, "decode"), workers)
-    say(f"decoded {done.decoded} recordings into {store}")
+    if done.decoded:
+        seconds = time.monotonic() - start
+        before = f" ({done.found} were done before)" if done.found else ""
+        rate = f"{seconds:.0f} s, {done.decoded / seconds:.0f} files/s"
+        say(f"decoded {done.decoded} recordings{before} into {store} in {rate}")
+    else:
+        say(f"nothing to do: all {done.found} recordings are in {store}")
+
+
+def _workers() -> Workers:
+    """Mounts give several times more to many readers than to a few."""
+    from kagglehms.data.parallel import Workers
+    from kagglehms.runtime import available_cpus
+
+    return Workers(jobs=4 * available_cpus())
 
 
 def _verify(bundle: Path, digest: str) -> None:

@@ -19,7 +19,8 @@ from kagglehms.deploy.stamping import KERNEL_METADATA, OWNER_NAME, PLACEHOLDER_O
 from kagglehms.inference.manifest import CARD
 
 UNSCORED = ("prepare", "train")
-"""Kernels that hand nothing in; every other one is held to the rules of a scored run."""
+"""Kernels that hand nothing in, but put out all of /kaggle/working; every other one is held to the rules of a scored
+run."""
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _CARD_KEYS = frozenset(

@@ -14,6 +14,7 @@ from kagglehms.data.competition import SLUG, Competition
 from kagglehms.deploy import guard
 from kagglehms.deploy.kernels import TIME_LIMIT_VARIABLE
 from kagglehms.deploy.launcher import Bind, Spec
+from kagglehms.deploy.metadata import UNSCORED
 from kagglehms.deploy.mounts import ROOT_VARIABLE, Layout, competition_mount, dataset_mount, notebook_mount
 from kagglehms.deploy.preflight import require_bundle
 from kagglehms.deploy.stamping import KERNEL_METADATA, read_template
@@ -21,8 +22,6 @@ from kagglehms.errors import DataError, RunError, UsageError, closest
 from kagglehms.inference.manifest import CARD
 
 Isolation = Literal["namespaces", "guard"]
-SESSIONS = ("prepare", "train")
-"""Kernels that are no scored runs: their output is all of /kaggle/working."""
 WITNESS = "kagglehms-rehearsal-witness.json"
 TIME_SHARE = 8.5 / 9
 """How much of a session's time a kernel gives itself, where a rehearsal shortens it."""
@@ -65,7 +64,7 @@ class StagedKernel:
 
     @property
     def scored(self) -> bool:
-        return self.name not in SESSIONS
+        return self.name not in UNSCORED
 
 
 def read_kernel(
@@ -130,7 +129,7 @@ def _output_of(source: str, dist: Path, outputs: Path) -> Path | None:
     """The output of the kernel `owner/slug`, if it has been rehearsed."""
     for path in (dist / "kernels").glob(f"*/{KERNEL_METADATA}"):
         name = path.parent.name
-        if name in SESSIONS and read_template(path)["id"] == source and (outputs / name).is_dir():
+        if name in UNSCORED and read_template(path)["id"] == source and (outputs / name).is_dir():
             return outputs / name
     return None
 

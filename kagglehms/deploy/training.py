@@ -7,23 +7,19 @@ each. It is not `kagglehms train`, since the image lacks what makes that command
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import kagglehms
-from kagglehms.data.competition import Competition
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError, Stopped, UsageError, closest
-from kagglehms.runtime import Clock, say, stop_signals, write_bytes
+from kagglehms.runtime import Clock, child_environment, say, stop_signals, write_bytes
 
 if TYPE_CHECKING:
-    from kagglehms.learning.crossval import Dataset
     from kagglehms.learning.recipes import Recipe
     from kagglehms.learning.session import Session
 
@@ -87,10 +83,7 @@ class TrainingTask:
         """One of the recipes, as these options want it."""
         from kagglehms.learning.recipes import get_recipe
 
-        recipe = get_recipe(name)
-        recipe = recipe if self.epochs is None else recipe.with_epochs(self.epochs)
-        recipe = recipe if self.backbone is None else replace(recipe, backbone=self.backbone)
-        return recipe if self.batch_size is None else replace(recipe, batch_size=self.batch_size)
+        return get_recipe(name).changed(self.epochs, self.batch_size, self.backbone)
 
 
 def make_task(recipes: Sequence[str], options: Mapping[str, Any]) -> TrainingTask:
@@ -141,10 +134,8 @@ def train_in_session(task: TrainingTask, n_gpus: int) -> int:
     team = (
         ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_gpus)] if n_gpus > 1 else []
     )
-    library = str(Path(kagglehms.__file__).resolve().parents[1])
-    path = os.pathsep.join([library, *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-P", *team, *module]
-    child = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path})
+    child = subprocess.Popen(command, env=child_environment())
     limit_s = None if task.limit_s is None else task.limit_s + _GRACE_S
     try:
         code = _wait(child, limit_s)
@@ -202,12 +193,13 @@ def main(arguments: Sequence[str]) -> int:
 
 def _train(task: TrainingTask, session: Session) -> tuple[list[str], list[str]]:
     """Train one recipe after the other; return those that are left, and what failed of the others."""
-    from kagglehms.learning.crossval import continue_from, cross_validate
+    from kagglehms.learning.crossval import continue_from, cross_validate, open_dataset
     from kagglehms.runtime import choose_device
 
     device = choose_device(task.device)
     say(device.reason + (f"; {session.team.size} processes" if session.team.size > 1 else ""))
-    dataset, runs = _dataset(task), Path(task.runs)
+    dataset = open_dataset(Path(task.data), Path(task.store), task.folds, task.records)
+    runs = Path(task.runs)
     if task.earlier is not None and session.team.leads:
         for name in task.recipes:
             taken = continue_from(Path(task.earlier), runs, task.recipe(name), dataset)
@@ -227,16 +219,6 @@ def _train(task: TrainingTask, session: Session) -> tuple[list[str], list[str]]:
             problems.append(f"{name}: {error}")
             say(f"error: {problems[-1]}")
     return [], problems
-
-
-def _dataset(task: TrainingTask) -> Dataset:
-    from kagglehms.data.records import limit_records, make_records, read_train_table
-    from kagglehms.data.store import Store
-    from kagglehms.learning.crossval import Dataset
-
-    records = make_records(read_train_table(Competition(Path(task.data)).train_csv))
-    records = records if task.records is None else limit_records(records, task.records)
-    return Dataset.of(Store(Path(task.store)), records, task.folds)
 
 
 if __name__ == "__main__":

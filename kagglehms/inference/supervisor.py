@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
-import kagglehms
 from kagglehms.data.competition import Competition
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError
 from kagglehms.inference.marker import Marker
 from kagglehms.inference.prior import SUBMISSION, read_prior, read_rows, submission_ids, write_prior
 from kagglehms.inference.task import EXIT_DEVICE_LOST, UNDER_WAY, Task
-from kagglehms.runtime import sweep_partials
+from kagglehms.runtime import child_environment, sweep_partials
 
 WORKER = (sys.executable, "-P", "-m", "kagglehms.inference.scored")
 _MOST_WORKERS = 8
@@ -111,16 +109,12 @@ def _work(task: Task, deadline: float) -> list[str]:
 
 def _run_worker(task: Task, timeout_s: float) -> str | None:
     """Run one worker; return what ended it, or None if it has finished."""
-    library = str(Path(kagglehms.__file__).resolve().parents[1])
-    path = os.pathsep.join([library, *filter(None, [os.environ.get("PYTHONPATH")])])
     pulse = Path(task.scratch or "") / UNDER_WAY
     with contextlib.suppress(OSError):
         pulse.unlink(missing_ok=True)
         pulse.write_text("{}")
     try:
-        child = subprocess.Popen(
-            [*WORKER, task.to_json()], env=os.environ | {"PYTHONPATH": path}, stdin=subprocess.DEVNULL
-        )
+        child = subprocess.Popen([*WORKER, task.to_json()], env=child_environment(), stdin=subprocess.DEVNULL)
     except OSError as error:
         return f"no process could be started ({error})"
     try:

@@ -124,6 +124,14 @@ class Recipe:
         )
         return replace(self, stages=tuple(stages))
 
+    def changed(
+        self, epochs: int | None = None, batch_size: int | None = None, backbone: str | None = None
+    ) -> Recipe:
+        """The same recipe with what is given in place of its own; epochs as in `with_epochs`."""
+        recipe = self if epochs is None else self.with_epochs(epochs)
+        recipe = recipe if batch_size is None else replace(recipe, batch_size=batch_size)
+        return recipe if backbone is None else replace(recipe, backbone=backbone)
+
     def to_json(self) -> bytes:
         """Strict JSON, the same bytes for the same recipe."""
         return _adapter().dump_json(self, indent=1) + b"\n"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import kagglehms
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import Store
 from kagglehms.deploy import kernels, training
@@ -137,7 +138,7 @@ def test_the_session_says_how_it_ended(
     (fake / "training.py").write_text(
         f"import json, sys; from pathlib import Path\nruns = Path(json.loads(sys.argv[1])['runs'])\n{worker}\n"
     )
-    monkeypatch.setattr(training.kagglehms, "__file__", str(fake.parent / "__init__.py"))
+    monkeypatch.setattr(kagglehms, "__file__", str(fake.parent / "__init__.py"))
     assert train_in_session(TrainingTask(("baseline",), runs=str(tmp_path)), n_gpus=0) == code
     out = capfd.readouterr().out
     event = json.loads(next(line for line in out.splitlines() if line.startswith("{")))

@@ -31,6 +31,17 @@ def test_baseline_is_the_rung_of_the_ladder() -> None:
     assert (recipe.schedule, recipe.evaluations_per_epoch, recipe.stages[0].loss) == ("one-cycle", 2, "kl")
 
 
+def test_a_changed_recipe_keeps_the_rest() -> None:
+    recipe = get_recipe("mosaic-xloss")
+    assert recipe.changed() == recipe
+    assert recipe.changed(batch_size=4, backbone="half:test_efficientnet") == replace(
+        recipe, batch_size=4, backbone="half:test_efficientnet"
+    )
+    assert recipe.changed(epochs=2) == recipe.with_epochs(2)
+    with pytest.raises(UsageError, match="batch_size must be at least 1"):
+        recipe.changed(batch_size=0)
+
+
 def test_recipes_are_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
         get_recipe("baseline").lr = 1.0  # type: ignore[misc]
