@@ -94,6 +94,21 @@ def test_the_whole_way_and_then_nothing_to_upload(
     assert any("it is this build" in line for line in lines)
 
 
+def test_status_is_told_even_if_quiet(
+    service: LoopbackKaggle,
+    dist: Path,
+    kaggle: Kaggle,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish(service, dist / "dataset")
+    monkeypatch.setattr("kagglehms.deploy.push.kaggle", lambda: kaggle)
+    assert main(["status", "--dist", str(dist), "--quiet"]) == EXIT_OK
+    out = capsys.readouterr().out
+    assert out.startswith(f"dataset {BUNDLE}: ready, version 1, it is this build")
+    assert f"kernel {KERNEL}: " in out
+
+
 @pytest.mark.slow
 def test_prepare_train_and_infer_one_after_the_other(
     service: LoopbackKaggle, dist: Path, kaggle: Kaggle, lines: list[str], tmp_path: Path
