@@ -398,7 +398,7 @@ def test_what_was_kept_and_is_damaged_is_computed_again(
 ) -> None:
     scratch = _made(tmp_path / "scratch")
     _, whole, _ = run(dist, folder, tmp_path / "out", mirror=False, scratch=str(scratch))
-    for path in scratch.glob("*.npz"):
+    for path in scratch.glob("*.np[yz]"):
         content = path.read_bytes()
         if damage == "shape":
             np.savez(path, probabilities_NK=np.ones((4, 5)), seconds=1.0)
