@@ -7,10 +7,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kagglehms.deploy.bundle import build, describe
-from kagglehms.deploy.half import HeldOut
-from kagglehms.deploy.push import kaggle, make_output_folder, push
-from kagglehms.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, HMSError, UsageError
+try:
+    from kagglehms.deploy.bundle import build, describe
+    from kagglehms.deploy.half import HeldOut
+    from kagglehms.deploy.push import kaggle, make_output_folder, push
+    from kagglehms.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, HMSError, UsageError
+except ModuleNotFoundError as error:
+    print(f"error: {error.name} is not installed for {sys.executable}; pip install -e .", file=sys.stderr)
+    sys.exit(2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -132,3 +132,12 @@ def test_what_goes_wrong_is_one_line_and_a_code(
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert not (folder / "dist").exists()
+
+
+def test_a_python_without_the_packages_is_told_what_to_install() -> None:
+    """An isolated interpreter finds nothing but the standard library."""
+    done = subprocess.run([sys.executable, "-I", "-S", str(BUILD)], capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith("pip install -e .")
