@@ -49,6 +49,11 @@ STEPS = (
     ("global-norm-stats", "global-norm-ensemble", "mean with `global-norm`"),
     ("mosaic-xloss-stats", "mosaic-xloss-ensemble", "mean with `mosaic-xloss`"),
     ("kaggle+eeg-ensemble", "final", "mean of all single models"),
+    # Not steps of the source, but what some of its steps are made of.
+    ("baseline", "baseline-together", "the four panels normalised together"),
+    ("baseline-together", "global-stats", "summaries instead of panels, nothing else"),
+    ("baseline-together", "global-norm-plain-loss", "one normalisation for all records, nothing else"),
+    ("global-norm-plain-loss", "global-norm", "loss × log(votes + 1), nothing else"),
 )
 """From, to, and what changes. The source's own figure is the difference of its two cross-validated scores, or, for an
 ensemble, of which it gives no other, on the public leaderboard."""
