@@ -31,6 +31,7 @@ def test_the_bundle_is_flat_and_complete(runs: Path, tmp_path: Path) -> None:
     wheel = f"kagglehms-{kagglehms.__version__}-py3-none-any.whl"
     assert sorted(tree(tmp_path / "dist")) == sorted(
         [
+            ".lock",
             *(f"dataset/{name}" for name in (MANIFEST, CARD, MODEL_CARD, "LICENSE", wheel)),
             *(f"dataset/{stem}.recipe.json" for stem in ("baseline", "panels-global")),
             *(

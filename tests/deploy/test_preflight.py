@@ -196,7 +196,7 @@ def test_a_requirement_that_the_image_does_not_meet(dist: Path) -> None:
 
 
 def test_nothing_to_check(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="build the bundle"):
+    with pytest.raises(UsageError, match=r"holds no bundle; build it with `python build\.py"):
         preflight(tmp_path)
 
 
