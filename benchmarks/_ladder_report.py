@@ -13,7 +13,7 @@ from statistics import mean
 
 import numpy as np
 import polars as pl
-from _measure import table
+from _measure import group_interval, table
 from numpy.typing import NDArray
 
 from kagglehms.data.records import Records
@@ -232,7 +232,7 @@ def _step_row(results: Results, before: str, after: str, what: str) -> list[str]
     )
     per_seed = differences_SN.mean(axis=1)
     patients = results.records.frame["patient_id"].to_numpy()[mask]
-    low, high = interval(differences_SN.mean(axis=0), patients)
+    low, high = group_interval(differences_SN.mean(axis=0), patients, N_BOOTSTRAP)
     theirs, told = _published(before, after)
     decided = low * high > 0 and all(x * y > 0 for x, y in pairwise(per_seed))
     agrees = "yes" if theirs is not None and theirs * per_seed.mean() > 0 else "**no**"
@@ -256,12 +256,3 @@ def _published(before: str, after: str) -> tuple[float | None, str]:
         if first is not None and second is not None:
             return second - first, form.format(second - first)
     return None, "–"
-
-
-def interval(values_N: F64, groups_N: NDArray[np.integer]) -> tuple[float, float]:
-    """2.5th and 97.5th percentile of the mean when whole groups are drawn with replacement."""
-    names, places = np.unique(groups_N, return_inverse=True)
-    sums, sizes = np.bincount(places, values_N), np.bincount(places)
-    drawn = np.random.default_rng(0).integers(0, len(names), (N_BOOTSTRAP, len(names)))
-    low, high = np.quantile(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), (0.025, 0.975))
-    return float(low), float(high)

@@ -122,6 +122,17 @@ def peak() -> None:
     _multiply_and_add(np.empty(16, np.float32), PEAK_REPEATS)
 
 
+def group_interval(
+    values_N: NDArray[np.float64], groups_N: NDArray[np.integer], n_draws: int
+) -> tuple[float, float]:
+    """2.5th and 97.5th percentile of the mean when whole groups are drawn with replacement."""
+    names, places = np.unique(groups_N, return_inverse=True)
+    sums, sizes = np.bincount(places, values_N), np.bincount(places)
+    drawn = np.random.default_rng(0).integers(0, len(names), (n_draws, len(names)))
+    low, high = np.quantile(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table with aligned columns."""
     cells = [list(map(str, header)), *(list(map(str, row)) for row in rows)]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from _measure import finish, machine, table, versions
+from _measure import finish, group_interval, machine, table, versions
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import (
@@ -72,16 +72,6 @@ def windows(competition: Competition, rows: pl.DataFrame) -> tuple[NDArray[np.fl
     return np.stack(eegs).astype(np.float32), np.stack(spectrograms).astype(np.float32)
 
 
-def interval(terms_N: F64, eeg_ids: NDArray[np.int64]) -> tuple[float, float]:
-    """2.5th and 97.5th percentile of the score when whole EEGs are drawn with replacement."""
-    groups = [terms_N[eeg_ids == eeg_id] for eeg_id in np.unique(eeg_ids)]
-    sums, sizes = np.array([g.sum() for g in groups]), np.array([len(g) for g in groups])
-    drawn = np.random.default_rng(0).integers(0, len(groups), (N_BOOTSTRAP, len(groups)))
-    scores = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(scores, (0.025, 0.975))
-    return float(low), float(high)
-
-
 def energy_model(simulated: Path, eeg_uv: NDArray[np.float32]) -> F64:
     """What a softmax regression of simulated votes on the electrodes' energy says of other windows."""
     competition = Competition(simulated)
@@ -131,7 +121,7 @@ def main() -> None:
         (
             name,
             f"{terms.mean():.4f}",
-            "{:.4f} – {:.4f}".format(*interval(terms, eeg_ids)),
+            "{:.4f} – {:.4f}".format(*group_interval(terms, eeg_ids, N_BOOTSTRAP)),
             f"{np.mean([terms[eeg_ids == eeg_id].mean() for eeg_id in np.unique(eeg_ids)]):.4f}",
         )
         for name, terms in scores.items()
