@@ -272,6 +272,7 @@ def _keep(made: Path, place: Path, good: bool) -> Path:
     place = place if good else place.with_name(f"{place.name}.failed")
     arriving, retired = (place.with_name(f".{place.name}.{what}") for what in ("new", "old"))
     try:
+        _put_back(retired, place)  # where an earlier call was killed between its two renames
         for stale in (arriving, retired):
             shutil.rmtree(stale, ignore_errors=True)
         shutil.move(made, arriving)
@@ -279,10 +280,18 @@ def _keep(made: Path, place: Path, good: bool) -> Path:
             place.rename(retired)
         arriving.rename(place)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            _put_back(retired, place)
         shutil.rmtree(arriving, ignore_errors=True)
         raise RunError(f"{place}: cannot be written ({error}); free space or give another --out") from error
     shutil.rmtree(retired, ignore_errors=True)
     return place
+
+
+def _put_back(retired: Path, place: Path) -> None:
+    """Undo a move aside that no move in has followed."""
+    if retired.exists() and not place.exists():
+        retired.rename(place)
 
 
 def projection(marker: Marker | None) -> str:

@@ -20,7 +20,7 @@ import pytest
 from kagglehms.cli import main
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.deploy.mounts import LAYOUTS, Layout, competition_mount, dataset_mount
-from kagglehms.deploy.rehearsal import RehearsalReport, projection, rehearse
+from kagglehms.deploy.rehearsal import RehearsalReport, _keep, projection, rehearse
 from kagglehms.deploy.staging import Budget, Isolation
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, DataError, RunError, UsageError
 
@@ -601,3 +601,42 @@ def test_the_projection_goes_by_the_rows() -> None:
     assert "1 row(s) say nothing" in projection(Marker(rows=1, steps=steps, seconds=50))
     assert projection(Marker(rows=50, steps=steps, seconds=160)).startswith("4,000 rows would take 55 min")
     assert "fall away" in projection(Marker(rows=50, steps=steps * 10, seconds=500))
+
+
+def test_the_session_before_comes_back_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of the two renames fails, as on a disk that has just gone."""
+    made, place = tmp_path / "made", tmp_path / "train"
+    for folder, content in ((made, "new"), (place, "old")):
+        folder.mkdir()
+        (folder / "state").write_text(content)
+    rename = Path.rename
+
+    def broken(path: Path, target: Path) -> Path:
+        if path.name == ".train.new":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", broken)
+    with pytest.raises(RunError, match="cannot be written"):
+        _keep(made, place, True)
+    assert (place / "state").read_text() == "old"
+
+
+def test_a_call_that_was_killed_between_its_renames_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had moved aside is found by the next call, which fails as well."""
+    made, retired = tmp_path / "made", tmp_path / ".train.old"
+    for folder, content in ((made, "new"), (retired, "old")):
+        folder.mkdir()
+        (folder / "state").write_text(content)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "move", full)
+    with pytest.raises(RunError, match="cannot be written"):
+        _keep(made, tmp_path / "train", True)
+    assert (tmp_path / "train" / "state").read_text() == "old"
