@@ -65,7 +65,7 @@ def log_normalise(
         UsageError: a shape, a dtype or an `out` that cannot be used.
     """
     run = compiled.log_normalise, plain.log_normalise
-    return _normalise_flat(run, power, mean, std, over, out, threads)
+    return _normalise_flat(run, power, mean, std, over, out, threads, (compiled.TERMS,))
 
 
 def normalise(
@@ -196,6 +196,7 @@ def _normalise_flat(
     over: Over,
     out: Any,
     threads: int,
+    tables: tuple[NDArray[np.float32], ...] = (),
 ) -> NDArray[np.float32]:
     if as_they_are(values, out) and values.ndim >= 3 and values.shape[-3] == N_PANELS and values.size:
         source, result = values, out
@@ -209,9 +210,9 @@ def _normalise_flat(
     chosen = run[0] if width >= compiled.LANES else run[1]
     flat_in, flat_out = source.reshape(-1), result.reshape(-1)
     if threads == 1:
-        chosen(flat_in, flat_out, 0, flat_in.size, width, given, mean_, scale)
+        chosen(flat_in, flat_out, 0, flat_in.size, width, given, mean_, scale, *tables)
     else:
-        _share_images(chosen, flat_in, flat_out, size, (width, given, mean_, scale), threads)
+        _share_images(chosen, flat_in, flat_out, size, (width, given, mean_, scale, *tables), threads)
     return result
 
 

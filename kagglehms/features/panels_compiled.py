@@ -13,10 +13,10 @@ from numba import types
 
 from kagglehms.data.competition import LOG_CLIP
 from kagglehms.features import plain
+from kagglehms.features.arrays import empty
 from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, compiled, helper
 from kagglehms.features.simd import (
     add,
-    all_finite,
     between,
     exponent,
     fma,
@@ -27,17 +27,19 @@ from kagglehms.features.simd import (
     mantissa,
     mul,
     or_zero,
+    splat8,
     splat32,
     store,
     sub,
     transpose,
+    where_finite,
     widen,
 )
 
 LANES = 32
 """Lanes of what runs over flat arrays: four registers of AVX2."""
 BLOCK = 4096
-"""Values whose statistics are taken together: with their copy, a first-level cache."""
+"""Values whose sums are taken together, and once more where one is missing: with their source, a first-level cache."""
 
 EPSILON = plain.EPSILON
 _CLIP_LOW = np.float32(math.exp(LOG_CLIP[0]))
@@ -45,192 +47,199 @@ _CLIP_HIGH = np.float32(math.exp(LOG_CLIP[1]))
 _NAN = np.float32(np.nan)
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
-_NOTHING = np.float32(-0.0)
-"""What changes no number when it is added."""
 
 
-# ---- logarithm and normalisation
+# ---- logarithms
 #
-# Flat arrays, 32 lanes at a time: four registers of AVX2, so that four chains of dependent operations run side by
-# side. The last vector of a group overlaps the one before it; it is read first, because `out` may be `source`.
-# Statistics are taken block by block, while a block is in the first-level cache.
+# A vector of logarithms is nine multiply-adds and about as many cheaper operations. What slows such a loop is a lack of
+# registers, where coefficients crowd out values on their way. So most coefficients are operands in memory, which costs
+# nothing. They come as an argument: what the compiler knows to be constant it moves out of the loop, into registers.
+
+_COEFFICIENTS = (-0.18967959, 0.20616911, -0.24870455, 0.33301252, -0.50002539, 1.0000039)
+_HIGHEST = 0.118614055
+_AT_ONE = 9.175e-8
+"""ln(1 + f) = 9e-8 + f P(f) within 2e-7 on [√½, √2): the minimax polynomial of degree 7."""
+
+TERMS = empty((8 * len(_COEFFICIENTS),))
+"""The coefficients as `_ln` reads them, each in eight lanes."""
+TERMS[:] = np.repeat(np.array(_COEFFICIENTS, np.float32), 8)
 
 
 @helper
-def _parts(source: Any, i: int) -> Any:
-    """f and 2^23 e of powers 2^e (1 + f), clipped, with 1 + f in [√½, √2)."""
-    x = between(load32(source, i), splat32(_CLIP_LOW), splat32(_CLIP_HIGH))
-    return sub(mantissa(x), splat32(_ONE)), exponent(x)
+def _ln(x: Any, terms: Any, more: Any) -> Any:
+    """ln x + `more` of powers, clipped; NaN where a power is not finite. Within 8e-7, most of it rounding.
 
-
-@helper
-def _ln(parts: Any, gap: Any) -> Any:
-    """Natural logarithm of what has these parts, plus `gap`; within 6e-7, most of it rounding.
-
-    ln x = e ln 2 + f + f² P(f). P is the minimax fit of degree 6 on that interval (error of the sum 4e-8). Horner's
-    scheme, slow by itself, leaves the four chains enough registers.
+    With x = 2^e (1 + f) and 1 + f in [√½, √2), ln x = e ln 2 + ln(1 + f).
     """
-    f, e = parts
-    p = fma(splat32(-0.10034618), f, splat32(0.16335642))
-    p = fma(p, f, splat32(-0.17325994))
-    p = fma(p, f, splat32(0.19888277))
-    p = fma(p, f, splat32(-0.24961466))
-    p = fma(p, f, splat32(0.33335263))
-    p = fma(p, f, splat32(-0.50000584))
-    return fma(e, splat32(0.69314718 * 2.0**-23), fma(p, mul(f, f), add(f, gap)))
+    power = between(x, splat8(_CLIP_LOW), splat8(_CLIP_HIGH))
+    f = sub(mantissa(power), splat8(_ONE))
+    more = fma(x, splat8(_ZERO), more)  # zero times what is not finite is NaN
+    whole = fma(exponent(power), splat8(0.69314718 * 2.0**-23), more)
+    p = fma(splat8(_HIGHEST), f, load8(terms, 0))
+    p = fma(p, f, load8(terms, 8))
+    p = fma(p, f, load8(terms, 16))
+    p = fma(p, f, load8(terms, 24))
+    p = fma(p, f, load8(terms, 32))
+    p = fma(p, f, load8(terms, 40))
+    return fma(p, f, whole)
 
 
 @helper
-def _read(source: Any, i: int, take_log: bool, gaps: bool) -> Any:
-    """Values, or the logarithms of clipped powers; NaN where they are not finite, if there may be such."""
-    x = load32(source, i)
-    gap = splat32(_NOTHING)
-    if gaps:
-        gap = sub(x, x)
-    if take_log:
-        return _ln(_parts(source, i), gap)
-    return add(x, gap)
+def _less(shift: float) -> Any:
+    """What makes `_ln` return ln x − shift."""
+    return splat8(np.float32(_AT_ONE - shift))
 
 
 @helper
-def _present(x: Any) -> Any:
-    """1 where `x` is not NaN, else 0."""
-    return or_zero(add(sub(x, x), splat32(_ONE)))
-
-
-@helper
-def _all_present(source: Any, start: int, width: int) -> bool:
-    """Whether no value of a group is missing; may say no where the sum of finite values overflows."""
-    last = start + width - LANES
-    total = load32(source, last)
-    for i in range(start, last, LANES):
-        total = add(total, load32(source, i))
-    return all_finite(total)
-
-
-@helper
-def _about(source: Any, i: int, take_log: bool) -> float:
-    """Return about what the values of a group are: the mean of its first that are present."""
-    x = _read(source, i, take_log, True)
-    return np.float64(lane_sum(or_zero(x)) / max(lane_sum(_present(x)), _ONE))
-
-
-@helper
-def _moments(
-    source: Any, out: Any, start: int, width: int, take_log: bool, copy: bool, gaps: bool, pivot: float
-) -> Any:
-    """Copy a block; return how many values are present, Σ(x − pivot) and Σ(x − pivot)² (float32 within a lane)."""
-    pivot_, last = splat32(pivot), start + width - LANES
-    tail = _read(source, last, take_log, gaps)
-    x = last_lanes(tail, width % LANES, splat32(_NAN))
-    count, d1 = _present(x), or_zero(sub(x, pivot_))
-    d2 = mul(d1, d1)
-    for i in range(start, last + 1, LANES):
-        x = _read(source, i, take_log, gaps)
-        if copy:
-            store(out, i, x)
-        d = sub(x, pivot_)
-        if gaps:
-            count, d = add(count, _present(x)), or_zero(d)
+def _write_logs(power: Any, out: Any, start: int, width: int, terms: Any, shift: float) -> Any:
+    """Write logarithms less `shift`; return their sum and that of their squares, NaN if one is missing."""
+    less, last = _less(shift), start + width - 8
+    tail = load8(power, last)
+    d1 = d2 = splat8(_ZERO)
+    for i in range(start, last + 1, 8):
+        d = _ln(load8(power, i), terms, less)
+        store(out, i, d)
         d1, d2 = add(d1, d), fma(d, d, d2)
-    if copy:
-        store(out, last, tail)
-    n = np.float64(lane_sum(count)) if gaps else np.float64(width)
-    return n, lane_sum(widen(d1)), lane_sum(widen(d2))
+    d = _ln(tail, terms, less)
+    store(out, last, d)
+    d = last_lanes(d, width % 8, splat8(_ZERO))
+    return lane_sum(widen(add(d1, d))), lane_sum(widen(fma(d, d, d2)))
 
 
 @helper
-def _log_moments(source: Any, out: Any, start: int, width: int, pivot: float) -> Any:
-    """Do what `_moments` does to logarithms without gaps.
+def _write_scaled_logs(
+    power: Any, out: Any, start: int, width: int, terms: Any, mean: float, scale: float
+) -> None:
+    """Write (ln x − mean) · scale, 0 where a power is missing."""
+    less, scale_, last = _less(mean), splat8(scale), start + width - 8
+    tail = load8(power, last)
+    for i in range(start, last + 1, 8):
+        store(out, i, or_zero(mul(_ln(load8(power, i), terms, less), scale_)))
+    store(out, last, or_zero(mul(_ln(tail, terms, less), scale_)))
 
-    A polynomial is one long chain of dependent operations. So each vector's parts are taken while the one before is
-    still in its polynomial.
-    """
+
+# ---- statistics
+#
+# 32 lanes at a time: four registers of AVX2, so that four chains of dependent additions run side by side. The last
+# vector of a group overlaps the one before it; it is read first, because `out` may be `source`. Sums are around a
+# pivot near the mean, so that no digits cancel, and float32 only within a block and a lane.
+
+
+@helper
+def _about(source: Any, start: int, width: int, terms: Any) -> float:
+    """Return about what the values of a group are, or their logarithms: the mean of some here and there, a float32."""
+    total = count = splat8(_ZERO)
+    for k in range(8):
+        x = load8(source, start + (width - 8) * k // 7)
+        if terms is not None:
+            x = _ln(x, terms, _less(0.0))
+        total = add(total, where_finite(x, x, splat8(_ZERO)))
+        count = add(count, where_finite(x, splat8(_ONE), splat8(_ZERO)))
+    return np.float64(np.float32(lane_sum(total) / max(lane_sum(count), _ONE)))
+
+
+@helper
+def _copy_moments(source: Any, out: Any, start: int, width: int, pivot: float) -> Any:
+    """Copy a block; return Σ(x − pivot) and Σ(x − pivot)², not finite if a value is not."""
     pivot_, last = splat32(pivot), start + width - LANES
-    tail = _read(source, last, True, False)
-    d1 = or_zero(sub(last_lanes(tail, width % LANES, splat32(_NAN)), pivot_))
+    tail = load32(source, last)
+    d1 = last_lanes(sub(tail, pivot_), width % LANES, splat32(_ZERO))
     d2 = mul(d1, d1)
-    parts = _parts(source, start)
     for i in range(start, last + 1, LANES):
-        coming = _parts(source, min(i + LANES, last))
-        x = _ln(parts, splat32(_NOTHING))
+        x = load32(source, i)
         store(out, i, x)
         d = sub(x, pivot_)
-        d1, d2, parts = add(d1, d), fma(d, d, d2), coming
+        d1, d2 = add(d1, d), fma(d, d, d2)
     store(out, last, tail)
-    return np.float64(width), lane_sum(widen(d1)), lane_sum(widen(d2))
+    return lane_sum(widen(d1)), lane_sum(widen(d2))
 
 
 @helper
-def _add_group(source: Any, out: Any, start: int, width: int, take_log: bool, copy: bool, known: Any) -> Any:
-    """Copy a group and add it to what is known: how many values, their mean, the sum of squares around it.
+def _moments_of_present(values: Any, start: int, width: int, pivot: float) -> Any:
+    """Return how many values of a block are finite, Σ(x − pivot) and Σ(x − pivot)² of these."""
+    pivot_, last, zero = splat32(pivot), start + width - LANES, splat32(_ZERO)
+    x = last_lanes(load32(values, last), width % LANES, splat32(_NAN))
+    count = where_finite(x, splat32(_ONE), zero)
+    d1 = where_finite(x, sub(x, pivot_), zero)
+    d2 = mul(d1, d1)
+    for i in range(start, last + 1, LANES):
+        x = load32(values, i)
+        d = where_finite(x, sub(x, pivot_), zero)
+        count = add(count, where_finite(x, splat32(_ONE), zero))
+        d1, d2 = add(d1, d), fma(d, d, d2)
+    return np.float64(lane_sum(count)), lane_sum(widen(d1)), lane_sum(widen(d2))
 
-    Squares are taken around a pivot near the mean, so that no digits cancel. Blocks are merged as T. Chan, G. Golub
-    and R. LeVeque do (The American Statistician, 1983).
+
+@helper
+def _sums(source: Any, out: Any, start: int, width: int, pivot: float, terms: Any) -> Any:
+    """Write a group, as it is or as logarithms less `pivot`; return n, Σ(x − pivot), Σ(x − pivot)² of what is there.
+
+    Without `terms`, values are taken as they are.
     """
-    n, mean, squares = known
-    n_blocks = max(1, width // BLOCK)
+    n, d1, d2, n_blocks = 0.0, 0.0, 0.0, max(1, width // BLOCK)
     for block in range(n_blocks):
         first = start + block * BLOCK
         size = BLOCK if block < n_blocks - 1 else start + width - first
-        pivot = np.float64(np.float32(mean)) if n > 0 else _about(source, first, take_log)
-        if not _all_present(source, first, size):
-            count, d1, d2 = _moments(source, out, first, size, take_log, copy, True, pivot)
-        elif take_log and copy:
-            count, d1, d2 = _log_moments(source, out, first, size, pivot)
+        count = np.float64(size)
+        if terms is not None:
+            b1, b2 = _write_logs(source, out, first, size, terms, pivot)
         else:
-            count, d1, d2 = _moments(source, out, first, size, take_log, copy, False, pivot)
-        if d1 * d1 > 0.8 * count * d2:  # the pivot lies more than two standard deviations off
-            pivot = np.float64(np.float32(pivot + d1 / count))
-            count, d1, d2 = _moments(out, out, first, size, False, False, True, pivot)
-        if count > 0:
-            away = pivot + d1 / count - mean
-            mean += away * count / (n + count)
-            squares += d2 - d1 * d1 / count + away * away * n * count / (n + count)
-            n += count
-    return n, mean, squares
+            b1, b2 = _copy_moments(source, out, first, size, pivot)
+        if not math.isfinite(b2):
+            count, b1, b2 = _moments_of_present(out, first, size, pivot if terms is None else 0.0)
+        n, d1, d2 = n + count, d1 + b1, d2 + b2
+    return n, d1, d2
 
 
 @helper
-def _scale(
-    source: Any, out: Any, start: int, width: int, take_log: bool, gaps: bool, mean: float, scale: float
-) -> None:
-    """Write (x − mean) · scale, 0 where a value is missing; from the end on, which is still in a cache."""
-    mean_, scale_, last = splat32(mean), splat32(scale), start + width - LANES
-    tail = or_zero(mul(sub(_read(source, last, take_log, gaps), mean_), scale_))
+def _mean_and_scale(out: Any, start: int, width: int, sums: Any, pivot: float) -> Any:
+    """Return mean and 1 / (standard deviation + 1e-6) of the values in `out`, of which `_sums` returned `sums`."""
+    n, d1, d2 = sums
+    if d1 * d1 > 0.8 * n * d2:  # the pivot lies more than two standard deviations off
+        pivot = np.float64(np.float32(pivot + d1 / n))
+        n, d1, d2 = _sums(out, out, start, width, pivot, None)
+    n = max(n, 1.0)
+    return pivot + d1 / n, 1.0 / (math.sqrt(max(d2 - d1 * d1 / n, 0.0) / n) + EPSILON)
+
+
+# ---- normalisation
+
+
+@helper
+def _scale(source: Any, out: Any, start: int, width: int, mean: float, scale: float) -> None:
+    """Write (x − mean) · scale, 0 where a value is not finite; from the end on, which is still in a cache."""
+    mean_, scale_, zero, last = splat32(mean), splat32(scale), splat32(_ZERO), start + width - LANES
+    tail = mul(sub(load32(source, last), mean_), scale_)
     for i in range(start + width // LANES * LANES - LANES, start - 1, -LANES):
-        x = mul(sub(_read(source, i, take_log, gaps), mean_), scale_)
-        store(out, i, or_zero(x))
-    store(out, last, tail)
-
-
-@helper
-def _normalise(
-    source: Any, out: Any, start: int, width: int, take_log: bool, given: bool, mean: float, scale: float
-) -> None:
-    if given:
-        _scale(source, out, start, width, take_log, True, mean, scale)
-    else:
-        n, mean_, squares = _add_group(source, out, start, width, take_log, True, (0.0, 0.0, 0.0))
-        _scale(out, out, start, width, False, False, mean_, _one_over(n, squares))
-
-
-@helper
-def _one_over(n: float, squares: float) -> float:
-    """1 / (standard deviation + 1e-6)"""
-    return 1.0 / (math.sqrt(max(squares, 0.0) / max(n, 1.0)) + EPSILON)
+        x = mul(sub(load32(source, i), mean_), scale_)
+        store(out, i, where_finite(x, x, zero))
+    store(out, last, where_finite(tail, tail, zero))
 
 
 _FLAT = (FLOATS, *[types.int64] * 3, types.boolean, types.float64, types.float64)
 
 
-@compiled(plain.log_normalise, float32=(FLOATS_IN, *_FLAT), uint16=(HALVES_IN, *_FLAT))
+@compiled(plain.log_normalise, float32=(FLOATS_IN, *_FLAT, FLOATS), uint16=(HALVES_IN, *_FLAT, FLOATS))
 def log_normalise(
-    power: Any, out: Any, first: int, size: int, width: int, given: bool, mean: float, scale: float
+    power: Any,
+    out: Any,
+    first: int,
+    size: int,
+    width: int,
+    given: bool,
+    mean: float,
+    scale: float,
+    terms: Any,
 ) -> None:
     """Some images, `size` powers from element `first` on, of which every `width` share their statistics."""
     for start in range(first, first + size, width):
-        _normalise(power, out, start, width, True, given, mean, scale)
+        if given:
+            _write_scaled_logs(power, out, start, width, terms, mean, scale)
+        else:
+            shift = _about(power, start, width, terms)
+            sums = _sums(power, out, start, width, shift, terms)
+            mean_, scale_ = _mean_and_scale(out, start, width, sums, 0.0)
+            _scale(out, out, start, width, mean_, scale_)
 
 
 @compiled(plain.normalise, float32=(FLOATS_IN, *_FLAT), uint16=(HALVES_IN, *_FLAT))
@@ -239,7 +248,13 @@ def normalise(
 ) -> None:
     """The same for logarithms of power."""
     for start in range(first, first + size, width):
-        _normalise(source, out, start, width, False, given, mean, scale)
+        if given:
+            _scale(source, out, start, width, mean, scale)
+        else:
+            pivot = _about(source, start, width, None)
+            sums = _sums(source, out, start, width, pivot, None)
+            mean_, scale_ = _mean_and_scale(out, start, width, sums, pivot)
+            _scale(out, out, start, width, mean_, scale_)
 
 
 # ---- stored rows
@@ -283,18 +298,20 @@ def normalise_rows(
 
     Transposed by blocks of 8 × 8; the last of a direction overlaps the one before it, which writes the same.
     """
+    pivot = _about(rows, 0, n_times * n_columns, None)
     for group in range(0, n_columns, width):
-        known, stop = (0.0, 0.0, 0.0), group + width
+        n, d1, d2, stop = 0.0, 0.0, 0.0, group + width
         for column in range(group, stop, 8):
             c = min(column, stop - 8)
             for t in range(0, n_times, 8):
                 _copy_block(rows, out, n_times, n_columns, min(t, n_times - 8), c)
             if not given:
-                known = _add_group(
-                    out, out, column * n_times, (c + 8 - column) * n_times, False, False, known
-                )
+                start, size = column * n_times, (c + 8 - column) * n_times
+                b0, b1, b2 = _sums(out, out, start, size, pivot, None)
+                n, d1, d2 = n + b0, d1 + b1, d2 + b2
+        start, size = group * n_times, width * n_times
         if given:
-            mean_, scale_ = mean, scale
+            _scale(out, out, start, size, mean, scale)
         else:
-            mean_, scale_ = known[1], _one_over(known[0], known[2])
-        _scale(out, out, group * n_times, width * n_times, False, True, mean_, scale_)
+            mean_, scale_ = _mean_and_scale(out, start, size, (n, d1, d2), pivot)
+            _scale(out, out, start, size, mean_, scale_)

@@ -44,6 +44,7 @@ def log_normalise(
     given: bool,
     mean: float,
     scale: float,
+    _terms: object,
 ) -> None:
     """Twin of `panels_compiled.log_normalise`."""
     values = np.log(np.clip(floats(power[first : first + size]), *np.exp(LOG_CLIP)))
