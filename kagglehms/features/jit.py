@@ -39,6 +39,11 @@ merged: Callable[[Callable[..., Any]], Any] = numba.njit(
 """The same for functions that are called once: merged into the caller before types are inferred, so that their machine
 code is made once and not for each depth of nesting."""
 
+apart: Callable[[Callable[..., Any]], Any] = numba.njit(
+    error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+)
+"""The same for loops that want every register: functions by themselves, in which nothing of the caller's takes one."""
+
 
 class PlainPathWarning(RuntimeWarning):
     """Features cannot be compiled here, so that plain NumPy does their work, slowly."""

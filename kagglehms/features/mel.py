@@ -218,7 +218,6 @@ class _Setting:
             p.half * 2 * LANES,
             FRAMES * (p.rank + 1) * 2 * LANES,
             (1 + n_times // hop) * p.n_bins * LANES,
-            spec.n_mels * BLOCK * N_PANELS,
         )
         self._idle: list[tuple[NDArray[np.float32], ...]] = []
 

@@ -7,7 +7,6 @@ the four quarters of a vector, multiplied, leave one value per chain. All arrays
     folded       (H, 2, 16)                  sums and differences of samples at equal distance from the centre
     kept         (FRAMES, R + 1, 2, 16)      the transform at R even and R odd rows, and the level of the frame
     power        (n_all_frames, K, 16)       µV² in every bin
-    chains       (M, 4, 4, 4)                products along the chains of a block: frame mod 4, frame div 4, chain
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from numba import types
 
 from kagglehms.data.competition import CHAINS, CHANNELS, PANELS
 from kagglehms.features import plain
-from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, compiled, helper, merged
+from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, apart, compiled, helper, merged
 from kagglehms.features.simd import (
     add,
     broadcast16,
@@ -28,6 +27,7 @@ from kagglehms.features.simd import (
     exponent,
     fma,
     lane_sum,
+    load8,
     load16,
     mantissa,
     mul,
@@ -59,20 +59,18 @@ LEVEL_PER_OCTAVE = 10 * math.log10(2) / len(PANELS) / 40
 STEPS = tuple((CHAINS[panel][p], CHAINS[panel][p + 1]) for p in range(4) for panel in PANELS)
 """The two electrodes that each lane subtracts."""
 
-_ADJACENT = N_CHANNELS - LANES
+_RIGHT = CHANNELS.index("Fp2")
+"""Where the eight electrodes of the right hemisphere begin; those of the left are the first eight channels."""
+_PAIRS = [name for pair in zip(CHANNELS[:8], CHANNELS[_RIGHT : _RIGHT + 8], strict=True) for name in pair]
+"""The electrodes once the hemispheres are zipped, so that neighbours on the head are neighbours in a vector."""
 
-
-def _lanes_of(electrodes: list[str]) -> list[int]:
-    """Where channels stand in two vectors that begin at channel 0 and at channel 4."""
-    channels = [CHANNELS.index(name) for name in electrodes]
-    return [c if c < LANES else LANES + c - _ADJACENT for c in channels]
-
-
-_minuends = permutation(_lanes_of([first for first, _ in STEPS]))
-_subtrahends = permutation(_lanes_of([second for _, second in STEPS]))
+_pairs = permutation([side * 8 + i for i in range(8) for side in (0, 1)])
+_minuends = permutation([_PAIRS.index(first) for first, _ in STEPS])
+_subtrahends = permutation([_PAIRS.index(second) for _, second in STEPS])
 
 _low8, _high8 = permutation(range(8)), permutation(range(8, 16))
 _low4, _high4 = permutation(range(4)), permutation(range(4, 8))
+_both4, _both8 = permutation(range(8)), permutation(range(16))
 _zip_low = permutation([LANES * v + 4 * g + i for g in range(4) for i in (0, 1) for v in (0, 1)])
 _zip_high = permutation([LANES * v + 4 * g + i for g in range(4) for i in (2, 3) for v in (0, 1)])
 _pair_low = permutation([LANES * v + 4 * g + i for g in range(4) for v in (0, 1) for i in (0, 1)])
@@ -87,8 +85,8 @@ def _subtract(eeg: Any, differences: Any, pad: int, n_times: int) -> bool:
     """Write the differences; return whether all of them are finite."""
     total = splat16(0.0)
     for t in range(n_times):
-        a, b = load16(eeg, t * N_CHANNELS), load16(eeg, t * N_CHANNELS + _ADJACENT)
-        x = sub(_minuends(a, b), _subtrahends(a, b))
+        pairs = _pairs(load8(eeg, t * N_CHANNELS), load8(eeg, t * N_CHANNELS + _RIGHT))
+        x = sub(_minuends(pairs, pairs), _subtrahends(pairs, pairs))
         total = add(total, x)
         store(differences, (pad + t) * LANES, x)
     return np.isfinite(lane_sum(total))
@@ -168,16 +166,19 @@ def _transform(kept: Any, weights: Any, power: Any, at: int, n_frames: int, rank
     """Second stage: power in all bins of some frames."""
     for k in range(0, n_bins, 3):
         for frame in range(n_frames):
-            even0, even1, even2, odd0, odd1, odd2 = _tile(
-                weights, k * 2 * rank, kept, frame * rank * 2 * LANES, rank
-            )
+            row, value = k * 2 * (rank + 1), frame * (rank + 1) * 2 * LANES
+            even0, even1, even2, odd0, odd1, odd2 = _tile(weights, row, kept, value, rank)
+            level = load16(kept, value + rank * 2 * LANES)
+            even0 = fma(broadcast16(weights, row + rank * 6), level, even0)
+            even1 = fma(broadcast16(weights, row + rank * 6 + 1), level, even1)
+            even2 = fma(broadcast16(weights, row + rank * 6 + 2), level, even2)
             i = at + (frame * n_bins + k) * LANES
             store(power, i, _square(even0, odd0))
             store(power, i + LANES, _square(even1, odd1))
             store(power, i + 2 * LANES, _square(even2, odd2))
 
 
-@merged
+@apart
 def _transform_frames(
     differences: Any, folded: Any, kept: Any, power: Any, rows: Any, weights: Any,
     first: int, n_frames: int, hop: int, half: int, rank: int, n_bins: int,
@@ -188,22 +189,32 @@ def _transform_frames(
         level = _fold(differences, half + (first + frame) * hop, folded, half)
         _project(folded, rows, kept, at, half, rank)
         store(kept, at + rank * 2 * LANES, level)
-    _transform(kept, weights, power, first * n_bins * LANES, n_frames, rank + 1, n_bins)
+    _transform(kept, weights, power, first * n_bins * LANES, n_frames, rank, n_bins)
 
 
 # ---- mel bands
 
 
 @helper
-def _band(power: Any, at: int, weight: Any, first: int, n_taps: int) -> Any:
-    """Power in one mel band; nearly always of two bins."""
-    total = fma(
-        broadcast16(weight, first + 1),
-        load16(power, at + LANES),
-        mul(broadcast16(weight, first), load16(power, at)),
+def _taps(weight: Any, first: int, n_taps: int, scale: Any) -> Any:
+    """What `_band` needs of one band: weights of its first two bins, and where those of further ones are."""
+    return (
+        mul(broadcast16(weight, first), scale),
+        mul(broadcast16(weight, first + 1), scale),
+        weight,
+        first,
+        n_taps,
+        scale,
     )
+
+
+@helper
+def _band(power: Any, at: int, taps: Any) -> Any:
+    """Power in one mel band, times a scale; nearly always of two bins."""
+    weight0, weight1, weight, first, n_taps, scale = taps
+    total = fma(weight1, load16(power, at + LANES), mul(weight0, load16(power, at)))
     for tap in range(2, n_taps):
-        total = fma(broadcast16(weight, first + tap), load16(power, at + tap * LANES), total)
+        total = fma(mul(broadcast16(weight, first + tap), scale), load16(power, at + tap * LANES), total)
     return total
 
 
@@ -220,10 +231,10 @@ def _loudest(
     loudest: Any,
 ) -> Any:
     """Return the greatest band power so far, per lane."""
-    for frame in range(n_frames):
-        here = at + frame * n_bins * LANES
-        for m in range(n_mels):
-            loudest = upper(_band(power, here + start[m] * LANES, weight, m * n_taps, n_taps), loudest)
+    for m in range(n_mels):
+        taps = _taps(weight, m * n_taps, n_taps, splat16(1.0))
+        for frame in range(n_frames):
+            loudest = upper(_band(power, at + (frame * n_bins + start[m]) * LANES, taps), loudest)
     return loudest
 
 
@@ -231,58 +242,53 @@ def _loudest(
 
 
 @helper
-def _log2(x: Any) -> Any:
-    """Binary logarithm of positive normal float32: minimax polynomial of degree 6 on [√½, √2), within 3e-6 of it."""
-    f = sub(mantissa(x), splat16(1.0))
-    f2 = mul(f, f)
-    p01 = fma(splat16(-0.72113185), f, splat16(1.44271348))
-    p23 = fma(splat16(-0.36749015), f, splat16(0.47934803))
-    p45 = fma(splat16(-0.20659085), f, splat16(0.3221547))
-    return fma(exponent(x), splat16(2.0**-23), mul(f, fma(fma(p45, f2, p23), f2, p01)))
+def _level(product: Any) -> Any:
+    """The mean of four (decibels + 40) / 40, out of the product of four ratios of power, positive and normal.
 
-
-@merged
-def _multiply_chains(
-    power: Any,
-    frame: int,
-    n_bins: int,
-    start: Any,
-    weight: Any,
-    n_mels: int,
-    n_taps: int,
-    scale: Any,
-    floor: Any,
-    chains: Any,
-) -> None:
-    """BLOCK frames: band power relative to the loudest, not below the floor, multiplied along each chain."""
-    for s in range(BLOCK):
-        here = (frame + s) * n_bins * LANES
-        place = (s % 4) * LANES + (s // 4) * N_PANELS
-        for m in range(n_mels):
-            band = _band(power, here + start[m] * LANES, weight, m * n_taps, n_taps)
-            relative = upper(mul(band, scale), floor)
-            pairs = mul(_low8(relative, relative), _high8(relative, relative))
-            store(chains, m * BLOCK * N_PANELS + place, mul(_low4(pairs, pairs), _high4(pairs, pairs)))
+    With x = 2^e (1 + f), 1 + f in [√½, √2): the minimax polynomial of degree 6, within 4e-8.
+    """
+    f = sub(mantissa(product), splat16(1.0))
+    p = fma(splat16(-0.00386689417), f, splat16(0.00608276669))
+    p = fma(p, f, splat16(-0.00692785252))
+    p = fma(p, f, splat16(0.00901595503))
+    p = fma(p, f, splat16(-0.0135663124))
+    p = fma(p, f, splat16(0.027143836))
+    return fma(p, f, fma(exponent(product), splat16(LEVEL_PER_OCTAVE * 2.0**-23), splat16(1.0)))
 
 
 @helper
-def _level(product: Any) -> Any:
-    """The mean of four (decibels + 40) / 40, out of the product of four ratios of power."""
-    return fma(_log2(product), splat16(LEVEL_PER_OCTAVE), splat16(1.0))
+def _product(power: Any, at: int, taps: Any, floor: Any) -> Any:
+    """Band power, not below the floor, multiplied along each of the four chains."""
+    relative = upper(_band(power, at, taps), floor)
+    pairs = mul(_low8(relative, relative), _high8(relative, relative))
+    return mul(_low4(pairs, pairs), _high4(pairs, pairs))
 
 
-@merged
-def _write_block(chains: Any, out: Any, frame: int, n_mels: int, n_frames: int) -> None:
-    """Exchange frames and chains of a block, take logarithms, write 16 pixels of a row of each image.
+@helper
+def _four_products(power: Any, at: int, step: int, taps: Any, floor: Any) -> Any:
+    """Products of four frames, `step` apart, end to end."""
+    a, b = _product(power, at, taps, floor), _product(power, at + step, taps, floor)
+    c, d = _product(power, at + 2 * step, taps, floor), _product(power, at + 3 * step, taps, floor)
+    return _both8(_both4(a, b), _both4(c, d))
+
+
+@apart
+def _write_block(
+    power: Any, out: Any, frame: int, n_bins: int, start: Any, weight: Any,
+    n_mels: int, n_taps: int, n_frames: int, scale: Any, floor: Any,
+) -> None:  # fmt: skip
+    """BLOCK frames: 16 pixels of each row of each image.
 
     Vector v holds frames v, v + 4, v + 8 and v + 12, four chains each, so that transposing squares of 4 × 4, which
     needs no lane to leave its quarter, brings frames in order.
     """
-    image = n_mels * n_frames
+    image, step = n_mels * n_frames, n_bins * LANES
     for m in range(n_mels):
-        i = m * BLOCK * N_PANELS
-        a, b = load16(chains, i), load16(chains, i + LANES)
-        c, d = load16(chains, i + 2 * LANES), load16(chains, i + 3 * LANES)
+        i, taps = frame * step + start[m] * LANES, _taps(weight, m * n_taps, n_taps, scale)
+        a = _four_products(power, i, 4 * step, taps, floor)
+        b = _four_products(power, i + step, 4 * step, taps, floor)
+        c = _four_products(power, i + 2 * step, 4 * step, taps, floor)
+        d = _four_products(power, i + 3 * step, 4 * step, taps, floor)
         ab_low, ab_high, cd_low, cd_high = _zip_low(a, b), _zip_high(a, b), _zip_low(c, d), _zip_high(c, d)
         o = m * n_frames + frame
         store(out, o, _level(_pair_low(ab_low, cd_low)))
@@ -295,7 +301,7 @@ def _write_block(chains: Any, out: Any, frame: int, n_mels: int, n_frames: int) 
 
 
 _ARGUMENTS = (
-    *[FLOATS] * 6,
+    *[FLOATS] * 5,
     FLOATS_IN,
     FLOATS_IN,
     types.Array(types.int64, 1, "C", readonly=True),
@@ -307,11 +313,11 @@ _ARGUMENTS = (
 @compiled(plain.mel_image, float32=(FLOATS_IN, *_ARGUMENTS), uint16=(HALVES_IN, *_ARGUMENTS))
 def mel_image(
     eeg: Any, out: Any,
-    differences: Any, folded: Any, kept: Any, power: Any, chains: Any,
+    differences: Any, folded: Any, kept: Any, power: Any,
     rows: Any, weights: Any, start: Any, weight: Any,
     n_times: int, hop: int, n_frames: int, half: int, rank: int, n_bins: int, n_mels: int, n_taps: int,
 ) -> None:  # fmt: skip
-    """(n_times, 20) µV → (4, n_mels, n_frames), both flat; five arrays of scratch, four of coefficients."""
+    """(n_times, 20) µV → (4, n_mels, n_frames), both flat; four arrays of scratch, four of coefficients."""
     if not _subtract(eeg, differences, half, n_times):
         _fill(differences, half, n_times)
     n_all = 1 + n_times // hop
@@ -325,5 +331,4 @@ def mel_image(
     floor = upper(mul(splat16(AMIN), scale), splat16(FLOOR))
     for first in range(0, n_frames, BLOCK):
         frame = min(first, n_frames - BLOCK)
-        _multiply_chains(power, frame, n_bins, start, weight, n_mels, n_taps, scale, floor, chains)
-        _write_block(chains, out, frame, n_mels, n_frames)
+        _write_block(power, out, frame, n_bins, start, weight, n_mels, n_taps, n_frames, scale, floor)

@@ -127,7 +127,7 @@ def summaries(panels: NDArray[Any], out: Floats, first: int, stop: int, n: int, 
 
 
 def mel_image(
-    eeg: NDArray[Any], out: Floats, differences: Floats, folded: Floats, kept: Floats, power: Floats, chains: Floats,
+    eeg: NDArray[Any], out: Floats, differences: Floats, folded: Floats, kept: Floats, power: Floats,
     rows: Floats, weights: Floats, start: NDArray[np.int64], weight: Floats,
     n_times: int, hop: int, n_frames: int, half: int, rank: int, n_bins: int, n_mels: int, n_taps: int,
 ) -> None:  # fmt: skip
