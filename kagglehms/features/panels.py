@@ -188,6 +188,14 @@ def _panel_source(panels: NDArray[Any], name: str) -> NDArray[Any]:
     return source
 
 
+def _pair(panels: NDArray[Any], out: Any) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Return panels and result as compiled code takes them."""
+    if as_they_are(panels, out) and panels.ndim >= 3 and panels.shape[-3] == N_PANELS and panels.size:
+        return panels, out
+    source = _panel_source(panels, "panels")
+    return source, output(out, source.shape)
+
+
 def _normalise_flat(
     run: tuple[Any, Any],
     values: NDArray[Any],
@@ -198,11 +206,7 @@ def _normalise_flat(
     threads: int,
     tables: tuple[NDArray[np.float32], ...] = (),
 ) -> NDArray[np.float32]:
-    if as_they_are(values, out) and values.ndim >= 3 and values.shape[-3] == N_PANELS and values.size:
-        source, result = values, out
-    else:
-        source = _panel_source(values, "panels")
-        result = output(out, source.shape)
+    source, result = _pair(values, out)
     given, mean_, scale = (False, 0.0, 1.0) if mean is std is None else _statistics(mean, std)
     *_, n_bins, n_times = source.shape
     width = _group(over, n_bins * n_times)
@@ -224,8 +228,7 @@ def _share_images(run: Any, source: Any, out: Any, size: int, how: tuple[Any, ..
 
 
 def _across(run: Any, plain_run: Any, panels: NDArray[Any], out: Any, threads: int) -> NDArray[np.float32]:
-    source = _panel_source(panels, "panels")
-    result = output(out, source.shape)
+    source, result = _pair(panels, out)
     if np.may_share_memory(source, result):
         raise expected("out", "an array apart from panels", "one that overlaps them")
     n_pixels = source.shape[-2] * source.shape[-1]
@@ -233,12 +236,12 @@ def _across(run: Any, plain_run: Any, panels: NDArray[Any], out: Any, threads: i
     chosen = run if n_pixels >= across_compiled.WIDTH else plain_run
     past = result.nbytes >= PAST_CACHES_BYTES and n_pixels % 8 == 0 and result.ctypes.data % 32 == 0
     size = N_PANELS * n_pixels
-    n_images = flat_in.size // size
-    n_parts = 1 if threads == 1 else n_images
+    if threads == 1:
+        chosen(flat_in, flat_out, 0, flat_in.size, n_pixels, past)
+        return result
 
-    def work(part: int) -> None:
-        first, stop = part * n_images // n_parts, (part + 1) * n_images // n_parts
-        chosen(flat_in, flat_out, first * size, stop * size, n_pixels, past)
+    def work(image: int) -> None:
+        chosen(flat_in, flat_out, image * size, (image + 1) * size, n_pixels, past)
 
-    spread(work, n_parts, threads)
+    spread(work, flat_in.size // size, threads)
     return result
