@@ -16,7 +16,6 @@ from typing import Any
 import numba
 import numpy as np
 from numba import types
-from numpy.typing import NDArray
 
 from kagglehms.errors import first_line
 
@@ -62,17 +61,19 @@ class Compiled:
         self._function = function
         self._plain = plain
         self._signatures = {np.dtype(name): tuple(signature) for name, signature in signatures.items()}
-        self._compiled: dict[np.dtype[Any], Callable[..., None]] = {}
+        self._compiled: dict[
+            str, Callable[..., None]
+        ] = {}  # by the character of a dtype, which is quick to look up
 
-    def __call__(self, first: NDArray[Any], *rest: Any) -> None:
-        run = self._compiled.get(first.dtype) or self._compile(first.dtype)
-        run(first, *rest)
+    def __call__(self, *arguments: Any) -> None:
+        dtype = arguments[0].dtype
+        (self._compiled.get(dtype.char) or self._compile(dtype))(*arguments)
 
     def _compile(self, dtype: np.dtype[Any]) -> Callable[..., None]:
         with _compiling:
-            if dtype not in self._compiled:
-                self._compiled[dtype] = self._entry(self._signatures[dtype])
-            return self._compiled[dtype]
+            if dtype.char not in self._compiled:
+                self._compiled[dtype.char] = self._entry(self._signatures[dtype])
+            return self._compiled[dtype.char]
 
     def _entry(self, signature: tuple[Any, ...]) -> Callable[..., None]:
         """Return the machine code of one signature, or the plain twin."""

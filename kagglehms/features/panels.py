@@ -65,7 +65,7 @@ def log_normalise(
         UsageError: a shape, a dtype or an `out` that cannot be used.
     """
     run = compiled.log_normalise, plain.log_normalise
-    return _normalise_flat(run, power, mean, std, over, out, threads, (compiled.TERMS,))
+    return _normalise_flat(run, power, mean, std, over, out, threads, compiled.TERMS)
 
 
 def normalise(
@@ -204,19 +204,19 @@ def _normalise_flat(
     over: Over,
     out: Any,
     threads: int,
-    tables: tuple[NDArray[np.float32], ...] = (),
+    *tables: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     source, result = _pair(values, out)
     given, mean_, scale = (False, 0.0, 1.0) if mean is std is None else _statistics(mean, std)
-    *_, n_bins, n_times = source.shape
-    width = _group(over, n_bins * n_times)
-    size = N_PANELS * n_bins * n_times
+    n_pixels = source.shape[-2] * source.shape[-1]
+    width = _group(over, n_pixels)
     chosen = run[0] if width >= compiled.LANES else run[1]
-    flat_in, flat_out = source.reshape(-1), result.reshape(-1)
+    flat_in, flat_out = source.ravel(), result.ravel()
     if threads == 1:
         chosen(flat_in, flat_out, 0, flat_in.size, width, given, mean_, scale, *tables)
     else:
-        _share_images(chosen, flat_in, flat_out, size, (width, given, mean_, scale, *tables), threads)
+        how = (width, given, mean_, scale, *tables)
+        _share_images(chosen, flat_in, flat_out, N_PANELS * n_pixels, how, threads)
     return result
 
 
@@ -232,7 +232,7 @@ def _across(run: Any, plain_run: Any, panels: NDArray[Any], out: Any, threads: i
     if np.may_share_memory(source, result):
         raise expected("out", "an array apart from panels", "one that overlaps them")
     n_pixels = source.shape[-2] * source.shape[-1]
-    flat_in, flat_out = source.reshape(-1), result.reshape(-1)
+    flat_in, flat_out = source.ravel(), result.ravel()
     chosen = run if n_pixels >= across_compiled.WIDTH else plain_run
     past = result.nbytes >= PAST_CACHES_BYTES and n_pixels % 8 == 0 and result.ctypes.data % 32 == 0
     size = N_PANELS * n_pixels

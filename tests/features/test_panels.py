@@ -126,6 +126,30 @@ def test_statistics_of_many_blocks_where_the_level_moves() -> None:
     )
 
 
+@pytest.mark.parametrize("over", ["image", "panel"])
+def test_statistics_where_what_is_looked_at_first_is_unlike_the_rest(over: Any) -> None:
+    """Sums are taken around the mean of eight short stretches; here each of these lies far from everything else."""
+    values = np.random.default_rng(4).normal(-2, 0.3, (4, 100, 120)).astype(np.float32)
+    for flat in values.reshape(1 if over == "image" else 4, -1):
+        for k in range(8):
+            at = (flat.size - 8) * k // 7
+            flat[at : at + 8] = 7.5
+    wanted = oracle.normalise(values, over=over)
+    np.testing.assert_allclose(normalise(values, over=over), wanted, rtol=0, atol=4e-6)
+    np.testing.assert_allclose(log_normalise(np.exp(values), over=over), wanted, rtol=0, atol=8e-6)
+    rows = np.ascontiguousarray(values.reshape(400, 120).T)
+    rows[[0, -1]] = 7.5  # where the stretches of stored rows begin and end
+    result = np.empty((4, 100, 120), np.float32)
+    wanted = oracle.normalise(oracle.panels_of_rows(rows), over=over)
+    np.testing.assert_allclose(normalise_rows(rows, result, over=over), wanted, rtol=0, atol=4e-6)
+
+
+def test_values_whose_squares_overflow_leave_nothing_but_numbers() -> None:
+    values = np.full((4, 20, 60), 3e38, np.float32)
+    values[:, ::2] = -3e38
+    assert np.isfinite(normalise(values)).all()
+
+
 def test_finite_values_whose_sum_overflows_are_not_missing() -> None:
     values = np.full((4, 20, 60), 3e38, np.float32)
     values[:, ::2] = 1.0
