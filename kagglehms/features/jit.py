@@ -31,17 +31,10 @@ helper: Callable[[Callable[..., Any]], Any] = numba.njit(
 )
 """Decorates the functions that features are made of: inlined, and not to be called from Python."""
 
-
-merged: Callable[[Callable[..., Any]], Any] = numba.njit(
-    error_model="numpy", inline="always", no_cpython_wrapper=True, no_cfunc_wrapper=True
-)
-"""The same for functions that are called once: merged into the caller before types are inferred, so that their machine
-code is made once and not for each depth of nesting."""
-
 apart: Callable[[Callable[..., Any]], Any] = numba.njit(
     error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
 )
-"""The same for loops that want every register: functions by themselves, in which nothing of the caller's takes one."""
+"""The same for loops that want every register: called, not inlined, so that nothing of the caller's takes one."""
 
 
 class PlainPathWarning(RuntimeWarning):

@@ -19,7 +19,7 @@ from numba import types
 
 from kagglehms.data.competition import CHAINS, CHANNELS, PANELS
 from kagglehms.features import plain
-from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, apart, compiled, helper, merged
+from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, apart, compiled, helper
 from kagglehms.features.simd import (
     add,
     broadcast16,
@@ -80,7 +80,7 @@ _pair_high = permutation([LANES * v + 4 * g + i for g in range(4) for v in (0, 1
 # ---- differences
 
 
-@merged
+@apart
 def _subtract(eeg: Any, differences: Any, pad: int, n_times: int) -> bool:
     """Write the differences; return whether all of them are finite."""
     total = splat16(0.0)
@@ -218,7 +218,7 @@ def _band(power: Any, at: int, taps: Any) -> Any:
     return total
 
 
-@merged
+@apart
 def _loudest(
     power: Any,
     at: int,
