@@ -5,7 +5,7 @@
 All contenders of a group run in turn in one process, so the ratios hold on a machine that others use as well; figures
 are medians over the rounds. The limits, multiply-adds per second of one core and copies per second, are measured in the
 same rounds. Prints tables and one JSON line. For the mel images the allocator is tuned in favour of the libraries that
-allocate; the panels are measured with the allocator as it is, and once more tuned, which halves NumPy's times.
+allocate; the panels are measured with the allocator as it is, and once more tuned.
 """
 
 from __future__ import annotations

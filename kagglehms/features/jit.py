@@ -54,9 +54,8 @@ class Compiled:
         self._function = function
         self._plain = plain
         self._signatures = {np.dtype(name): tuple(signature) for name, signature in signatures.items()}
-        self._compiled: dict[
-            str, Callable[..., None]
-        ] = {}  # by the character of a dtype, which is quick to look up
+        # By the character of a dtype, which is quicker to look up than the dtype.
+        self._compiled: dict[str, Callable[..., None]] = {}
 
     def __call__(self, *arguments: Any) -> None:
         dtype = arguments[0].dtype

@@ -176,7 +176,7 @@ def mel_image_into(
 ) -> NDArray[np.float32]:
     """Compute the mel image of one window in this thread: the feed's entry.
 
-    Scratch memory (2.5 MB at 50 s) is kept and used again, by any thread; nothing is allocated once as many calls have
+    Scratch memory (2.4 MB at 50 s) is kept and used again, by any thread; nothing is allocated once as many calls have
     been made as run at a time.
 
     Args:

@@ -245,14 +245,14 @@ def _loudest(
 def _level(product: Any) -> Any:
     """The mean of four (decibels + 40) / 40, out of the product of four ratios of power, positive and normal.
 
-    With x = 2^e (1 + f), 1 + f in [√½, √2): the minimax polynomial of degree 6, within 4e-8.
+    With x = 2^e (1 + f), 1 + f in [√½, √2): e octaves and f P(f), the minimax polynomial of degree 6, within 4e-8.
     """
     f = sub(mantissa(product), splat16(1.0))
-    p = fma(splat16(-0.00386689417), f, splat16(0.00608276669))
-    p = fma(p, f, splat16(-0.00692785252))
-    p = fma(p, f, splat16(0.00901595503))
-    p = fma(p, f, splat16(-0.0135663124))
-    p = fma(p, f, splat16(0.027143836))
+    p = fma(splat16(-0.00388689614), f, splat16(0.00606114203))
+    p = fma(p, f, splat16(-0.00691409403))
+    p = fma(p, f, splat16(0.00901863317))
+    p = fma(p, f, splat16(-0.013567645))
+    p = fma(p, f, splat16(0.0271437521))
     return fma(p, f, fma(exponent(product), splat16(LEVEL_PER_OCTAVE * 2.0**-23), splat16(1.0)))
 
 

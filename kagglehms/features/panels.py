@@ -7,7 +7,7 @@ Missing values are NaN; ±inf counts as NaN. Statistics are over what is present
 a normalisation, and so does a percentile or summary of four missing values.
 
 Every function is serial unless `threads` says more, releases the GIL, and allocates nothing beyond an `out` that
-is not given. Sums run in float64.
+is not given. Sums are float32 within a lane of a block, float64 beyond.
 
 Sources: log, clip and normalisation from the public solution "HMS-Harmful Brain Activity Classification"
 (Cranjis-McB); percentiles are `numpy.percentile`'s linear method on float32.
@@ -181,10 +181,10 @@ def _group(over: Over, n_panel: int) -> int:
     return n_panel * N_PANELS if over == "image" else n_panel
 
 
-def _panel_source(panels: NDArray[Any], name: str) -> NDArray[Any]:
-    source = as_source(panels, name, "(…, 4, F, T)")
+def _panel_source(panels: NDArray[Any]) -> NDArray[Any]:
+    source = as_source(panels, "panels", "(…, 4, F, T)")
     if source.ndim < 3 or source.shape[-3] != N_PANELS or 0 in source.shape[-2:]:
-        raise expected(name, "(…, 4, F, T)", panels)
+        raise expected("panels", "(…, 4, F, T)", panels)
     return source
 
 
@@ -192,7 +192,7 @@ def _pair(panels: NDArray[Any], out: Any) -> tuple[NDArray[Any], NDArray[np.floa
     """Return panels and result as compiled code takes them."""
     if as_they_are(panels, out) and panels.ndim >= 3 and panels.shape[-3] == N_PANELS and panels.size:
         return panels, out
-    source = _panel_source(panels, "panels")
+    source = _panel_source(panels)
     return source, output(out, source.shape)
 
 

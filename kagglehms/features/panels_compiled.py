@@ -39,7 +39,10 @@ from kagglehms.features.simd import (
 LANES = 32
 """Lanes of what runs over flat arrays: four registers of AVX2."""
 BLOCK = 4096
-"""Values whose sums are taken together, and once more where one is missing: with their source, a first-level cache."""
+"""Values whose sums are float32 in each lane, and are taken once more where one is missing. The last block of a group
+takes what is left over as well."""
+LOG_BLOCK = BLOCK // 4
+"""The same for logarithms, of which a lane gets four times as many."""
 
 EPSILON = plain.EPSILON
 _CLIP_LOW = np.float32(math.exp(LOG_CLIP[0]))
@@ -47,6 +50,10 @@ _CLIP_HIGH = np.float32(math.exp(LOG_CLIP[1]))
 _NAN = np.float32(np.nan)
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
+
+
+# The last vector of a group overlaps the one before it. It is read before anything is written, because `out` may be
+# `source`.
 
 
 # ---- logarithms
@@ -58,16 +65,17 @@ _ONE = np.float32(1)
 _COEFFICIENTS = (-0.18967959, 0.20616911, -0.24870455, 0.33301252, -0.50002539, 1.0000039)
 _HIGHEST = 0.118614055
 _AT_ONE = 9.175e-8
-"""ln(1 + f) = 9e-8 + f P(f) within 2e-7 on [√½, √2): the minimax polynomial of degree 7."""
+"""ln(1 + f) = 9e-8 + f P(f) within 2.2e-7 on [√½, √2): the minimax polynomial of degree 7, in float32."""
 
 TERMS = empty((8 * len(_COEFFICIENTS),))
 """The coefficients as `_ln` reads them, each in eight lanes."""
 TERMS[:] = np.repeat(np.array(_COEFFICIENTS, np.float32), 8)
+TERMS.flags.writeable = False
 
 
 @helper
 def _ln(x: Any, terms: Any, more: Any) -> Any:
-    """ln x + `more` of powers, clipped; NaN where a power is not finite. Within 8e-7, most of it rounding.
+    """ln x + `more` of powers, clipped; NaN where a power is not finite. Within 6e-7, if `more` is small.
 
     With x = 2^e (1 + f) and 1 + f in [√½, √2), ln x = e ln 2 + ln(1 + f).
     """
@@ -120,9 +128,8 @@ def _write_scaled_logs(
 
 # ---- statistics
 #
-# 32 lanes at a time: four registers of AVX2, so that four chains of dependent additions run side by side. The last
-# vector of a group overlaps the one before it; it is read first, because `out` may be `source`. Sums are around a
-# pivot near the mean, so that no digits cancel, and float32 only within a block and a lane.
+# 32 lanes at a time: four registers of AVX2, so that four chains of dependent additions run side by side. Sums are
+# around a pivot near the mean, so that no digits cancel, and float32 only within a block and a lane.
 
 
 @helper
@@ -176,10 +183,11 @@ def _sums(source: Any, out: Any, start: int, width: int, pivot: float, terms: An
 
     Without `terms`, values are taken as they are.
     """
-    n, d1, d2, n_blocks = 0.0, 0.0, 0.0, max(1, width // BLOCK)
+    most = BLOCK if terms is None else LOG_BLOCK
+    n, d1, d2, n_blocks = 0.0, 0.0, 0.0, max(1, width // most)
     for block in range(n_blocks):
-        first = start + block * BLOCK
-        size = BLOCK if block < n_blocks - 1 else start + width - first
+        first = start + block * most
+        size = most if block < n_blocks - 1 else start + width - first
         count = np.float64(size)
         if terms is not None:
             b1, b2 = _write_logs(source, out, first, size, terms, pivot)
@@ -207,7 +215,7 @@ def _mean_and_scale(out: Any, start: int, width: int, sums: Any, pivot: float) -
 
 @helper
 def _scale(source: Any, out: Any, start: int, width: int, mean: float, scale: float) -> None:
-    """Write (x − mean) · scale, 0 where a value is not finite; from the end on, which is still in a cache."""
+    """Write (x − mean) · scale, 0 where that is not finite; from the end on, which is still in a cache."""
     mean_, scale_, zero, last = splat32(mean), splat32(scale), splat32(_ZERO), start + width - LANES
     tail = mul(sub(load32(source, last), mean_), scale_)
     for i in range(start + width // LANES * LANES - LANES, start - 1, -LANES):
@@ -219,7 +227,7 @@ def _scale(source: Any, out: Any, start: int, width: int, mean: float, scale: fl
 _FLAT = (FLOATS, *[types.int64] * 3, types.boolean, types.float64, types.float64)
 
 
-@compiled(plain.log_normalise, float32=(FLOATS_IN, *_FLAT, FLOATS), uint16=(HALVES_IN, *_FLAT, FLOATS))
+@compiled(plain.log_normalise, float32=(FLOATS_IN, *_FLAT, FLOATS_IN), uint16=(HALVES_IN, *_FLAT, FLOATS_IN))
 def log_normalise(
     power: Any,
     out: Any,

@@ -31,8 +31,11 @@ def _normal(values: NDArray[np.float64], given: bool, mean: float, scale: float)
     """Normalise `values` as one group."""
     present = values[np.isfinite(values)]
     if not given and present.size:
-        mean, scale = present.mean(), 1.0 / (present.std() + EPSILON)
-    return np.nan_to_num((values - mean) * scale, nan=0.0)
+        # Around the first, so that constants become exactly 0.
+        mean, scale = present[0] + (present - present[0]).mean(), 1.0 / (present.std() + EPSILON)
+    with np.errstate(over="ignore"):
+        result = ((values - mean) * scale).astype(np.float32)
+    return np.nan_to_num(result, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def log_normalise(
