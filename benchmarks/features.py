@@ -230,7 +230,7 @@ def _transform_all(
 def transform_section(windows: Any, rounds: int) -> dict[str, Any]:
     setting = _setting(windows.shape[1], DEFAULT)
     mel_image_into(windows[0], np.empty((4, 128, 256), np.float32))
-    differences, folded, kept, power = setting._idle[-1]
+    differences, folded, kept, power, _ = setting._idle[-1]
     rows, weights, *_ = setting._coefficients
     n_times, hop, _, half, rank, n_bins, *_ = setting._sizes
     n_all = 1 + n_times // hop

@@ -211,13 +211,16 @@ class _Setting:
         p = plan(spec)
         hop = n_times // spec.n_frames
         self._compute: Any = mel_image if spec.n_frames >= BLOCK else plain.mel_image
-        self._coefficients = (p.project, p.transform, p.band_start, p.band_weight)
+        wide = p.n_taps > 2
+        pairs = _alone(spec.n_mels) if wide else (p.band_start, p.band_weight)
+        self._coefficients = (p.project, p.transform, p.band_start, p.band_weight, *pairs)
         self._sizes = (n_times, hop, spec.n_frames, p.half, p.rank, p.n_bins, spec.n_mels, p.n_taps)
         self._scratch_sizes = (
             (n_times + 2 * p.half) * LANES,
             p.half * 2 * LANES,
             FRAMES * (p.rank + 1) * 2 * LANES,
             (1 + n_times // hop) * p.n_bins * LANES,
+            (1 + n_times // hop) * (spec.n_mels + 1) * LANES if wide else 0,
         )
         self._idle: list[tuple[NDArray[np.float32], ...]] = []
 
@@ -228,6 +231,11 @@ class _Setting:
             scratch = tuple(_zeros(size) for size in self._scratch_sizes)
         self._compute(window.reshape(-1), image.reshape(-1), *scratch, *self._coefficients, *self._sizes)
         self._idle.append(scratch)
+
+
+def _alone(n_mels: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return pairs of which the first, band after band, is all that counts."""
+    return np.arange(n_mels, dtype=np.int64), np.tile(np.array([1, 0], np.float32), n_mels)
 
 
 _settings: dict[tuple[int, MelSpec], _Setting] = {}

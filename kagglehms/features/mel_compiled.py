@@ -7,6 +7,7 @@ the four quarters of a vector, multiplied, leave one value per chain. All arrays
     folded       (H, 2, 16)                  sums and differences of samples at equal distance from the centre
     kept         (FRAMES, R + 1, 2, 16)      the transform at R even and R odd rows, and the level of the frame
     power        (n_all_frames, K, 16)       µV² in every bin
+    bands        (n_all_frames, M + 1, 16)   µV² in every mel band, where one is of more than two bins
 """
 
 from __future__ import annotations
@@ -195,46 +196,36 @@ def _transform_frames(
 # ---- mel bands
 
 
-@helper
-def _taps(weight: Any, first: int, n_taps: int, scale: Any) -> Any:
-    """What `_band` needs of one band: weights of its first two bins, and where those of further ones are."""
-    return (
-        mul(broadcast16(weight, first), scale),
-        mul(broadcast16(weight, first + 1), scale),
-        weight,
-        first,
-        n_taps,
-        scale,
-    )
+@apart
+def _sum_wide_bands(
+    power: Any, bands: Any, first: int, n_frames: int, n_bins: int, start: Any, weight: Any, n_mels: int, n_taps: int
+) -> None:  # fmt: skip
+    """Power in mel bands of more than two bins, for some frames from `first` on."""
+    for frame in range(first, first + n_frames):
+        for m in range(n_mels):
+            band = splat16(0.0)
+            for tap in range(n_taps):
+                bin_ = load16(power, (frame * n_bins + start[m] + tap) * LANES)
+                band = fma(broadcast16(weight, m * n_taps + tap), bin_, band)
+            store(bands, (frame * (n_mels + 1) + m) * LANES, band)
 
 
 @helper
-def _band(power: Any, at: int, taps: Any) -> Any:
-    """Power in one mel band, times a scale; nearly always of two bins."""
-    weight0, weight1, weight, first, n_taps, scale = taps
-    total = fma(weight1, load16(power, at + LANES), mul(weight0, load16(power, at)))
-    for tap in range(2, n_taps):
-        total = fma(mul(broadcast16(weight, first + tap), scale), load16(power, at + tap * LANES), total)
-    return total
+def _band(power: Any, at: int, weight0: Any, weight1: Any) -> Any:
+    """Power in one mel band of two bins."""
+    return fma(weight1, load16(power, at + LANES), mul(weight0, load16(power, at)))
 
 
 @apart
 def _loudest(
-    power: Any,
-    at: int,
-    n_frames: int,
-    n_bins: int,
-    start: Any,
-    weight: Any,
-    n_mels: int,
-    n_taps: int,
-    loudest: Any,
+    power: Any, at: int, n_frames: int, n_bins: int, start: Any, weight: Any, n_mels: int, loudest: Any
 ) -> Any:
     """Return the greatest band power so far, per lane."""
     for m in range(n_mels):
-        taps = _taps(weight, m * n_taps, n_taps, splat16(1.0))
+        weight0, weight1 = broadcast16(weight, 2 * m), broadcast16(weight, 2 * m + 1)
         for frame in range(n_frames):
-            loudest = upper(_band(power, at + (frame * n_bins + start[m]) * LANES, taps), loudest)
+            i = at + (frame * n_bins + start[m]) * LANES
+            loudest = upper(_band(power, i, weight0, weight1), loudest)
     return loudest
 
 
@@ -257,38 +248,41 @@ def _level(product: Any) -> Any:
 
 
 @helper
-def _product(power: Any, at: int, taps: Any, floor: Any) -> Any:
+def _product(power: Any, at: int, weight0: Any, weight1: Any, floor: Any) -> Any:
     """Band power, not below the floor, multiplied along each of the four chains."""
-    relative = upper(_band(power, at, taps), floor)
+    relative = upper(_band(power, at, weight0, weight1), floor)
     pairs = mul(_low8(relative, relative), _high8(relative, relative))
     return mul(_low4(pairs, pairs), _high4(pairs, pairs))
 
 
 @helper
-def _four_products(power: Any, at: int, step: int, taps: Any, floor: Any) -> Any:
+def _four_products(power: Any, at: int, step: int, weight0: Any, weight1: Any, floor: Any) -> Any:
     """Products of four frames, `step` apart, end to end."""
-    a, b = _product(power, at, taps, floor), _product(power, at + step, taps, floor)
-    c, d = _product(power, at + 2 * step, taps, floor), _product(power, at + 3 * step, taps, floor)
+    a = _product(power, at, weight0, weight1, floor)
+    b = _product(power, at + step, weight0, weight1, floor)
+    c = _product(power, at + 2 * step, weight0, weight1, floor)
+    d = _product(power, at + 3 * step, weight0, weight1, floor)
     return _both8(_both4(a, b), _both4(c, d))
 
 
 @apart
 def _write_block(
     power: Any, out: Any, frame: int, n_bins: int, start: Any, weight: Any,
-    n_mels: int, n_taps: int, n_frames: int, scale: Any, floor: Any,
+    n_mels: int, n_frames: int, scale: Any, floor: Any,
 ) -> None:  # fmt: skip
-    """BLOCK frames: 16 pixels of each row of each image.
+    """BLOCK frames: 16 pixels of each row of each image, of band power times a scale.
 
     Vector v holds frames v, v + 4, v + 8 and v + 12, four chains each, so that transposing squares of 4 × 4, which
     needs no lane to leave its quarter, brings frames in order.
     """
     image, step = n_mels * n_frames, n_bins * LANES
     for m in range(n_mels):
-        i, taps = frame * step + start[m] * LANES, _taps(weight, m * n_taps, n_taps, scale)
-        a = _four_products(power, i, 4 * step, taps, floor)
-        b = _four_products(power, i + step, 4 * step, taps, floor)
-        c = _four_products(power, i + 2 * step, 4 * step, taps, floor)
-        d = _four_products(power, i + 3 * step, 4 * step, taps, floor)
+        i = frame * step + start[m] * LANES
+        weight0, weight1 = mul(broadcast16(weight, 2 * m), scale), mul(broadcast16(weight, 2 * m + 1), scale)
+        a = _four_products(power, i, 4 * step, weight0, weight1, floor)
+        b = _four_products(power, i + step, 4 * step, weight0, weight1, floor)
+        c = _four_products(power, i + 2 * step, 4 * step, weight0, weight1, floor)
+        d = _four_products(power, i + 3 * step, 4 * step, weight0, weight1, floor)
         ab_low, ab_high, cd_low, cd_high = _zip_low(a, b), _zip_high(a, b), _zip_low(c, d), _zip_high(c, d)
         o = m * n_frames + frame
         store(out, o, _level(_pair_low(ab_low, cd_low)))
@@ -300,11 +294,14 @@ def _write_block(
 # ---- the whole
 
 
+_INTEGERS_IN = types.Array(types.int64, 1, "C", readonly=True)
 _ARGUMENTS = (
-    *[FLOATS] * 5,
+    *[FLOATS] * 6,
     FLOATS_IN,
     FLOATS_IN,
-    types.Array(types.int64, 1, "C", readonly=True),
+    _INTEGERS_IN,
+    FLOATS_IN,
+    _INTEGERS_IN,
     FLOATS_IN,
     *[types.int64] * 8,
 )
@@ -313,22 +310,29 @@ _ARGUMENTS = (
 @compiled(plain.mel_image, float32=(FLOATS_IN, *_ARGUMENTS), uint16=(HALVES_IN, *_ARGUMENTS))
 def mel_image(
     eeg: Any, out: Any,
-    differences: Any, folded: Any, kept: Any, power: Any,
-    rows: Any, weights: Any, start: Any, weight: Any,
+    differences: Any, folded: Any, kept: Any, power: Any, bands: Any,
+    rows: Any, weights: Any, start: Any, weight: Any, pair_start: Any, pair_weight: Any,
     n_times: int, hop: int, n_frames: int, half: int, rank: int, n_bins: int, n_mels: int, n_taps: int,
 ) -> None:  # fmt: skip
-    """(n_times, 20) µV → (4, n_mels, n_frames), both flat; four arrays of scratch, four of coefficients."""
+    """(n_times, 20) µV → (4, n_mels, n_frames), both flat; five arrays of scratch, six of coefficients.
+
+    A band is made of a pair of neighbours in what precedes it: bins, or, where bands are of more bins than two, bands
+    already, the second of which counts nothing.
+    """
     if not _subtract(eeg, differences, half, n_times):
         _fill(differences, half, n_times)
-    n_all = 1 + n_times // hop
+    n_all, wide = 1 + n_times // hop, n_taps > 2
+    source, n_source = (bands, n_mels + 1) if wide else (power, n_bins)
     loudest = splat16(AMIN)
     for first in range(0, n_all, FRAMES):
         n = min(FRAMES, n_all - first)
         _transform_frames(differences, folded, kept, power, rows, weights, first, n, hop, half, rank, n_bins)
-        at = first * n_bins * LANES
-        loudest = _loudest(power, at, n, n_bins, start, weight, n_mels, n_taps, loudest)
+        if wide:
+            _sum_wide_bands(power, bands, first, n, n_bins, start, weight, n_mels, n_taps)
+        at = first * n_source * LANES
+        loudest = _loudest(source, at, n, n_source, pair_start, pair_weight, n_mels, loudest)
     scale = div(splat16(1.0), loudest)
     floor = upper(mul(splat16(AMIN), scale), splat16(FLOOR))
     for first in range(0, n_frames, BLOCK):
         frame = min(first, n_frames - BLOCK)
-        _write_block(power, out, frame, n_bins, start, weight, n_mels, n_taps, n_frames, scale, floor)
+        _write_block(source, out, frame, n_source, pair_start, pair_weight, n_mels, n_frames, scale, floor)

@@ -130,8 +130,9 @@ def summaries(panels: NDArray[Any], out: Floats, first: int, stop: int, n: int, 
 
 
 def mel_image(
-    eeg: NDArray[Any], out: Floats, differences: Floats, folded: Floats, kept: Floats, power: Floats,
+    eeg: NDArray[Any], out: Floats, differences: Floats, folded: Floats, kept: Floats, power: Floats, bands: Floats,
     rows: Floats, weights: Floats, start: NDArray[np.int64], weight: Floats,
+    pair_start: NDArray[np.int64], pair_weight: Floats,
     n_times: int, hop: int, n_frames: int, half: int, rank: int, n_bins: int, n_mels: int, n_taps: int,
 ) -> None:  # fmt: skip
     """Twin of `mel_compiled.mel_image`; it needs no scratch."""
@@ -146,9 +147,9 @@ def mel_image(
     imaginary = odd_weights @ (odd_rows @ (after - before))
     bins = real**2 + imaginary**2
     taps = weight.reshape(n_mels, n_taps)
-    bands = sum(taps[:, tap, None] * bins[:, start + tap] for tap in range(n_taps))
-    loudest = np.maximum(bands.max(axis=(0, 1)), 1e-10)
-    relative = np.maximum(bands[:n_frames] / loudest, np.maximum(1e-8, 1e-10 / loudest))
+    powers = sum(taps[:, tap, None] * bins[:, start + tap] for tap in range(n_taps))
+    loudest = np.maximum(powers.max(axis=(0, 1)), 1e-10)
+    relative = np.maximum(powers[:n_frames] / loudest, np.maximum(1e-8, 1e-10 / loudest))
     levels = (10 * np.log10(relative) + 40) / 40
     out.reshape(4, n_mels, n_frames)[:] = (
         levels.reshape(n_frames, n_mels, 4, 4).mean(axis=2).transpose(2, 1, 0)
