@@ -39,10 +39,9 @@ from kagglehms.features.simd import (
 LANES = 32
 """Lanes of what runs over flat arrays: four registers of AVX2."""
 BLOCK = 4096
-"""Values whose sums are float32 in each lane, and are taken once more where one is missing. The last block of a group
-takes what is left over as well."""
+"""Values that are summed in float32, 128 in a lane; sums of blocks are float64."""
 LOG_BLOCK = BLOCK // 4
-"""The same for logarithms, of which a lane gets four times as many."""
+"""The same for logarithms, which come in a quarter of the lanes."""
 
 EPSILON = plain.EPSILON
 _CLIP_LOW = np.float32(math.exp(LOG_CLIP[0]))
@@ -101,17 +100,20 @@ def _less(shift: float) -> Any:
 @helper
 def _write_logs(power: Any, out: Any, start: int, width: int, terms: Any, shift: float) -> Any:
     """Write logarithms less `shift`; return their sum and that of their squares, NaN if one is missing."""
-    less, last = _less(shift), start + width - 8
+    less, zero, last = _less(shift), splat8(_ZERO), start + width - 8
     tail = load8(power, last)
-    d1 = d2 = splat8(_ZERO)
-    for i in range(start, last + 1, 8):
-        d = _ln(load8(power, i), terms, less)
-        store(out, i, d)
-        d1, d2 = add(d1, d), fma(d, d, d2)
+    total1 = total2 = widen(zero)
+    for block in range(start, last + 1, LOG_BLOCK):
+        d1 = d2 = zero
+        for i in range(block, min(block + LOG_BLOCK, last + 1), 8):
+            d = _ln(load8(power, i), terms, less)
+            store(out, i, d)
+            d1, d2 = add(d1, d), fma(d, d, d2)
+        total1, total2 = add(total1, widen(d1)), add(total2, widen(d2))
     d = _ln(tail, terms, less)
     store(out, last, d)
-    d = last_lanes(d, width % 8, splat8(_ZERO))
-    return lane_sum(widen(add(d1, d))), lane_sum(widen(fma(d, d, d2)))
+    d = last_lanes(d, width % 8, zero)
+    return lane_sum(add(total1, widen(d))), lane_sum(add(total2, widen(mul(d, d))))
 
 
 @helper
@@ -146,35 +148,42 @@ def _about(source: Any, start: int, width: int, terms: Any) -> float:
 
 
 @helper
-def _copy_moments(source: Any, out: Any, start: int, width: int, pivot: float) -> Any:
-    """Copy a block; return Σ(x − pivot) and Σ(x − pivot)², not finite if a value is not."""
-    pivot_, last = splat32(pivot), start + width - LANES
+def _copy(source: Any, out: Any, start: int, width: int, pivot: float) -> Any:
+    """Copy a group; return Σ(x − pivot) and Σ(x − pivot)², not finite if a value is not."""
+    pivot_, zero, last = splat32(pivot), splat32(_ZERO), start + width - LANES
     tail = load32(source, last)
-    d1 = last_lanes(sub(tail, pivot_), width % LANES, splat32(_ZERO))
-    d2 = mul(d1, d1)
-    for i in range(start, last + 1, LANES):
-        x = load32(source, i)
-        store(out, i, x)
-        d = sub(x, pivot_)
-        d1, d2 = add(d1, d), fma(d, d, d2)
+    d = last_lanes(sub(tail, pivot_), width % LANES, zero)
+    total1, total2 = lane_sum(widen(d)), lane_sum(widen(mul(d, d)))
+    for block in range(start, last + 1, BLOCK):
+        d1 = d2 = zero
+        for i in range(block, min(block + BLOCK, last + 1), LANES):
+            x = load32(source, i)
+            store(out, i, x)
+            d = sub(x, pivot_)
+            d1, d2 = add(d1, d), fma(d, d, d2)
+        total1, total2 = total1 + lane_sum(widen(d1)), total2 + lane_sum(widen(d2))
     store(out, last, tail)
-    return lane_sum(widen(d1)), lane_sum(widen(d2))
+    return total1, total2
 
 
 @helper
-def _moments_of_present(values: Any, start: int, width: int, pivot: float) -> Any:
-    """Return how many values of a block are finite, Σ(x − pivot) and Σ(x − pivot)² of these."""
-    pivot_, last, zero = splat32(pivot), start + width - LANES, splat32(_ZERO)
+def _sums_of_present(values: Any, start: int, width: int, pivot: float) -> Any:
+    """Return how many values of a group are finite, Σ(x − pivot) and Σ(x − pivot)² of these."""
+    pivot_, zero, one, last = splat32(pivot), splat32(_ZERO), splat32(_ONE), start + width - LANES
     x = last_lanes(load32(values, last), width % LANES, splat32(_NAN))
-    count = where_finite(x, splat32(_ONE), zero)
-    d1 = where_finite(x, sub(x, pivot_), zero)
-    d2 = mul(d1, d1)
-    for i in range(start, last + 1, LANES):
-        x = load32(values, i)
-        d = where_finite(x, sub(x, pivot_), zero)
-        count = add(count, where_finite(x, splat32(_ONE), zero))
-        d1, d2 = add(d1, d), fma(d, d, d2)
-    return np.float64(lane_sum(count)), lane_sum(widen(d1)), lane_sum(widen(d2))
+    d = where_finite(x, sub(x, pivot_), zero)
+    n = lane_sum(widen(where_finite(x, one, zero)))
+    total1, total2 = lane_sum(widen(d)), lane_sum(widen(mul(d, d)))
+    for block in range(start, last + 1, BLOCK):
+        count = d1 = d2 = zero
+        for i in range(block, min(block + BLOCK, last + 1), LANES):
+            x = load32(values, i)
+            d = where_finite(x, sub(x, pivot_), zero)
+            count = add(count, where_finite(x, one, zero))
+            d1, d2 = add(d1, d), fma(d, d, d2)
+        n, total1 = n + lane_sum(widen(count)), total1 + lane_sum(widen(d1))
+        total2 += lane_sum(widen(d2))
+    return n, total1, total2
 
 
 @helper
@@ -183,20 +192,13 @@ def _sums(source: Any, out: Any, start: int, width: int, pivot: float, terms: An
 
     Without `terms`, values are taken as they are.
     """
-    most = BLOCK if terms is None else LOG_BLOCK
-    n, d1, d2, n_blocks = 0.0, 0.0, 0.0, max(1, width // most)
-    for block in range(n_blocks):
-        first = start + block * most
-        size = most if block < n_blocks - 1 else start + width - first
-        count = np.float64(size)
-        if terms is not None:
-            b1, b2 = _write_logs(source, out, first, size, terms, pivot)
-        else:
-            b1, b2 = _copy_moments(source, out, first, size, pivot)
-        if not math.isfinite(b2):
-            count, b1, b2 = _moments_of_present(out, first, size, pivot if terms is None else 0.0)
-        n, d1, d2 = n + count, d1 + b1, d2 + b2
-    return n, d1, d2
+    if terms is None:
+        d1, d2 = _copy(source, out, start, width, pivot)
+    else:
+        d1, d2 = _write_logs(source, out, start, width, terms, pivot)
+    if math.isfinite(d2):
+        return np.float64(width), d1, d2
+    return _sums_of_present(out, start, width, pivot if terms is None else 0.0)
 
 
 @helper
