@@ -135,11 +135,14 @@ def _write_scaled_logs(
 
 
 @helper
-def _about(source: Any, start: int, width: int, terms: Any) -> float:
-    """Return about what the values of a group are, or their logarithms: the mean of some here and there, a float32."""
+def _about(source: Any, start: int, width: int, n_rows: int, row: int, terms: Any) -> float:
+    """Return about what the values of a group are, or their logarithms: the mean of some here and there, a float32.
+
+    A group is `width` neighbours in each of `n_rows`, which begin `row` values apart.
+    """
     total = count = splat8(_ZERO)
     for k in range(8):
-        x = load8(source, start + (width - 8) * k // 7)
+        x = load8(source, start + (width - 8) * k // 7 + (n_rows - 1) * k // 7 * row)
         if terms is not None:
             x = _ln(x, terms, _less(0.0))
         total = add(total, where_finite(x, x, splat8(_ZERO)))
@@ -246,7 +249,7 @@ def log_normalise(
         if given:
             _write_scaled_logs(power, out, start, width, terms, mean, scale)
         else:
-            shift = _about(power, start, width, terms)
+            shift = _about(power, start, width, 1, 0, terms)
             sums = _sums(power, out, start, width, shift, terms)
             mean_, scale_ = _mean_and_scale(out, start, width, sums, 0.0)
             _scale(out, out, start, width, mean_, scale_)
@@ -261,7 +264,7 @@ def normalise(
         if given:
             _scale(source, out, start, width, mean, scale)
         else:
-            pivot = _about(source, start, width, None)
+            pivot = _about(source, start, width, 1, 0, None)
             sums = _sums(source, out, start, width, pivot, None)
             mean_, scale_ = _mean_and_scale(out, start, width, sums, pivot)
             _scale(out, out, start, width, mean_, scale_)
@@ -308,8 +311,8 @@ def normalise_rows(
 
     Transposed by blocks of 8 × 8; the last of a direction overlaps the one before it, which writes the same.
     """
-    pivot = _about(rows, 0, n_times * n_columns, None)
     for group in range(0, n_columns, width):
+        pivot = _about(rows, group, width, n_times, n_columns, None)
         n, d1, d2, stop = 0.0, 0.0, 0.0, group + width
         for column in range(group, stop, 8):
             c = min(column, stop - 8)

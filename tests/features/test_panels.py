@@ -201,6 +201,17 @@ def test_rows_become_normalised_panels(n_times: int, n_bins: int, dtype: Any, ov
     )
 
 
+def test_a_panel_by_itself_does_not_depend_on_the_others() -> None:
+    rows = log_rows(300, 100, np.float16, holes=False)
+    other = rows + np.repeat(np.array([0, 3, -2, 5], np.float16), 100)
+    results = np.empty((2, 4, 100, 300), np.float32)
+    normalise_rows(rows, results[0], over="panel")
+    normalise_rows(other, results[1], over="panel")
+    np.testing.assert_array_equal(results[0, 0], results[1, 0])
+    normalise_rows(np.roll(rows, 100, axis=1), results[1], over="panel")
+    np.testing.assert_array_equal(results[0], np.roll(results[1], -1, axis=0))
+
+
 def test_rows_of_a_read_only_memory_map(tmp_path: Path) -> None:
     rows = log_rows(900, 100, np.float16, holes=True)
     np.save(tmp_path / "rows.npy", rows)
