@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
 from kagglehms.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, RunError, UsageError, first_line
 
@@ -297,11 +297,13 @@ def stop_signals() -> Iterator[StopRequest]:
         yield request
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    defaults: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
     def note(number: int, _: object) -> None:
         request.signal = signal.Signals(number)
         for known, handler in before.items():
-            signal.signal(known, handler)
+            # A shell starts what it puts in the background with signals ignored.
+            signal.signal(known, defaults[known] if handler is signal.SIG_IGN else handler)
 
     for number in before:
         signal.signal(number, note)

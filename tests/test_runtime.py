@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -200,14 +201,22 @@ def test_a_clock_counts_down() -> None:
     assert Clock(1, started=time.monotonic() - 2).left_s < 0
 
 
-def test_the_first_signal_is_a_request_and_the_second_ends() -> None:
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background"])
+def interrupt_handler(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """What Ctrl-C does before; a shell has it ignored by what it starts in the background."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield request.param
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_first_signal_is_a_request_and_the_second_ends(interrupt_handler: Any) -> None:
     with pytest.raises(KeyboardInterrupt), stop_signals() as stop:  # noqa: PT012
         assert stop.signal is None
         signal.raise_signal(signal.SIGINT)
         assert stop.signal == signal.SIGINT
         assert stop.exit_code == 130
         signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is interrupt_handler
     with stop_signals() as stop:
         signal.raise_signal(signal.SIGTERM)
         assert stop.exit_code == 143
