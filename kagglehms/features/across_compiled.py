@@ -145,9 +145,9 @@ _ACROSS = (FLOATS, *[types.int64] * 3, types.boolean)
 
 
 @compiled(plain.percentiles, float32=(FLOATS_IN, *_ACROSS), uint16=(HALVES_IN, *_ACROSS))
-def percentiles(panels: Any, out: Any, first: int, stop: int, n: int, past: bool) -> None:
-    """Images of four panels of `n` pixels, in elements `first` … `stop`; a part with gaps is done once more."""
-    for image in range(first, stop, 4 * n):
+def percentiles(panels: Any, out: Any, first: int, size: int, n: int, past: bool) -> None:
+    """Images of four panels of `n` pixels, `size` elements from `first` on; a part with gaps is done once more."""
+    for image in range(first, first + size, 4 * n):
         last = image + n - WIDTH
         for part in range(image, image + n, PART):
             bad, end = splat16(_ZERO), min(part + PART, image + n)
@@ -159,9 +159,9 @@ def percentiles(panels: Any, out: Any, first: int, stop: int, n: int, past: bool
 
 
 @compiled(plain.summaries, float32=(FLOATS_IN, *_ACROSS), uint16=(HALVES_IN, *_ACROSS))
-def summaries(panels: Any, out: Any, first: int, stop: int, n: int, past: bool) -> None:
-    """Images of four panels of `n` pixels, in elements `first` … `stop`; a part with gaps is done once more."""
-    for image in range(first, stop, 4 * n):
+def summaries(panels: Any, out: Any, first: int, size: int, n: int, past: bool) -> None:
+    """Images of four panels of `n` pixels, `size` elements from `first` on; a part with gaps is done once more."""
+    for image in range(first, first + size, 4 * n):
         last = image + n - WIDTH
         for part in range(image, image + n, PART):
             bad, end = splat16(_ZERO), min(part + PART, image + n)

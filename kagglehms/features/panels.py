@@ -212,15 +212,17 @@ def _normalise_flat(
     width = _group(over, n_pixels)
     chosen = run[0] if width >= compiled.LANES else run[1]
     flat_in, flat_out = source.ravel(), result.ravel()
-    if threads == 1:
-        chosen(flat_in, flat_out, 0, flat_in.size, width, given, mean_, scale, *tables)
-    else:
-        how = (width, given, mean_, scale, *tables)
-        _share_images(chosen, flat_in, flat_out, N_PANELS * n_pixels, how, threads)
+    how = (width, given, mean_, scale, *tables)
+    _run(chosen, flat_in, flat_out, N_PANELS * n_pixels, how, threads)
     return result
 
 
-def _share_images(run: Any, source: Any, out: Any, size: int, how: tuple[Any, ...], threads: int) -> None:
+def _run(run: Any, source: Any, out: Any, size: int, how: tuple[Any, ...], threads: int) -> None:
+    """Run on all images at once, or on one after the other of `size` elements in several threads."""
+    if threads == 1:
+        run(source, out, 0, source.size, *how)
+        return
+
     def work(image: int) -> None:
         run(source, out, image * size, size, *how)
 
@@ -235,13 +237,5 @@ def _across(run: Any, plain_run: Any, panels: NDArray[Any], out: Any, threads: i
     flat_in, flat_out = source.ravel(), result.ravel()
     chosen = run if n_pixels >= across_compiled.WIDTH else plain_run
     past = result.nbytes >= PAST_CACHES_BYTES and n_pixels % 8 == 0 and result.ctypes.data % 32 == 0
-    size = N_PANELS * n_pixels
-    if threads == 1:
-        chosen(flat_in, flat_out, 0, flat_in.size, n_pixels, past)
-        return result
-
-    def work(image: int) -> None:
-        chosen(flat_in, flat_out, image * size, (image + 1) * size, n_pixels, past)
-
-    spread(work, flat_in.size // size, threads)
+    _run(chosen, flat_in, flat_out, N_PANELS * n_pixels, (n_pixels, past), threads)
     return result

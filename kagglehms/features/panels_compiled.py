@@ -193,7 +193,7 @@ def _sums_of_present(values: Any, start: int, width: int, pivot: float) -> Any:
 def _sums(source: Any, out: Any, start: int, width: int, pivot: float, terms: Any) -> Any:
     """Write a group, as it is or as logarithms less `pivot`; return n, Σ(x − pivot), Σ(x − pivot)² of what is there.
 
-    Without `terms`, values are taken as they are.
+    Without `terms`, values are taken as they are; where `out` is `source`, the compiler leaves out the writing.
     """
     if terms is None:
         d1, d2 = _copy(source, out, start, width, pivot)
@@ -312,7 +312,7 @@ def normalise_rows(
     Transposed by blocks of 8 × 8; the last of a direction overlaps the one before it, which writes the same.
     """
     for group in range(0, n_columns, width):
-        pivot = _about(rows, group, width, n_times, n_columns, None)
+        pivot = 0.0 if given else _about(rows, group, width, n_times, n_columns, None)
         n, d1, d2, stop = 0.0, 0.0, 0.0, group + width
         for column in range(group, stop, 8):
             c = min(column, stop - 8)

@@ -100,12 +100,12 @@ def _between(low: Floats, high: Floats, weight: float) -> Floats:
     return low + (high - low) * np.float32(weight)
 
 
-def percentiles(panels: NDArray[Any], out: Floats, first: int, stop: int, n: int, past: bool) -> None:
+def percentiles(panels: NDArray[Any], out: Floats, first: int, size: int, n: int, past: bool) -> None:
     """Twin of `across_compiled.percentiles`."""
-    values = np.moveaxis(floats(panels[first:stop]).astype(np.float32).reshape(-1, 4, n), 1, 0)
+    values = np.moveaxis(floats(panels[first : first + size]).astype(np.float32).reshape(-1, 4, n), 1, 0)
     present = np.isfinite(values).sum(axis=0)
     values = np.sort(values, axis=0)  # NaN last
-    target = np.moveaxis(out[first:stop].reshape(-1, 4, n), 1, 0)
+    target = np.moveaxis(out[first : first + size].reshape(-1, 4, n), 1, 0)
     target[:, present == 0] = 0
     for many in range(1, 5):
         pixels = present == many
@@ -116,9 +116,9 @@ def percentiles(panels: NDArray[Any], out: Floats, first: int, stop: int, n: int
             row[pixels] = _between(values[below, pixels], values[above, pixels], at - below)
 
 
-def summaries(panels: NDArray[Any], out: Floats, first: int, stop: int, n: int, past: bool) -> None:
+def summaries(panels: NDArray[Any], out: Floats, first: int, size: int, n: int, past: bool) -> None:
     """Twin of `across_compiled.summaries`."""
-    values = np.moveaxis(floats(panels[first:stop]).astype(np.float32).reshape(-1, 4, n), 1, 0)
+    values = np.moveaxis(floats(panels[first : first + size]).astype(np.float32).reshape(-1, 4, n), 1, 0)
     missing = np.isnan(values)
     low = np.where(missing, np.float32(np.inf), values).min(axis=0)
     high = np.where(missing, np.float32(-np.inf), values).max(axis=0)
@@ -126,7 +126,7 @@ def summaries(panels: NDArray[Any], out: Floats, first: int, stop: int, n: int, 
     low[present == 0] = high[present == 0] = 0
     total = np.where(missing, np.float32(0), values).sum(axis=0, dtype=np.float32)
     mean = total / np.maximum(present, 1).astype(np.float32)
-    np.moveaxis(out[first:stop].reshape(-1, 4, n), 1, 0)[:] = low, high, mean, high - low
+    np.moveaxis(out[first : first + size].reshape(-1, 4, n), 1, 0)[:] = low, high, mean, high - low
 
 
 def mel_image(
