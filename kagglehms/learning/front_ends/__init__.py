@@ -1,0 +1,41 @@
+"""What stands between signals and a network, on its device: each makes an image or an embedding of (B, C, T).
+
+Options need no torch, and are imported without it; everything else is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from kagglehms.learning.front_ends.options import FoldOptions, PoolingName, WaveStackOptions
+
+if TYPE_CHECKING:
+    from kagglehms.learning.front_ends.fold import Fold
+    from kagglehms.learning.front_ends.pooling import GeMPool, MeanMaxPool, MeanPool, make_pooling
+    from kagglehms.learning.front_ends.wave_stack import WaveStack
+
+__all__ = [
+    "FoldOptions",
+    "WaveStackOptions",
+    "PoolingName",
+    "Fold",
+    "WaveStack",
+    "GeMPool",
+    "MeanMaxPool",
+    "MeanPool",
+    "make_pooling",
+]
+
+_MODULES = {
+    "fold": ("Fold",),
+    "wave_stack": ("WaveStack",),
+    "pooling": ("GeMPool", "MeanMaxPool", "MeanPool", "make_pooling"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
