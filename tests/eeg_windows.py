@@ -125,4 +125,13 @@ def sample_features() -> dict[str, NDArray[Any]]:
         "rows given": features.normalise_rows(rows, np.empty((80, 30), np.float32), 1.0, 2.0),
         "percentiles": features.percentiles(power),
         "summaries": features.summaries(power),
+        **{
+            f"folded {name}": features.folded_image(
+                NASTY["gaps"][:2000], spec=features.FoldSpec(filter=name, step=2, phases=5), mirror=True
+            )
+            for name in ("none", "causal", "linear")
+        },
+        "differences": features.difference_signals(
+            NASTY["infinities"][:300], spec=features.DifferenceSpec(step=3, midline=True)
+        ),
     }

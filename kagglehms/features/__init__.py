@@ -1,4 +1,4 @@
-"""EEG windows → mel images, spectrogram panels → normalised panels, percentiles and summaries.
+"""EEG windows → mel images, folded raw images, differences; spectrogram panels → normalised, percentiles, summaries.
 
 Everything here runs in compiled code without the GIL and fills arrays that the caller may bring (`out`). Importing it
 compiles nothing: each function is compiled, or loaded from Numba's cache, when it is first called.
@@ -7,6 +7,8 @@ compiles nothing: each function is compiled, or loaded from Numba's cache, when 
 from __future__ import annotations
 
 from kagglehms.features.arrays import empty
+from kagglehms.features.differences import DifferenceSpec, difference_signals, differences_into
+from kagglehms.features.fold import FoldSpec, folded_image, folded_image_into
 from kagglehms.features.jit import PlainPathWarning
 from kagglehms.features.mel import MelSpec, mel_image_into, mel_images
 from kagglehms.features.panels import log_normalise, normalise, normalise_rows, percentiles, summaries
@@ -15,6 +17,12 @@ __all__ = [
     "MelSpec",
     "mel_images",
     "mel_image_into",
+    "DifferenceSpec",
+    "difference_signals",
+    "differences_into",
+    "FoldSpec",
+    "folded_image",
+    "folded_image_into",
     "log_normalise",
     "normalise",
     "normalise_rows",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kagglehms.data.competition import CHANNELS
 from kagglehms.errors import UsageError
 
 FLOAT32 = np.dtype(np.float32)
@@ -42,6 +43,36 @@ def as_source(array: Any, name: str, shape: str) -> NDArray[Any]:
     return source if dtype.char == "f" else source.view(np.uint16)
 
 
+WINDOW_SHAPE = f"(n_times, {len(CHANNELS)})"
+
+
+def as_window(window: Any) -> NDArray[Any]:
+    """Return one EEG window as compiled code reads it.
+
+    Raises:
+        UsageError: not (n_times, 20) float32 or float16.
+    """
+    source = as_source(window, "eeg_uv", WINDOW_SHAPE)
+    if source.ndim != 2 or source.shape[1] != len(CHANNELS):
+        raise expected("eeg_uv", f"windows of {WINDOW_SHAPE}", window)
+    return source
+
+
+def as_windows(eeg_uv: Any) -> list[NDArray[Any]]:
+    """Return EEG windows of one length as compiled code reads them.
+
+    Raises:
+        UsageError: neither (B, n_times, 20) nor a sequence of (n_times, 20), or windows of several lengths.
+    """
+    if isinstance(eeg_uv, np.ndarray) and eeg_uv.ndim != 3:
+        raise expected("eeg_uv", f"(B, n_times, {len(CHANNELS)})", eeg_uv)
+    windows = [as_window(window) for window in eeg_uv]
+    for window in windows:
+        if len(window) != len(windows[0]):
+            raise expected("eeg_uv", f"windows of one length, {len(windows[0])} as the first", window)
+    return windows
+
+
 def empty(shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Return a float32 array that begins at a cache line, not filled: the best kind of `out`.
 
@@ -72,6 +103,33 @@ def output(out: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
         )
     # A memory map is a subclass of the array that compiled code knows.
     return np.asarray(out)
+
+
+class Pool:
+    """Scratch memory that threads borrow: arrays of zeros at first, then as the last borrower left them."""
+
+    def __init__(self) -> None:
+        self._idle: dict[tuple[int, ...], list[tuple[NDArray[np.float32], ...]]] = {}
+
+    def borrow(self, *sizes: int) -> tuple[NDArray[np.float32], ...]:
+        """Return one flat array of each size, which nobody else has until it is given back."""
+        try:
+            return self._idle[sizes].pop()
+        except (KeyError, IndexError):
+            arrays = tuple(empty((size,)) for size in sizes)
+            for array in arrays:
+                array.fill(0)
+            return arrays
+
+    def give_back(self, arrays: tuple[NDArray[np.float32], ...]) -> None:
+        """Keep `arrays` for the next borrower; of the sizes in use only a few are kept."""
+        sizes = tuple(array.size for array in arrays)
+        if sizes not in self._idle and len(self._idle) >= _KEPT_SIZES:
+            self._idle.clear()
+        self._idle.setdefault(sizes, []).append(arrays)
+
+
+_KEPT_SIZES = 8
 
 
 def as_they_are(source: Any, out: Any) -> bool:

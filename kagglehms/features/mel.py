@@ -62,11 +62,10 @@ from numpy.typing import NDArray
 from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.errors import UsageError
 from kagglehms.features import plain
-from kagglehms.features.arrays import as_source, empty, expected, output, spread
-from kagglehms.features.mel_compiled import BLOCK, FRAMES, LANES, N_CHANNELS, N_PANELS, mel_image
+from kagglehms.features.arrays import as_window, as_windows, empty, expected, output, spread
+from kagglehms.features.differences_compiled import LANES
+from kagglehms.features.mel_compiled import BLOCK, FRAMES, N_PANELS, mel_image
 from kagglehms.features.mel_plan import plan
-
-WINDOW_SHAPE = f"(n_times, {N_CHANNELS})"
 
 
 @dataclass(frozen=True)
@@ -152,17 +151,11 @@ def mel_images(
     Raises:
         UsageError: a shape, a dtype or an `out` that cannot be used; a window shorter than n_frames samples.
     """
-    if isinstance(eeg_uv, np.ndarray) and eeg_uv.ndim != 3:
-        raise expected("eeg_uv", f"(B, n_times, {N_CHANNELS})", eeg_uv)
-    windows = [_window(window) for window in eeg_uv]
+    windows = as_windows(eeg_uv)
     images = output(out, (len(windows), *spec.image_shape))
     if not windows:
         return images
-    n_times = len(windows[0])
-    for window in windows:
-        if len(window) != n_times:
-            raise expected("eeg_uv", f"windows of one length, {n_times} as the first", window)
-    setting = _setting(n_times, spec)
+    setting = _setting(len(windows[0]), spec)
 
     def work(i: int) -> None:
         setting.run(windows[i], images[i])
@@ -190,16 +183,9 @@ def mel_image_into(
     Raises:
         UsageError: a shape, a dtype or an `out` that cannot be used; a window shorter than n_frames samples.
     """
-    window = _window(window_uv)
+    window = as_window(window_uv)
     _setting(len(window), spec).run(window, output(out, spec.image_shape))
     return out
-
-
-def _window(window: Any) -> NDArray[Any]:
-    source = as_source(window, "eeg_uv", WINDOW_SHAPE)
-    if source.ndim != 2 or source.shape[1] != N_CHANNELS:
-        raise expected("eeg_uv", f"windows of {WINDOW_SHAPE}", window)
-    return source
 
 
 class _Setting:

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from kagglehms.data.competition import CHAINS, CHANNELS, PANELS
+from kagglehms.data.competition import CHAINS, PANELS
 from kagglehms.features import plain
+from kagglehms.features.differences_compiled import LANES, N_CHANNELS, PAIRS, RIGHT, fill_missing, pair_up
 from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, apart, compiled, helper
 from kagglehms.features.simd import (
     add,
@@ -32,19 +33,14 @@ from kagglehms.features.simd import (
     load16,
     mantissa,
     mul,
-    narrow,
     permutation,
     splat16,
     store,
     sub,
     upper,
-    where_finite,
-    widen,
 )
 
-N_CHANNELS = len(CHANNELS)
 N_PANELS = len(PANELS)
-LANES = 16
 FRAMES = 8
 """Frames that go through the second stage together: their intermediate values stay in the first-level cache."""
 BLOCK = 16
@@ -60,14 +56,8 @@ LEVEL_PER_OCTAVE = 10 * math.log10(2) / len(PANELS) / 40
 STEPS = tuple((CHAINS[panel][p], CHAINS[panel][p + 1]) for p in range(4) for panel in PANELS)
 """The two electrodes that each lane subtracts."""
 
-_RIGHT = CHANNELS.index("Fp2")
-"""Where the eight electrodes of the right hemisphere begin; those of the left are the first eight channels."""
-_PAIRS = [name for pair in zip(CHANNELS[:8], CHANNELS[_RIGHT : _RIGHT + 8], strict=True) for name in pair]
-"""The electrodes once the hemispheres are zipped, so that neighbours on the head are neighbours in a vector."""
-
-_pairs = permutation([side * 8 + i for i in range(8) for side in (0, 1)])
-_minuends = permutation([_PAIRS.index(first) for first, _ in STEPS])
-_subtrahends = permutation([_PAIRS.index(second) for _, second in STEPS])
+_minuends = permutation([PAIRS.index(first) for first, _ in STEPS])
+_subtrahends = permutation([PAIRS.index(second) for _, second in STEPS])
 
 _low8, _high8 = permutation(range(8)), permutation(range(8, 16))
 _low4, _high4 = permutation(range(4)), permutation(range(4, 8))
@@ -86,26 +76,11 @@ def _subtract(eeg: Any, differences: Any, pad: int, n_times: int) -> bool:
     """Write the differences; return whether all of them are finite."""
     total = splat16(0.0)
     for t in range(n_times):
-        pairs = _pairs(load8(eeg, t * N_CHANNELS), load8(eeg, t * N_CHANNELS + _RIGHT))
+        pairs = pair_up(load8(eeg, t * N_CHANNELS), load8(eeg, t * N_CHANNELS + RIGHT))
         x = sub(_minuends(pairs, pairs), _subtrahends(pairs, pairs))
         total = add(total, x)
         store(differences, (pad + t) * LANES, x)
     return np.isfinite(lane_sum(total))
-
-
-@helper
-def _fill(differences: Any, pad: int, n_times: int) -> None:
-    """Put the mean of each difference where it is missing; 0 where all of it is."""
-    zero, one = splat16(0.0), splat16(1.0)
-    count, total = zero, widen(zero)
-    for t in range(n_times):
-        x = load16(differences, (pad + t) * LANES)
-        count = add(count, where_finite(x, one, zero))
-        total = add(total, widen(where_finite(x, x, zero)))
-    mean = narrow(div(total, widen(upper(count, one))))
-    for t in range(n_times):
-        x = load16(differences, (pad + t) * LANES)
-        store(differences, (pad + t) * LANES, where_finite(x, x, mean))
 
 
 # ---- transform
@@ -320,7 +295,7 @@ def mel_image(
     already, the second of which counts nothing.
     """
     if not _subtract(eeg, differences, half, n_times):
-        _fill(differences, half, n_times)
+        fill_missing(differences, half, n_times)
     n_all, wide = 1 + n_times // hop, n_taps > 2
     source, n_source = (bands, n_mels + 1) if wide else (power, n_bins)
     loudest = splat16(AMIN)
