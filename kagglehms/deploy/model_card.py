@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kagglehms import __version__
 from kagglehms.data.competition import CLASSES
 from kagglehms.deploy.runs import Run
-from kagglehms.features.images import LAYOUTS, Layout
+from kagglehms.features.inputs import describe
 from kagglehms.inference.manifest import Model, Prior
 from kagglehms.learning.ensemble import Blend
 from kagglehms.learning.recipes import recipe_from_json
@@ -75,7 +75,7 @@ def _cell(text: object) -> str:
 def _described(run: Run) -> dict[str, Any]:
     recipe = recipe_from_json(run.recipe_file.read_bytes(), run.recipe_file)
     return {
-        "image": _image(recipe.layout),
+        "image": describe(recipe.layout),
         "network": recipe.backbone,
         "epochs": recipe.epochs,
         "name": run.recipe,
@@ -83,11 +83,6 @@ def _described(run: Run) -> dict[str, Any]:
         "n_folds": run.n_folds,
         "records": run.records,
     }
-
-
-def _image(layout: Layout) -> str:
-    name = next((name for name, known in LAYOUTS.items() if known == layout), "its own layout")
-    return f"{name}, {layout.shape[0]} × {layout.shape[1]}"
 
 
 def _combination(runs: Sequence[Run], blend: Blend | None) -> str:

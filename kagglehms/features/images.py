@@ -11,7 +11,7 @@ F frequency, T time.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,6 +26,12 @@ from kagglehms.features.panels import normalise, normalise_rows, percentiles, su
 Source = Literal["kaggle", "eeg"]
 View = Literal["panels", "summaries", "percentiles"]
 Normalise = Literal["none", "panel", "image", "global"]
+
+_FITTING_TILES = frozenset(
+    (
+        "same-class-cutmix", "horizontal-flip", "time-mask", "frequency-mask", "mixup", "mirror", "albumentations",
+    )
+)  # fmt: skip
 
 MEL = MelSpec()
 PANEL_SHAPES: dict[Source, tuple[int, int]] = {
@@ -82,6 +88,31 @@ class Layout:
     def shape(self) -> tuple[int, int]:
         """(height, width) of the image in pixels."""
         return max(tile.shape[0] for tile in self.tiles), sum(tile.shape[1] for tile in self.tiles)
+
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        """(1, height, width): what a network is given of one record, one plane."""
+        return 1, *self.shape
+
+    @property
+    def time_tiles(self) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of each part that has a time axis of its own, left to right."""
+        return tuple(tile.shape for tile in self.tiles)
+
+    @property
+    def fitting(self) -> frozenset[str]:
+        """Kinds of augmentations that mean something for this image, see `learning.options`."""
+        return _FITTING_TILES
+
+    @property
+    def makes_mosaics(self) -> bool:
+        """Whether means of four columns still are such an image, so that a warm-up on mosaics makes sense."""
+        return True
+
+    @property
+    def sees_sides(self) -> bool:
+        """Whether a mirrored recording gives another image; statistics over the four panels are blind to the side."""
+        return any(tile.view == "panels" for tile in self.tiles)
 
     @property
     def sources(self) -> frozenset[Source]:
@@ -183,14 +214,6 @@ def draw_source(source: Source, crop: Crop, out_PFT: NDArray[np.float32]) -> Non
         mel_image_into(crop.of("eeg"), out_PFT)
     else:
         out_PFT[:] = crop.of("kaggle").T.reshape(out_PFT.shape)
-
-
-def stack(crops: Sequence[Crop], layout: Layout, normaliser: Normaliser | None = None) -> NDArray[np.float32]:
-    """Draw the images of a few crops at once: (B, 1, H, W) float32."""
-    images_BCHW = np.empty((len(crops), 1, *layout.shape), dtype=np.float32)
-    for crop, out_CHW in zip(crops, images_BCHW, strict=True):
-        render(layout, crop, out_CHW[0], normaliser)
-    return images_BCHW
 
 
 def _draw_panels(tile: Tile, crop: Crop, normaliser: Normaliser, out_PFT: NDArray[np.float32]) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 
 from kagglehms.data.recordings import encode_eeg, encode_spectrogram
 from kagglehms.errors import UsageError
-from kagglehms.features.images import CROP_SHAPES, Crop, Normaliser, Source, stack
+from kagglehms.features.images import CROP_SHAPES, Crop, Normaliser, Source
+from kagglehms.features.inputs import stack
 from kagglehms.inference.manifest import BLEND, MANIFEST, Manifest, Model, read_manifest, verify
 from kagglehms.learning.checkpoint import load_weights
 from kagglehms.learning.ensemble import Blend, blend_from_json

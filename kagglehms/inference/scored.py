@@ -22,7 +22,8 @@ import numpy as np
 
 from kagglehms.data.competition import Competition
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
-from kagglehms.features.images import CROP_SHAPES, Crop, Layout, Normaliser, Source, stack
+from kagglehms.features.images import CROP_SHAPES, Crop, Normaliser, Source
+from kagglehms.features.inputs import Input, stack
 from kagglehms.inference.manifest import read_manifest, verify
 from kagglehms.inference.marker import Marker
 from kagglehms.inference.predictor import FoldMeans, LoadedModel, Predictor
@@ -291,7 +292,7 @@ class _Run:
             say(f"the marker cannot be written: {error}")
 
 
-def warm_up(layouts: Collection[Layout]) -> None:
+def warm_up(layouts: Collection[Input]) -> None:
     """Draw each layout once, of nothing, so that compilation is not taken for the time of the first rows."""
     crop = Crop(*(np.zeros(CROP_SHAPES[source], np.float16) for source in ("kaggle", "eeg")))
     nothing = Normaliser({"kaggle": (0.0, 1.0), "eeg": (0.0, 1.0)})

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kagglehms.inference.manifest import Model
-from kagglehms.inference.stream import sees_sides
 from kagglehms.learning.ensemble import Blend
 from kagglehms.learning.recipes import Recipe
 
@@ -63,7 +62,7 @@ def plan(
         rounds: dict[int, list[tuple[float, Step]]] = {}
         for name, recipe in recipes.items():
             weight = _weight(name, models, blend)
-            if weight == 0 or (again and not sees_sides(recipe.layout)):
+            if weight == 0 or (again and not recipe.layout.sees_sides):
                 continue
             folds = sorted((m for m in models if m.recipe == name), key=lambda m: (score_of(m), m.fold))
             for number, model in enumerate(folds):

@@ -24,17 +24,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kagglehms.data.competition import (
-    CHAINS,
-    CHANNELS,
-    N_BINS,
-    N_TIMES,
-    PANELS,
-    SPECTROGRAM_ROWS,
-    Competition,
-)
+from kagglehms.data.competition import N_TIMES, SPECTROGRAM_ROWS, Competition
 from kagglehms.data.recordings import read_eeg, read_spectrogram
-from kagglehms.features.images import CROP_SHAPES, Crop, Layout, Normaliser, Source, render
+from kagglehms.features.images import CROP_SHAPES, Crop, Normaliser, Source
+from kagglehms.features.inputs import Input, draw
 from kagglehms.inference.prior import Rows
 from kagglehms.runtime import available_cpus, in_advance
 
@@ -45,17 +38,6 @@ BATCH_ROWS = 32
 BATCHES_AHEAD = 2
 _SPARE_BYTES = 1 << 30
 """Of the disk, which the cache leaves alone."""
-
-_OTHER_SIDE = {
-    name: other
-    for left, right in (("LL", "RL"), ("LP", "RP"))
-    for a, b in zip(CHAINS[left], CHAINS[right], strict=True)
-    for name, other in ((a, b), (b, a))
-}
-_MIRRORED_CHANNELS = np.array([CHANNELS.index(_OTHER_SIDE.get(name, name)) for name in CHANNELS])
-_MIRRORED_COLUMNS = np.concatenate(
-    [np.arange(N_BINS) + N_BINS * PANELS.index(panel) for panel in ("RL", "LL", "RP", "LP")]
-)
 
 
 class CropCache:
@@ -203,7 +185,7 @@ def _middle(values: NDArray[np.float16], length: int) -> NDArray[np.float16]:
 def batches(
     reader: Reader,
     rows: Sequence[int],
-    layout: Layout,
+    layout: Input,
     normaliser: Normaliser | None = None,
     mirror: bool = False,
     threads: int | None = None,
@@ -221,18 +203,19 @@ def batches(
         batch_rows: rows a batch.
 
     Yields:
-        (n,) rows, and their (n, 1, H, W) images: a buffer that is used again once the next batch is asked for.
+        (n,) rows, and their (n, 1, H, W) images or (n, C, T) signals: a buffer that is used again once the next batch
+        is asked for.
     """
     chunks = [rows[start : start + batch_rows] for start in range(0, len(rows), batch_rows)]
-    shape = (min(batch_rows, len(rows)), 1, *layout.shape)
+    shape = (min(batch_rows, len(rows)), *layout.array_shape)
     buffers = [np.empty(shape, np.float32) for _ in range(min(BATCHES_AHEAD + 1, len(chunks)))]
 
-    def draw(row: int, out_HW: NDArray[np.float32]) -> bool:
+    def draw_row(row: int, out: NDArray[np.float32]) -> bool:
         crop = reader.crop(row, layout.sources)
         if crop is None:
             return False
         try:
-            render(layout, mirrored(crop) if mirror else crop, out_HW, normaliser)
+            draw(layout, crop, out, normaliser, mirror)
         except Exception as error:
             reader.failures[min(layout.sources)][row] = f"cannot be drawn ({error})"
             return False
@@ -242,7 +225,7 @@ def batches(
         chunk: Sequence[int], images_BCHW: NDArray[np.float32]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         images_BCHW = images_BCHW[: len(chunk)]
-        good = np.fromiter(pool.map(draw, chunk, images_BCHW[:, 0]), bool, len(chunk))
+        good = np.fromiter(pool.map(draw_row, chunk, images_BCHW), bool, len(chunk))
         return np.asarray(chunk, np.int64)[good], images_BCHW if good.all() else images_BCHW[good]
 
     with (
@@ -251,19 +234,3 @@ def batches(
     ):
         futures = (filler.submit(fill, *work) for work in zip(chunks, cycle(buffers), strict=False))
         yield from in_advance(futures, BATCHES_AHEAD)
-
-
-def mirrored(crop: Crop) -> Crop:
-    """Swap left and right: panels LL and RL, LP and RP; electrodes with those of the other side.
-
-    A label says nothing about the side, so the mirrored recording has the same one.
-    """
-    return Crop(
-        None if crop.log_power is None else crop.log_power[:, _MIRRORED_COLUMNS],
-        None if crop.eeg_uv is None else crop.eeg_uv[:, _MIRRORED_CHANNELS],
-    )
-
-
-def sees_sides(layout: Layout) -> bool:
-    """Whether a mirrored crop gives another image: statistics over the four panels are the same on both sides."""
-    return any(tile.view == "panels" for tile in layout.tiles)

@@ -31,8 +31,12 @@ from kagglehms.learning.options import (
     BatchAugmentation,
     FrequencyMask,
     HorizontalFlip,
+    Mirror,
+    Mixup,
     SameClassCutMix,
+    SignFlip,
     TimeMask,
+    VerticalFlip,
 )
 
 if TYPE_CHECKING:
@@ -123,7 +127,7 @@ def same_class_cutmix(
     source_BW = own_B1.expand(-1, images_BCHW.shape[-1])
     for member_B, partner_B, band_W in zip(member_KB, partners_KB, band_KW, strict=True):
         source_BW = torch.where(member_B[:, None] & band_W, partner_B[:, None], source_BW)
-    return images_BCHW.gather(0, source_BW[:, None, None, :].expand_as(images_BCHW))
+    return images_BCHW.gather(0, _columns(source_BW, images_BCHW).expand_as(images_BCHW))
 
 
 def _members(targets_BK: Tensor) -> Tensor:
@@ -163,7 +167,71 @@ def flip_time(images_BCHW: Tensor, flip_B: Tensor, tile_widths: Sequence[int]) -
     """Let time run backwards, in every tile by itself, in the images that `flip_B` (bool) marks."""
     tiles = torch.split(images_BCHW, list(tile_widths), dim=-1)
     flipped_BCHW = torch.cat([tile.flip(-1) for tile in tiles], dim=-1)
-    return torch.where(flip_B[:, None, None, None], flipped_BCHW, images_BCHW)
+    return torch.where(_records(flip_B, images_BCHW), flipped_BCHW, images_BCHW)
+
+
+def flip_rows(images_BCHW: Tensor, flip_B: Tensor) -> Tensor:
+    """Turn the images that `flip_B` (bool) marks upside down."""
+    return torch.where(_records(flip_B, images_BCHW), images_BCHW.flip(-2), images_BCHW)
+
+
+def flip_sign(inputs: Tensor, flip_B: Tensor) -> Tensor:
+    """Change the sign of the records that `flip_B` (bool) marks: polarity depends on which electrode is subtracted."""
+    return torch.where(_records(flip_B, inputs), -inputs, inputs)
+
+
+def mix(
+    inputs: Tensor, targets_BK: Tensor, n_votes_B: Tensor, partner_B: Tensor, share_B: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mix each record with a partner (mixup, Zhang et al. 2018).
+
+    Args:
+        inputs: images (B, C, H, W) or signals (B, C, T).
+        targets_BK: vote fractions.
+        n_votes_B: votes of each record.
+        partner_B: int64, position of each record's partner in the batch.
+        share_B: float32 in 0 to 1, the record's own part; the rest is its partner's.
+
+    Returns:
+        Mixed inputs, targets and (float32) votes.
+    """
+    share = _records(share_B, inputs)
+    votes_B = n_votes_B.float()
+    return (
+        torch.lerp(inputs[partner_B], inputs, share),
+        torch.lerp(targets_BK[partner_B], targets_BK, share_B[:, None]),
+        torch.lerp(votes_B[partner_B], votes_B, share_B),
+    )
+
+
+def smooth(targets_BK: Tensor, n_votes_B: Tensor, amount: float, most_votes: int = 3) -> Tensor:
+    """Smooth the targets of records on which at most `most_votes` experts voted.
+
+    Of the k classes with the most votes each loses `amount` / k; the 6 − k others share what was taken off. Where
+    all six are equal nothing changes.
+
+    Args:
+        targets_BK: vote fractions; every row sums to 1, and so it does afterwards.
+        n_votes_B: votes of each record.
+        amount: what is taken off the largest together, 0 to 1.
+        most_votes: records with more votes keep their targets.
+    """
+    top_BK = targets_BK == targets_BK.amax(dim=1, keepdim=True)
+    n_top_B1 = top_BK.sum(dim=1, keepdim=True)
+    others_B1 = targets_BK.shape[1] - n_top_B1
+    smoothed_BK = targets_BK + torch.where(top_BK, -amount / n_top_B1, amount / others_B1.clamp(min=1))
+    few_B1 = (n_votes_B <= most_votes)[:, None] & (others_B1 > 0)
+    return torch.where(few_B1, smoothed_BK, targets_BK)
+
+
+def _records(values_B: Tensor, inputs: Tensor) -> Tensor:
+    """(B,) values beside inputs of any shape (B, …)."""
+    return values_B.reshape(-1, *[1] * (inputs.ndim - 1))
+
+
+def _columns(values_BW: Tensor, inputs: Tensor) -> Tensor:
+    """(B, W) values beside images (B, C, H, W) or signals (B, C, W)."""
+    return values_BW.reshape(len(values_BW), *[1] * (inputs.ndim - 2), values_BW.shape[-1])
 
 
 def mask_time(images_BCHW: Tensor, start_BM: Tensor, width_BM: Tensor, tile_widths: Sequence[int]) -> Tensor:
@@ -176,7 +244,7 @@ def mask_time(images_BCHW: Tensor, start_BM: Tensor, width_BM: Tensor, tile_widt
         tile_widths: see `band_columns`.
     """
     masked_BW = band_columns(start_BM, width_BM, tile_widths, tile_widths[0]).any(dim=1)
-    return images_BCHW.masked_fill(masked_BW[:, None, None, :], 0)
+    return images_BCHW.masked_fill(_columns(masked_BW, images_BCHW), 0)
 
 
 def mask_frequency(
@@ -264,6 +332,13 @@ def augment(
                 rows = _panel_rows(tiles[0][0], len(PANELS))
                 bands = draws.bands(probability, longest, count, rows)
                 images_BCHW = mask_frequency(images_BCHW, *bands, tiles)
+            case VerticalFlip():
+                images_BCHW = flip_rows(images_BCHW, draws.happens(augmentation.probability))
+            case SignFlip():
+                images_BCHW = flip_sign(images_BCHW, draws.happens(augmentation.probability))
+            case Mixup():
+                batch = _mixed(replace(batch, images_BCHW=images_BCHW), augmentation, draws)
+                images_BCHW = batch.images_BCHW
             case _:
                 raise ValueError(f"{augmentation} is not for batches; see device_augmentations")
     return replace(batch, images_BCHW=images_BCHW)
@@ -287,8 +362,18 @@ def mosaic_batch(
 
 
 def device_augmentations(augmentations: Sequence[Augmentation]) -> tuple[BatchAugmentation, ...]:
-    """Return those of a recipe's augmentations that `augment` applies: all but albumentations."""
-    return tuple(a for a in augmentations if not isinstance(a, Albumentations))
+    """Return those of a recipe's augmentations that `augment` applies: all but those of the drawing."""
+    return tuple(a for a in augmentations if not isinstance(a, Albumentations | Mirror))
+
+
+def mirror_probability(augmentations: Sequence[Augmentation]) -> float:
+    """Return how probable it is that a record is mirrored: 0 where no augmentation does so."""
+    return next((a.probability for a in augmentations if isinstance(a, Mirror)), 0.0)
+
+
+def mixes_records(augmentations: Sequence[Augmentation]) -> bool:
+    """Whether an augmentation lets a record's input depend on the others of its batch."""
+    return any(isinstance(a, SameClassCutMix | Mixup) for a in augmentations)
 
 
 class _Draws:
@@ -349,6 +434,19 @@ def _cutmix(
     )
     bands = (draws.tensor(start_K), draws.tensor(width_K))
     return same_class_cutmix(images_BCHW, targets_BK, partners_KB, *bands, tile_widths)
+
+
+def _mixed(batch: Batch, options: Mixup, draws: _Draws) -> Batch:
+    draw = draws.of_batch()
+    if draw.random() >= options.probability:
+        return batch
+    n = len(batch.images_BCHW)
+    partner_B = draws.tensor(draw.permutation(n))
+    share_B = draws.tensor(draw.uniform(options.least, options.most, n).astype(np.float32))
+    inputs, targets_BK, n_votes_B = mix(
+        batch.images_BCHW, batch.targets_BK, batch.n_votes_B, partner_B, share_B
+    )
+    return replace(batch, images_BCHW=inputs, targets_BK=targets_BK, n_votes_B=n_votes_B)
 
 
 def _check_tiles(images_BCHW: Tensor, tile_widths: Sequence[int]) -> None:

@@ -84,6 +84,11 @@ def memory_format(device: Device) -> torch.memory_format:
     return torch.channels_last if device.name == "cuda" else torch.contiguous_format
 
 
+def laid_out(inputs: torch.Tensor, device: Device) -> torch.Tensor:
+    """Images in the `memory_format` of the device; signals, which have no such format, as they are."""
+    return inputs.contiguous(memory_format=memory_format(device)) if inputs.ndim == 4 else inputs
+
+
 def predict(
     model: nn.Module,
     feed: Feed,
@@ -113,5 +118,5 @@ def _probabilities(model: nn.Module, images_BCHW: torch.Tensor, device: Device) 
     model.eval()
     images_BCHW = images_BCHW.to(device.name, non_blocking=True)
     with autocast(device):
-        logits_BK = model(images_BCHW.contiguous(memory_format=memory_format(device)))
+        logits_BK = model(laid_out(images_BCHW, device))
     return torch.softmax(logits_BK.double(), dim=1)

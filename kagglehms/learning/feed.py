@@ -4,7 +4,7 @@ Threads and not worker processes: drawing an image releases the GIL, the recordi
 copying to anybody, and there is no augmentation state to be duplicated by a fork. One thread looks after a batch
 and lets the others draw its images; a few batches are kept ready.
 
-Shape legend: B batch, C channel (one), H image rows, W image columns, K the six classes.
+Shape legend: B batch, C channel (plane or signal), H image rows, W image columns, K the six classes.
 """
 
 from __future__ import annotations
@@ -22,15 +22,8 @@ from torch import Tensor
 
 from kagglehms.data.competition import N_TIMES, PANELS, SPECTROGRAM_ROWS
 from kagglehms.data.records import Records
-from kagglehms.features.images import (
-    PANEL_SHAPES,
-    Crop,
-    Layout,
-    Normaliser,
-    Source,
-    draw_source,
-    render,
-)
+from kagglehms.features.images import PANEL_SHAPES, Crop, Normaliser, Source, draw_source
+from kagglehms.features.inputs import Input, draw
 from kagglehms.runtime import available_cpus, in_advance, progress
 
 if TYPE_CHECKING:
@@ -38,8 +31,8 @@ if TYPE_CHECKING:
 
 
 Windows = Literal["middle", "random"]
-_WINDOWS = 1_000_002
-"""Third word of the seed of sub-windows; augmentations use small ones (see `augment`)."""
+_WINDOWS, _MIRROR = 1_000_002, 1_000_004
+"""Third words of the seeds of sub-windows and of mirroring; augmentations use small ones (see `augment`)."""
 
 
 T = TypeVar("T")
@@ -62,9 +55,9 @@ class Batch:
     """What one step learns from.
 
     Attributes:
-        images_BCHW: float32.
+        images_BCHW: float32; (B, C, T) where the input is signals.
         targets_BK: float32 vote fractions.
-        n_votes_B: int64.
+        n_votes_B: int64; float32 once records have been mixed.
         index_B: which records they are (positions in the feed's records); always in main memory, since draws are
             made from it there.
     """
@@ -89,11 +82,13 @@ class Work:
         index: positions of its records.
         epoch: of training, for augmenter and sub-windows; None for evaluation, which does without both.
         augment: whether the augmenter is applied.
+        mirror: probability that left and right are swapped in a record, in training.
     """
 
     index: NDArray[np.integer]
     epoch: int | None = None
     augment: bool = True
+    mirror: float = 0.0
 
 
 class _Shared(Iterator[T]):
@@ -126,7 +121,7 @@ class Feed:
         self,
         recordings: Recordings,
         records: Records,
-        layout: Layout,
+        layout: Input,
         normaliser: Normaliser | None = None,
         augmenter: ImageAugmenter | None = None,
         seed: int = 0,
@@ -144,6 +139,7 @@ class Feed:
         self.pin = pin
         self.windows = windows
         self._offsets: tuple[int, NDArray[np.float64]] | None = None
+        self._sides: tuple[int, NDArray[np.float64]] | None = None
         self._targets_NK = torch.from_numpy(records.targets_NK.astype(np.float32))
         self._n_votes_N = torch.from_numpy(records.n_votes)
 
@@ -158,12 +154,20 @@ class Feed:
 
     def _fill(self, work: Work, pool: ThreadPoolExecutor) -> Batch:
         index = work.index
-        images_BCHW = torch.empty((len(index), 1, *self.layout.shape), pin_memory=self.pin)
+        images_BCHW = torch.empty((len(index), *self.layout.array_shape), pin_memory=self.pin)
         epoch = work.epoch if work.augment else None
         rows, samples = self._starts(work)
+        mirror_B = self._mirrored(work)
         # One iterator for all threads: each takes the next image when it has finished one, and a batch costs as many
         # tasks as there are threads, not as there are images.
-        images = zip(index.tolist(), rows.tolist(), samples.tolist(), images_BCHW.numpy()[:, 0], strict=True)
+        images = zip(
+            index.tolist(),
+            rows.tolist(),
+            samples.tolist(),
+            mirror_B.tolist(),
+            images_BCHW.numpy(),
+            strict=True,
+        )
         shared = _Shared(images)
         list(pool.map(self._draw_some, repeat(shared, self.threads), repeat(epoch, self.threads)))
         index_B = torch.from_numpy(np.asarray(index, dtype=np.int64))
@@ -179,19 +183,23 @@ class Feed:
             self._offsets = work.epoch, rng.random(len(self.records))
         return self.records.starts(work.index, self._offsets[1][work.index])
 
-    def _draw_some(
-        self, images: Iterator[tuple[int, int, int, NDArray[np.float32]]], epoch: int | None
-    ) -> None:
-        for position, row, sample, out_HW in images:
-            self._draw(position, row, sample, out_HW, epoch)
+    def _mirrored(self, work: Work) -> NDArray[np.bool_]:
+        """(B,) whether left and right are swapped, by (seed, epoch, record)."""
+        if not work.mirror or work.epoch is None:
+            return np.zeros(len(work.index), dtype=np.bool_)
+        if self._sides is None or self._sides[0] != work.epoch:
+            rng = np.random.default_rng((self.seed, work.epoch, _MIRROR))
+            self._sides = work.epoch, rng.random(len(self.records))
+        return self._sides[1][work.index] < work.mirror
 
-    def _draw(
-        self, position: int, row: int, sample: int, out_HW: NDArray[np.float32], epoch: int | None
+    def _draw_some(
+        self, images: Iterator[tuple[int, int, int, bool, NDArray[np.float32]]], epoch: int | None
     ) -> None:
-        crop = _crop(self.recordings, self.records, position, row, sample, self.layout.sources)
-        render(self.layout, crop, out_HW, self.normaliser)
-        if self.augmenter and epoch is not None:
-            out_HW[:] = self.augmenter(out_HW, self.seed, epoch, position)
+        for position, row, sample, mirror, out in images:
+            crop = _crop(self.recordings, self.records, position, row, sample, self.layout.sources)
+            draw(self.layout, crop, out, self.normaliser, mirror)
+            if self.augmenter and epoch is not None:
+                out[0] = self.augmenter(out[0], self.seed, epoch, position)
 
 
 def crop_of(recordings: Recordings, records: Records, position: int, sources: Collection[Source]) -> Crop:

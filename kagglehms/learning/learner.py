@@ -5,7 +5,10 @@ Shape legend: B batch, K the six classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,12 +18,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kagglehms.errors import RunError
-from kagglehms.learning.augment import augment, device_augmentations, mosaic_batch
-from kagglehms.learning.evaluation import autocast, memory_format
+from kagglehms.learning.augment import augment, device_augmentations, mixes_records, mosaic_batch, smooth
+from kagglehms.learning.evaluation import autocast, laid_out
 from kagglehms.learning.feed import Batch
 from kagglehms.learning.losses import weighted_kl_loss
-from kagglehms.learning.options import LossName, SameClassCutMix
-from kagglehms.learning.recipes import Recipe
+from kagglehms.learning.options import LossName
+from kagglehms.learning.recipes import Recipe, Stage
 from kagglehms.learning.state import State
 from kagglehms.learning.team import Team
 from kagglehms.runtime import Device
@@ -42,6 +45,7 @@ class Learner:
         steps_before: of the stages before.
         device: where to compute.
         team: the processes that train together.
+        stage: whose steps these are; the recipe's first when None.
     """
 
     def __init__(
@@ -53,14 +57,17 @@ class Learner:
         steps_before: int,
         device: Device,
         team: Team,
+        stage: Stage | None = None,
     ) -> None:
         self.recipe, self.model, self.network = recipe, model, network
+        self.stage = stage or recipe.stages[0]
         self.device, self.team, self.steps_before = device, team, steps_before
         self.average = _average(model, recipe.ema)
+        decay = recipe.weight_decay if self.stage.weight_decay is None else self.stage.weight_decay
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
+            model.parameters(), lr=self.stage.lr or recipe.lr, weight_decay=decay, fused=True
         )
-        self.schedule = make_schedule(recipe, self.optimizer, total_steps)
+        self.schedule = make_schedule(recipe, self.optimizer, total_steps, self.stage)
         self.scaler = torch.amp.GradScaler(device.name, enabled=device.amp == "float16")
         self.step = 0
         self.loss_sum = torch.zeros((), device=device.name)
@@ -91,6 +98,7 @@ class Learner:
         try:
             batch = self._augmented(batch, epoch, warm_up, n_all)
             loss = self._forward_backward(batch, "kl" if warm_up else loss_name, n_all)
+            self._clip()
             self.scaler.step(self.optimizer)  # whose first call makes room for the moments
         except RuntimeError as error:
             if not _out_of_memory(error):
@@ -110,21 +118,25 @@ class Learner:
 
     def _augmented(self, batch: Batch, epoch: int, warm_up: bool, n_all: int) -> Batch:
         recipe, target = self.recipe, torch.device(self.device.name)
-        heights, widths = zip(*(tile.shape for tile in recipe.layout.tiles), strict=True)
+        heights, widths = zip(*recipe.layout.time_tiles, strict=True)
+        augmentations = recipe.augmentations_of(self.stage)
         batch = batch.to(target)
-        mixes = warm_up or any(isinstance(a, SameClassCutMix) for a in recipe.augmentations)
+        mixes = warm_up or mixes_records(augmentations)
         if mixes:  # then a record's image depends on the others of the batch, whoever drew them
             batch = self.team.gather_batch(batch, n_all)
         if warm_up:
             batch = mosaic_batch(batch, recipe.seed, epoch, widths)
         else:
-            steps = device_augmentations(recipe.augmentations)
+            if self.stage.smoothing:
+                targets_BK = smooth(batch.targets_BK, batch.n_votes_B, self.stage.smoothing)
+                batch = replace(batch, targets_BK=targets_BK)
+            steps = device_augmentations(augmentations)
             batch = augment(batch, steps, recipe.seed, epoch, widths, tile_heights=heights)
         return self.team.part_of(batch) if mixes else batch
 
     def _forward_backward(self, batch: Batch, loss_name: LossName, n_all: int) -> Tensor:
         """Gradients of one batch; returns this member's part of its mean loss."""
-        images_BCHW = batch.images_BCHW.contiguous(memory_format=memory_format(self.device))
+        images_BCHW = laid_out(batch.images_BCHW, self.device)
         with autocast(self.device):
             logits_BK = self.network(images_BCHW)
         loss = weighted_kl_loss(logits_BK, batch.targets_BK, batch.n_votes_B, loss_name)
@@ -132,6 +144,12 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach() / self.team.size
+
+    def _clip(self) -> None:
+        """Shorten the gradients, all together, to the norm that the stage allows."""
+        if self.stage.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.stage.clip_norm)
 
     def mean_loss(self) -> float:
         """Mean loss since the last call; waits for the device."""
@@ -166,7 +184,7 @@ class Learner:
         size, shape = len(batch.images_BCHW), batch.images_BCHW.shape[1:]
         self.optimizer.zero_grad(set_to_none=True)
         fitting = largest_fitting(self.model, size // 2, tuple(shape), self.device, self.optimizer)
-        what = f"a batch of {size} images of {shape[1]} × {shape[2]} does not fit into memory"
+        what = f"a batch of {size} inputs of {' × '.join(map(str, shape[-2:]))} does not fit into memory"
         hint = (
             f"{fitting * self.team.size} would: give --batch-size {fitting * self.team.size}"
             if fitting
@@ -216,25 +234,42 @@ class Learner:
             self.scaler.load_state_dict(numbers["scaler"])
         self.step, self.n_losses = numbers["step"], numbers["n_losses"]
         # Rates and momenta are functions of the step and lie in the groups.
-        self.schedule.load_state_dict({"last_epoch": self.step, "_step_count": self.step + 1})
+        LRScheduler.load_state_dict(self.schedule, {"last_epoch": self.step, "_step_count": self.step + 1})
         # The saved sum is that of all members.
         self.loss_sum += state.tensors["loss/sum"].to(self.loss_sum.device) / self.team.size
 
 
-def make_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, total_steps: int) -> LRScheduler:
-    """Return the learning-rate schedule, to be stepped after every optimizer step.
+def make_schedule(
+    recipe: Recipe, optimizer: torch.optim.Optimizer, total_steps: int, stage: Stage | None = None
+) -> LRScheduler:
+    """Return the learning-rate schedule of a stage, to be stepped after every optimizer step.
 
     `one-cycle` without a rising part: from lr down to (lr / 25) / 0.4 = lr / 10 along half a cosine, while AdamW's
     beta1 rises from 0.85 to 0.95. `constant` is that cycle as it is made and never stepped: beta1 stays at 0.85.
     (The rate of its first step is below lr, by less than a millionth part in 1,500 steps or more; here it is lr.)
+    `cosine` rises linearly along the stage's `warm_up_steps`, or half of its steps where it has fewer than twice as
+    many, and falls along half a cosine to `last_lr`.
     """
-    if recipe.schedule == "constant":
+    stage = stage or recipe.stages[0]
+    schedule, lr = stage.schedule or recipe.schedule, stage.lr or recipe.lr
+    if schedule == "cosine":
+        rise = min(stage.warm_up_steps, total_steps // 2)
+        part = partial(_cosine, rise=rise, fall=total_steps - rise, last=stage.last_lr / lr)
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, part)
+    if schedule == "constant":
         for group in optimizer.param_groups:
             group["betas"] = (_FIRST_BETA1, group["betas"][1])
         return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.lr, total_steps=total_steps, pct_start=0.0, div_factor=25, final_div_factor=0.4
+        optimizer, lr, total_steps=total_steps, pct_start=0.0, div_factor=25, final_div_factor=0.4
     )
+
+
+def _cosine(step: int, rise: int, fall: int, last: float) -> float:
+    """Part of the highest rate at a step: (step + 1) / rise, then half a cosine from 1 down to `last`."""
+    if step < rise:
+        return (step + 1) / rise
+    return last + (1 - last) * (1 + math.cos(math.pi * min((step - rise) / fall, 1.0))) / 2
 
 
 def largest_fitting(

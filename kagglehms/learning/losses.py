@@ -15,6 +15,9 @@ from kagglehms.learning.options import LOSSES, LossName
 MOST_VOTES = 10
 """Votes from which on `kl-capped-votes` counts records alike and `kl-two-stage` weights them otherwise."""
 
+VOTES_PER_UNIT = 20
+"""Votes that count 1 in `kl-votes`."""
+
 
 def kl_loss(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
     """KL(target ‖ softmax(logits)), summed over classes, mean over the batch: a float32 scalar."""
@@ -48,9 +51,9 @@ def weighted_kl_loss(
 def vote_weights(n_votes_B: Tensor, kind: LossName) -> Tensor:
     """Return what each record counts in the loss of that name, float32.
 
-    With n votes: `kl` 1; `kl-log-votes` ln(n + 1); `kl-capped-votes` min(n, 10); `kl-two-stage` n up to ten votes,
-    and (10 + 2m)·m beyond, where m = log10 n (the source's modified weight for its second stage: 12.6 for 11 votes,
-    18.7 for 28).
+    With n votes: `kl` 1; `kl-log-votes` ln(n + 1); `kl-votes` n / 20; `kl-capped-votes` min(n, 10); `kl-two-stage` n up
+    to ten votes, and (10 + 2m)·m beyond, where m = log10 n (the source's modified weight for its second stage: 12.6
+    for 11 votes, 18.7 for 28).
 
     Raises:
         UsageError: no loss of that name.
@@ -61,6 +64,8 @@ def vote_weights(n_votes_B: Tensor, kind: LossName) -> Tensor:
             return torch.ones_like(n_B)
         case "kl-log-votes":
             return torch.log1p(n_B)
+        case "kl-votes":
+            return n_B / VOTES_PER_UNIT
         case "kl-capped-votes":
             return n_B.clamp(max=MOST_VOTES)
         case "kl-two-stage":

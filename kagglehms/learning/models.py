@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kagglehms.data.competition import CLASSES
 from kagglehms.errors import DataError, UsageError, first_line
+from kagglehms.learning.front_ends.options import WaveStackOptions
 from kagglehms.learning.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ HUB = ("huggingface.co", 443)
 
 
 def make_model(recipe: Recipe, pretrained: str = "none") -> tuple[nn.Module, str]:
-    """Build the network of a recipe: one channel in, six logits out.
+    """Build the network of a recipe: one channel, or signals, in; six logits out.
 
     Args:
         recipe: its backbone may be any timm model by name.
@@ -73,7 +74,7 @@ def _create(recipe: Recipe, file: Path | None = None, hub: bool = False) -> nn.M
 
     name = timm_name(recipe.backbone)
     halved, overlapping = recipe.backbone.startswith(HALF), AST in recipe.backbone
-    shape = _halved(recipe.layout.shape) if halved else recipe.layout.shape
+    shape = _halved(recipe.image_shape) if halved else recipe.image_shape
     # Pretrained tags ("efficientnet_b2.ra_in1k") are part of a timm name, but not of its list of models.
     if not timm.is_model(name.split(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
@@ -104,7 +105,13 @@ def _create(recipe: Recipe, file: Path | None = None, hub: bool = False) -> nn.M
         model.register_forward_pre_hook(_halve_input)
     if fixed and not overlapping:
         model.register_forward_pre_hook(_pad_input)
-    return model
+    return model if recipe.front_end is None else _behind_front_end(model, recipe.front_end)
+
+
+def _behind_front_end(model: nn.Module, options: WaveStackOptions) -> nn.Module:
+    from kagglehms.learning.front_ends.network import SignalNetwork, make_front_end
+
+    return SignalNetwork(make_front_end(options), model)
 
 
 def _halved(shape: tuple[int, int]) -> tuple[int, int]:

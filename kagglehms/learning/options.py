@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
 from math import isfinite
-from typing import Annotated, Literal, TypeAlias, Union, get_args
+from typing import Annotated, Literal, TypeAlias, get_args
 
 from pydantic import Discriminator
 
 from kagglehms.errors import UsageError
 
-LossName: TypeAlias = Literal["kl", "kl-log-votes", "kl-capped-votes", "kl-two-stage"]
+LossName: TypeAlias = Literal["kl", "kl-log-votes", "kl-votes", "kl-capped-votes", "kl-two-stage"]
 """`kl`: every record counts alike; the others weight it by its votes, see `losses.vote_weights`."""
 
 LOSSES: tuple[str, ...] = get_args(LossName)
@@ -145,10 +145,86 @@ class Albumentations(_Strict):
             raise UsageError("Allowed values for transforms are one or more transforms, but got none")
 
 
-BatchAugmentation: TypeAlias = SameClassCutMix | HorizontalFlip | TimeMask | FrequencyMask
+@dataclass(frozen=True)
+class Mirror(_Strict):
+    """Left and right are swapped before anything is drawn, see `features.inputs.draw`.
+
+    Attributes:
+        probability: that it happens to a record.
+    """
+
+    probability: float = 0.5
+    _: KW_ONLY
+    kind: Literal["mirror"] = "mirror"
+
+    def __post_init__(self) -> None:
+        _check_probability(self.probability)
+
+
+@dataclass(frozen=True)
+class VerticalFlip(_Strict):
+    """Rows are turned upside down, the whole image at once, see `augment.flip_rows`.
+
+    Attributes:
+        probability: that it happens to a record.
+    """
+
+    probability: float = 0.5
+    _: KW_ONLY
+    kind: Literal["vertical-flip"] = "vertical-flip"
+
+    def __post_init__(self) -> None:
+        _check_probability(self.probability)
+
+
+@dataclass(frozen=True)
+class SignFlip(_Strict):
+    """All signals of a record change their sign, see `augment.flip_sign`.
+
+    Attributes:
+        probability: that it happens to a record.
+    """
+
+    probability: float = 0.5
+    _: KW_ONLY
+    kind: Literal["sign-flip"] = "sign-flip"
+
+    def __post_init__(self) -> None:
+        _check_probability(self.probability)
+
+
+@dataclass(frozen=True)
+class Mixup(_Strict):
+    """Each record is mixed with another of its batch, inputs and targets alike, see `augment.mix`.
+
+    Source: Zhang et al. (2018), "mixup: Beyond Empirical Risk Minimization".
+
+    Attributes:
+        probability: that it happens to a batch.
+        least: smallest share of the record itself; shares are drawn evenly between it and `most`.
+        most: largest share of the record itself.
+    """
+
+    probability: float = 0.5
+    least: float = 0.4
+    most: float = 0.6
+    _: KW_ONLY
+    kind: Literal["mixup"] = "mixup"
+
+    def __post_init__(self) -> None:
+        _check_probability(self.probability)
+        if not 0 <= self.least <= self.most <= 1:
+            raise UsageError(
+                f"Allowed values for least and most are 0 <= least <= most <= 1, but got {self.least}, {self.most}"
+            )
+
+
+BatchAugmentation: TypeAlias = (
+    SameClassCutMix | HorizontalFlip | VerticalFlip | TimeMask | FrequencyMask | SignFlip | Mixup
+)
 """Applied to a batch, on its device."""
 
-Augmentation: TypeAlias = Annotated[Union[BatchAugmentation, Albumentations], Discriminator("kind")]  # noqa: UP007
+Augmentation: TypeAlias = Annotated[BatchAugmentation | Mirror | Albumentations, Discriminator("kind")]
 """What a recipe can list."""
 
 

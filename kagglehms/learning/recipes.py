@@ -9,35 +9,67 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kagglehms.errors import DataError, UsageError, closest
-from kagglehms.features import images
-from kagglehms.features.images import Layout
-from kagglehms.learning.options import Augmentation, LossName, SameClassCutMix
+from kagglehms.features import images, inputs
+from kagglehms.features.inputs import Input, Signals
+from kagglehms.learning.front_ends.options import WaveStackOptions
+from kagglehms.learning.options import (
+    Albumentations,
+    Augmentation,
+    HorizontalFlip,
+    LossName,
+    Mirror,
+    SameClassCutMix,
+    SignFlip,
+    TimeMask,
+)
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 
-Population = Literal["all", "unsettled", "settled"]
-"""Which records a stage learns from and is judged by, see `data.records.Records.settled`."""
+Population = Literal["all", "unsettled", "settled", "many"]
+"""Which records a stage learns from and is judged by, see `data.records.Records`: `many` have ten and more votes."""
+Schedule = Literal["one-cycle", "cosine", "constant"]
+"""How the learning rate moves along a stage, see `learner.make_schedule`."""
 
 
 @dataclass(frozen=True)
 class Stage:
     """Epochs that share an optimizer and one run of the learning-rate schedule.
 
+    What is None is taken from the recipe.
+
     Attributes:
         epochs: passes over the stage's training records.
         mosaic_epochs: how many of them, at the start, are a warm-up on mosaics, with the plain loss; the best
             evaluation is reset after it.
-        records: learn from `all` records, the `unsettled` or the `settled` ones. A later stage starts from the
-            best weights of the one before.
+        records: learn from `all` records, the `unsettled`, the `settled` ones, or those of `many` votes. A later
+            stage starts from the best weights of the one before.
         loss: see `losses`.
+        judged_by: the held-out records whose score decides which evaluation is best; `records` when None.
+        lr: the highest learning rate.
+        schedule: of the learning rate.
+        warm_up_steps: steps along which a `cosine` schedule rises from 0, at most half of the stage's.
+        last_lr: where a `cosine` schedule ends.
+        weight_decay: of AdamW.
+        clip_norm: the largest norm of all gradients together; None for no limit.
+        smoothing: taken off the largest targets of records with at most three votes, see `augment.smooth`.
+        augmentations: in place of the recipe's.
     """
 
     epochs: int = 6
     mosaic_epochs: int = 0
     records: Population = "all"
     loss: LossName = "kl"
+    judged_by: Population | None = None
+    lr: float | None = None
+    schedule: Schedule | None = None
+    warm_up_steps: int = 0
+    last_lr: float = 0.0
+    weight_decay: float | None = None
+    clip_norm: float | None = None
+    smoothing: float = 0.0
+    augmentations: tuple[Augmentation, ...] | None = None
 
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 
@@ -48,6 +80,16 @@ class Stage:
             raise UsageError(
                 f"mosaic_epochs must be less than epochs ({self.epochs}), but got {self.mosaic_epochs}"
             )
+        for field in ("warm_up_steps", "last_lr", "weight_decay"):
+            if (getattr(self, field) or 0) < 0:
+                raise UsageError(f"{field} must be at least 0, but got {getattr(self, field)}")
+        for field in ("lr", "clip_norm"):
+            if getattr(self, field) is not None and getattr(self, field) <= 0:
+                raise UsageError(f"{field} must be above 0, but got {getattr(self, field)}")
+        if not 0 <= self.smoothing < 1:
+            raise UsageError(f"smoothing must be in [0, 1), but got {self.smoothing}")
+        if any(isinstance(a, Albumentations) for a in self.augmentations or ()):
+            raise UsageError("albumentations belong to the recipe; a stage cannot have its own")
 
 
 @dataclass(frozen=True)
@@ -56,7 +98,8 @@ class Recipe:
 
     Attributes:
         name: how commands call it.
-        layout: the input image.
+        layout: what the network is given, an image or signals.
+        front_end: turns signals into the image that the backbone sees; None where the input is an image.
         backbone: any timm model by name; `ast:` before the name of a timm ViT makes its patches overlap, `half:`
             before any makes it see images of half the height and width.
         stages: what is trained on, one after the other.
@@ -66,8 +109,9 @@ class Recipe:
         batch_size: records per step.
         lr: the highest learning rate of the schedule.
         weight_decay: of AdamW, on all parameters.
-        schedule: `one-cycle` falls from `lr` to a tenth of it (see `learner.make_schedule`); `constant` is what
-            the source's notebooks really did, as they never stepped their scheduler: `lr`, and a beta1 of 0.85.
+        schedule: `one-cycle` falls from `lr` to a tenth of it; `cosine` rises and falls as the stage says (see
+            `learner.make_schedule`); `constant` is what the source's notebooks really did, as they never stepped
+            their scheduler: `lr`, and a beta1 of 0.85.
         ema: decay per step of an exponential moving average of the weights, which then is what is evaluated and
             kept; None for the weights themselves.
         evaluations_per_epoch: how often the held-out fold is scored; the best evaluation is kept.
@@ -76,7 +120,7 @@ class Recipe:
     """
 
     name: str
-    layout: Layout
+    layout: Input
     backbone: str = "efficientnet_b2"
     stages: tuple[Stage, ...] = (Stage(),)
     augmentations: tuple[Augmentation, ...] = ()
@@ -85,11 +129,12 @@ class Recipe:
     batch_size: int = 32
     lr: float = 1e-3
     weight_decay: float = 1e-2
-    schedule: Literal["one-cycle", "constant"] = "one-cycle"
+    schedule: Schedule = "one-cycle"
     ema: float | None = None
     evaluations_per_epoch: int = 2
     windows: Literal["middle", "random"] = "middle"
     seed: int = 42
+    front_end: WaveStackOptions | None = None
 
     # Read by pydantic where JSON becomes a Recipe: a mistyped key or value must not pass.
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
@@ -111,6 +156,32 @@ class Recipe:
         for field in ("drop_path_rate", "dropout", "ema"):
             if not 0 <= (getattr(self, field) or 0) < 1:
                 raise UsageError(f"{field} must be in [0, 1), but got {getattr(self, field)}")
+        self._check_input()
+
+    def _check_input(self) -> None:
+        """Refuse, by name, what does not fit the input."""
+        if isinstance(self.layout, Signals) != (self.front_end is not None):
+            raise UsageError(
+                "signals need a front end that turns them into images, and images must have none"
+            )
+        if not self.layout.makes_mosaics and any(stage.mosaic_epochs for stage in self.stages):
+            raise UsageError("mosaic_epochs must be 0: mosaics can only be made of images of tiles")
+        asked = [a for stage in self.stages for a in self.augmentations_of(stage)] + [*self.augmentations]
+        unfit = sorted({a.kind for a in asked} - self.layout.fitting)
+        if unfit:
+            raise UsageError(
+                f"augmentations {', '.join(unfit)} do not fit this input; "
+                f"{', '.join(sorted(self.layout.fitting))} do"
+            )
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(height, width) of the image that the backbone sees: the input, or what the front end makes of it."""
+        return self.layout.shape if self.front_end is None else self.front_end.image_shape
+
+    def augmentations_of(self, stage: Stage) -> tuple[Augmentation, ...]:
+        """What is done to the training records of a stage: its own augmentations, or the recipe's."""
+        return self.augmentations if stage.augmentations is None else stage.augmentations
 
     @property
     def epochs(self) -> int:
@@ -198,8 +269,28 @@ _FEW_THEN_MANY = (
 _FEW_THEN_WEIGHTED = (_FEW_THEN_MANY[0], replace(_FEW_THEN_MANY[1], loss="kl-two-stage"))
 
 
-def _transformer(name: str, backbone: str, layout: Layout) -> Recipe:
+def _transformer(name: str, backbone: str, layout: Input) -> Recipe:
     return Recipe(name, layout, backbone=backbone, stages=_LOG_VOTES, lr=1e-4)
+
+
+def _raw_fold(name: str, backbone: str, layout: Input) -> Recipe:
+    """The second place's: all records weighted by their votes, then those of many votes, left and right swapped."""
+    stages = (
+        Stage(epochs=15, loss="kl-votes", warm_up_steps=800, last_lr=1e-7, lr=1e-3, judged_by="many"),
+        Stage(epochs=5, records="many", warm_up_steps=0, last_lr=1e-7, lr=1e-4),
+    )
+    return Recipe(
+        name,
+        layout,
+        backbone=backbone,
+        stages=stages,
+        augmentations=(Mirror(),),
+        dropout=0.5,
+        weight_decay=2e-2,
+        schedule="cosine",
+        windows="random",
+        evaluations_per_epoch=1,
+    )
 
 
 _ALL = (
@@ -223,6 +314,24 @@ _ALL = (
     _transformer("transformer-ast", "ast:deit_base_distilled_patch16_224", images.GLOBAL_PANELS),
     # Beyond the source: both recordings in one image.
     Recipe("kaggle+eeg", images.KAGGLE_AND_EEG, stages=_LOG_VOTES),
+    # Beyond the source: what the best public solutions did, see docs/ladder.md.
+    _raw_fold("raw-fold", "tf_efficientnet_b5", inputs.FOLDED_CAUSAL),
+    _raw_fold("raw-fold-hgnet", "hgnetv2_b5", inputs.FOLDED_LINEAR),
+    Recipe(
+        "wave-stack",
+        inputs.SIXTEEN_SIGNALS,
+        backbone="maxxvitv2_nano_rw_256",
+        front_end=WaveStackOptions(),
+        stages=(
+            Stage(epochs=50, warm_up_steps=1500, judged_by="many", smoothing=0.05, clip_norm=0.1),
+            Stage(epochs=30, records="many", lr=1e-4, clip_norm=0.1),
+        ),
+        augmentations=(Mirror(), SignFlip(), HorizontalFlip(), TimeMask(probability=0.2, max_width=1000)),
+        weight_decay=1e-2,
+        schedule="cosine",
+        windows="random",
+        evaluations_per_epoch=1,
+    ),
     # Not a rung of the ladder: small enough to learn something in a minute on two CPU cores.
     Recipe(
         "demo",

@@ -173,7 +173,7 @@ def share_batch_statistics(model: nn.Module, device: Device) -> nn.Module:
     return model
 
 
-class _GlobalBatchNorm(nn.BatchNorm2d):
+class _GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation over the shares of all members, by collectives that gradients pass through.
 
     Source: Ioffe & Szegedy (2015), "Batch Normalization", algorithm 1, with sums over all shares.
@@ -197,15 +197,17 @@ class _GlobalBatchNorm(nn.BatchNorm2d):
         assert self.num_batches_tracked is not None
         total: Callable[[Tensor], Tensor] = _Total.apply
         n = total(x.new_tensor(float(x.numel() // x.shape[1])))
-        mean_C = total(x.sum(dim=(0, 2, 3))) / n
-        centred = x - mean_C[:, None, None]
-        variance_C = total(centred.square().sum(dim=(0, 2, 3))) / n
+        but_channels = [0, *range(2, x.ndim)]
+        beside = (-1, *[1] * (x.ndim - 2))
+        mean_C = total(x.sum(dim=but_channels)) / n
+        centred = x - mean_C.reshape(beside)
+        variance_C = total(centred.square().sum(dim=but_channels)) / n
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean_C, self.momentum or 0.0)
             self.running_var.lerp_(variance_C * (n / (n - 1)), self.momentum or 0.0)
         scale_C = torch.rsqrt(variance_C + self.eps) * self.weight
-        return centred * scale_C[:, None, None] + self.bias[:, None, None]
+        return centred * scale_C.reshape(beside) + self.bias.reshape(beside)
 
 
 class _Total(torch.autograd.Function):

@@ -22,6 +22,7 @@ import torch
 
 from kagglehms.data.records import Records
 from kagglehms.errors import EXIT_UNFINISHED, RunError, Stopped
+from kagglehms.learning.augment import mirror_probability
 from kagglehms.learning.checkpoint import plain_state, save_tensors
 from kagglehms.learning.evaluation import Evaluation, memory_format, predict, score
 from kagglehms.learning.feed import Batch, Feed, Work, on_device, shuffled, split
@@ -98,9 +99,12 @@ def population(records: Records, positions: NDArray[np.integer], which: Populati
     Raises:
         RunError: there are none.
     """
-    chosen = {"all": np.ones(len(records), bool), "settled": records.settled, "unsettled": ~records.settled}[
-        which
-    ]
+    chosen = {
+        "all": np.ones(len(records), bool),
+        "settled": records.settled,
+        "unsettled": ~records.settled,
+        "many": records.many_votes,
+    }[which]
     kept = positions[chosen[positions]]
     if not len(kept):
         raise RunError(f"none of {len(positions)} records is {which}, and a stage of the recipe needs some")
@@ -126,7 +130,9 @@ class _Plan:
     ) -> None:
         self.recipe, self.number, self.stage = recipe, number, recipe.stages[number]
         self.train = population(feed.records, train, self.stage.records)
-        self.judged = np.isin(valid, population(feed.records, valid, self.stage.records))
+        self.judged = np.isin(
+            valid, population(feed.records, valid, self.stage.judged_by or self.stage.records)
+        )
         """Which of the held-out records the stage is judged by."""
         self.first_epoch = sum(stage.epochs for stage in recipe.stages[:number])
         self.steps_per_epoch = -(-len(self.train) // recipe.batch_size)
@@ -223,7 +229,9 @@ class _Fold:
         if plan.number and not self.state:
             self.model.load_state_dict(self.best_weights)
         before = sum(earlier.n_steps for earlier in self.plans[: plan.number])
-        learner = Learner(self.recipe, self.model, self.network, plan.n_steps, before, self.device, self.team)
+        learner = Learner(
+            self.recipe, self.model, self.network, plan.n_steps, before, self.device, self.team, plan.stage
+        )
         if self.state:
             self._restore(learner)
         else:
@@ -263,8 +271,9 @@ class _Fold:
 
     def _batches(self, plan: _Plan, first_step: int) -> Generator[Batch]:
         """This member's share of every batch from a step on, on the device; drawn ahead across epochs."""
+        mirror = mirror_probability(self.recipe.augmentations_of(plan.stage))
         work = (
-            Work(self.team.share(chunk), epoch, augment=not plan.warms_up(epoch))
+            Work(self.team.share(chunk), epoch, augment=not plan.warms_up(epoch), mirror=mirror)
             for epoch, chunk in plan.chunks_from(first_step)
         )
         drawn = self.feed.draw(work)
@@ -405,7 +414,8 @@ class _Fold:
 def _line(e: Evaluation, recipe: Recipe, improved: bool) -> str:
     stage = recipe.stages[e.stage]
     many = "" if e.score_votes10 is None else f", {e.score_votes10:.4f} with ≥ 10 votes"
-    own = "" if stage.records == "all" else f", {e.score_stage:.4f} {stage.records}"
+    judged_by = stage.judged_by or stage.records
+    own = "" if judged_by in {"all", "many"} else f", {e.score_stage:.4f} {judged_by}"
     warm_up = " (warm-up)" if e.warm_up else ""
     best = "  (best so far)" if improved else ""
     return (

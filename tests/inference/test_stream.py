@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 from folders import copied, eeg_frame, spectrogram_frame
 
-from kagglehms.data.competition import CHANNELS, SPECTROGRAM_COLUMNS, Competition
-from kagglehms.features.images import CROP_SHAPES, KAGGLE_AND_EEG, LAYOUTS, PANELS_BY_THEMSELVES, Crop, stack
+from kagglehms.data.competition import SPECTROGRAM_COLUMNS, Competition
+from kagglehms.features.images import KAGGLE_AND_EEG, LAYOUTS, PANELS_BY_THEMSELVES, Crop
+from kagglehms.features.inputs import stack
 from kagglehms.inference.prior import read_rows
-from kagglehms.inference.stream import CropCache, Reader, batches, mirrored, sees_sides, slot_bytes
+from kagglehms.inference.stream import CropCache, Reader, batches, slot_bytes
 
 BOTH = ("kaggle", "eeg")
 
@@ -174,30 +175,10 @@ def test_batches_that_nobody_wants_any_more_are_not_drawn(folder: Path) -> None:
     assert reader.files_read < 8
 
 
-def test_the_mirror_swaps_the_sides() -> None:
-    power = np.arange(np.prod(CROP_SHAPES["kaggle"]), dtype=np.float16).reshape(CROP_SHAPES["kaggle"])
-    power = np.tile(np.arange(400, dtype=np.float16), (300, 1))
-    eeg = np.tile(np.arange(20, dtype=np.float16), (10_000, 1))
-    other = mirrored(Crop(power, eeg))
-    assert other.log_power is not None
-    assert other.eeg_uv is not None
-    assert [SPECTROGRAM_COLUMNS[int(i)] for i in other.log_power[0, [0, 99, 100, 200, 300]]] == [
-        "RL_0.59", "RL_19.92", "LL_0.59", "RP_0.59", "LP_0.59"
-    ]  # fmt: skip
-    swapped = {CHANNELS[i]: CHANNELS[int(other.eeg_uv[0, i])] for i in range(20)}
-    assert swapped["Fp1"] == "Fp2"
-    assert swapped["T5"] == "T6"
-    assert swapped["C4"] == "C3"
-    assert [swapped[name] for name in ("Fz", "Cz", "Pz", "EKG")] == ["Fz", "Cz", "Pz", "EKG"]
-    again = mirrored(other)
-    np.testing.assert_array_equal(again.log_power, power)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(again.eeg_uv, eeg)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_mirrored_image_differs_exactly_where_sides_can_be_seen(folder: Path, name: str) -> None:
     plain, other = images(reader_of(folder), name), images(reader_of(folder), name, mirror=True)
-    assert sees_sides(LAYOUTS[name]) is not np.allclose(plain, other, atol=1e-4)
+    assert LAYOUTS[name].sees_sides is not np.allclose(plain, other, atol=1e-4)
     if name == "panels":
         np.testing.assert_array_equal(
             other.reshape(4, 4, 100, 300)[:, [1, 0, 3, 2]], plain.reshape(4, 4, 100, 300)

@@ -17,13 +17,19 @@ from kagglehms.learning.augment import (
     augment,
     band_columns,
     device_augmentations,
+    flip_rows,
+    flip_sign,
     flip_time,
     mask_frequency,
     mask_time,
+    mirror_probability,
+    mix,
+    mixes_records,
     mosaic,
     mosaic_batch,
     same_class_cutmix,
     same_class_partners,
+    smooth,
 )
 from kagglehms.learning.feed import Batch
 from kagglehms.learning.options import (
@@ -31,9 +37,13 @@ from kagglehms.learning.options import (
     BatchAugmentation,
     FrequencyMask,
     HorizontalFlip,
+    Mirror,
+    Mixup,
     SameClassCutMix,
+    SignFlip,
     TimeMask,
     Transform,
+    VerticalFlip,
 )
 
 EVERY: list[BatchAugmentation] = [
@@ -41,8 +51,11 @@ EVERY: list[BatchAugmentation] = [
     HorizontalFlip(0.5),
     TimeMask(0.5, max_width=30, count=2),
     FrequencyMask(0.5, max_height=3, count=2),
+    VerticalFlip(0.5),
+    SignFlip(0.5),
+    Mixup(1.0),
 ]
-PER_RECORD = EVERY[1:]
+PER_RECORD = EVERY[1:-1]
 SINGLE, SIDE_BY_SIDE, KAGGLE_AND_EEG = (300,), (300, 300), (300, 256)
 
 tiles = st.lists(st.integers(4, 40), min_size=1, max_size=3)
@@ -415,6 +428,81 @@ def test_flips_happen_to_half_of_the_records() -> None:
     assert 115 < is_flipped.sum() < 185
 
 
+@pytest.mark.parametrize("shape", [(5, 2, 6, 7), (5, 3, 8)])
+@given(flips=st.lists(st.booleans(), min_size=5, max_size=5), seed=st.integers(0, 99))
+@quick
+def test_rows_and_signs_are_flipped_where_it_is_said(
+    shape: tuple[int, ...], flips: list[bool], seed: int
+) -> None:
+    inputs = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    upside_down = flip_rows(torch.from_numpy(inputs), torch.tensor(flips)).numpy()
+    negative = flip_sign(torch.from_numpy(inputs), torch.tensor(flips)).numpy()
+    for i, flip in enumerate(flips):
+        np.testing.assert_array_equal(upside_down[i], inputs[i, ..., ::-1, :] if flip else inputs[i])
+        np.testing.assert_array_equal(negative[i], -inputs[i] if flip else inputs[i])
+
+
+@pytest.mark.parametrize("shape", [(6, 1, 4, 5), (6, 3, 8)])
+@given(seed=st.integers(0, 999))
+@quick
+def test_mixup_is_a_weighted_mean_of_inputs_targets_and_votes(shape: tuple[int, ...], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    inputs, targets = rng.normal(size=shape), rng.dirichlet(np.ones(6), 6)
+    votes, partner, share = rng.integers(1, 28, 6), rng.permutation(6), rng.random(6)
+    tensors = (torch.from_numpy(a.astype(np.float32)) for a in (inputs, targets))
+    mixed = mix(*tensors, torch.from_numpy(votes), torch.from_numpy(partner), torch.from_numpy(share).float())
+    for got, plain in zip(mixed, (inputs, targets, votes), strict=True):
+        for i in range(6):
+            expected = share[i] * plain[i] + (1 - share[i]) * plain[partner[i]]
+            np.testing.assert_allclose(got[i].numpy(), expected, atol=1e-5)
+
+
+def test_mixed_batches_stay_fractions_and_keep_their_shares_within_bounds() -> None:
+    records = range(64)
+    targets = torch.eye(6)[torch.arange(64) % 6]
+    batch = Batch(torch.arange(64.0)[:, None, None, None].expand(-1, 1, 2, 12).clone(), targets,
+                  torch.full((64,), 5), torch.tensor(records))  # fmt: skip
+    mixed = augment(batch, [Mixup(1.0, 0.4, 0.6)], 1, 0, (12,))
+    torch.testing.assert_close(mixed.targets_BK.sum(dim=1), torch.ones(64))
+    own = mixed.targets_BK[torch.arange(64), torch.arange(64) % 6]
+    assert ((own >= 0.4 - 1e-6) & ((own <= 0.6 + 1e-6) | (own > 1 - 1e-6))).all()
+    assert augment(batch, [Mixup(0.0)], 1, 0, (12,)) == batch
+
+
+def test_smoothing_worked_by_hand() -> None:
+    targets = torch.tensor(
+        [[1, 0, 0, 0, 0, 0], [0.5, 0.5, 0, 0, 0, 0], [1 / 3, 1 / 3, 1 / 3, 0, 0, 0], [1, 0, 0, 0, 0, 0]]
+    )
+    smoothed = smooth(targets, torch.tensor([1, 2, 3, 4]), 0.1)
+    expected = [
+        [0.9, 0.02, 0.02, 0.02, 0.02, 0.02],
+        [0.45, 0.45, 0.025, 0.025, 0.025, 0.025],
+        [0.3, 0.3, 0.3, 1 / 30, 1 / 30, 1 / 30],
+        [1, 0, 0, 0, 0, 0],
+    ]
+    np.testing.assert_allclose(smoothed, expected, atol=1e-7)
+    all_equal = torch.full((1, 6), 1 / 6)
+    torch.testing.assert_close(smooth(all_equal, torch.tensor([2]), 0.1), all_equal)
+
+
+def test_what_depends_on_the_drawing_and_on_the_batch() -> None:
+    assert device_augmentations([Mirror(), SignFlip()]) == (SignFlip(),)
+    assert mirror_probability([SignFlip(), Mirror(0.3)]) == 0.3
+    assert mirror_probability([SignFlip()]) == 0
+    assert mixes_records([Mixup()])
+    assert mixes_records([SameClassCutMix()])
+    assert not mixes_records([Mirror(), HorizontalFlip(), TimeMask()])
+
+
+@pytest.mark.parametrize("augmentation", [SignFlip(1.0), TimeMask(1.0), HorizontalFlip(1.0), Mixup(1.0)])
+def test_signals_are_augmented_as_images_are(augmentation: BatchAugmentation) -> None:
+    images = torch.from_numpy(some_images(8, 40, height=3))
+    batch = Batch(images, torch.eye(6)[:1].expand(8, -1), torch.full((8,), 3), torch.arange(8))
+    as_images = augment(batch, [augmentation], 1, 0, (40,)).images_BCHW
+    signals = Batch(images[:, 0], batch.targets_BK, batch.n_votes_B, batch.index_B)
+    assert torch.equal(augment(signals, [augmentation], 1, 0, (40,)).images_BCHW, as_images[:, 0])
+
+
 # -- draws
 
 
@@ -472,7 +560,7 @@ def test_sixteen_records_are_drawn_differently_and_alike_by_any_number_of_thread
 def test_augmentations_are_applied_in_turn_and_leave_the_rest_alone() -> None:
     batch = noisy(range(8), width=600)
     before = batch.images_BCHW.clone()
-    done = augment(batch, EVERY, 1, 0, SIDE_BY_SIDE)
+    done = augment(batch, EVERY[:-1], 1, 0, SIDE_BY_SIDE)
     assert torch.equal(batch.images_BCHW, before)
     assert done.images_BCHW.shape == before.shape
     assert done.images_BCHW.dtype == torch.float32

@@ -13,8 +13,11 @@ from kagglehms.data.competition import Competition
 from kagglehms.data.recordings import read_spectrogram
 from kagglehms.data.records import Records, make_records, read_train_table
 from kagglehms.data.store import Store, plan, prepare
-from kagglehms.features.images import KAGGLE_AND_EEG, PANELS_BY_THEMSELVES
-from kagglehms.learning.feed import Feed, Work, shuffled, split
+from kagglehms.features.images import KAGGLE_AND_EEG, PANELS_BY_THEMSELVES, Normaliser
+from kagglehms.features.inputs import mirrored, stack
+from kagglehms.learning.feed import Feed, Work, crop_of, shuffled, split
+
+NORMALISER = Normaliser({"kaggle": (1.0, 2.0)})
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +138,26 @@ def test_batches_are_as_equal_as_can_be(n: int, size: int) -> None:
     assert len(parts) == -(-n // size)
     assert all(len(part) <= size for part in parts)
     assert max(map(len, parts), default=0) - min(map(len, parts), default=0) <= 1
+
+
+def test_half_of_the_records_are_mirrored_by_seed_epoch_and_record(records: Records, store: Store) -> None:
+    layout, everything = KAGGLE_AND_EEG, np.arange(len(records))
+    feed = Feed(store, records, layout, NORMALISER, seed=3)
+    plain = next(feed.draw([Work(everything)])).images_BCHW
+    swapped = np.stack(
+        [
+            stack([mirrored(crop_of(store, records, i, layout.sources))], layout, NORMALISER)[0]
+            for i in everything.tolist()
+        ]
+    )
+    patterns = []
+    for epoch in range(20):
+        images = next(feed.draw([Work(everything, epoch, mirror=0.5)])).images_BCHW.numpy()
+        is_mirrored = [np.array_equal(images[i], swapped[i]) for i in everything.tolist()]
+        assert all(m or np.array_equal(images[i], plain[i]) for i, m in enumerate(is_mirrored))
+        some = next(feed.draw([Work(everything[2:4], epoch, mirror=0.5)])).images_BCHW.numpy()
+        np.testing.assert_array_equal(some, images[2:4])  # whatever batch a record is in
+        patterns.append(tuple(is_mirrored))
+    assert len(set(patterns)) > 1
+    n = 20 * len(everything)
+    assert abs(np.sum(patterns) - n / 2) < 4 * np.sqrt(n / 4)

@@ -41,6 +41,8 @@ def weight(n: int, kind: str) -> float:
         return 1.0
     if kind == "kl-log-votes":
         return math.log(n + 1)
+    if kind == "kl-votes":
+        return n / 20
     if kind == "kl-capped-votes":
         return float(min(n, 10))
     assert kind == "kl-two-stage"
@@ -63,6 +65,7 @@ def test_weights_worked_by_hand() -> None:
     expected = {
         "kl": [1, 1, 1, 1, 1],
         "kl-log-votes": [0.693147, 2.397895, 2.484907, 3.044522, 4.615121],
+        "kl-votes": [0.05, 0.5, 0.55, 1, 5],
         "kl-capped-votes": [1, 10, 10, 10, 10],
         "kl-two-stage": [1, 10, 12.582924, 16.395658, 28],
     }

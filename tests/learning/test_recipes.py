@@ -59,7 +59,7 @@ def test_an_unknown_name_lists_what_exists() -> None:
     [
         ({"epoch": 3}, "epoch: Unexpected"),
         ({"batch_size": "3"}, "batch_size: Input should be a valid integer"),
-        ({"schedule": "cosine"}, "schedule: Input should be 'one-cycle'"),
+        ({"schedule": "cosinus"}, "schedule: Input should be 'one-cycle'"),
         ({"stages": [{"epochs": 0}]}, "epochs must be at least 1"),
         ({"stages": []}, "at least one stage"),
         ({"stages": [{"epochs": 2, "mosaic_epochs": 2}]}, "mosaic_epochs must be less than epochs"),

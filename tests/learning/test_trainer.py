@@ -101,6 +101,51 @@ def test_a_constant_schedule_is_the_cycle_never_stepped() -> None:
         schedule.step()
 
 
+@pytest.mark.parametrize(("total", "asked"), [(100, 20), (100, 0), (10, 800)])
+def test_a_cosine_rises_linearly_and_falls_along_half_a_cosine(total: int, asked: int) -> None:
+    stage = Stage(schedule="cosine", lr=2e-3, warm_up_steps=asked, last_lr=1e-5)
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=2e-3)
+    schedule = make_schedule(replace(RECIPE, lr=0.5), optimizer, total, stage)
+    rates = []
+    for _ in range(total + 1):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    rise = min(asked, total // 2)
+    expected = [2e-3 * (i + 1) / rise for i in range(rise)]
+    for i in range(total - rise + 1):
+        expected.append(1e-5 + (2e-3 - 1e-5) * (1 + np.cos(np.pi * i / (total - rise))) / 2)
+    np.testing.assert_allclose(rates, expected, rtol=1e-12)
+
+
+def test_a_stage_has_settings_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[tuple[float, float]] = []
+    norms: list[float] = []
+    real = torch.nn.utils.clip_grad_norm_
+
+    class Spy(trainer.Learner):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            group = self.optimizer.param_groups[0]
+            seen.append((group["lr"], group["weight_decay"]))
+
+    def clip(parameters: Any, limit: float) -> torch.Tensor:
+        kept = list(parameters)
+        before = real(kept, limit)
+        norms.append(float(torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in kept]))))
+        return before
+
+    monkeypatch.setattr(trainer, "Learner", Spy)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
+    stages = (Stage(epochs=1, schedule="constant"),
+              Stage(epochs=1, schedule="constant", lr=3e-5, weight_decay=0.5, clip_norm=0.01))  # fmt: skip
+    recipe = replace(RECIPE, stages=stages, evaluations_per_epoch=1)
+    fit(recipe, striped_feed(12), np.arange(8), np.arange(8, 12), CPU, tmp_path)
+    assert seen == [(RECIPE.lr, RECIPE.weight_decay), (3e-5, 0.5)]
+    assert norms  # in the second stage alone
+    assert max(norms) <= 0.01 * (1 + 1e-4)
+
+
 def test_frequencies_are_masked_per_tile_in_training() -> None:
     """Kaggle panels have 100 rows and mel panels 128, side by side."""
     recipe = replace(
@@ -225,6 +270,8 @@ def test_stages_learn_from_and_are_judged_by_their_own_records() -> None:
     assert trainer.population(records, positions, "unsettled").tolist() == [0, 1, 2]
     assert trainer.population(records, positions, "settled").tolist() == [3, 4, 5, 6, 7]
     assert trainer.population(records, positions, "all").tolist() == positions.tolist()
+    many = [i for i in range(8) if records.votes_NK[i].sum() >= 10]
+    assert trainer.population(records, positions, "many").tolist() == many
     with pytest.raises(RunError, match="none of 3 records is settled"):
         trainer.population(records, np.arange(3), "settled")
 

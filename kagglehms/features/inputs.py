@@ -1,0 +1,196 @@
+"""What a network is given of one record: an image of tiles, a folded recording, spectra of differences, or signals.
+
+Every kind says which recordings it is made from, what shape it has, and which augmentations mean something for it;
+`draw` makes it, for training, validation and the scored kernel alike. It is a part of the recipe and travels with the
+weights.
+
+Shape legend: B batch, C channel (plane or signal), H image rows, W image columns, T time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagglehms.data.competition import CHAINS, CHANNELS, N_BINS, PANELS
+from kagglehms.features.differences import DifferenceSpec, differences_into
+from kagglehms.features.fold import FoldSpec, folded_image_into
+from kagglehms.features.images import LAYOUTS, Crop, Layout, Normaliser, Source, render
+
+
+class _OfDifferences:
+    """What the inputs have in common that are made of differences between neighbouring electrodes."""
+
+    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
+
+    @property
+    def sources(self) -> frozenset[Source]:
+        """Which recordings it is made from."""
+        return frozenset({"eeg"})
+
+    @property
+    def global_sources(self) -> frozenset[Source]:
+        """None: its scale is a constant, or its own."""
+        return frozenset()
+
+    @property
+    def makes_mosaics(self) -> bool:
+        """A mean over neighbouring samples is no recording."""
+        return False
+
+    @property
+    def sees_sides(self) -> bool:
+        """Every difference stands in a place of its own."""
+        return True
+
+
+@dataclass(frozen=True)
+class Folded(_OfDifferences):
+    """The raw signal as an image, see `features.fold`.
+
+    Attributes:
+        fold: filter, clipping, scale, sampling and number of phases.
+    """
+
+    fold: FoldSpec
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the image in pixels."""
+        return self.fold.shape
+
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        """(1, height, width)."""
+        return 1, *self.shape
+
+    @property
+    def time_tiles(self) -> tuple[tuple[int, int], ...]:
+        """One time axis, along all columns."""
+        return (self.shape,)
+
+    @property
+    def fitting(self) -> frozenset[str]:
+        """Kinds of augmentations that fit: rows are differences and phases, not frequencies; a flip tears phases."""
+        return frozenset({"same-class-cutmix", "time-mask", "mixup", "sign-flip", "mirror"})
+
+
+@dataclass(frozen=True)
+class Signals(_OfDifferences):
+    """The differences themselves, (C, T) float32: for networks that learn from the signal.
+
+    Attributes:
+        signals: which differences, filter, clipping, scale and sampling.
+    """
+
+    signals: DifferenceSpec
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(signals, samples)."""
+        return self.signals.shape
+
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        """(signals, samples)."""
+        return self.shape
+
+    @property
+    def time_tiles(self) -> tuple[tuple[int, int], ...]:
+        """One time axis."""
+        return (self.shape,)
+
+    @property
+    def fitting(self) -> frozenset[str]:
+        """Kinds of augmentations that fit; a horizontal flip lets time run backwards."""
+        return frozenset(
+            {"same-class-cutmix", "horizontal-flip", "time-mask", "mixup", "sign-flip", "mirror"}
+        )
+
+
+Input: TypeAlias = Layout | Folded | Signals
+"""What a recipe can give its network."""
+
+_OTHER_SIDE = {
+    name: other
+    for left, right in (("LL", "RL"), ("LP", "RP"))
+    for a, b in zip(CHAINS[left], CHAINS[right], strict=True)
+    for name, other in ((a, b), (b, a))
+}
+_MIRRORED_CHANNELS = np.array([CHANNELS.index(_OTHER_SIDE.get(name, name)) for name in CHANNELS])
+_MIRRORED_COLUMNS = np.concatenate(
+    [np.arange(N_BINS) + N_BINS * PANELS.index(panel) for panel in ("RL", "LL", "RP", "LP")]
+)
+
+
+def mirrored(crop: Crop) -> Crop:
+    """Swap left and right: panels LL and RL, LP and RP; electrodes with those of the other side.
+
+    A label says nothing about the side, so the mirrored recording has the same one.
+    """
+    return Crop(
+        None if crop.log_power is None else crop.log_power[:, _MIRRORED_COLUMNS],
+        None if crop.eeg_uv is None else crop.eeg_uv[:, _MIRRORED_CHANNELS],
+    )
+
+
+def draw(
+    layout: Input,
+    crop: Crop,
+    out: NDArray[np.float32],
+    normaliser: Normaliser | None = None,
+    mirror: bool = False,
+) -> None:
+    """Draw what a network is given of one record; missing values are replaced, none is NaN.
+
+    Releases the GIL while it computes, so batches are filled by threads.
+
+    Args:
+        layout: what to draw.
+        crop: the recordings it is drawn from.
+        out: float32 of the input's `array_shape`, C-contiguous.
+        normaliser: statistics for tiles that are normalised globally.
+        mirror: swap left and right.
+
+    Raises:
+        UsageError: a recording or the statistics that are needed are not there.
+    """
+    match layout:
+        case Layout():
+            render(layout, mirrored(crop) if mirror else crop, out[0], normaliser)
+        case Folded():
+            folded_image_into(crop.of("eeg"), out[0], layout.fold, mirror)
+        case Signals():
+            differences_into(crop.of("eeg"), out, layout.signals, mirror)
+
+
+def stack(crops: Sequence[Crop], layout: Input, normaliser: Normaliser | None = None) -> NDArray[np.float32]:
+    """Draw a few crops at once: (B, 1, H, W) images or (B, C, T) signals, float32."""
+    batch = np.empty((len(crops), *layout.array_shape), dtype=np.float32)
+    for crop, out in zip(crops, batch, strict=True):
+        draw(layout, crop, out, normaliser)
+    return batch
+
+
+def describe(layout: Input) -> str:
+    """What an input is, in words, with its size."""
+    match layout:
+        case Layout():
+            name = next((name for name, known in LAYOUTS.items() if known == layout), "its own layout")
+        case Folded():
+            name = "raw EEG folded into an image"
+        case Signals():
+            name = "raw EEG"
+    return f"{name}, {layout.shape[0]} × {layout.shape[1]}"
+
+
+FOLDED_CAUSAL = Folded(FoldSpec(filter="causal"))
+"""Sixteen differences, causal band-pass 0.5–20 Hz, ten phases one upon the other, 160 × 1000."""
+FOLDED_LINEAR = Folded(FoldSpec(filter="linear"))
+"""The same with a linear-phase filter, 160 × 1000."""
+SIXTEEN_SIGNALS = Signals(DifferenceSpec(filter="causal"))
+"""Sixteen differences at 200 Hz, causal band-pass 0.5–20 Hz, clipped, (16, 10000)."""

@@ -1,0 +1,146 @@
+"""Every kind of input: its shape, what it is drawn from, its mirror image, and what fits it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kagglehms.data.competition import CHAINS, CHANNELS, SPECTROGRAM_COLUMNS
+from kagglehms.errors import UsageError
+from kagglehms.features import inputs
+from kagglehms.features.differences import DifferenceSpec
+from kagglehms.features.fold import FoldSpec
+from kagglehms.features.images import CROP_SHAPES, KAGGLE_AND_EEG, LAYOUTS, Crop, Normaliser
+from kagglehms.features.inputs import Folded, Input, Signals, draw, mirrored, stack
+from kagglehms.learning import options
+from kagglehms.learning.front_ends.options import WaveStackOptions
+from kagglehms.learning.options import Augmentation
+from kagglehms.learning.recipes import RECIPES, Recipe, Stage
+
+NORMALISER = Normaliser({"kaggle": (1.0, 2.0), "eeg": (0.5, 0.2)})
+KINDS: dict[str, Input] = {
+    "tiles": KAGGLE_AND_EEG,
+    "folded": Folded(FoldSpec(filter="none")),
+    "folded-causal": inputs.FOLDED_CAUSAL,
+    "folded-linear": inputs.FOLDED_LINEAR,
+    "signals": Signals(DifferenceSpec()),
+}
+
+
+def some_crop(seed: int = 0) -> Crop:
+    rng = np.random.default_rng(seed)
+    eeg_uv = rng.normal(0, 60, CROP_SHAPES["eeg"]).astype(np.float16)
+    eeg_uv[100:200, 3] = np.nan
+    return Crop(rng.normal(1, 2, CROP_SHAPES["kaggle"]).astype(np.float16), eeg_uv)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_fills_its_shape_with_finite_values(kind: str) -> None:
+    layout = KINDS[kind]
+    batch = stack([some_crop(0), some_crop(1)], layout, NORMALISER)
+    assert batch.shape == (2, *layout.array_shape)
+    assert batch.dtype == np.float32
+    assert np.isfinite(batch).all()
+    assert not np.array_equal(batch[0], batch[1])
+    assert sum(columns for _, columns in layout.time_tiles) == layout.array_shape[-1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mirrored_it_is_that_of_a_mirrored_recording(kind: str) -> None:
+    layout, crop = KINDS[kind], some_crop(2)
+    out = np.empty(layout.array_shape, np.float32)
+    draw(layout, crop, out, NORMALISER, mirror=True)
+    np.testing.assert_array_equal(out, stack([mirrored(crop)], layout, NORMALISER)[0])
+    assert not np.allclose(out, stack([crop], layout, NORMALISER)[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_its_recording_it_cannot_be_drawn(kind: str) -> None:
+    layout = KINDS[kind]
+    with pytest.raises(UsageError, match="needs the eeg recording"):
+        stack([Crop(some_crop().log_power, None)], layout, NORMALISER)
+
+
+def test_the_fold_worked_by_hand() -> None:
+    """Row 10 c + p holds every tenth sample of difference c from sample p on."""
+    eeg_uv = np.zeros(CROP_SHAPES["eeg"], np.float32)
+    eeg_uv[:, CHANNELS.index("F7")] = np.arange(10_000) % 1000
+    image = stack([Crop(None, eeg_uv.astype(np.float16))], KINDS["folded"])[0, 0]
+    first, second = CHAINS["LL"].index("Fp1"), CHAINS["LL"].index("F7")  # Fp1 - F7, F7 - T3
+    for phase in range(10):
+        np.testing.assert_array_equal(image[10 * first + phase], -(np.arange(phase, 10_000, 10) % 1000) / 32)
+        np.testing.assert_array_equal(image[10 * second + phase], (np.arange(phase, 10_000, 10) % 1000) / 32)
+    assert not image[20:].any()
+
+
+def recipe(layout: Input, **settings: Any) -> Recipe:
+    """A recipe for any kind of input."""
+    front_end = WaveStackOptions() if isinstance(layout, Signals) else None
+    return Recipe("some", layout, front_end=front_end, **settings)
+
+
+EVERY = (
+    options.SameClassCutMix(), options.HorizontalFlip(), options.VerticalFlip(), options.TimeMask(),
+    options.FrequencyMask(), options.SignFlip(), options.Mixup(), options.Mirror(),
+    options.Albumentations((options.Transform("HorizontalFlip", {}),)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("augmentation", EVERY, ids=lambda a: a.kind)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_does_not_fit_is_refused_by_name(kind: str, augmentation: Augmentation) -> None:
+    layout = KINDS[kind]
+    if augmentation.kind in layout.fitting:
+        assert recipe(layout, augmentations=(augmentation,)).augmentations == (augmentation,)
+        return
+    with pytest.raises(UsageError, match=f"{augmentation.kind} do not fit this input.*mirror"):
+        recipe(layout, augmentations=(augmentation,))
+    if not isinstance(augmentation, options.Albumentations):
+        with pytest.raises(UsageError, match=f"{augmentation.kind} do not fit"):
+            recipe(layout, stages=(Stage(augmentations=(augmentation,)),))
+
+
+def test_nothing_fits_that_does_not_exist() -> None:
+    kinds = {a.kind for a in EVERY}
+    for layout in (*KINDS.values(), *LAYOUTS.values(), *(known.layout for known in RECIPES.values())):
+        assert layout.fitting <= kinds
+        assert "mirror" in layout.fitting
+
+
+@pytest.mark.parametrize("kind", [name for name in KINDS if name != "tiles"])
+def test_mosaics_of_signals_are_refused(kind: str) -> None:
+    with pytest.raises(UsageError, match="mosaics can only be made of images of tiles"):
+        recipe(KINDS[kind], stages=(Stage(epochs=2, mosaic_epochs=1),))
+
+
+def test_signals_need_a_front_end_and_images_must_have_none() -> None:
+    for layout, front_end in ((KINDS["signals"], None), (KINDS["folded"], WaveStackOptions())):
+        with pytest.raises(UsageError, match="signals need a front end"):
+            Recipe("some", layout, front_end=front_end)
+
+
+def test_inputs_of_equal_settings_are_equal_and_go_into_dictionaries() -> None:
+    assert Folded(FoldSpec()) == inputs.FOLDED_CAUSAL
+    assert len({*KINDS.values(), *KINDS.values()}) == len(KINDS)
+
+
+def test_the_mirror_swaps_the_sides() -> None:
+    power = np.arange(np.prod(CROP_SHAPES["kaggle"]), dtype=np.float16).reshape(CROP_SHAPES["kaggle"])
+    power = np.tile(np.arange(400, dtype=np.float16), (300, 1))
+    eeg = np.tile(np.arange(20, dtype=np.float16), (10_000, 1))
+    other = mirrored(Crop(power, eeg))
+    assert other.log_power is not None
+    assert other.eeg_uv is not None
+    assert [SPECTROGRAM_COLUMNS[int(i)] for i in other.log_power[0, [0, 99, 100, 200, 300]]] == [
+        "RL_0.59", "RL_19.92", "LL_0.59", "RP_0.59", "LP_0.59"
+    ]  # fmt: skip
+    swapped = {CHANNELS[i]: CHANNELS[int(other.eeg_uv[0, i])] for i in range(20)}
+    assert swapped["Fp1"] == "Fp2"
+    assert swapped["T5"] == "T6"
+    assert swapped["C4"] == "C3"
+    assert [swapped[name] for name in ("Fz", "Cz", "Pz", "EKG")] == ["Fz", "Cz", "Pz", "EKG"]
+    again = mirrored(other)
+    np.testing.assert_array_equal(again.log_power, power)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(again.eeg_uv, eeg)  # type: ignore[arg-type]
