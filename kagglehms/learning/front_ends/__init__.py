@@ -8,18 +8,37 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from kagglehms.learning.front_ends.options import FoldOptions, PoolingName, WaveStackOptions
+from kagglehms.learning.front_ends.options import (
+    BandPassOptions,
+    DifferencesOptions,
+    FoldOptions,
+    PoolingName,
+    SpectrumOptions,
+    WaveStackOptions,
+)
 
 if TYPE_CHECKING:
+    from kagglehms.learning.front_ends.band_pass import CausalBandPass
+    from kagglehms.learning.front_ends.differences import Differences, fill_missing
     from kagglehms.learning.front_ends.fold import Fold
+    from kagglehms.learning.front_ends.mel import MelImages
     from kagglehms.learning.front_ends.pooling import GeMPool, MeanMaxPool, MeanPool, make_pooling
+    from kagglehms.learning.front_ends.spectrum import Spectrum
     from kagglehms.learning.front_ends.wave_stack import WaveStack
 
 __all__ = [
+    "BandPassOptions",
+    "DifferencesOptions",
     "FoldOptions",
+    "SpectrumOptions",
     "WaveStackOptions",
     "PoolingName",
+    "CausalBandPass",
+    "Differences",
+    "fill_missing",
     "Fold",
+    "MelImages",
+    "Spectrum",
     "WaveStack",
     "GeMPool",
     "MeanMaxPool",
@@ -28,7 +47,11 @@ __all__ = [
 ]
 
 _MODULES = {
+    "band_pass": ("CausalBandPass",),
+    "differences": ("Differences", "fill_missing"),
     "fold": ("Fold",),
+    "mel": ("MelImages",),
+    "spectrum": ("Spectrum",),
     "wave_stack": ("WaveStack",),
     "pooling": ("GeMPool", "MeanMaxPool", "MeanPool", "make_pooling"),
 }

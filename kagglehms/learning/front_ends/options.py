@@ -5,9 +5,11 @@ No torch here, so that recipes are read quickly. In JSON each carries its `kind`
 
 from __future__ import annotations
 
+import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, TypeAlias
 
+from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.errors import UsageError
 
 PoolingName: TypeAlias = Literal["mean", "gem", "mean+max"]
@@ -38,6 +40,119 @@ class FoldOptions(_Strict):
     def image_shape(self, n_signals: int, n_times: int) -> tuple[int, int]:
         """(height, width) of the image of `n_signals` signals of `n_times` samples."""
         return n_signals * self.phases, n_times // self.phases
+
+
+@dataclass(frozen=True)
+class DifferencesOptions(_Strict):
+    """Differences of neighbouring electrodes, see `differences.Differences`.
+
+    Attributes:
+        midline: whether Fz − Cz and Cz − Pz follow the sixteen of the double banana.
+        clip_uv: what larger values are cut to, µV; None for no limit.
+        unit_uv: what is divided by, µV.
+    """
+
+    midline: bool = False
+    clip_uv: float | None = 1024.0
+    unit_uv: float = 32.0
+    _: KW_ONLY
+    kind: Literal["differences"] = "differences"
+
+    def __post_init__(self) -> None:
+        _check(self, clip_uv=self.clip_uv is None or self.clip_uv > 0, unit_uv=self.unit_uv > 0)
+
+    @property
+    def n_signals(self) -> int:
+        """How many differences there are."""
+        return 18 if self.midline else 16
+
+
+@dataclass(frozen=True)
+class BandPassOptions(_Strict):
+    """A causal Butterworth band-pass, see `band_pass.CausalBandPass`.
+
+    Attributes:
+        low_hz: lower edge (− 3 dB).
+        high_hz: upper edge (− 3 dB).
+        order: of the prototype; a band-pass has twice as many poles.
+        sfreq_hz: samples per second.
+        tail: where the impulse response stays below this, it ends.
+    """
+
+    low_hz: float = 0.5
+    high_hz: float = 20.0
+    order: int = 2
+    sfreq_hz: float = SFREQ_HZ
+    tail: float = 1e-7
+    _: KW_ONLY
+    kind: Literal["band-pass"] = "band-pass"
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            low_hz=self.low_hz > 0,
+            high_hz=self.low_hz < self.high_hz < self.sfreq_hz / 2,
+            order=self.order >= 1,
+            tail=0 < self.tail < 1e-3,
+        )
+
+
+@dataclass(frozen=True)
+class SpectrumOptions(_Strict):
+    """Spectrograms of every signal, see `spectrum.Spectrum`.
+
+    Attributes:
+        win_length: samples of a frame and of its window.
+        blocks: for each block how many samples in the middle of the recording it looks at, and the hop.
+        n_columns: frames of every block.
+        band_hz: which bins are kept.
+        detrend: whether the mean of a frame is taken off it, as `scipy.signal.spectrogram` does by default.
+        trainable: whether each block learns its window.
+        planes: whether blocks are planes of the image, and do not stand one upon the other.
+        size: (height, width) of the image.
+        unit_uv: µV that a value of 1 in the signals stands for.
+        sfreq_hz: samples per second.
+    """
+
+    win_length: int = 144
+    blocks: tuple[tuple[int, int], ...] = ((10_000, 21), (2_000, 4))
+    n_columns: int = 464
+    band_hz: tuple[float, float] = (0.5, 20.0)
+    detrend: bool = True
+    trainable: bool = False
+    planes: bool = False
+    size: tuple[int, int] = (512, 512)
+    unit_uv: float = 1.0
+    sfreq_hz: float = SFREQ_HZ
+    _: KW_ONLY
+    kind: Literal["spectrum"] = "spectrum"
+
+    def __post_init__(self) -> None:
+        used = [(self.n_columns - 1) * hop + self.win_length for _, hop in self.blocks]
+        enough = all(n >= u and hop >= 1 for (n, hop), u in zip(self.blocks, used, strict=True))
+        first, last = self.bins if self.win_length >= 2 else (0, -1)
+        _check(
+            self,
+            win_length=self.win_length >= 2,
+            n_columns=self.n_columns >= 1,
+            blocks=len(self.blocks) >= 1 and enough,
+            band_hz=1 <= first <= last < self.win_length / 2,
+            unit_uv=self.unit_uv > 0,
+        )
+
+    @property
+    def bins(self) -> tuple[int, int]:
+        """The first and the last bin within the band; bin k is k · sfreq_hz / win_length Hz."""
+        bin_hz = self.sfreq_hz / self.win_length
+        rounding = 1e-9  # an edge that is a bin's own frequency is within
+        return math.ceil(self.band_hz[0] / bin_hz - rounding), math.floor(self.band_hz[1] / bin_hz + rounding)
+
+    def content_shape(self, n_signals: int) -> tuple[int, int, int]:
+        """(planes, rows, columns) that `n_signals` signals fill, before zeros are added."""
+        first, last = self.bins
+        rows = n_signals * (last - first + 1)
+        n_blocks = len(self.blocks)
+        return (n_blocks, rows, self.n_columns) if self.planes else (1, n_blocks * rows, self.n_columns)
 
 
 @dataclass(frozen=True)
