@@ -11,34 +11,42 @@ from typing import TYPE_CHECKING, Any
 from kagglehms.learning.front_ends.options import (
     BandPassOptions,
     DifferencesOptions,
+    EffNet1dOptions,
     FoldOptions,
     PoolingName,
     SpectrumOptions,
+    SqueezeOptions,
     WaveStackOptions,
 )
 
 if TYPE_CHECKING:
     from kagglehms.learning.front_ends.band_pass import CausalBandPass
     from kagglehms.learning.front_ends.differences import Differences, fill_missing
+    from kagglehms.learning.front_ends.effnet1d import EffNet1d
     from kagglehms.learning.front_ends.fold import Fold
     from kagglehms.learning.front_ends.mel import MelImages
     from kagglehms.learning.front_ends.pooling import GeMPool, MeanMaxPool, MeanPool, make_pooling
     from kagglehms.learning.front_ends.spectrum import Spectrum
+    from kagglehms.learning.front_ends.squeeze import Squeeze
     from kagglehms.learning.front_ends.wave_stack import WaveStack
 
 __all__ = [
     "BandPassOptions",
     "DifferencesOptions",
+    "EffNet1dOptions",
     "FoldOptions",
     "SpectrumOptions",
+    "SqueezeOptions",
     "WaveStackOptions",
     "PoolingName",
     "CausalBandPass",
     "Differences",
     "fill_missing",
+    "EffNet1d",
     "Fold",
     "MelImages",
     "Spectrum",
+    "Squeeze",
     "WaveStack",
     "GeMPool",
     "MeanMaxPool",
@@ -49,9 +57,11 @@ __all__ = [
 _MODULES = {
     "band_pass": ("CausalBandPass",),
     "differences": ("Differences", "fill_missing"),
+    "effnet1d": ("EffNet1d",),
     "fold": ("Fold",),
     "mel": ("MelImages",),
     "spectrum": ("Spectrum",),
+    "squeeze": ("Squeeze",),
     "wave_stack": ("WaveStack",),
     "pooling": ("GeMPool", "MeanMaxPool", "MeanPool", "make_pooling"),
 }

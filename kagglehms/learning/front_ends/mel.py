@@ -25,10 +25,12 @@ from kagglehms.data.competition import PANELS
 from kagglehms.errors import UsageError
 from kagglehms.features.mel import MelSpec
 from kagglehms.features.mel_compiled import AMIN, FLOOR
-from kagglehms.features.mel_plan import TILE, plan
+from kagglehms.features.mel_plan import plan
 from kagglehms.learning.front_ends.differences import BANANA, Differences
 from kagglehms.learning.front_ends.options import DifferencesOptions
 
+TILE = 3
+"""Rows of each parity that stand in a tile of a `MelPlan`."""
 DECIBELS = 40.0
 """What one unit of an image stands for."""
 

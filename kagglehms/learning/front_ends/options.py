@@ -203,6 +203,106 @@ class WaveStackOptions(_Strict):
         return 1 + reach
 
 
+@dataclass(frozen=True)
+class SqueezeOptions(_Strict):
+    """A Squeezeformer, see `squeeze.Squeeze`.
+
+    Attributes:
+        width: D, features of a frame and of the embedding, even.
+        n_blocks: blocks of attention and convolution.
+        n_heads: heads of an attention.
+        kernel: taps of a block's convolution along time, odd.
+        n_halvings: convolutions of stride 2 that make frames of samples.
+        stem_kernel: taps of each of them, odd.
+        expansion: hidden features of a feed-forward layer, in widths.
+        dropout: of whatever is added to the frames.
+        pooling: what becomes of the frames.
+    """
+
+    width: int = 128
+    n_blocks: int = 3
+    n_heads: int = 4
+    kernel: int = 51
+    n_halvings: int = 5
+    stem_kernel: int = 5
+    expansion: int = 4
+    dropout: float = 0.1
+    pooling: PoolingName = "gem"
+    _: KW_ONLY
+    kind: Literal["squeeze"] = "squeeze"
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            width=self.width >= 2 and self.width % 2 == 0,
+            n_blocks=self.n_blocks >= 1,
+            n_heads=self.n_heads >= 1 and self.width % self.n_heads == 0,
+            kernel=self.kernel >= 1 and self.kernel % 2 == 1,
+            n_halvings=self.n_halvings >= 1,
+            stem_kernel=self.stem_kernel >= 1 and self.stem_kernel % 2 == 1,
+            expansion=self.expansion >= 1,
+            dropout=0 <= self.dropout < 1,
+        )
+
+    def n_frames(self, n_times: int) -> int:
+        """Frames that `n_times` samples become."""
+        return -(-n_times // 2**self.n_halvings)
+
+
+@dataclass(frozen=True)
+class EffNet1dOptions(_Strict):
+    """A one-dimensional EfficientNet, see `effnet1d.EffNet1d`.
+
+    Attributes:
+        n_times: samples in the middle of a recording that are looked at.
+        step: every how many of them one is taken.
+        n_chains: chains that the signals are divided into, one after the other and all of one size.
+        stem_width: features of the first convolution.
+        widths: features of each stage.
+        kernels: taps of each stage's depthwise convolutions, odd.
+        layers: layers of each stage; the first halves the number of samples.
+        expansion: hidden features of a layer, in features that come in; 1 in the first stage.
+        n_mixers: how often chains are mixed.
+        drop_path_rate: probability that the last layer is left out in training, of those before it in proportion.
+        pooling: what becomes of the frames of all chains.
+    """
+
+    n_times: int = 9_600
+    step: int = 5
+    n_chains: int = 4
+    stem_width: int = 32
+    widths: tuple[int, ...] = (64, 96, 160, 256, 384)
+    kernels: tuple[int, ...] = (3, 3, 5, 5, 3)
+    layers: tuple[int, ...] = (1, 2, 2, 2, 1)
+    expansion: int = 4
+    n_mixers: int = 1
+    drop_path_rate: float = 0.0
+    pooling: PoolingName = "gem"
+    _: KW_ONLY
+    kind: Literal["effnet1d"] = "effnet1d"
+
+    def __post_init__(self) -> None:
+        n_stages = len(self.widths)
+        _check(
+            self,
+            n_times=self.n_times >= 1,
+            step=self.step >= 1,
+            n_chains=self.n_chains >= 1,
+            stem_width=self.stem_width >= 1,
+            widths=n_stages >= 1 and min(self.widths, default=0) >= 1,
+            kernels=len(self.kernels) == n_stages and all(k >= 1 and k % 2 == 1 for k in self.kernels),
+            layers=len(self.layers) == n_stages and min(self.layers, default=0) >= 1,
+            expansion=self.expansion >= 1,
+            n_mixers=self.n_mixers >= 0,
+            drop_path_rate=0 <= self.drop_path_rate < 1,
+        )
+
+    @property
+    def width(self) -> int:
+        """D, features of the embedding."""
+        return self.widths[-1]
+
+
 def _check(options: Any, **holds: bool) -> None:
     """Refuse the first field whose condition does not hold."""
     for name, fine in holds.items():

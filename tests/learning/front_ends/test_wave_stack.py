@@ -8,72 +8,39 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
+from network_arithmetic import F64, Weights, batch_norm, convolution, shake, sigmoid, silu
 from pydantic import TypeAdapter, ValidationError
 
 from kagglehms.errors import UsageError
 from kagglehms.learning.front_ends import WaveStack, WaveStackOptions
 
-F64 = NDArray[np.float64]
-
 SMALL = WaveStackOptions(widths=(3, 5), layers=(3, 2), n_columns=10)
 
 
-def stack(options: WaveStackOptions = SMALL, seed: int = 0) -> WaveStack:
-    """A wave stack whose normalisation is no identity either."""
-    torch.manual_seed(seed)
+def stack(options: WaveStackOptions = SMALL) -> WaveStack:
+    torch.manual_seed(0)
     network = WaveStack(options)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm1d):
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 2)
-            torch.nn.init.normal_(module.weight)
-            torch.nn.init.normal_(module.bias)
+    shake(network)
     return network
 
 
 # ---- the same in NumPy
 
 
-def convolve(x_CT: F64, weight: F64, bias: F64 | None, dilation: int = 1, stride: int = 1) -> F64:
-    """Centred cross-correlation with zeros beyond both ends."""
-    n_out, _, n_taps = weight.shape
-    reach = dilation * (n_taps // 2)
-    padded = np.pad(x_CT, ((0, 0), (reach, reach)))
-    out = np.zeros((n_out, x_CT.shape[1]))
-    for k in range(n_taps):
-        out += weight[:, :, k] @ padded[:, k * dilation : k * dilation + x_CT.shape[1]]
-    if bias is not None:
-        out += bias[:, None]
-    return out[:, ::stride]
-
-
-def sigmoid(x: F64) -> F64:
-    return 1 / (1 + np.exp(-x))
-
-
-def features_of_one_signal(x_T: F64, w: dict[str, F64], options: WaveStackOptions) -> F64:
+def features_of_one_signal(x_T: F64, w: Weights, options: WaveStackOptions) -> F64:
     x = x_T[None]
     for b, n_layers in enumerate(options.layers):
-        x = convolve(x, w[f"blocks.{b}.widen.weight"], w[f"blocks.{b}.widen.bias"])
+        block = w.of(f"blocks.{b}")
+        x = convolution(x, block.of("widen"))
         for i in range(n_layers):
-            at = f"blocks.{b}.layers.{i}."
-            both = convolve(
-                x, w[at + "filter_and_gate.weight"], w[at + "filter_and_gate.bias"], dilation=2**i
-            )
-            gated = np.tanh(both[: len(x)]) * sigmoid(both[len(x) :])
-            x = x + convolve(gated, w[at + "mix.weight"], w[at + "mix.bias"])
-        x = convolve(x, w[f"blocks.{b}.halve.weight"], None, stride=2)
-        norm = {
-            name: w[f"blocks.{b}.norm.{name}"][:, None]
-            for name in ("weight", "bias", "running_mean", "running_var")
-        }
-        x = (x - norm["running_mean"]) / np.sqrt(norm["running_var"] + 1e-5) * norm["weight"] + norm["bias"]
-        x = x * sigmoid(x)
+            layer = block.of(f"layers.{i}")
+            filtered, gate = np.split(convolution(x, layer.of("filter_and_gate"), dilation=2**i), 2)
+            x = x + convolution(np.tanh(filtered) * sigmoid(gate), layer.of("mix"))
+        x = silu(batch_norm(convolution(x, block.of("halve"), stride=2), block.of("norm")))
     return x
 
 
-def image_of(x_CT: F64, w: dict[str, F64], options: WaveStackOptions) -> F64:
+def image_of(x_CT: F64, w: Weights, options: WaveStackOptions) -> F64:
     """(C, T) → (H, W)"""
     features = np.stack([features_of_one_signal(x, w, options) for x in x_CT])
     n, columns = features.shape[-1], []
@@ -92,7 +59,7 @@ def image_of(x_CT: F64, w: dict[str, F64], options: WaveStackOptions) -> F64:
 def test_agrees_with_float64(options: WaveStackOptions, n_times: int) -> None:
     x = np.random.default_rng(1).normal(size=(2, 8, n_times))
     network = stack(options).eval()
-    weights = {name: value.double().numpy() for name, value in network.state_dict().items()}
+    weights = Weights.of_network(network)
     with torch.inference_mode():
         images = network(torch.tensor(x, dtype=torch.float32))
     assert images.shape == (2, 1, *options.image_shape)
