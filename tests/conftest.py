@@ -9,10 +9,10 @@ import pytest
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
-def _shared(name: str) -> Path:
+def _shared(name: str, what: str = "real competition data, which are not part of the project") -> Path:
     path = SHARED / name
     if not path.exists():
-        pytest.skip(f"needs {name}: real competition data, which are not part of the project")
+        pytest.skip(f"needs {name}: {what}")
     return path
 
 
@@ -26,6 +26,15 @@ def hms_sample() -> Path:
 def real_train_table() -> Path:
     """Most rows of the real train.csv, as parquet."""
     return _shared("hms-real/train_table.parquet")
+
+
+@pytest.fixture(scope="session")
+def imagenet_weights() -> Path:
+    """timm's ImageNet weights of tf_efficientnet_lite0."""
+    return _shared(
+        "weights/tf_efficientnet_lite0.safetensors",
+        "weights from ImageNet, which are not part of the project",
+    )
 
 
 @pytest.fixture(scope="session")

@@ -100,6 +100,7 @@ def _create(recipe: Recipe, file: Path | None = None, hub: bool = False) -> nn.M
     except (TypeError, AssertionError) as error:
         reason = first_line(error) if str(error).strip() else "its constructor refuses the image size"
         raise UsageError(f"backbone {recipe.backbone!r} cannot take {shape} images: {reason}") from error
+    reset_classifier(model, recipe.backbone)
     # Hooks, so that tensors keep timm's own names; they run in this order.
     if halved:
         model.register_forward_pre_hook(_halve_input)
@@ -112,6 +113,51 @@ def _behind_front_end(model: nn.Module, options: WaveStackOptions) -> nn.Module:
     from kagglehms.learning.front_ends.network import SignalNetwork, make_front_end
 
     return SignalNetwork(make_front_end(options), model)
+
+
+def reset_classifier(model: nn.Module, backbone: str) -> None:
+    """Start the layers that make the logits as `nn.Linear` starts, uniform in ±1 / √n_inputs.
+
+    Many networks of timm start them in ±1 / √n_classes instead, which is meant for 1000 classes: with six, the
+    first logits are so far apart that the first epochs go into unlearning them.
+
+    Args:
+        model: of timm, with six classes.
+        backbone: its name, for the error.
+
+    Raises:
+        UsageError: it has no such layer.
+    """
+    for layer in classifier_layers(model, backbone):
+        layer.reset_parameters()
+
+
+def classifier_layers(model: nn.Module, backbone: str) -> list[nn.Linear | nn.Conv2d]:
+    """The layers of a timm model that make its logits: one, or several where a network has several heads.
+
+    Args:
+        model: of timm, with six classes.
+        backbone: its name, for the error.
+
+    Raises:
+        UsageError: there are none; timm also has encoders that classify nothing.
+    """
+    from torch import nn
+
+    # timm names them twice, and neither list is always complete: auxiliary heads stand only in the first one,
+    # blocks around the layer only in the second.
+    named: Any = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    heads = [model.get_submodule(name) for name in ([named] if isinstance(named, str) else named)]
+    own: Any = getattr(model, "get_classifier", lambda: None)()
+    heads += [head for head in (own if isinstance(own, tuple | list) else [own]) if head is not None]
+    layers = {layer: None for head in heads for layer in head.modules()}
+    found: list[nn.Linear | nn.Conv2d] = []
+    for layer in layers:
+        if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.shape[0] == len(CLASSES):
+            found.append(layer)
+    if not found:
+        raise UsageError(f"backbone {backbone!r} has no classifier, it only encodes images; choose another")
+    return found
 
 
 def _halved(shape: tuple[int, int]) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -12,10 +13,43 @@ from safetensors.torch import save_file
 from kagglehms.errors import DataError, UsageError
 from kagglehms.learning import models
 from kagglehms.learning.checkpoint import load_weights, save_weights
-from kagglehms.learning.models import make_model
+from kagglehms.learning.models import classifier_layers, make_model, reset_classifier
 from kagglehms.learning.recipes import RECIPES, get_recipe
 
 SMALL = replace(get_recipe("baseline"), backbone="test_efficientnet")
+
+
+def check_head(model: torch.nn.Module, images: torch.Tensor) -> None:
+    """The classifier starts as `nn.Linear` does, and the loss of its first logits is little more than that of a guess.
+
+    One draw of a head says little (six rows of weights), so the loss is the mean over several draws on the same
+    features. With balanced targets it is the cross-entropy with equal shares.
+    """
+    layers = classifier_layers(model, "under test")
+    seen = {}
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, inputs: seen.update({layer: inputs[0].detach()}))
+        for layer in layers
+    ]
+    with torch.no_grad():
+        model.train()(images)
+    for hook in hooks:
+        hook.remove()
+    for layer in seen:
+        n_inputs = layer.weight[0].numel()
+        for values in (layer.weight.detach().double(), layer.bias.detach().double()):
+            assert values.abs().max() <= n_inputs**-0.5
+        # Uniform in ±a: deviation a / √3.
+        assert layer.weight.std().item() == pytest.approx((3 * n_inputs) ** -0.5, rel=0.06)
+        assert layer.weight.mean().abs() < 0.1 * n_inputs**-0.5
+    losses = []
+    for seed in range(16):
+        torch.manual_seed(seed)
+        reset_classifier(model, "under test")
+        with torch.no_grad():
+            logits = torch.stack([layer(inputs) for layer, inputs in seen.items()]).mean(dim=0)
+        losses.append(-logits.flatten(1).log_softmax(dim=1).mean())
+    assert np.mean(losses) <= 2.0
 
 
 DISTINCT = {(recipe.backbone, recipe.layout.shape): name for name, recipe in RECIPES.items()}
@@ -30,6 +64,7 @@ def test_the_contract_of_every_recipes_network(name: str, tmp_path: Path) -> Non
     model, where_from = make_model(recipe)
     assert "from scratch" in where_from
     images = torch.randn(1, 1, *recipe.layout.shape)
+    check_head(make_model(replace(recipe, dropout=0.0))[0], images)
     logits = model(images)
     assert logits.shape == (1, 6)
     logits.square().sum().backward()
@@ -46,6 +81,78 @@ def test_the_contract_of_every_recipes_network(name: str, tmp_path: Path) -> Non
         fresh = make_model(recipe)[0].eval()
         load_weights(fresh, tmp_path / "w.safetensors")
         assert torch.equal(fresh(images), before)
+
+
+@pytest.mark.parametrize("name", [n for n in DISTINCT.values() if not n.startswith("transformer")])
+def test_the_head_of_every_convolutional_recipe_starts_as_a_linear_layer(name: str) -> None:
+    recipe = replace(get_recipe(name), drop_path_rate=0.0, dropout=0.0)
+    torch.manual_seed(recipe.seed)
+    model, _ = make_model(recipe)
+    check_head(model, torch.randn(6, 1, 96, 96))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "n_heads"),
+    [
+        ("vit_tiny_patch16_224", 1),
+        ("ast:deit_tiny_distilled_patch16_224", 2),
+        ("half:deit_tiny_distilled_patch16_224", 2),
+        ("test_convnext", 1),  # normalises before the layer
+        ("caformer_s18", 1),  # a layer before the last one, which is not the classifier
+        ("resnetv2_50", 1),  # a convolution makes the logits
+    ],
+)
+def test_the_head_of_any_network_starts_as_a_linear_layer(backbone: str, n_heads: int) -> None:
+    recipe = replace(get_recipe("baseline"), backbone=backbone, drop_path_rate=0.0, dropout=0.0)
+    torch.manual_seed(recipe.seed)
+    model, _ = make_model(recipe)
+    assert len(classifier_layers(model, backbone)) == n_heads
+    check_head(model, torch.randn(2, 1, 400, 300))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "n_heads"),
+    [
+        ("repvit_m0_9", 2),  # within a block, behind a normalisation
+        ("crossvit_9_240", 2),  # a list of heads
+        ("levit_128s", 2),  # both
+        ("volo_d1_224", 2),  # one beside it that timm does not call a classifier
+        ("dla34", 1),  # a convolution
+    ],
+)
+def test_all_heads_of_a_network_are_found(backbone: str, n_heads: int) -> None:
+    import timm
+
+    with torch.device("meta"):
+        model = timm.create_model(backbone, num_classes=6)
+    assert len(classifier_layers(model, backbone)) == n_heads
+
+
+def test_the_head_on_imagenet_features_starts_as_a_linear_layer(imagenet_weights: Path) -> None:
+    recipe = replace(
+        get_recipe("baseline"), backbone="tf_efficientnet_lite0", drop_path_rate=0.0, dropout=0.0
+    )
+    torch.manual_seed(recipe.seed)
+    model, where_from = make_model(recipe, str(imagenet_weights))
+    assert "ImageNet" in where_from
+    check_head(model, torch.randn(6, 1, 128, 128))
+
+
+def test_the_head_is_a_function_of_the_seed() -> None:
+    heads = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        heads.append(make_model(SMALL)[0].get_classifier().weight.detach())
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_an_encoder_without_a_classifier_is_refused() -> None:
+    import timm
+
+    encoder = timm.create_model("test_efficientnet", num_classes=0)
+    with pytest.raises(UsageError, match="'encoder' has no classifier"):
+        classifier_layers(encoder, "encoder")
 
 
 @pytest.mark.parametrize(
