@@ -215,7 +215,8 @@ def limit_records(records: Records, n: int, seed: int = FOLD_SEED) -> Records:
 def assign_folds(records: Records, n_folds: int = 5, seed: int = FOLD_SEED) -> NDArray[np.int8]:
     """Assign each record to a fold: classes spread evenly, no patient in two folds.
 
-    The outcome depends on the release of scikit-learn (its shuffling has changed), so a run stores its folds.
+    Classes go in by name, as in the source: scikit-learn sorts them, and numbers in another order give other folds.
+    The outcome also depends on the release of scikit-learn (its shuffling has changed), so a run stores its folds.
 
     Returns:
         (n_records,) fold numbers 0 … n_folds − 1.
@@ -231,9 +232,10 @@ def assign_folds(records: Records, n_folds: int = 5, seed: int = FOLD_SEED) -> N
         raise UsageError(
             f"{n_folds} folds cannot be made of {n_patients} patient(s); choose 2 to {n_patients} (--folds)"
         )
-    classes = records.frame["expert_consensus"].replace_strict(CONSENSUS_NAMES).to_numpy()
+    classes = np.array(records.frame["expert_consensus"].to_list())
     # scikit-learn refuses only when *every* class is rarer than the folds; a small sample is not an error here.
-    classes = classes if np.bincount(classes).max() >= n_folds else np.zeros_like(classes)
+    if np.unique(classes, return_counts=True)[1].max() < n_folds:
+        classes = np.full_like(classes, "any")
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     folds = np.full(len(records), -1, dtype=np.int8)
     with warnings.catch_warnings():

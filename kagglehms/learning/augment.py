@@ -9,14 +9,14 @@ An image may hold several tiles side by side, each with a time axis of its own: 
 every tile by itself, at the same place.
 
 Shape legend: B batch, C channel, H image rows, W image columns, K the six classes, M bands per record, P pieces of
-a mosaic (four).
+a mosaic (four), X columns or rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -107,11 +107,16 @@ def same_class_cutmix(
     start_K: Tensor,
     width_K: Tensor,
     tile_widths: Sequence[int],
+    axis: Literal["time", "rows"] = "time",
 ) -> Tensor:
-    """Replace a band of time by that of another record of the same class; targets stay as they are.
+    """Replace a band of an image by that of another record of the same class; targets stay as they are.
 
     A record with two classes of one half each gets a band for either; where they overlap, the later class has it.
     What is pasted comes from the images as they were before.
+
+    With `rows` the band's columns are taken for row numbers, as the source's notebooks did where a batch had its
+    channels second: whole rows are exchanged, those of the second tile's columns too, and numbers beyond the last
+    row are left out.
 
     Args:
         images_BCHW: images.
@@ -120,14 +125,19 @@ def same_class_cutmix(
         start_K: first column of each class's band, in a tile 300 columns wide.
         width_K: columns of the band.
         tile_widths: see `band_columns`.
+        axis: `time` exchanges columns, `rows` rows.
     """
     member_KB = _members(targets_BK)
-    band_KW = band_columns(start_K, width_K, tile_widths, CUTMIX_COLUMNS)
+    band_KX = band_columns(start_K, width_K, tile_widths, CUTMIX_COLUMNS)
+    if axis == "rows":
+        rows = images_BCHW.shape[-2]
+        band_KX = functional.pad(band_KX[:, :rows], (0, max(0, rows - band_KX.shape[-1])))
     own_B1 = torch.arange(len(images_BCHW), device=images_BCHW.device).unsqueeze(1)
-    source_BW = own_B1.expand(-1, images_BCHW.shape[-1])
-    for member_B, partner_B, band_W in zip(member_KB, partners_KB, band_KW, strict=True):
-        source_BW = torch.where(member_B[:, None] & band_W, partner_B[:, None], source_BW)
-    return images_BCHW.gather(0, _columns(source_BW, images_BCHW).expand_as(images_BCHW))
+    source_BX = own_B1.expand(-1, band_KX.shape[-1])
+    for member_B, partner_B, band_X in zip(member_KB, partners_KB, band_KX, strict=True):
+        source_BX = torch.where(member_B[:, None] & band_X, partner_B[:, None], source_BX)
+    source = _columns(source_BX, images_BCHW) if axis == "time" else _rows(source_BX, images_BCHW)
+    return images_BCHW.gather(0, source.expand_as(images_BCHW))
 
 
 def _members(targets_BK: Tensor) -> Tensor:
@@ -232,6 +242,11 @@ def _records(values_B: Tensor, inputs: Tensor) -> Tensor:
 def _columns(values_BW: Tensor, inputs: Tensor) -> Tensor:
     """(B, W) values beside images (B, C, H, W) or signals (B, C, W)."""
     return values_BW.reshape(len(values_BW), *[1] * (inputs.ndim - 2), values_BW.shape[-1])
+
+
+def _rows(values_BH: Tensor, inputs: Tensor) -> Tensor:
+    """(B, H) values beside images (B, C, H, W) or signals (B, H, W)."""
+    return values_BH.reshape(len(values_BH), *[1] * (inputs.ndim - 3), values_BH.shape[-1], 1)
 
 
 def mask_time(images_BCHW: Tensor, start_BM: Tensor, width_BM: Tensor, tile_widths: Sequence[int]) -> Tensor:
@@ -433,7 +448,7 @@ def _cutmix(
         targets_BK, draws.tensor(draw.random((n, len(images_BCHW)), np.float32))
     )
     bands = (draws.tensor(start_K), draws.tensor(width_K))
-    return same_class_cutmix(images_BCHW, targets_BK, partners_KB, *bands, tile_widths)
+    return same_class_cutmix(images_BCHW, targets_BK, partners_KB, *bands, tile_widths, options.axis)
 
 
 def _mixed(batch: Batch, options: Mixup, draws: _Draws) -> Batch:

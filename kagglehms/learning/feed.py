@@ -22,6 +22,7 @@ from torch import Tensor
 
 from kagglehms.data.competition import N_TIMES, PANELS, SPECTROGRAM_ROWS
 from kagglehms.data.records import Records
+from kagglehms.errors import RunError
 from kagglehms.features.images import PANEL_SHAPES, Crop, Normaliser, Source, draw_source
 from kagglehms.features.inputs import Input, draw
 from kagglehms.runtime import available_cpus, in_advance, progress
@@ -230,6 +231,9 @@ def measure(
 ) -> Normaliser:
     """Measure mean and standard deviation of the values that global normalisation will normalise.
 
+    Both are means over records, of each record's own mean and deviation, as the source measured them: every record
+    counts alike, and how much records differ from one another does not count at all.
+
     Args:
         recordings: where the records' recordings come from.
         records: all records.
@@ -237,23 +241,32 @@ def measure(
         sources: whose panels to measure: log power, or mel images.
 
     Returns:
-        For each source the mean and deviation over all pixels of all records; NaN are left out.
+        For each source the mean and deviation; NaN, and records without any value, are left out.
+
+    Raises:
+        RunError: no record has any value.
     """
 
-    def sums(position: int, source: Source) -> tuple[int, float, float]:
+    def moments(position: int, source: Source) -> tuple[float, float]:
         panels = np.empty((len(PANELS), *PANEL_SHAPES[source]), np.float32)
         draw_source(source, crop_of(recordings, records, position, {source}), panels)
         values = panels[np.isfinite(panels)].astype(np.float64)
-        return len(values), float(values.sum()), float(values @ values)
+        return (float(values.mean()), float(values.std())) if len(values) else (np.nan, np.nan)
 
     statistics: dict[Source, tuple[float, float]] = {}
     with ThreadPoolExecutor(available_cpus(), "measure") as pool:
         for source in sorted(sources):
-            measured = pool.map(sums, positions.tolist(), repeat(source))
+            measured = pool.map(moments, positions.tolist(), repeat(source))
             watched = progress(measured, len(positions), f"statistics of {source}")
-            n, total, squares = np.sum(list(watched), axis=0)
-            mean = total / n
-            statistics[source] = (float(mean), float(np.sqrt(squares / n - mean**2)))
+            moments_N2 = np.array(list(watched))
+            present = np.isfinite(moments_N2[:, 0])
+            if not present.any():
+                raise RunError(
+                    f"none of {len(positions)} training records has a single {source} value, so there is nothing to "
+                    "normalise by; look at the recordings with `kagglehms view`"
+                )
+            mean, std = moments_N2[present].mean(axis=0)
+            statistics[source] = (float(mean), float(std))
     return Normaliser(statistics)
 
 

@@ -32,18 +32,23 @@ class _Strict:
 
 @dataclass(frozen=True)
 class SameClassCutMix(_Strict):
-    """Records of one class exchange a band of time, see `augment.same_class_cutmix`.
+    """Records of one class exchange a band of their images, see `augment.same_class_cutmix`.
 
     Attributes:
         probability: that it happens to a batch.
+        axis: what the band is of. `time`: the same stretch of every tile. `rows`: the rows of the image that have
+            those columns' numbers, over its whole width, which is what the source's published runs exchanged.
     """
 
     probability: float = 0.4
+    axis: Literal["time", "rows"] = "time"
     _: KW_ONLY
     kind: Literal["same-class-cutmix"] = "same-class-cutmix"
 
     def __post_init__(self) -> None:
         _check_probability(self.probability)
+        if self.axis not in {"time", "rows"}:
+            raise UsageError(f"Allowed values for axis are time and rows, but got {self.axis!r}")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
 from math import ceil, floor
 
@@ -185,6 +186,57 @@ def test_cutmix_worked_by_hand() -> None:
     row = [7.0] * 10 + [8.0] * 25 + [7.0] * 265
     assert mixed[0, 0, 0].tolist() == row * 2
     assert (mixed[2] == 9).all()
+
+
+@quick
+@given(
+    data=st.data(),
+    case=targets_and_keys(),
+    halves=st.sampled_from([1, 2]),
+    height=st.sampled_from([40, 290, 400, 700]),
+)
+def test_row_bands_are_those_of_the_published_runs(
+    data: st.DataObject, case: tuple[np.ndarray, np.ndarray], halves: int, height: int
+) -> None:
+    """The published runs cut a slice of (B, 1, H, W) that stood on H; side by side again 300 further on.
+
+    A slice that reaches beyond the last row is cut short, as slices are.
+    """
+    targets_BK, keys_KB = case
+    width_K = [data.draw(st.integers(25, 75)) for _ in range(6)]
+    start_K = [data.draw(st.integers(0, 50) | st.integers(175, 225)) for _ in range(6)]
+    images = some_images(len(targets_BK), 300 * halves, height)
+    expected = images.copy()
+    for k in range(6):
+        members = [b for b in range(len(targets_BK)) if targets_BK[b, k] >= 0.5]
+        if len(members) < 2:
+            continue
+        for b, other in zip(members, sorted(members, key=lambda b: keys_KB[k, b]), strict=True):
+            for half in range(halves):
+                start = 300 * half + start_K[k]
+                expected[b, :, start : start + width_K[k]] = images[other, :, start : start + width_K[k]]
+    targets = torch.from_numpy(targets_BK)
+    partners = same_class_partners(targets, torch.from_numpy(keys_KB))
+    tile_widths = [300] * halves
+    starts, widths = torch.tensor(start_K), torch.tensor(width_K)
+    before = torch.from_numpy(images)
+    mixed = same_class_cutmix(before, targets, partners, starts, widths, tile_widths, "rows")
+    np.testing.assert_array_equal(mixed, expected)
+
+
+def test_a_recipe_names_the_axis_of_cutmix() -> None:
+    """The same draws, once on columns and once on rows."""
+    batch = noisy(range(8))
+    batch = replace(batch, images_BCHW=batch.images_BCHW.repeat(1, 1, 50, 1))  # 400 rows
+    rows = augment(batch, [SameClassCutMix(1.0, axis="rows")], 1, 0, SINGLE).images_BCHW
+    columns = augment(batch, [SameClassCutMix(1.0)], 1, 0, SINGLE).images_BCHW
+    changed = (rows != batch.images_BCHW)[:, 0]
+    assert changed.any()
+    assert (changed.all(dim=2) == changed.any(dim=2)).all()  # whole rows
+    by_time = (columns != batch.images_BCHW)[:, 0]
+    assert (by_time.all(dim=1) == by_time.any(dim=1)).all()  # whole columns
+    torch.testing.assert_close(changed.any(dim=2)[:, :300], by_time.any(dim=1))
+    assert not changed[:, 300:].any()
 
 
 @pytest.mark.parametrize("tile_widths", [SINGLE, SIDE_BY_SIDE, KAGGLE_AND_EEG])

@@ -24,6 +24,7 @@ ADAPTER: TypeAdapter[Augmentation] = TypeAdapter(Augmentation)
 XY = Transform("XYMasking", {"num_masks_x": [1, 3], "p": 0.5, "fill": 0, "mask_x_length": (5, 10)})
 ALL = [
     SameClassCutMix(),
+    SameClassCutMix(0.3, axis="rows"),
     HorizontalFlip(0.25),
     TimeMask(0.5, max_width=40, count=2),
     FrequencyMask(1, max_height=12, count=3),
@@ -46,12 +47,14 @@ def test_json_and_back(augmentation: Augmentation) -> None:
 def test_kinds_and_defaults_are_those_of_the_ladder() -> None:
     assert [a.kind for a in ALL] == [
         "same-class-cutmix",
+        "same-class-cutmix",
         "horizontal-flip",
         "time-mask",
         "frequency-mask",
         "albumentations",
     ]
     assert (SameClassCutMix().probability, HorizontalFlip().probability) == (0.4, 0.5)
+    assert SameClassCutMix().axis == "time"
     assert LOSSES == ("kl", "kl-log-votes", "kl-capped-votes", "kl-two-stage")
 
 
@@ -69,6 +72,7 @@ def test_equal_options_give_equal_json() -> None:
         ('{"kind": "time-mask", "max_widht": 3}', ("time-mask", "max_widht"), "unexpected_keyword_argument"),
         ('{"kind": "time-mask", "max_width": "3"}', ("time-mask", "max_width"), "int_type"),
         ('{"kind": "horizontal-flip", "probability": "1"}', ("horizontal-flip", "probability"), "float_type"),
+        ('{"kind": "same-class-cutmix", "axis": "columns"}', ("same-class-cutmix", "axis"), "literal_error"),
         ('{"kind": "albumentations"}', ("albumentations", "transforms"), "missing"),
         (
             '{"kind": "albumentations", "transforms": [{"name": "D4", "options": {}, "p": 1}]}',
@@ -125,3 +129,8 @@ def test_options_are_read_without_torch() -> None:
     code = "import sys, kagglehms.learning.options; print(*{'torch', 'albumentations'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_an_axis_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UsageError, match="Allowed values for axis are time and rows, but got 'height'"):
+        SameClassCutMix(axis="height")  # type: ignore[arg-type]

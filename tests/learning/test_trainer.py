@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from striped import CPU, RECIPE, Stripes, striped_feed
+from striped import CPU, RECIPE, striped_feed
 
 from kagglehms.data.records import Records
 from kagglehms.errors import RunError
 from kagglehms.learning import evaluation, learner, trainer
 from kagglehms.learning.checkpoint import load_weights
 from kagglehms.learning.evaluation import predict
-from kagglehms.learning.feed import Feed, measure, shuffled
+from kagglehms.learning.feed import Feed, shuffled
 from kagglehms.learning.learner import make_schedule
 from kagglehms.learning.metric import kl_score
 from kagglehms.learning.models import make_model
@@ -358,16 +358,3 @@ def test_the_moving_average_is_what_is_kept(tmp_path: Path) -> None:
     torch.testing.assert_close(weights["fast"], weights["plain"])  # decay 0: the last weights themselves
     # The first update copies the weights after one step; from then on this average hardly moves.
     assert (weights["frozen"] - weights["plain"]).abs().max() > 1e-4
-
-
-def test_global_statistics_are_those_of_the_training_records(tmp_path: Path) -> None:
-    feed = striped_feed(6, RECIPES["global-norm"].layout)
-    values = np.stack([Stripes().spectrogram(i).astype(np.float64) for i in (0, 2, 5)])
-    measured = measure(Stripes(), feed.records, np.array([0, 2, 5]), {"kaggle"}).statistics["kaggle"]
-    assert measured == pytest.approx((values.mean(), values.std()), rel=1e-9)
-    assert measure(Stripes(), feed.records, np.arange(2), set()).statistics == {}
-    from kagglehms.features import mel_images
-
-    mel = mel_images(np.stack([Stripes().eeg(0)] * 2))
-    by_eeg = measure(Stripes(), feed.records, np.arange(3), {"eeg"}).statistics["eeg"]
-    assert by_eeg == pytest.approx((mel.mean(dtype=float), mel.std(dtype=float)), rel=1e-6)
