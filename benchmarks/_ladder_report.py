@@ -48,7 +48,13 @@ STEPS = (
     ("vote-weighted-global", "vote-weighted-ensemble", "mean with `vote-weighted`"),
     ("global-norm-stats", "global-norm-ensemble", "mean with `global-norm`"),
     ("mosaic-xloss-stats", "mosaic-xloss-ensemble", "mean with `mosaic-xloss`"),
-    ("kaggle+eeg-ensemble", "final", "mean of all single models"),
+    ("baseline", "vote-weighted-only", "loss × log(votes + 1), nothing else"),
+    ("eeg-panels", "eeg+percentiles", "percentiles beside the panels of the EEG"),
+    ("two-stage", "two-stage-stats", "summaries of the panels"),
+    ("eeg-ensemble", "eeg-two-stage-ensemble", "few votes first, then many, both models"),
+    ("two-stage-stats", "two-stage-ensemble", "mean with `two-stage`"),
+    ("two-stage-ensemble", "final", "mean with the two-stage models of the EEG"),
+    ("kaggle+eeg-ensemble", "single-models", "mean of all single models (not of the source)"),
     # Not steps of the source, but what some of its steps are made of.
     ("baseline", "baseline-together", "the four panels normalised together"),
     ("baseline-together", "global-stats", "summaries instead of panels, nothing else"),
@@ -57,7 +63,7 @@ STEPS = (
 )
 """From, to, and what changes. The source's own figure is the difference of its two cross-validated scores, or, for an
 ensemble, of which it gives no other, on the public leaderboard."""
-ON_SETTLED = {"two-stage": 0.4142, "two-stage-weighted": 0.4108}
+ON_SETTLED = {rung.recipe: rung.settled for rung in RUNGS if rung.settled is not None}
 """Published on settled records only, and so compared on those."""
 
 

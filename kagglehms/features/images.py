@@ -273,6 +273,8 @@ GLOBAL_PANELS = Layout((Tile("kaggle", "panels", "global"),))
 """Four Kaggle panels, normalised by the training records' mean and deviation, 400 × 300."""
 GLOBAL_SUMMARIES = Layout((Tile("kaggle", "summaries", "global"),))
 """Summaries of globally normalised panels, 400 × 300."""
+EEG_PANELS = Layout((Tile("eeg", "panels", "none"),))
+"""Four mel images of the EEG, 512 × 256."""
 EEG_PANELS_AND_PERCENTILES = Layout((Tile("eeg", "panels", "none"), Tile("eeg", "percentiles", "none")))
 """Four mel images of the EEG beside their percentiles, 512 × 512."""
 EEG_SUMMARIES = Layout((Tile("eeg", "summaries", "none"),))
@@ -288,6 +290,7 @@ LAYOUTS: dict[str, Layout] = {
     "panels+percentiles": PANELS_AND_PERCENTILES,
     "global-panels": GLOBAL_PANELS,
     "global-summaries": GLOBAL_SUMMARIES,
+    "eeg-panels": EEG_PANELS,
     "eeg+percentiles": EEG_PANELS_AND_PERCENTILES,
     "eeg-summaries": EEG_SUMMARIES,
     "kaggle+eeg": KAGGLE_AND_EEG,

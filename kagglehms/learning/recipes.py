@@ -266,6 +266,7 @@ _FEW_THEN_MANY = (
     Stage(mosaic_epochs=2, records="unsettled", loss="kl-capped-votes"),
     Stage(records="settled", loss="kl-capped-votes"),
 )
+_FEW_THEN_MANY_SHORTER = (_FEW_THEN_MANY[0], replace(_FEW_THEN_MANY[1], epochs=5))
 _FEW_THEN_WEIGHTED = (_FEW_THEN_MANY[0], replace(_FEW_THEN_MANY[1], loss="kl-two-stage"))
 
 
@@ -295,11 +296,13 @@ def _raw_fold(name: str, backbone: str, layout: Input) -> Recipe:
 
 _ALL = (
     Recipe("baseline", images.PANELS_BY_THEMSELVES),
-    Recipe("global-stats", images.SUMMARIES),
-    Recipe("percentiles", images.PERCENTILES),
+    Recipe("global-stats", images.SUMMARIES, drop_path_rate=0.0, dropout=0.0),
+    Recipe("percentiles", images.PERCENTILES, drop_path_rate=0.0, dropout=0.0),
     Recipe("panels+global", images.PANELS_AND_SUMMARIES),
+    Recipe("eeg-panels", images.EEG_PANELS),
     Recipe("eeg+percentiles", images.EEG_PANELS_AND_PERCENTILES),
     Recipe("eeg-global-stats", images.EEG_SUMMARIES),
+    Recipe("vote-weighted-only", images.PANELS_BY_THEMSELVES, stages=_LOG_VOTES),
     Recipe("vote-weighted", images.PANELS_AND_PERCENTILES, stages=_LOG_VOTES, augmentations=_CUTMIX),
     Recipe("vote-weighted-global", images.SUMMARIES, stages=_LOG_VOTES, augmentations=_CUTMIX),
     Recipe("global-norm", images.GLOBAL_PANELS, "efficientnet_b4", stages=_LOG_VOTES),
@@ -308,6 +311,10 @@ _ALL = (
     Recipe("mosaic-xloss-stats", images.GLOBAL_SUMMARIES, "efficientnet_b0", stages=_MOSAIC),
     Recipe("two-stage", images.GLOBAL_PANELS, "efficientnet_b0", stages=_FEW_THEN_MANY),
     Recipe("two-stage-weighted", images.GLOBAL_PANELS, "efficientnet_b0", stages=_FEW_THEN_WEIGHTED),
+    Recipe("two-stage-stats", images.GLOBAL_SUMMARIES, "efficientnet_b0", stages=_FEW_THEN_MANY_SHORTER),
+    # The source says no more of its two on EEG than their score together: its rule on its two EEG images.
+    Recipe("eeg-two-stage", images.EEG_PANELS_AND_PERCENTILES, "efficientnet_b0", stages=_FEW_THEN_MANY),
+    Recipe("eeg-two-stage-stats", images.EEG_SUMMARIES, "efficientnet_b0", stages=_FEW_THEN_MANY),
     _transformer("transformer-vit", "vit_small_patch16_224", images.GLOBAL_PANELS),
     _transformer("transformer-swin", "swin_tiny_patch4_window7_224", images.GLOBAL_PANELS),
     _transformer("transformer-maxvit", "maxvit_tiny_tf_224", images.GLOBAL_PANELS),

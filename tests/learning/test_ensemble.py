@@ -190,11 +190,20 @@ def test_the_blends_of_the_ladder() -> None:
         "vote-weighted-ensemble": 0.40,
         "global-norm-ensemble": 0.38,
         "mosaic-xloss-ensemble": 0.36,
+        "two-stage-ensemble": 0.34,
+        "eeg-two-stage-ensemble": 0.37,
         "final": 0.32,
+        "single-models": None,
     }
-    final = get_blend_spec("final")
-    assert {member for spec in LADDER_BLENDS for member in spec.members} <= set(final.members)
-    assert {"panels+global", "two-stage"} <= set(final.members)
+    settled = {spec.name: spec.published_settled for spec in LADDER_BLENDS if spec.published_settled}
+    assert settled == {"two-stage-ensemble": 0.4142, "eeg-two-stage-ensemble": 0.4608}
+
+
+def test_final_is_the_mean_of_the_two_two_stage_ensembles() -> None:
+    names = ("two-stage", "two-stage-stats", "eeg-two-stage", "eeg-two-stage-stats")
+    given = {name: probabilities(seed=seed) for seed, name in enumerate(names)}
+    kaggle, eeg = (get_blend_spec(f"{name}two-stage-ensemble").blend().apply(given) for name in ("", "eeg-"))
+    np.testing.assert_allclose(get_blend_spec("final").blend().apply(given), (kaggle + eeg) / 2, rtol=1e-12)
 
 
 @pytest.mark.parametrize("spec", LADDER_BLENDS, ids=lambda spec: spec.name)
@@ -212,8 +221,10 @@ def test_the_blend_of_two_blends_is_flat() -> None:
 
 
 def test_a_blend_without_weights_must_be_fitted_first() -> None:
-    with pytest.raises(UsageError, match="weights of blend final are fitted: run kagglehms blend final"):
-        get_blend_spec("final").blend()
+    with pytest.raises(
+        UsageError, match="weights of blend single-models are fitted: run kagglehms blend single-models"
+    ):
+        get_blend_spec("single-models").blend()
     with pytest.raises(UsageError, match="2 members, but 1 weights"):
         BlendSpec("x", ("a", "b"), (1.0,))
     with pytest.raises(UsageError, match="unknown blend 'finale'; did you mean 'final'.*kaggle-ensemble"):

@@ -56,7 +56,7 @@ def test_scores_are_those_of_the_predictions(tmp_path: Path) -> None:
     assert row.cv_votes10 == pytest.approx(kl_score(targets[n >= 10], predictions[n >= 10]))
     assert row.cv_settled == pytest.approx(kl_score(targets[settled], predictions[settled]))
     assert (row.folds, row.records, row.data, row.seconds_per_fold) == ("2/2", 40, "abcdef", 10.5)
-    assert (row.published_cv, row.published_lb, row.note) == (0.7287, 0.45, "")
+    assert (row.published_cv, row.published_lb, row.note) == (0.7287, 0.45, "its notebook: 0.7289")
 
 
 def test_with_a_truth_the_way_from_prior_to_perfect_is_shown(tmp_path: Path) -> None:
@@ -102,8 +102,11 @@ def test_quick_passes_and_unfinished_runs_say_so(tmp_path: Path) -> None:
     fake_run(tmp_path, get_recipe("percentiles"), folds=1, n_folds=5)
     fake_run(tmp_path, replace(get_recipe("baseline"), name="my-own"))
     rows = {row.recipe: row for row in ladder(tmp_path)}
-    assert rows["baseline"].note == "quick pass: other backbone, stages"
-    assert (rows["percentiles"].folds, rows["percentiles"].note) == ("1/5", "over the folds so far")
+    assert rows["baseline"].note == "its notebook: 0.7289; quick pass: other backbone, stages"
+    assert (rows["percentiles"].folds, rows["percentiles"].note) == (
+        "1/5",
+        "from its notebook, whose last run was interrupted; over the folds so far",
+    )
     assert rows["my-own"].note == "no recipe of this version"
     assert rows["two-stage"].note == "published 0.4142, on settled records only"
     assert rows["two-stage"].published_cv is None
@@ -148,5 +151,5 @@ def test_blends_are_found_by_name(tmp_path: Path) -> None:
     assert find_blend(tmp_path, "mine").weights == (0.25, 0.75)
     with pytest.raises(UsageError, match=r"no blend 'mien'; did you mean 'mine'\?"):
         find_blend(tmp_path, "mien")
-    with pytest.raises(UsageError, match="no blend 'final'"):
-        find_blend(tmp_path, "final")
+    with pytest.raises(UsageError, match="no blend 'single-models'"):
+        find_blend(tmp_path, "single-models")

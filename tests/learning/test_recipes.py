@@ -31,6 +31,46 @@ def test_baseline_is_the_rung_of_the_ladder() -> None:
     assert (recipe.schedule, recipe.evaluations_per_epoch, recipe.stages[0].loss) == ("one-cycle", 2, "kl")
 
 
+@pytest.mark.parametrize("name", ["global-stats", "percentiles"])
+def test_two_rungs_are_without_dropout(name: str) -> None:
+    """Their notebooks create the network with timm's defaults, where all others ask for 0.3 and 0.2."""
+    assert (get_recipe(name).dropout, get_recipe(name).drop_path_rate) == (0, 0)
+
+
+def test_vote_weighting_alone_changes_the_loss_of_the_baseline_and_nothing_else() -> None:
+    only = get_recipe("vote-weighted-only")
+    assert replace(only, name="baseline", stages=get_recipe("baseline").stages) == get_recipe("baseline")
+    assert [stage.loss for stage in only.stages] == ["kl-log-votes"]
+
+
+def test_eeg_panels_are_the_left_half_of_the_image_with_percentiles() -> None:
+    recipe = get_recipe("eeg-panels")
+    assert recipe.layout.shape == (512, 256)
+    assert recipe.layout.tiles == get_recipe("eeg+percentiles").layout.tiles[:1]
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "epochs"),
+    [
+        ("two-stage", "mosaic-xloss", (6, 6)),
+        ("two-stage-stats", "mosaic-xloss-stats", (6, 5)),
+        ("eeg-two-stage", "eeg+percentiles", (6, 6)),
+        ("eeg-two-stage-stats", "eeg-global-stats", (6, 6)),
+    ],
+)
+def test_two_stages_part_the_records_by_the_sources_rule(
+    name: str, image: str, epochs: tuple[int, int]
+) -> None:
+    recipe = get_recipe(name)
+    assert recipe.layout == get_recipe(image).layout
+    assert recipe.backbone == "efficientnet_b0"
+    assert tuple(stage.epochs for stage in recipe.stages) == epochs
+    assert [(s.records, s.mosaic_epochs, s.loss) for s in recipe.stages] == [
+        ("unsettled", 2, "kl-capped-votes"),
+        ("settled", 0, "kl-capped-votes"),
+    ]
+
+
 def test_a_changed_recipe_keeps_the_rest() -> None:
     recipe = get_recipe("mosaic-xloss")
     assert recipe.changed() == recipe
