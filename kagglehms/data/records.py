@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MANY_VOTES = 10
 """Records with at least so many votes are what all published solutions report on as well."""
+FEW_VOTES = 3
+"""Records with at most so many votes are those that the source calls noisy."""
 FOLD_SEED = 42
 
 EEG_OFFSET = "eeg_label_offset_seconds"
@@ -113,6 +115,11 @@ class Records:
     def many_votes(self) -> NDArray[np.bool_]:
         """(n_records,) whether at least `MANY_VOTES` experts voted."""
         return self.n_votes >= MANY_VOTES
+
+    @property
+    def few_votes(self) -> NDArray[np.bool_]:
+        """(n_records,) whether at most `FEW_VOTES` experts voted."""
+        return self.n_votes <= FEW_VOTES
 
     @property
     def settled(self) -> NDArray[np.bool_]:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 
-Population = Literal["all", "unsettled", "settled", "many"]
-"""Which records a stage learns from and is judged by, see `data.records.Records`: `many` have ten and more votes."""
+Population = Literal["all", "few", "unsettled", "settled", "many"]
+"""Which records a stage learns from and is judged by, see `data.records.Records.few_votes`, `settled`, `many_votes`."""
 Schedule = Literal["one-cycle", "cosine", "constant"]
 """How the learning rate moves along a stage, see `learner.make_schedule`."""
 
@@ -43,8 +43,8 @@ class Stage:
         epochs: passes over the stage's training records.
         mosaic_epochs: how many of them, at the start, are a warm-up on mosaics, with the plain loss; the best
             evaluation is reset after it.
-        records: learn from `all` records, the `unsettled`, the `settled` ones, or those of `many` votes. A later
-            stage starts from the best weights of the one before.
+        records: learn from `all` records, the `unsettled` or the `settled` ones, or those of `few` or `many`
+            votes. A later stage starts from the best weights of the one before.
         loss: see `losses`.
         judged_by: the held-out records whose score decides which evaluation is best; `records` when None.
         lr: the highest learning rate.
@@ -55,6 +55,8 @@ class Stage:
         clip_norm: the largest norm of all gradients together; None for no limit.
         smoothing: taken off the largest targets of records with at most three votes, see `augment.smooth`.
         augmentations: in place of the recipe's.
+        reset_all_epoch: reset the best before every evaluation of the first epoch after the warm-up and not before
+            the first alone, so that the last of them stands, as in the source's notebooks.
     """
 
     epochs: int = 6
@@ -70,6 +72,7 @@ class Stage:
     clip_norm: float | None = None
     smoothing: float = 0.0
     augmentations: tuple[Augmentation, ...] | None = None
+    reset_all_epoch: bool = False
 
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 
@@ -234,11 +237,15 @@ def recipe_from_json(content: bytes, path: Path | str = "recipe") -> Recipe:
 
 
 def get_recipe(name: str) -> Recipe:
-    """Look a recipe up by name.
+    """Look a recipe up by name; `-as-published` after one of the ladder gives its notebook's run, see `published`.
 
     Raises:
         UsageError: unknown; the message lists what exists.
     """
+    from kagglehms.learning.published import SUFFIX, as_published
+
+    if name.endswith(SUFFIX):
+        return as_published(get_recipe(name.removesuffix(SUFFIX)))
     if name not in RECIPES:
         raise UsageError(f"unknown recipe {name!r}; {closest(name, RECIPES)}")
     return RECIPES[name]

@@ -101,8 +101,9 @@ def population(records: Records, positions: NDArray[np.integer], which: Populati
     """
     chosen = {
         "all": np.ones(len(records), bool),
-        "settled": records.settled,
+        "few": records.few_votes,
         "unsettled": ~records.settled,
+        "settled": records.settled,
         "many": records.many_votes,
     }[which]
     kept = positions[chosen[positions]]
@@ -163,6 +164,12 @@ class _Plan:
 
     def warms_up(self, epoch: int) -> bool:
         return epoch - self.first_epoch < self.stage.mosaic_epochs
+
+    def resets_best(self, step: int) -> bool:
+        """Whether the best so far is forgotten before the evaluation after `step` steps."""
+        epoch, place = divmod(step - 1, self.steps_per_epoch)
+        first = place + 1 == min(self.evaluate_after)
+        return 0 < self.stage.mosaic_epochs == epoch and (first or self.stage.reset_all_epoch)
 
     def evaluates_after(self, step: int) -> bool:
         """Whether an evaluation is due when `step` steps are done."""
@@ -308,7 +315,7 @@ class _Fold:
             score_votes10=scores.votes10,
             seconds=self.seconds,
         )
-        if self.best is not None and self.best.warm_up and not now.warm_up:
+        if plan.resets_best(learner.step):
             self.best = None
         improved = self.best is None or now.score_stage <= self.best.score_stage
         self.history.append(now)

@@ -237,6 +237,20 @@ def test_the_best_is_reset_after_the_warm_up(tmp_path: Path, monkeypatch: pytest
     assert done.best == done.history[3]
 
 
+@pytest.mark.parametrize(("all_epoch", "kept"), [(False, 2), (True, 3)])
+def test_the_notebooks_reset_the_best_throughout_an_epoch(
+    all_epoch: bool, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the last evaluation of that epoch stands for it, and later ones must be better than that one."""
+    scores = iter([0.1, 0.2, 0.5, 0.7, 0.8, 0.9])
+    monkeypatch.setattr(evaluation, "kl_score", lambda *_: next(scores))
+    stage = Stage(epochs=3, mosaic_epochs=1, reset_all_epoch=all_epoch)
+    recipe = replace(RECIPE, stages=(stage,), evaluations_per_epoch=2, batch_size=4)
+    done = fit(recipe, striped_feed(12), np.arange(8), np.arange(8, 12), CPU, tmp_path)
+    assert [e.score_stage for e in done.history] == [0.1, 0.2, 0.5, 0.7, 0.8, 0.9]
+    assert done.best == done.history[kept]
+
+
 def test_a_later_stage_starts_from_the_best_of_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +283,7 @@ def test_stages_learn_from_and_are_judged_by_their_own_records() -> None:
     records = striped_feed(8, few=3).records
     positions = np.arange(8)
     assert trainer.population(records, positions, "unsettled").tolist() == [0, 1, 2]
+    assert trainer.population(records, positions, "few").tolist() == [0, 1, 2]
     assert trainer.population(records, positions, "settled").tolist() == [3, 4, 5, 6, 7]
     assert trainer.population(records, positions, "all").tolist() == positions.tolist()
     many = [i for i in range(8) if records.votes_NK[i].sum() >= 10]
