@@ -132,6 +132,7 @@ def ladder(options: Ladder) -> int:
 
 
 def blend(options: FitBlend) -> int:
+    from kagglehms.data.records import MANY_VOTES
     from kagglehms.learning.blending import nested_score
     from kagglehms.learning.ensemble import Fitting, get_blend_spec
     from kagglehms.learning.ladder import blend_path
@@ -151,6 +152,7 @@ def blend(options: FitBlend) -> int:
         fitting,
         name=options.name,
         watch=lambda items, n: progress(items, n, "cross-validate"),
+        many_votes_N=oof.n_votes_N >= MANY_VOTES,
     )
     fitted = nested.blend
     path = blend_path(options.runs, options.name)

@@ -45,6 +45,7 @@ def make_fold(run: Path, fold: int) -> Path:
     values = np.random.default_rng(fold).normal(size=(16, 8)).astype(np.float32)
     save_file({"weight": values}, folder / "weights.safetensors")
     result = {"fold": fold, "score_all": 0.9 + fold, "score_votes10": None, "n_records": 50, "seconds": 3.5}
+    result |= {"prior_all": 1.4, "prior_votes10": None, "uniform_all": 1.7, "uniform_votes10": None}
     write_json(folder / "result.json", result)
     return folder
 

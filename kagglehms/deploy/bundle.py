@@ -286,7 +286,7 @@ def _write_models(folder: Path, content: Content, files: dict[str, File]) -> lis
         files[recipe_file] = _copy(run.recipe_file, folder / recipe_file)
         for fold in run.folds:
             name = f"{stem}.fold{fold.fold}.safetensors"
-            scores = {"all": fold.score_all, "votes10": fold.score_votes10}
+            scores = fold.scores
             if content.half:
                 files[name] = _write(folder / name, halve(fold.weights))
                 changes = measure(run, fold, folder / name)

@@ -11,7 +11,8 @@ from kagglehms.data.competition import CLASSES
 from kagglehms.deploy.runs import Run
 from kagglehms.features.inputs import describe
 from kagglehms.inference.manifest import Model, Prior
-from kagglehms.learning.ensemble import Blend
+from kagglehms.learning.ensemble import Blend, score_name
+from kagglehms.learning.metric import Standing, shortcoming
 from kagglehms.learning.recipes import recipe_from_json
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def model_card(
     text = _environment().get_template("model_card.md").render(
         runs=[_described(run) for run in runs],
         models=models,
+        shortcomings=[told for model in models if (told := _shortcoming(model))],
         version=__version__,
         half=any(model.precision == "float16" for model in models),
         versions=versions,
@@ -53,14 +55,14 @@ def model_card(
 
 def _environment() -> Environment:
     """Markdown, so what comes from data is escaped for a table's cell instead of for HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, is_undefined
 
     made = Environment(
         loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
     made.filters["cell"] = _cell
-    made.filters["score"] = lambda value: "–" if value is None else f"{value:.4f}"
+    made.filters["score"] = lambda value: "–" if value is None or is_undefined(value) else f"{value:.4f}"
     return made
 
 
@@ -85,12 +87,23 @@ def _described(run: Run) -> dict[str, Any]:
     }
 
 
+def _shortcoming(model: Model) -> str:
+    """Where a model scored worse than knowing nothing, in words; empty if nowhere."""
+    found = {}
+    for part, records in (("all", "all records"), ("votes10", "those with many votes")):
+        numbers = [model.scores.get(name) for name in (part, f"prior_{part}", f"uniform_{part}")]
+        if None not in numbers:
+            found[records] = Standing(*numbers)  # type: ignore[arg-type]
+    told = shortcoming(found)
+    return f"fold {model.fold} of {_cell(model.recipe)} is {told}" if told else ""
+
+
 def _combination(runs: Sequence[Run], blend: Blend | None) -> str:
     if blend is not None:
         weights = ", ".join(
             f"{_cell(m)} {w:.3f}" for m, w in zip(blend.members, blend.weights, strict=True) if w
         )
-        scores = "; ".join(f"{name.replace('_', ' ')} {score:.4f}" for name, score in blend.scores.items())
+        scores = "; ".join(f"{score_name(name)} {score:.4f}" for name, score in blend.scores.items())
         calibration = f", temperature {blend.temperature:.3f}" + (", class biases" if blend.biases else "")
         scored = f" Its scores: {scores}." if scores else ""
         return (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -19,6 +19,8 @@ from kagglehms.inference.manifest import Prior
 
 _READ = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 """Training may write more than a bundle reads."""
+FLOORS = ("prior_all", "prior_votes10", "uniform_all", "uniform_votes10")
+"""Names in result.json of what knowing nothing scores."""
 T = TypeVar("T")
 
 
@@ -44,16 +46,35 @@ class _FoldResult:
     fold: int
     score_all: float
     score_votes10: float | None
+    prior_all: float | None = None  # these four are missing where an earlier version trained the fold
+    prior_votes10: float | None = None
+    uniform_all: float | None = None
+    uniform_votes10: float | None = None
 
 
 @dataclass(frozen=True)
 class FoldModel:
-    """A finished fold: its weights and its scores on the records held out (KL divergence)."""
+    """A finished fold.
+
+    Attributes:
+        fold: its number.
+        weights: the file.
+        score_all: on the records held out (KL divergence).
+        score_votes10: on those of them with at least 10 votes; None where there are none.
+        floors: what the class prior and a uniform guess score on the same, as `prior_all`, `prior_votes10`,
+            `uniform_all` and `uniform_votes10`.
+    """
 
     fold: int
     weights: Path
     score_all: float
     score_votes10: float | None
+    floors: dict[str, float | None] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """All of them by name, as the manifest has them."""
+        return {"all": self.score_all, "votes10": self.score_votes10, **self.floors}
 
 
 @dataclass(frozen=True)
@@ -150,7 +171,9 @@ def _read_fold(path: Path, fold: int) -> FoldModel:
     except (OSError, SafetensorError) as error:
         reason = "missing" if not weights.exists() else f"cannot be read ({error})"
         raise RunError(f"{weights}: {reason}; delete {path} and train this fold again") from error
-    return FoldModel(fold, weights, result.score_all, result.score_votes10)
+    floors = {name: getattr(result, name) for name in FLOORS}
+    known = {} if result.prior_all is None else floors
+    return FoldModel(fold, weights, result.score_all, result.score_votes10, known)
 
 
 def _read_json(path: Path, kind: type[T]) -> T:

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kagglehms.data.competition import CLASSES
 from kagglehms.errors import RunError, UsageError
+from kagglehms.learning.blend_score import NestedScore, figures_of, kept_mask
 from kagglehms.learning.ensemble import Blend, Fitting, Floats, Space, Stack, check_members, check_stack, pool
 from kagglehms.learning.metric import CLIP, check_probabilities, kl_terms
 
@@ -310,51 +311,6 @@ def clustered_mean(
     return mean, float(np.sqrt(per_patient @ per_patient) / row_weights_N.sum())
 
 
-@dataclass(frozen=True)
-class NestedScore:
-    """What a blend is worth on patients that it was not fitted on.
-
-    Attributes:
-        blend: fitted on all rows: the one to use. Its `scores` hold the figures below.
-        score: the competition's score, nested; mean over seeds.
-        scores: one a seed.
-        plain_mean: the members' plain mean on the same rows.
-        in_sample: `blend` scored on the rows that it was fitted on: too good to be true.
-        gain: `plain_mean` − `score`.
-        gain_error: its standard error, rows of one patient taken together.
-        fits: the blends of all folds and seeds.
-        terms_N: the nested score of each row, mean over seeds.
-        n_rows: rows scored.
-        n_patients: of how many patients.
-    """
-
-    blend: Blend
-    score: float
-    scores: tuple[float, ...]
-    plain_mean: float
-    in_sample: float
-    gain: float
-    gain_error: float
-    fits: tuple[Blend, ...]
-    terms_N: Floats
-    n_rows: int
-    n_patients: int
-
-    @property
-    def weights_std(self) -> tuple[float, ...]:
-        """(members,) how much each weight differs between the fits."""
-        return tuple(np.std([fit.weights for fit in self.fits], axis=0).tolist())
-
-    @property
-    def sentence(self) -> str:
-        """The figures, for a person."""
-        return (
-            f"{self.blend.name}: nested score {self.score:.4f} on {self.n_rows} records of {self.n_patients} "
-            f"patients, plain mean {self.plain_mean:.4f} (gain {self.gain:.4f} ± {self.gain_error:.4f}), "
-            f"in-sample {self.in_sample:.4f}; lower is better"
-        )
-
-
 def nested_score(
     predictions_MNK: Stack,
     targets_NK: ArrayLike,
@@ -366,6 +322,7 @@ def nested_score(
     seeds: Sequence[int] = (0, 1, 2),
     name: str = "blend",
     watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
+    many_votes_N: ArrayLike | None = None,
 ) -> NestedScore:
     """Fit a blend and score it honestly, by cross-validation grouped by patient.
 
@@ -376,6 +333,7 @@ def nested_score(
         n_folds: of the outer cross-validation.
         seeds: one outer cross-validation each.
         watch: wraps them, given their number, to show progress.
+        many_votes_N: (n,) bool, the rows with many votes, which are scored by themselves as well.
 
     Raises:
         UsageError: as `fit_blend`; no seeds.
@@ -393,14 +351,13 @@ def nested_score(
     terms = np.mean([terms for terms, _ in crossed], axis=0)
     plain = kl_terms(data.targets_NK, data.predictions_MNK.mean(axis=0))
     gain, gain_error = clustered_mean(plain - terms, np.ones(len(terms)), data.patients_N)
-    figures = {
-        "nested": float(terms.mean()),
-        "plain_mean": float(plain.mean()),
-        "in_sample": float(data.terms(blend).mean()),
-    }
+    kinds = {"nested": terms, "plain_mean": plain, "in_sample": data.terms(blend)}
+    many = kept_mask(many_votes_N, sample_weights_N, len(terms))
+    figures, of_all, of_many = figures_of(kinds, data.targets_NK, many)
     return NestedScore(
         blend=replace(blend, scores=figures),
-        score=figures["nested"],
+        of_all=of_all,
+        of_many=of_many,
         scores=tuple(float(terms.mean()) for terms, _ in crossed),
         plain_mean=figures["plain_mean"],
         in_sample=figures["in_sample"],

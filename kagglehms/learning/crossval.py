@@ -31,7 +31,7 @@ from kagglehms.data.competition import Competition
 from kagglehms.data.records import Records, assign_folds, limit_records, make_records, read_train_table
 from kagglehms.data.store import Store
 from kagglehms.errors import UsageError
-from kagglehms.learning.metric import mean_scores
+from kagglehms.learning.metric import Standing, shortcoming, standing_text, standings
 from kagglehms.learning.recipes import Recipe
 from kagglehms.learning.run_folder import (
     PROBABILITY_COLUMNS,
@@ -127,24 +127,36 @@ class Outcome:
         folder: RUNS/<recipe>.
         finished: the folds that are done.
         n_folds: how many there are.
-        score_all: out-of-fold score over all records; None until all folds are done.
-        score_votes10: the same on records with at least 10 votes.
+        all: out-of-fold score over all records, beside its floors; None until all folds are done.
+        many: the same on records with at least 10 votes; None where there are none.
     """
 
     folder: Path
     finished: tuple[int, ...]
     n_folds: int
-    score_all: float | None = None
-    score_votes10: float | None = None
+    all: Standing | None = None
+    many: Standing | None = None
+
+    @property
+    def score_all(self) -> float | None:
+        return None if self.all is None else self.all.score
+
+    @property
+    def score_votes10(self) -> float | None:
+        return None if self.many is None else self.many.score
 
     @property
     def sentence(self) -> str:
         """How far the run is and how good, for a person."""
         name = self.folder.name
-        if self.score_all is None:
+        if self.all is None:
             return f"{name}: {len(self.finished)} of {self.n_folds} folds trained, in {self.folder}"
-        many = "" if self.score_votes10 is None else f", {self.score_votes10:.4f} on records with ≥ 10 votes"
-        return f"{name}: out-of-fold score {self.score_all:.4f}{many}; lower is better; in {self.folder}"
+        short = shortcoming({"all records": self.all, "those with many votes": self.many})
+        scores = standing_text(self.all, self.many)
+        return (
+            f"{name}: out-of-fold score {scores}; lower is better"
+            f"{f'; it is {short}' if short else ''}; in {self.folder}"
+        )
 
 
 def cross_validate(
@@ -264,6 +276,10 @@ def _finish_fold(
         "score_all": done.best.score_all,
         "score_votes10": done.best.score_votes10,
         "score_stage": done.best.score_stage,
+        "prior_all": done.best.prior_all,
+        "prior_votes10": done.best.prior_votes10,
+        "uniform_all": done.best.uniform_all,
+        "uniform_votes10": done.best.uniform_votes10,
         "best_step": done.best.step,
         "n_records": len(valid),
         "seconds": round(done.seconds, 1),
@@ -273,6 +289,11 @@ def _finish_fold(
     }
     write_bytes(folder / RESULT, json_bytes(result))
     (folder / STATE).unlink(missing_ok=True)
+    short = shortcoming(
+        {"all held-out records": done.best.all, "the held-out ones with many votes": done.best.many}
+    )
+    if short:
+        say(f"{recipe.name} fold {fold}: its best evaluation is {short}")
 
 
 def _conclude(folder: Path, dataset: Dataset, run: str, writes: bool) -> Outcome:
@@ -283,12 +304,16 @@ def _conclude(folder: Path, dataset: Dataset, run: str, writes: bool) -> Outcome
     if oof is None:
         return Outcome(folder, finished, n_folds)
     records, predictions_NK = Records(oof), oof.select(PROBABILITY_COLUMNS).to_numpy()
-    score_all, score_votes10 = mean_scores(records.targets_NK, predictions_NK, records.many_votes)
+    of_all, of_many = standings(records.targets_NK, predictions_NK, records.many_votes)
+    outcome = Outcome(folder, finished, n_folds, of_all, of_many)
     if writes:
         write_table(folder / "oof.parquet", oof.sort("record"))
-        scored = read_json(folder / RUN) | {"scores": {"all": score_all, "votes10": score_votes10}}
-        write_bytes(folder / RUN, json_bytes(scored))
-    return Outcome(folder, finished, n_folds, score_all, score_votes10)
+        scored = {
+            name: {"all": getattr(of_all, kind), "votes10": getattr(of_many, kind, None)}
+            for name, kind in (("scores", "score"), ("prior_scores", "prior"), ("uniform_scores", "uniform"))
+        }
+        write_bytes(folder / RUN, json_bytes(read_json(folder / RUN) | scored))
+    return outcome
 
 
 def _oof_table(

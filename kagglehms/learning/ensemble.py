@@ -83,7 +83,8 @@ class Blend:
         biases: one a class, added before the softmax; or none.
         fitting: how it was fitted, with the space and shrinkage that were chosen; None if the weights were given.
         n_rows: rows that it was fitted on.
-        scores: by name, such as `nested` (the honest one), `in_sample` and `plain_mean`.
+        scores: by name, such as `nested` (the honest one), `in_sample`, `plain_mean`, and the floors `prior` and
+            `uniform`; with `_votes10` after it, on the rows with at least 10 votes.
     """
 
     name: str
@@ -157,6 +158,12 @@ class Blend:
     def to_json(self) -> bytes:
         """Strict JSON, the same bytes for the same blend."""
         return _adapter().dump_json(self, indent=1) + b"\n"
+
+
+def score_name(name: str) -> str:
+    """How a name of `Blend.scores` is written for a person."""
+    words = name.removesuffix("_votes10").replace("_", " ").replace("prior", "class prior")
+    return f"{words} (many votes)" if name.endswith("_votes10") else words
 
 
 def blend_from_json(content: bytes, path: Path | str = "blend") -> Blend:

@@ -6,7 +6,7 @@ Shape legend: B batch, C channel, H image rows, W image columns, N held-out reco
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import nn
 
 from kagglehms.data.competition import CLASSES
 from kagglehms.learning.feed import Feed
-from kagglehms.learning.metric import kl_score, mean_scores
+from kagglehms.learning.metric import Standing, floors, kl_score, standings
 from kagglehms.learning.team import ALONE, Team
 from kagglehms.runtime import Device
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kagglehms.data.records import Records
+    from kagglehms.learning.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Evaluation:
         score_all: the same on all held-out records.
         score_votes10: the same on those with at least 10 votes; None where there are none.
         seconds: of training and evaluation before it, over all sessions.
+        prior_stage, prior_all, prior_votes10: what the same records' class means score.
+        uniform_stage, uniform_all, uniform_votes10: what a uniform guess scores.
     """
 
     stage: int
@@ -50,15 +53,55 @@ class Evaluation:
     score_all: float
     score_votes10: float | None
     seconds: float
+    prior_stage: float
+    prior_all: float
+    prior_votes10: float | None
+    uniform_stage: float
+    uniform_all: float
+    uniform_votes10: float | None
+
+    @property
+    def all(self) -> Standing:
+        return Standing(self.score_all, self.prior_all, self.uniform_all)
+
+    @property
+    def many(self) -> Standing | None:
+        """On records with at least 10 votes."""
+        if self.score_votes10 is None or self.prior_votes10 is None or self.uniform_votes10 is None:
+            return None
+        return Standing(self.score_votes10, self.prior_votes10, self.uniform_votes10)
+
+    def line(self, recipe: Recipe, improved: bool) -> str:
+        """What a run prints of it."""
+        many = "" if self.many is None else f", many (≥ 10 votes) {self.many.text}"
+        records = recipe.stages[self.stage].judging
+        own = Standing(self.score_stage, self.prior_stage, self.uniform_stage)
+        told = "" if records in {"all", "many"} else f", {records} {own.text}"
+        warm_up = " (warm-up)" if self.warm_up else ""
+        best = "  (best so far)" if improved else ""
+        return (
+            f"  epoch {self.epoch:.1f}/{recipe.epochs}{warm_up}, step {self.step}: loss {self.train_loss:.4f}, "
+            f"held out {self.all.text}{many}{told}, {self.seconds:.0f} s{best}"
+        )
 
 
 @dataclass(frozen=True)
 class Scores:
     """What held-out predictions are worth; see `Evaluation`."""
 
-    stage: float
-    all: float
-    votes10: float | None
+    stage: Standing
+    all: Standing
+    many: Standing | None
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The same as `Evaluation` names it."""
+        parts = {"stage": self.stage, "all": self.all, "votes10": self.many}
+        return {
+            f"{kind}_{name}": None if part is None else getattr(part, kind)
+            for kind in ("score", "prior", "uniform")
+            for name, part in parts.items()
+        }
 
 
 def score(
@@ -69,8 +112,8 @@ def score(
 ) -> Scores:
     """Score the predictions of the records at `valid`; those of the stage's population are `judged`."""
     targets_NK = records.targets_NK[valid]
-    score_all, score_votes10 = mean_scores(targets_NK, predictions_NK, records.many_votes[valid])
-    return Scores(kl_score(targets_NK[judged], predictions_NK[judged]), score_all, score_votes10)
+    stage = Standing(kl_score(targets_NK[judged], predictions_NK[judged]), *floors(targets_NK[judged]))
+    return Scores(stage, *standings(targets_NK, predictions_NK, records.many_votes[valid]))
 
 
 def autocast(device: Device) -> torch.autocast:

@@ -75,8 +75,9 @@ def write_history(path: Path, history: Sequence[Evaluation]) -> None:
     """Write evaluations as CSV, one row each."""
     import polars as pl
 
+    optional = ("score_votes10", "prior_votes10", "uniform_votes10")
     table = pl.DataFrame(
-        [dataclasses.asdict(e) for e in history], schema_overrides={"score_votes10": pl.Float64}
+        [dataclasses.asdict(e) for e in history], schema_overrides=dict.fromkeys(optional, pl.Float64)
     )
     write_bytes(path, table.write_csv().encode())
 

@@ -1,6 +1,13 @@
-"""The competition's score: Kullback–Leibler divergence of the predictions from the vote fractions, in nats."""
+"""The competition's score: Kullback–Leibler divergence of the predictions from the vote fractions, in nats.
+
+A score says little by itself, so it stands beside what two predictions that look at nothing score on the same rows:
+their class means (the class prior), and a uniform guess.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,6 +61,63 @@ def mean_scores(
     """The competition's score on all rows, and on those where `many_votes` holds (None where it never does)."""
     terms = kl_terms(targets_NK, predictions_NK)
     return float(terms.mean()), float(terms[many_votes].mean()) if many_votes.any() else None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A score, and what knowing nothing scores on the same rows.
+
+    Attributes:
+        score: of the predictions.
+        prior: of the rows' own mean target.
+        uniform: of one sixth for each class.
+    """
+
+    score: float
+    prior: float
+    uniform: float
+
+    @property
+    def text(self) -> str:
+        """The three numbers, for a person."""
+        return f"{self.score:.4f} (class prior {self.prior:.4f}, uniform {self.uniform:.4f})"
+
+    @property
+    def verdict(self) -> str:
+        """What the score is worse than, in words; empty if it is better than both."""
+        worse = {"the class prior": self.prior, "a uniform guess": self.uniform}
+        return " and ".join(name for name, floor in worse.items() if self.score > floor)
+
+
+def floors(targets_NK: NDArray[np.float64]) -> tuple[float, float]:
+    """Score the rows' own mean target, and one sixth for each class."""
+    prior_NK = np.tile(targets_NK.mean(axis=0), (len(targets_NK), 1))
+    return kl_score(targets_NK, prior_NK), kl_score(targets_NK, np.full(targets_NK.shape, 1 / len(CLASSES)))
+
+
+def standings(
+    targets_NK: NDArray[np.float64], predictions_NK: NDArray[np.float64], many_votes: NDArray[np.bool_]
+) -> tuple[Standing, Standing | None]:
+    """`mean_scores`, each beside its floors."""
+    score, score_many = mean_scores(targets_NK, predictions_NK, many_votes)
+    of_all = Standing(score, *floors(targets_NK))
+    return of_all, None if score_many is None else Standing(score_many, *floors(targets_NK[many_votes]))
+
+
+def standing_text(of_all: Standing, of_many: Standing | None) -> str:
+    """Both scores with their floors, as every command prints them."""
+    many = "" if of_many is None else f", {of_many.text} on those with many (≥ 10) votes"
+    return f"{of_all.text} on all records{many}"
+
+
+def shortcoming(standings: Mapping[str, Standing | None]) -> str:
+    """Say where scores are worse than knowing nothing; empty if nowhere.
+
+    Args:
+        standings: by which records they are of, such as `all records`.
+    """
+    found = [f"{s.verdict} on {name}" for name, s in standings.items() if s is not None and s.verdict]
+    return f"worse than {', and than '.join(found)}" if found else ""
 
 
 def check_probabilities(predictions_NK: NDArray[np.float64]) -> None:

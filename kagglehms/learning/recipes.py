@@ -94,6 +94,11 @@ class Stage:
         if any(isinstance(a, Albumentations) for a in self.augmentations or ()):
             raise UsageError("albumentations belong to the recipe; a stage cannot have its own")
 
+    @property
+    def judging(self) -> Population:
+        """The held-out records whose score decides which evaluation is best."""
+        return self.judged_by or self.records
+
 
 @dataclass(frozen=True)
 class Recipe:

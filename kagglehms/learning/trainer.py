@@ -131,9 +131,7 @@ class _Plan:
     ) -> None:
         self.recipe, self.number, self.stage = recipe, number, recipe.stages[number]
         self.train = population(feed.records, train, self.stage.records)
-        self.judged = np.isin(
-            valid, population(feed.records, valid, self.stage.judged_by or self.stage.records)
-        )
+        self.judged = np.isin(valid, population(feed.records, valid, self.stage.judging))
         """Which of the held-out records the stage is judged by."""
         self.first_epoch = sum(stage.epochs for stage in recipe.stages[:number])
         self.steps_per_epoch = -(-len(self.train) // recipe.batch_size)
@@ -310,10 +308,8 @@ class _Fold:
             step=learner.steps_before + learner.step,
             epoch=plan.first_epoch + learner.step / plan.steps_per_epoch,
             train_loss=train_loss,
-            score_stage=scores.stage,
-            score_all=scores.all,
-            score_votes10=scores.votes10,
             seconds=self.seconds,
+            **scores.columns,
         )
         if plan.resets_best(learner.step):
             self.best = None
@@ -323,7 +319,7 @@ class _Fold:
             self.best, self.predictions_NK = now, predictions_NK
             self.best_weights = plain_state(learner.evaluated)
         self.journal.evaluated(self.history, improved, lr=learner.schedule.get_last_lr()[0])
-        say(_line(now, self.recipe, improved))
+        say(now.line(self.recipe, improved))
 
     def _refuse_bad_loss(self, plan: _Plan, learner: Learner) -> None:
         """Raises RunError if a loss since the start of the stage was not finite, and names its records."""
@@ -416,16 +412,3 @@ class _Fold:
             f"{self.folder / STATE}",
             EXIT_UNFINISHED if stop.signal is None else stop.exit_code,
         )
-
-
-def _line(e: Evaluation, recipe: Recipe, improved: bool) -> str:
-    stage = recipe.stages[e.stage]
-    many = "" if e.score_votes10 is None else f", {e.score_votes10:.4f} with ≥ 10 votes"
-    judged_by = stage.judged_by or stage.records
-    own = "" if judged_by in {"all", "many"} else f", {e.score_stage:.4f} {judged_by}"
-    warm_up = " (warm-up)" if e.warm_up else ""
-    best = "  (best so far)" if improved else ""
-    return (
-        f"  epoch {e.epoch:.1f}/{recipe.epochs}{warm_up}, step {e.step}: loss {e.train_loss:.4f}, "
-        f"held out {e.score_all:.4f}{many}{own}, {e.seconds:.0f} s{best}"
-    )

@@ -61,7 +61,9 @@ def test_the_bundle_is_flat_and_complete(runs: Path, tmp_path: Path) -> None:
         weights = run / f"fold{model.fold}" / "weights.safetensors"
         assert (built.dataset / model.weights).read_bytes() == weights.read_bytes()
         result = json.loads((run / f"fold{model.fold}" / "result.json").read_text())
-        assert model.scores == {"all": result["score_all"], "votes10": result["score_votes10"]}
+        floors = ("prior_all", "prior_votes10", "uniform_all", "uniform_votes10")
+        scores = {"all": result["score_all"], "votes10": result["score_votes10"]}
+        assert model.scores == scores | {name: result[name] for name in floors}
 
 
 def test_two_builds_have_the_same_bytes(runs: Path, tmp_path: Path) -> None:

@@ -36,13 +36,36 @@ def test_it_names_every_recipe_and_every_score(runs: Path) -> None:
     assert "| baseline | panels, 400 × 300 | efficientnet\\_b2 | 6 | 2 of 2 | 100 |" in text
     assert "| eeg+percentiles | eeg+percentiles, 512 × 512 | efficientnet\\_b2 | 6 | 1 of 2 | 100 |" in text
     for fold in (0, 1):
-        assert f"| baseline | {fold} | {0.9 + fold:.4f} | – |" in text
-    assert "| eeg+percentiles | 1 | 1.9000 | – |" in text
+        assert f"| baseline | {fold} | {0.9 + fold:.4f} | 1.4000 | 1.7000 | – | – | – |" in text
+    assert "| eeg+percentiles | 1 | 1.9000 | 1.4000 | 1.7000 | – | – | – |" in text
     assert f"| {' | '.join(CLASSES)} |\n" in text
     assert f"| {' | '.join(f'{p:.4f}' for p in PRIOR)} |" in text
     assert "- torch 2.10.0" in text
     assert "then recipes, all alike" in text
     assert "Not a medical device" in text
+
+
+def test_models_worse_than_knowing_nothing_are_named(runs: Path) -> None:
+    worse = "worse than the class prior and a uniform guess on all records"
+    assert f"fold 1 of baseline is {worse}; fold 1 of eeg+percentiles is {worse}." in card(runs)
+    for path in runs.glob("*/fold1/result.json"):
+        changed = {"score_all": 1.3, "score_votes10": 0.9, "prior_votes10": 0.8, "uniform_votes10": 1.0}
+        path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    text = card(runs)
+    assert "fold 1 of baseline is worse than the class prior on those with many votes;" in text
+    assert "| baseline | 1 | 1.3000 | 1.4000 | 1.7000 | 0.9000 | 0.8000 | 1.0000 |" in text
+    for path in runs.glob("*/fold1/result.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"score_votes10": 0.7}))
+    assert "Worse" not in card(runs)
+
+
+def test_folds_of_an_earlier_version_have_no_floors(runs: Path) -> None:
+    path = runs / "baseline/fold0/result.json"
+    result = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({name: v for name, v in result.items() if "prior" not in name and "uniform" not in name})
+    )
+    assert "| baseline | 0 | 0.9000 | – | – | – | – | – |" in card(runs)
 
 
 def test_tables_have_as_many_cells_in_every_row(runs: Path) -> None:

@@ -343,14 +343,59 @@ def test_the_nested_score_is_that_of_the_joined_predictions() -> None:
     assert nested.in_sample == pytest.approx(score(nested.blend, predictions, targets), rel=1e-12)
     assert nested.in_sample < nested.score
     assert nested.gain == pytest.approx(plain - nested.score, rel=1e-9)
+    prior = kl_score(targets, np.tile(targets.mean(axis=0), (75, 1)))
     assert nested.blend.scores == {
         "nested": nested.score,
         "in_sample": nested.in_sample,
         "plain_mean": nested.plain_mean,
+        "prior": pytest.approx(prior, rel=1e-12),
+        "uniform": pytest.approx(kl_score(targets, np.full((75, 6), 1 / 6)), rel=1e-12),
     }
+    assert nested.of_many is None
     every = np.array([blend.weights for blend in nested.fits])
     np.testing.assert_allclose(nested.weights_std, every.std(axis=0))
-    assert nested.sentence.startswith(f"all: nested score {nested.score:.4f} on 75 records of 25 patients")
+    assert nested.sentence.startswith(
+        f"all: nested score {nested.score:.4f} (class prior {prior:.4f}, uniform "
+    )
+    assert "on all records; 75 records of 25 patients" in nested.sentence
+
+
+def test_rows_with_many_votes_are_scored_by_themselves_as_well() -> None:
+    """Also where other rows are left out; every figure against the rows' own terms."""
+    predictions, targets, patients = make(2, n_patients=25)
+    draw = np.random.default_rng(3)
+    many, kept = draw.random(75) < 0.4, draw.random(75) < 0.8
+    nested = nested_score(
+        predictions, targets, names(2), patients, Fitting(shrinkage=0.1), kept, many_votes_N=many
+    )
+    chosen, own = many[kept], targets[kept & many]
+    scores = nested.blend.scores
+    assert nested.of_many is not None
+    assert scores["nested_votes10"] == pytest.approx(nested.terms_N[chosen].mean(), rel=1e-12)
+    assert nested.of_many.score == scores["nested_votes10"]
+    plain = kl_score(own, predictions[:, kept & many].mean(axis=0))
+    assert scores["plain_mean_votes10"] == pytest.approx(plain, rel=1e-12)
+    in_sample = score(nested.blend, predictions[:, kept & many], own)
+    assert scores["in_sample_votes10"] == pytest.approx(in_sample, rel=1e-12)
+    prior = kl_score(own, np.tile(own.mean(axis=0), (len(own), 1)))
+    assert scores["prior_votes10"] == pytest.approx(prior, rel=1e-12)
+    assert f"{prior:.4f}, uniform" in nested.sentence
+    assert "on those with many (≥ 10) votes" in nested.sentence
+
+
+def test_a_blend_worse_than_knowing_nothing_says_so() -> None:
+    """Members that are sure of the wrong class."""
+    draw = np.random.default_rng(0)
+    targets = np.eye(6)[draw.integers(0, 6, 60)]
+    wrong = 0.999 * np.roll(targets, 1, axis=1) + 0.001 / 6
+    nested = nested_score(
+        [wrong, wrong], targets, names(2), np.arange(60), Fitting(temperature=False, shrinkage=1.0), seeds=[0]
+    )
+    assert nested.sentence.endswith(
+        "the blend is worse than the class prior and a uniform guess on all records"
+    )
+    good, right, patients = make(2, n_patients=25)
+    assert "worse" not in nested_score(good, right, names(2), patients, Fitting(shrinkage=1.0)).sentence
 
 
 def test_noise_is_not_sold_as_skill() -> None:

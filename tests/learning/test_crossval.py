@@ -23,7 +23,7 @@ from kagglehms.learning.crossval import (
     continue_from,
     cross_validate,
 )
-from kagglehms.learning.metric import kl_score
+from kagglehms.learning.metric import Standing, kl_score
 from kagglehms.learning.recipes import Stage, get_recipe, recipe_from_json
 from kagglehms.learning.session import Session
 from kagglehms.learning.team import Team
@@ -71,6 +71,11 @@ def test_the_score_is_that_of_the_joined_predictions(dataset: Dataset, runs: Pat
     assert run["scores"]["all"] == pytest.approx(kl_score(targets, oof), rel=1e-12)
     assert run["scores"]["votes10"] == pytest.approx(kl_score(targets[many], oof[many]), rel=1e-12)
     np.testing.assert_allclose(run["prior"], targets.mean(axis=0))
+    for name, rows in (("all", np.ones(len(targets), bool)), ("votes10", many)):
+        means = np.tile(targets[rows].mean(axis=0), (rows.sum(), 1))
+        assert run["prior_scores"][name] == pytest.approx(kl_score(targets[rows], means), rel=1e-12)
+        sixths = np.full_like(means, 1 / 6)
+        assert run["uniform_scores"][name] == pytest.approx(kl_score(targets[rows], sixths), rel=1e-12)
     assert run["records"] == len(dataset.records)
 
 
@@ -83,6 +88,50 @@ def test_a_fold_says_what_it_is(dataset: Dataset, runs: Path) -> None:
     history = pl.read_csv(folder / "history.csv")
     assert history["score_all"].min() == pytest.approx(result["score_all"])
     assert recipe_from_json((runs / "baseline" / "recipe.json").read_bytes()) == RECIPE
+
+
+def test_a_folds_scores_stand_beside_the_floors_of_its_own_records(dataset: Dataset, runs: Path) -> None:
+    folder = runs / "baseline" / "fold1"
+    result = json.loads((folder / "result.json").read_text())
+    held_out = dataset.folds == 1
+    for name, rows in (("all", held_out), ("votes10", held_out & dataset.records.many_votes)):
+        targets = dataset.records.targets_NK[rows]
+        means = np.tile(targets.mean(axis=0), (len(targets), 1))
+        assert result[f"prior_{name}"] == pytest.approx(kl_score(targets, means), rel=1e-12)
+        assert result[f"uniform_{name}"] == pytest.approx(kl_score(targets, np.full_like(means, 1 / 6)))
+    history = pl.read_csv(folder / "history.csv")
+    assert history["prior_all"].to_list() == pytest.approx([result["prior_all"]] * len(history))
+
+
+def test_what_a_run_prints_has_both_scores_with_their_floors_and_says_when_they_are_worse() -> None:
+    good, bad = Standing(0.9, 1.2, 1.4), Standing(1.3, 0.8, 1.1)
+    told = Outcome(Path("runs/a"), (0, 1), 2, good, bad).sentence
+    assert told == (
+        "a: out-of-fold score 0.9000 (class prior 1.2000, uniform 1.4000) on all records, 1.3000 (class prior 0.8000, "
+        "uniform 1.1000) on those with many (≥ 10) votes; lower is better; it is worse than the class prior and a "
+        "uniform guess on those with many votes; in runs/a"
+    )
+    assert "worse" not in Outcome(Path("runs/a"), (0, 1), 2, good, None).sentence
+
+
+def test_a_fold_worse_than_the_class_prior_says_so(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every record is predicted to be surely of a class that it has no vote for."""
+    from kagglehms.learning import trainer
+
+    def sure_and_wrong(model: object, feed: object, positions: np.ndarray, *_: object) -> np.ndarray:
+        wrong = np.eye(6)[dataset.records.targets_NK[positions].argmin(axis=1)]
+        return 0.999 * wrong + 0.001 / 6
+
+    monkeypatch.setattr(trainer, "predict", sure_and_wrong)
+    cross_validate(RECIPE, dataset, tmp_path, CPU, only_folds=[0])
+    out = capsys.readouterr().out
+    assert (
+        "baseline fold 0: its best evaluation is worse than the class prior and a uniform guess on all" in out
+    )
+    assert "held out" in out
+    assert "uniform" in out
 
 
 def test_what_is_finished_is_not_trained_again(

@@ -15,7 +15,7 @@ from kagglehms.learning.journal import EVENTS, HISTORY, Journal
 
 
 def evaluation(step: int) -> Evaluation:
-    return Evaluation(0, False, step, step / 3, 0.9, 0.8, 0.8, None, 1.5 * step)
+    return Evaluation(0, False, step, step / 3, 0.9, 0.8, 0.8, None, 1.5 * step, 1, 1, None, 1.8, 1.8, None)
 
 
 def test_events_are_lines_of_json_and_evaluations_a_table(tmp_path: Path) -> None:

@@ -13,7 +13,16 @@ from hypothesis.extra import numpy as hnp
 from scipy.special import rel_entr
 
 from kagglehms.errors import UsageError
-from kagglehms.learning.metric import kl_score, kl_terms, mean_scores
+from kagglehms.learning.metric import (
+    Standing,
+    floors,
+    kl_score,
+    kl_terms,
+    mean_scores,
+    shortcoming,
+    standing_text,
+    standings,
+)
 
 positive = st.floats(0.01, 1)
 vectors = hnp.arrays(np.float64, (5, 6), elements=positive).map(lambda a: a / a.sum(axis=1, keepdims=True))
@@ -52,6 +61,10 @@ def test_floors_of_the_real_labels(real_train_table: Path) -> None:
     assert mean_scores(targets, prior, many) == pytest.approx((1.2798, 0.9310), abs=5e-5)
     own = np.tile(targets[many].mean(axis=0), (many.sum(), 1))
     assert kl_score(targets[many], own) == pytest.approx(0.8494, abs=5e-5)
+    of_all, of_many = standings(targets, prior, many)
+    assert (of_all.prior, of_all.uniform) == pytest.approx((1.2798, 1.4535), abs=5e-5)
+    assert of_many is not None
+    assert (of_many.prior, of_many.uniform) == pytest.approx((0.8494, 1.1378), abs=5e-5)
 
 
 def test_no_record_with_many_votes_has_no_score() -> None:
@@ -78,3 +91,40 @@ def test_wrong_shapes_are_refused() -> None:
         kl_score([[1, 0]], [[1, 0]])
     with pytest.raises(UsageError, match="no rows"):
         kl_score(np.empty((0, 6)), np.empty((0, 6)))
+
+
+def test_knowing_nothing_scores_what_it_scores() -> None:
+    """By hand: the class means of the same rows, and one sixth each."""
+    targets = np.array([[1, 0, 0, 0, 0, 0], [0.5, 0.5, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0.0]])
+    prior = (2 * math.log(6 / 5) + 0.5 * math.log(0.5 / (5 / 6)) + 0.5 * math.log(0.5 / (1 / 6))) / 3
+    uniform = (2 * math.log(6) + math.log(3)) / 3
+    assert floors(targets) == pytest.approx((prior, uniform), rel=1e-12)
+
+
+def test_every_score_stands_beside_the_floors_of_its_own_rows() -> None:
+    draw = np.random.default_rng(0)
+    targets, predictions = draw.dirichlet(np.ones(6), 40), draw.dirichlet(np.ones(6), 40)
+    many = draw.random(40) < 0.3
+    of_all, of_many = standings(targets, predictions, many)
+    for found, rows in ((of_all, np.ones(40, bool)), (of_many, many)):
+        assert found is not None
+        means = np.tile(targets[rows].mean(axis=0), (rows.sum(), 1))
+        assert found.score == pytest.approx(kl_score(targets[rows], predictions[rows]), rel=1e-12)
+        assert found.prior == pytest.approx(kl_score(targets[rows], means), rel=1e-12)
+        assert found.uniform == pytest.approx(kl_score(targets[rows], np.full_like(means, 1 / 6)), rel=1e-12)
+    assert standings(targets, predictions, np.zeros(40, bool))[1] is None
+    text = standing_text(of_all, of_many)
+    assert text.index("on all records") < text.index("on those with many")
+    assert all(f"{value:.4f}" in text for value in (of_all.score, of_all.prior, of_all.uniform))
+    assert "many" not in standing_text(of_all, None)
+
+
+def test_a_score_worse_than_knowing_nothing_says_so() -> None:
+    good, middling, bad = Standing(0.5, 1.2, 1.4), Standing(1.3, 1.2, 1.4), Standing(1.5, 1.2, 1.4)
+    assert shortcoming({"all records": good, "others": None}) == ""
+    assert (
+        shortcoming({"all records": middling, "others": good}) == "worse than the class prior on all records"
+    )
+    assert shortcoming({"all": bad, "many": middling}) == (
+        "worse than the class prior and a uniform guess on all, and than the class prior on many"
+    )

@@ -18,7 +18,7 @@ from kagglehms.data.records import Records
 from kagglehms.errors import RunError
 from kagglehms.learning import evaluation, learner, trainer
 from kagglehms.learning.checkpoint import load_weights
-from kagglehms.learning.evaluation import predict
+from kagglehms.learning.evaluation import Evaluation, predict
 from kagglehms.learning.feed import Feed, shuffled
 from kagglehms.learning.learner import make_schedule
 from kagglehms.learning.metric import kl_score
@@ -56,6 +56,18 @@ def test_the_weights_kept_are_those_of_the_best_evaluation(fitted: tuple[trainer
         done.best.score_all, abs=1e-5
     )
     assert done.best.score_votes10 == pytest.approx(done.best.score_all)  # all have twelve votes
+
+
+def test_an_evaluation_prints_all_and_many_and_its_own_records_with_their_floors() -> None:
+    numbers = (0.7, 0.9, 0.8, 12.0, 1.0, 1.3, 0.85, 1.2, 1.5, 1.1)
+    line = Evaluation(1, False, 40, 2.5, 1.25, *numbers).line(get_recipe("two-stage"), True)
+    assert line == (
+        "  epoch 2.5/12, step 40: loss 1.2500, held out 0.9000 (class prior 1.3000, uniform 1.5000), many (≥ 10 votes) "
+        "0.8000 (class prior 0.8500, uniform 1.1000), settled 0.7000 (class prior 1.0000, uniform 1.2000), 12 s"
+        "  (best so far)"
+    )
+    few = (0.7, 0.9, None, 12.0, 1.0, 1.3, None, 1.2, 1.5, None)
+    assert "many" not in Evaluation(0, True, 40, 2.5, 1.25, *few).line(get_recipe("baseline"), False)
 
 
 def test_evaluations_come_twice_an_epoch(fitted: tuple[trainer.Fit, Path]) -> None:

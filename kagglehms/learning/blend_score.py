@@ -1,0 +1,103 @@
+"""What a blend is worth: its honest score beside the plain mean, the in-sample score and the floors.
+
+Shapes: M members, N rows, K classes (always the six).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kagglehms.learning.ensemble import Blend, Floats
+from kagglehms.learning.metric import Standing, floors, shortcoming, standing_text
+
+
+@dataclass(frozen=True)
+class NestedScore:
+    """What a blend is worth on patients that it was not fitted on.
+
+    Attributes:
+        blend: fitted on all rows: the one to use. Its `scores` hold the figures below.
+        of_all: the competition's score, nested, mean over seeds, beside the floors of the same rows.
+        of_many: the same on the rows with many votes; None if there are none, or nobody said which they are.
+        scores: one a seed.
+        plain_mean: the members' plain mean on the same rows.
+        in_sample: `blend` scored on the rows that it was fitted on: too good to be true.
+        gain: `plain_mean` − `score`.
+        gain_error: its standard error, rows of one patient taken together.
+        fits: the blends of all folds and seeds.
+        terms_N: the nested score of each row, mean over seeds.
+        n_rows: rows scored.
+        n_patients: of how many patients.
+    """
+
+    blend: Blend
+    of_all: Standing
+    of_many: Standing | None
+    scores: tuple[float, ...]
+    plain_mean: float
+    in_sample: float
+    gain: float
+    gain_error: float
+    fits: tuple[Blend, ...]
+    terms_N: Floats
+    n_rows: int
+    n_patients: int
+
+    @property
+    def score(self) -> float:
+        """The nested score on all rows."""
+        return self.of_all.score
+
+    @property
+    def weights_std(self) -> tuple[float, ...]:
+        """(members,) how much each weight differs between the fits."""
+        return tuple(np.std([fit.weights for fit in self.fits], axis=0).tolist())
+
+    @property
+    def sentence(self) -> str:
+        """The figures, for a person."""
+        scores, short = self.blend.scores, self.shortcoming
+        many = ("", "")
+        if self.of_many is not None:
+            many = tuple(f", many {scores[f'{name}_votes10']:.4f}" for name in ("plain_mean", "in_sample"))  # type: ignore[assignment]
+        return (
+            f"{self.blend.name}: nested score {standing_text(self.of_all, self.of_many)}; {self.n_rows} records of "
+            f"{self.n_patients} patients\nplain mean {self.plain_mean:.4f}{many[0]} (gain {self.gain:.4f} ± "
+            f"{self.gain_error:.4f}), in-sample {self.in_sample:.4f}{many[1]}; lower is better"
+            f"{f'; the blend is {short}' if short else ''}"
+        )
+
+    @property
+    def shortcoming(self) -> str:
+        """Where it is worse than knowing nothing, in words; empty if nowhere."""
+        return shortcoming({"all records": self.of_all, "those with many votes": self.of_many})
+
+
+def kept_mask(many: ArrayLike | None, sample_weights: ArrayLike | None, n_kept: int) -> NDArray[np.bool_]:
+    """Which of the rows that are kept have many votes."""
+    if many is None:
+        return np.zeros(n_kept, bool)
+    mask = np.asarray(many, dtype=bool)
+    kept = np.ones(len(mask), bool) if sample_weights is None else np.asarray(sample_weights) > 0
+    return mask[kept]
+
+
+def figures_of(
+    terms: Mapping[str, Floats], targets_NK: Floats, many: NDArray[np.bool_]
+) -> tuple[dict[str, float], Standing, Standing | None]:
+    """Mean terms by name, on all rows and on those with many votes, and the floors of either."""
+    figures: dict[str, float] = {}
+    found: list[Standing] = []
+    for ending, mask in (("", np.ones(len(many), bool)), ("_votes10", many)):
+        if not mask.any():
+            continue
+        prior, uniform = floors(targets_NK[mask])
+        of_these = {name: float(values[mask].mean()) for name, values in terms.items()}
+        of_these |= {"prior": prior, "uniform": uniform}
+        figures |= {name + ending: value for name, value in of_these.items()}
+        found.append(Standing(of_these["nested"], prior, uniform))
+    return figures, found[0], found[1] if len(found) > 1 else None
