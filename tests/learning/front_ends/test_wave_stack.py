@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from network_arithmetic import F64, Weights, batch_norm, convolution, shake, sigmoid, silu
-from pydantic import TypeAdapter, ValidationError
 
 from kagglehms.errors import UsageError
 from kagglehms.learning.front_ends import WaveStack, WaveStackOptions
@@ -175,15 +174,6 @@ def test_compiles_whole() -> None:
     x = torch.randn(1, 8, 160)
     compiled = torch.compile(network, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(x), network(x))
-
-
-def test_options_go_through_json_and_back() -> None:
-    adapter: TypeAdapter[Any] = TypeAdapter(WaveStackOptions)
-    options = replace(SMALL, recompute=True)
-    assert adapter.validate_json(adapter.dump_json(options)) == options
-    assert asdict(options)["kind"] == "wave-stack"
-    with pytest.raises(ValidationError, match="depth"):
-        adapter.validate_json(b'{"depth": 3}')
 
 
 @pytest.mark.parametrize(("fields", "named"), [
