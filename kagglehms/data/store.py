@@ -9,12 +9,13 @@ files:
     store.json         where each recording lies, its checksum, and the fingerprint of the whole
 
 store.json is written last: a folder without it is an unfinished store. Until then journal.jsonl has one line per
-recording, added after its data. A killed `prepare` goes on behind the last line, and the order is fixed, so the
-bytes are the same as if it had never been interrupted.
+recording, added after its data. A killed `prepare` goes on behind the last line whose data are on the disk as they
+were written, and the order is fixed, so the bytes are the same as if it had never been interrupted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -295,38 +296,41 @@ class _Appender:
 
 
 def _adopt(path: Path, tasks: list[Task]) -> list[Entry]:
-    """Return what an interrupted `prepare` has finished of `tasks`; cut the files behind it."""
-    entries = []
-    for task, line in zip(tasks, _lines(path / JOURNAL), strict=False):
-        try:
-            entry = _entry(json.loads(line))
-        except (ValueError, TypeError):
-            break  # the line that was being written when the process died
-        size = task.path.stat().st_size if task.path.is_file() else -1
-        if (entry.kind, entry.id, entry.source_bytes) != (
-            task.kind,
-            task.id,
-            size,
-        ) or entry.length < task.min_length:
-            break
-        entries.append(entry)
-    lengths = {kind: sum(e.length for e in entries if e.kind == kind) for kind in WIDTH}
-    for kind, length in lengths.items():
-        file = path / f"{kind}.f16"
-        if file.is_file() and file.stat().st_size < length * WIDTH[kind] * 2:
-            return _start_over(path)
-    for kind, length in lengths.items():
-        with (path / f"{kind}.f16").open("ab") as file_:
-            file_.truncate(length * WIDTH[kind] * 2)
+    """Return what an interrupted `prepare` has finished of `tasks`; cut the files behind it.
+
+    A journal line counts only as far as the data files bear it out, byte for byte: a file that was deleted, cut or
+    overwritten since then is decoded again from there on.
+    """
+    entries: list[Entry] = []
+    with contextlib.ExitStack() as stack:
+        files = {kind: stack.enter_context((path / f"{kind}.f16").open("a+b")) for kind in WIDTH}
+        ends = dict.fromkeys(WIDTH, 0)
+        for file in files.values():
+            file.seek(0)
+        for task, line in zip(tasks, _lines(path / JOURNAL), strict=False):
+            try:
+                entry = _entry(json.loads(line))
+            except (ValueError, TypeError):
+                break  # the line that was being written when the process died
+            if not _is_of(entry, task):
+                break
+            data = files[entry.kind].read(entry.length * WIDTH[entry.kind] * 2)
+            if len(data) != entry.length * WIDTH[entry.kind] * 2 or zlib.crc32(data) != entry.crc32:
+                break
+            ends[entry.kind] += len(data)
+            entries.append(entry)
+        for kind, file in files.items():
+            file.truncate(ends[kind])
     journal = b"".join(json.dumps(asdict(entry)).encode() + b"\n" for entry in entries)
     write_bytes(path / JOURNAL, journal)
     return entries
 
 
-def _start_over(path: Path) -> list[Entry]:
-    for name in (JOURNAL, *(f"{kind}.f16" for kind in WIDTH)):
-        (path / name).unlink(missing_ok=True)
-    return []
+def _is_of(entry: Entry, task: Task) -> bool:
+    """Whether a recording that was decoded is the one that is wanted, from the same file, and long enough."""
+    size = task.path.stat().st_size if task.path.is_file() else -1
+    same = (entry.kind, entry.id, entry.source_bytes) == (task.kind, task.id, size)
+    return same and entry.length >= task.min_length
 
 
 def _lines(path: Path) -> list[bytes]:

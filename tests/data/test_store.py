@@ -115,6 +115,81 @@ def test_whatever_a_power_failure_left_is_mended(
     assert contents(tmp_path) == contents(reference)
 
 
+def damaged(path: Path, damage: str) -> None:
+    """Take a file away, as a clean-up does, or a part of it, as a disk that fills or fails does."""
+    content = path.read_bytes()
+    if damage == "removed":
+        path.unlink()
+    elif damage == "zeros":
+        path.write_bytes(bytes(len(content)))
+    else:
+        path.write_bytes(content[: {"cut": len(content) // 2, "emptied": 0}[damage]])
+
+
+@pytest.fixture(scope="module")
+def stages(competition_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Unfinished stores: one that was killed after each number of recordings, the last one before its index."""
+    tasks = tasks_of(competition_folder)
+    folders = [tmp_path_factory.mktemp(f"stage{n}-") for n in range(len(tasks) + 1)]
+    for n, folder in enumerate(folders):
+        with pytest.raises(Killed):
+            prepare(tasks, folder, killed_at_index if n == len(tasks) else killed_after(n))
+    return folders
+
+
+@pytest.mark.parametrize("damage", ["removed", "emptied", "cut", "zeros"])
+@pytest.mark.parametrize("name", ["eeg.f16", "spectrogram.f16", "journal.jsonl"])
+def test_an_unfinished_store_that_lost_a_file_at_any_stage_gets_its_bytes_back(
+    competition_folder: Path, reference: Path, stages: list[Path], tmp_path: Path, name: str, damage: str
+) -> None:
+    tasks = tasks_of(competition_folder)
+    for n, stage in enumerate(stages):
+        store = copied(stage, tmp_path / str(n))
+        damaged(store / name, damage)
+        done = prepare(tasks, store, workers=Workers(jobs=1))
+        assert done.found + done.decoded == len(tasks)
+        assert contents(store) == contents(reference), f"after {n} recordings"
+
+
+def killed_at_index(items: Iterable[Any], _: int) -> Iterable[Any]:
+    yield from items
+    raise Killed
+
+
+def test_what_a_lost_file_does_not_concern_is_kept(
+    competition_folder: Path, reference: Path, tmp_path: Path
+) -> None:
+    tasks = tasks_of(competition_folder)
+    n_eegs = sum(task.kind == "eeg" for task in tasks)
+    with pytest.raises(Killed):
+        prepare(tasks, tmp_path, killed_after(n_eegs + 2))
+    (tmp_path / "spectrogram.f16").unlink()
+    assert prepare(tasks, tmp_path).found == n_eegs
+    assert contents(tmp_path) == contents(reference)
+
+
+@pytest.mark.parametrize("damage", ["removed", "emptied", "cut"])
+@pytest.mark.parametrize("name", ["eeg.f16", "spectrogram.f16", "store.json"])
+@pytest.mark.parametrize("journal", [False, True], ids=["finished", "killed before the journal went"])
+def test_a_finished_store_that_lost_a_file_is_refused_or_made_again(
+    competition_folder: Path, reference: Path, tmp_path: Path, name: str, damage: str, journal: bool
+) -> None:
+    tasks = tasks_of(competition_folder)
+    prepare(tasks, tmp_path)
+    if journal:
+        (tmp_path / "journal.jsonl").write_text("")
+    damaged(tmp_path / name, damage)
+    if (name, damage) == ("store.json", "removed"):
+        prepare(tasks, tmp_path)
+        assert contents(tmp_path) == contents(reference)
+        return
+    with pytest.raises(DataError, match="delete the store, prepare again") as caught:
+        prepare(tasks, tmp_path)
+    assert caught.value.path == tmp_path / name
+    with pytest.raises(DataError):
+        Store(tmp_path)
+
+
 SLOW_PREPARE = """
 import sys, time
 from pathlib import Path
