@@ -3,19 +3,30 @@
 A recording leaves this module in the precision in which everything later sees it: training reads it from the
 store, the scored kernel straight from its parquet file, and both get the same half-precision numbers. So no
 model meets values at scoring time that it could not have met in training.
+
+Columns go by their names, for training and for scoring alike: their order does not matter, and what is there besides
+(the index that pandas writes, most often) is left aside.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kagglehms.data.competition import CHANNELS, LOG_CLIP, N_TIMES, SPECTROGRAM_COLUMNS, SPECTROGRAM_STEP_S
+from kagglehms.data.competition import (
+    CHAINS,
+    CHANNELS,
+    LOG_CLIP,
+    N_TIMES,
+    SPECTROGRAM_COLUMNS,
+    SPECTROGRAM_STEP_S,
+)
 from kagglehms.errors import DataError, first_line
 
 if TYPE_CHECKING:
@@ -27,6 +38,10 @@ HALF_MAX = float(np.finfo(np.float16).max)
 """65,504: an EEG sample beyond it (µV, thirty times what an electrode pop reaches) is held at it."""
 
 _BROKEN = "download it again: it is empty, truncated or no parquet file"
+_STRANGE = "this is not a file of this competition"
+_NEIGHBOURS = tuple(
+    (CHANNELS.index(a), CHANNELS.index(b)) for chain in CHAINS.values() for a, b in pairwise(chain)
+)
 
 
 def read_eeg(path: Path, min_times: int = N_TIMES) -> Half:
@@ -40,9 +55,10 @@ def read_eeg(path: Path, min_times: int = N_TIMES) -> Half:
         (n_times, 20) float16, µV, channels as in `competition.CHANNELS`; NaN where nothing was recorded.
 
     Raises:
-        DataError: missing, broken, wrong or misordered columns, wrong types, too short, or without one value.
+        DataError: missing, broken, lacking columns or with one of them twice, wrong types, too short, or without one
+            value.
     """
-    frame = _read(path, CHANNELS, types="Float32 or Float64")
+    frame = _read(path, CHANNELS)
     if len(frame) < min_times:
         raise DataError(
             path, f"{len(frame)} samples where at least {min_times} are needed", "the file is cut short"
@@ -60,7 +76,7 @@ def read_spectrogram(path: Path, min_rows: int = 1) -> Half:
     Raises:
         DataError: as `read_eeg`, or `time` that does not run 1, 3, 5 …
     """
-    frame = _read(path, ("time", *SPECTROGRAM_COLUMNS), types="Float32 or Float64, `time` integer or float")
+    frame = _read(path, ("time", *SPECTROGRAM_COLUMNS))
     if len(frame) < min_rows:
         raise DataError(
             path, f"{len(frame)} rows where at least {min_rows} are needed", "the file is cut short"
@@ -95,7 +111,41 @@ def encode_spectrogram(power: NDArray[np.floating]) -> Half:
     return log_power.astype(np.float16)
 
 
-def _read(path: Path, columns: Sequence[str], types: str) -> pl.DataFrame:
+def misnamed(found: Sequence[str], expected: Sequence[str]) -> str | None:
+    """Say why columns cannot be taken by their names; None where they can, in whatever order they are.
+
+    Args:
+        found: the names that there are.
+        expected: the names that are needed, each once; others are nobody's concern.
+    """
+    missing = [name for name in expected if name not in set(found)]
+    if missing:
+        unknown = [str(name) for name in found if name not in set(expected)]
+        return f"lacks {_some(missing)}" + (f" and has unknown {_some(unknown)}" if unknown else "")
+    twice = [name for name in expected if list(found).count(name) > 1] if len(found) > len(expected) else []
+    return f"has more than one {_some(twice)}" if twice else None
+
+
+def eeg_is_blank(eeg_uv: NDArray[np.floating]) -> bool:
+    """Whether no image can be drawn of a stretch of EEG.
+
+    Images show differences of neighbouring electrodes of a chain, so at least one pair must have been recorded at one
+    time; an electrocardiogram alone says nothing.
+
+    Args:
+        eeg_uv: (n_times, 20), channels as in `competition.CHANNELS`.
+    """
+    there = np.isfinite(eeg_uv)
+    return not (there.all(axis=1).any() or any((there[:, a] & there[:, b]).any() for a, b in _NEIGHBOURS))
+
+
+def spectrogram_is_blank(values: NDArray[np.floating]) -> bool:
+    """Whether no image can be drawn of a stretch of spectrogram, (n_rows, 400): not one value is there."""
+    return not np.isfinite(values).any()
+
+
+def _read(path: Path, columns: Sequence[str]) -> pl.DataFrame:
+    """Read `columns`, in this order, as floating-point numbers; a column without any value may be of any type."""
     import polars as pl
 
     if not path.is_file():
@@ -103,34 +153,31 @@ def _read(path: Path, columns: Sequence[str], types: str) -> pl.DataFrame:
     try:
         # From memory: for a path polars looks through the environment for credentials, each time.
         frame = pl.read_parquet(io.BytesIO(path.read_bytes()), use_statistics=False)
+    except pl.exceptions.DuplicateError as error:
+        raise DataError(path, f"wrong columns: {first_line(error)}", _STRANGE) from error
     except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
         raise DataError(path, f"cannot be read ({first_line(error)})", _BROKEN) from error
-    _check_columns(path, frame.columns, columns)
-    dtypes = frame.dtypes
-    if "time" in frame.columns[:1] and dtypes[0].is_integer():
-        dtypes[0] = dtypes[1]
-    if not all(dtype.is_float() for dtype in set(dtypes)):
-        schema = zip(frame.columns, frame.dtypes, strict=True)
-        wrong = [(n, d) for n, d in schema if not (d.is_float() or (n == "time" and d.is_integer()))]
-        found = ", ".join(f"{name} is {dtype}" for name, dtype in wrong[:3])
-        raise DataError(path, f"wrong column types: {found}", f"expected {types}")
-    return frame
-
-
-def _check_columns(path: Path, found: Sequence[str], expected: Sequence[str]) -> None:
-    """Refuse any difference in names or order, and name the first few."""
-    if list(found) == list(expected):
-        return
-    missing = [name for name in expected if name not in set(found)]
-    extra = [name for name in found if name not in set(expected)]
-    if missing or extra:
-        parts = [f"lacks {_some(missing)}"] * bool(missing) + [f"has unknown {_some(extra)}"] * bool(extra)
-        raise DataError(
-            path, "wrong columns: it " + " and ".join(parts), "this is not a file of this competition"
-        )
-    at = next(i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b)
-    reason = f"columns out of order: column {at} is {found[at]}, expected {expected[at]}"
-    raise DataError(path, reason, "channels would be taken for one another")
+    reason = misnamed(frame.columns, columns)
+    if reason:
+        raise DataError(path, f"wrong columns: it {reason}", _STRANGE)
+    frame = frame.select(columns)
+    if all(dtype.is_float() for dtype in set(frame.dtypes)):
+        return frame
+    wrong = [
+        f"{column.name} is {column.dtype}"
+        for column in frame
+        if not (column.dtype.is_numeric() or column.null_count() == len(column))
+    ]
+    if wrong:
+        raise DataError(path, f"wrong column types: {_some(wrong, 3)}", "expected numbers")
+    # What is no float yet is `time`, a column of nothing but nulls, or whole numbers.
+    return frame.with_columns(
+        pl.Series(column.name, [None] * len(column), pl.Float32)
+        if not column.dtype.is_numeric()
+        else column.cast(pl.Float64)
+        for column in frame
+        if not column.dtype.is_float()
+    )
 
 
 def _values(path: Path, frame: pl.DataFrame) -> NDArray[np.floating]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kagglehms.data.competition import N_TIMES, SPECTROGRAM_ROWS, Competition
-from kagglehms.data.recordings import read_eeg, read_spectrogram
+from kagglehms.data.recordings import eeg_is_blank, read_eeg, read_spectrogram, spectrogram_is_blank
 from kagglehms.features.images import CROP_SHAPES, Crop, Normaliser, Source
 from kagglehms.features.inputs import Input, draw
 from kagglehms.inference.prior import Rows
@@ -172,8 +172,8 @@ class Reader:
         else:
             path = self.competition.eeg(id_, "test")
             values = _middle(read_eeg(path, N_TIMES), N_TIMES)
-        if np.isnan(values).all():
-            raise ValueError(f"{path}: holds no value where it is looked at, only NaN")
+        if (spectrogram_is_blank if source == "kaggle" else eeg_is_blank)(values):
+            raise ValueError(f"{path}: holds nothing where it is looked at, only NaN")
         return values
 
 

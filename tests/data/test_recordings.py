@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kagglehms.data.recordings import encode_eeg, encode_spectrogram, read_eeg, read_spectrogram
+from kagglehms.data.competition import CHANNELS
+from kagglehms.data.recordings import (
+    eeg_is_blank,
+    encode_eeg,
+    encode_spectrogram,
+    misnamed,
+    read_eeg,
+    read_spectrogram,
+)
 from kagglehms.errors import DataError
 
 
@@ -65,10 +73,92 @@ def _nothing_but_nan(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(pl.lit(float("nan"), pl.Float32).alias(n) for n in frame.columns if n != "time")
 
 
+SAME = {
+    "reversed": lambda frame: frame.select(reversed(frame.columns)),
+    "sorted": lambda frame: frame.select(sorted(frame.columns)),
+    "swapped": _swap_columns,
+    "with an index": lambda frame: frame.with_row_index("__index_level_0__"),
+    "with an index behind": lambda frame: frame.with_columns(pl.Series("index", range(len(frame)))),
+    "with a column of text": lambda frame: frame.with_columns(pl.lit("of whom").alias("note")),
+    "of 64 bits": lambda frame: frame.with_columns(pl.all().exclude("time").cast(pl.Float64)),
+}
+
+
+@pytest.mark.parametrize("change", SAME)
+@pytest.mark.parametrize("kind", ["eeg", "spectrogram"])
+def test_columns_go_by_their_names(tmp_path: Path, kind: str, change: str) -> None:
+    frame, read = (eeg_frame(), read_eeg) if kind == "eeg" else (spectrogram_frame(), read_spectrogram)
+    frame.write_parquet(tmp_path / "plain.parquet")
+    SAME[change](frame).write_parquet(tmp_path / "changed.parquet")
+    np.testing.assert_array_equal(read(tmp_path / "changed.parquet"), read(tmp_path / "plain.parquet"))
+
+
+def test_a_channel_that_was_never_recorded_may_be_null_or_nan(tmp_path: Path) -> None:
+    """A writer that finds nothing but nulls in a column gives it whatever type it likes."""
+    frame, path = eeg_frame(), tmp_path / "1.parquet"
+    frame.with_columns(pl.lit(float("nan"), pl.Float32).alias("EKG")).write_parquet(path)
+    expected = read_eeg(path)
+    assert np.isnan(expected[:, 19]).all()
+    for dtype in (pl.Float32, pl.Null, pl.Int32, pl.String, pl.Boolean):
+        frame.with_columns(pl.Series("EKG", [None] * len(frame), dtype)).write_parquet(path)
+        np.testing.assert_array_equal(read_eeg(path), expected)
+
+
+def test_whole_numbers_are_numbers(tmp_path: Path) -> None:
+    path, whole = tmp_path / "1.parquet", eeg_frame().select(pl.all().round())
+    whole.write_parquet(path)
+    expected = read_eeg(path)
+    whole.with_columns(pl.col("F3", "EKG").cast(pl.Int16), pl.col("O1").cast(pl.Int64)).write_parquet(path)
+    np.testing.assert_array_equal(read_eeg(path), expected)
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    """Polars cannot write such a file, so its names are made alike in the bytes of one that it can."""
+    path = tmp_path / "1.parquet"
+    eeg_frame().with_columns(pl.lit(1.0).alias("F9")).write_parquet(path)
+    path.write_bytes(path.read_bytes().replace(b"F9", b"F3"))
+    with pytest.raises(DataError, match="wrong columns: .*F3"):
+        read_eeg(path)
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (["b", "x", "a"], None),
+        (["a", "x"], "lacks b and has unknown x"),
+        (["a"], "lacks b"),
+        (["a", "b", "a"], "has more than one a"),
+        (["a", "x", "b", "x"], None),
+    ],
+)
+def test_names_that_cannot_be_told(found: list[str], reason: str | None) -> None:
+    assert misnamed(found, ["a", "b"]) == reason
+
+
+@pytest.mark.parametrize(
+    ("there", "blank"),
+    [
+        ((), True),
+        (("EKG", "Fz", "Cz", "Pz"), True),
+        (("Fp1", "T3", "C3", "O2"), True),
+        (("Fp1", "F7"), False),
+        (("P4", "O2", "EKG"), False),
+        (CHANNELS, False),
+    ],
+)
+def test_an_eeg_is_blank_where_no_pair_of_neighbours_was_recorded(
+    there: tuple[str, ...], blank: bool
+) -> None:
+    eeg = np.full((100, 20), np.nan)
+    eeg[40:60, [CHANNELS.index(name) for name in there]] = 1.0
+    assert eeg_is_blank(eeg) is blank
+    eeg[:, CHANNELS.index("F7")] = np.where(np.arange(100) < 40, 1.0, np.nan)  # at another time than Fp1
+    assert eeg_is_blank(eeg) is (blank or there == ("Fp1", "F7"))
+
+
 FAULTS = {
     "lacks": _drop_column,
     "unknown Fpz": _rename_column,
-    "out of order: column 4": _swap_columns,
     "wrong column types": _text_column,
     "only NaN": _nothing_but_nan,
     "is cut short": lambda frame: frame.head(200),

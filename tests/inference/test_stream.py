@@ -143,11 +143,23 @@ def test_recordings_that_cannot_be_used_are_left_out_and_named(folder: Path) -> 
     assert got == [([3], 1)]
     assert set(reader.failures["kaggle"]) == {0, 1}
     assert "cannot be read" in reader.failures["kaggle"][0]
-    assert "no value where it is looked at" in reader.failures["kaggle"][1]
+    assert "nothing where it is looked at" in reader.failures["kaggle"][1]
     assert "9999 samples where at least 10000" in reader.failures["eeg"][2]
     read = reader.files_read
     assert [rows.tolist() for rows, _ in batches(reader, range(4), PANELS_BY_THEMSELVES)] == [[2, 3]]
     assert reader.files_read == read + 2, "a file that cannot be used is not read again"
+
+
+def test_an_electrocardiogram_alone_is_no_eeg(folder: Path) -> None:
+    """Images show differences of neighbouring electrodes: of these there is none, and a model would see zeros."""
+    ids = pl.read_csv(folder / "test.csv")["eeg_id"].to_list()
+    gone = pl.lit(None, pl.Float32)
+    for eeg_id, kept in zip(ids, (("EKG",), ("Fz", "Cz", "F7", "O1"), ("Fp2", "F8")), strict=False):
+        frame = eeg_frame().with_columns(gone.alias(name) for name in CHANNELS if name not in kept)
+        frame.write_parquet(Competition(folder).eeg(eeg_id, "test"))
+    reader = reader_of(folder)
+    assert [rows.tolist() for rows, _ in batches(reader, range(4), LAYOUTS["eeg-summaries"])] == [[2, 3]]
+    assert set(reader.failures["eeg"]) == {0, 1}
 
 
 def test_whatever_goes_wrong_with_a_file_costs_its_row(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
