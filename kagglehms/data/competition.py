@@ -7,6 +7,7 @@ heavier than the standard library is imported here, so every other module may us
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -74,10 +75,12 @@ class Competition:
 
     def __post_init__(self) -> None:
         if not self.root.is_dir():
+            archive = self.root.suffix == ".zip" and self.root.is_file()
             raise DataError(
                 self.root,
-                "no such folder",
-                "give the folder that holds train.csv or test.csv; `kagglehms doctor` says how to get it",
+                "is an archive and no folder" if archive else "no such folder",
+                unpacking(self.root, self.root)
+                or "give the folder that holds train.csv or test.csv; `kagglehms doctor` says how to get it",
             )
 
     @property
@@ -97,6 +100,28 @@ class Competition:
 
     def spectrogram(self, spectrogram_id: int, split: Split = "train") -> Path:
         return self.root / f"{split}_spectrograms" / f"{spectrogram_id}.parquet"
+
+
+def unpacking(path: Path, root: Path) -> str | None:
+    """Say how to unpack what is missing, where an archive that may hold it lies near; None where none does.
+
+    The client downloads the competition as one archive, and a single file as an archive of its own.
+
+    Args:
+        path: a file or folder of the competition that is not there.
+        root: the competition's folder.
+    """
+    archives = [(path.with_name(f"{path.name}.zip"), path.parent)] if path != root else []
+    folder = path.parent.with_name(f"{path.parent.name}.zip") if path.parent.name else root / f"{SLUG}.zip"
+    archives += [(folder, root)] if path.parent != root else []
+    archives += [(root / f"{SLUG}.zip", root), (root.parent / f"{SLUG}.zip", root)]
+    archives += [(root.with_name(f"{root.name}.zip"), root)] if root.name else []
+    archives += [(root, root.with_suffix(""))] if root.suffix == ".zip" else []
+    for archive, target in archives:
+        if archive.is_file():
+            command = shlex.join(["python", "-m", "zipfile", "-e", str(archive), str(target)])
+            return f"{archive} has not been unpacked: {command}"
+    return None
 
 
 def truth_folder(root: Path) -> Path:

@@ -26,6 +26,7 @@ from kagglehms.data.competition import (
     N_TIMES,
     SPECTROGRAM_COLUMNS,
     SPECTROGRAM_STEP_S,
+    unpacking,
 )
 from kagglehms.errors import DataError, first_line
 
@@ -149,7 +150,8 @@ def _read(path: Path, columns: Sequence[str]) -> pl.DataFrame:
     import polars as pl
 
     if not path.is_file():
-        raise DataError(path, "no such file", "the tables name it, so the download is not complete")
+        hint = unpacking(path, path.parent.parent)
+        raise DataError(path, "no such file", hint or "the tables name it, so the download is not complete")
     try:
         # From memory: for a path polars looks through the environment for credentials, each time.
         frame = pl.read_parquet(io.BytesIO(path.read_bytes()), use_statistics=False)

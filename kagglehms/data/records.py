@@ -7,11 +7,13 @@ such a stretch, and the unit of training, of folds and of every score of this pr
 from __future__ import annotations
 
 import hashlib
+import io
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -20,7 +22,9 @@ from kagglehms.data.competition import (
     SFREQ_HZ,
     SPECTROGRAM_STEP_S,
     VOTE_COLUMNS,
+    unpacking,
 )
+from kagglehms.data.whole import BLANKS, whole_number
 from kagglehms.errors import DataError, UsageError, closest, first_line
 
 if TYPE_CHECKING:
@@ -37,6 +41,14 @@ EEG_OFFSET = "eeg_label_offset_seconds"
 SPECTROGRAM_OFFSET = "spectrogram_label_offset_seconds"
 _IDS = ("eeg_id", "eeg_sub_id", "spectrogram_id", "label_id", "patient_id")
 _OFFSETS = (EEG_OFFSET, SPECTROGRAM_OFFSET)
+Content = Literal["whole", "number", "text"]
+"""What the cells of a column hold."""
+_TRAIN_COLUMNS: dict[str, Content] = {
+    **dict.fromkeys(_IDS, "whole"),
+    **dict.fromkeys(_OFFSETS, "number"),
+    "expert_consensus": "text",
+    **dict.fromkeys(VOTE_COLUMNS, "whole"),
+}
 
 
 @dataclass(frozen=True)
@@ -147,26 +159,41 @@ def read_train_table(path: Path) -> pl.DataFrame:
         DataError: unreadable, missing columns, wrong types, negative or all-zero votes, duplicate sub-windows,
             negative offsets or an unknown class name; the message names the first rows (counted from 0).
     """
-    table = read_table(path, (*_IDS, *_OFFSETS, "expert_consensus", *VOTE_COLUMNS))
-    table = _cast(path, table)
+    table = read_table(path, _TRAIN_COLUMNS)
     if table.is_empty():
         raise DataError(path, "has no rows", "give the competition's train.csv")
     _check_rows(path, table)
     return table
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
-    """Read a CSV or parquet table that must have `columns` (others are kept).
+def read_table(path: Path, columns: Mapping[str, Content]) -> pl.DataFrame:
+    """Read a CSV or parquet table.
+
+    A CSV file is read as text first, so that what a cell is taken for depends on that cell alone, and not on the other
+    rows. Blank lines count for nothing.
+
+    Args:
+        path: the file.
+        columns: name → what its cells hold: `whole` numbers of at most 64 bits (see `whole.whole_number`), finite
+            `number`s, or `text` letter by letter.
+
+    Returns:
+        Int64, Float64 and String columns of these names, and the others as they are.
 
     Raises:
-        DataError: missing, unreadable, or without one of the columns.
+        DataError: missing, unreadable, without one of the columns, or with a cell that does not hold what it should;
+            the message names the first rows.
     """
     import polars as pl
 
     if not path.is_file():
-        raise DataError(path, "no such file", "give the folder of the competition's download")
+        hint = unpacking(path, path.parent) or "give the folder of the competition's download"
+        raise DataError(path, "no such file", hint)
     try:
-        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
+        if path.suffix == ".parquet":
+            table = pl.read_parquet(path)
+        else:
+            table = _without_blank_lines(pl.read_csv(io.BytesIO(path.read_bytes()), infer_schema=False))
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         raise DataError(
             path, f"cannot be read as a table ({first_line(error)})", "download it again"
@@ -176,7 +203,64 @@ def read_table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
         raise DataError(
             path, f"lacks column(s) {', '.join(missing)}", f"it has: {', '.join(table.columns[:20])}"
         )
+    for name, content in columns.items():
+        values = _CASTS[content](table[name])
+        _refuse(path, table, values.is_null(), f"column {name} has no usable value", _EXPECTED[content])
+        table = table.with_columns(values.alias(name))
     return table
+
+
+def _without_blank_lines(table: pl.DataFrame) -> pl.DataFrame:
+    """Drop the rows that are blank in every column, and blanks around the columns' names."""
+    import polars as pl
+
+    table = table.rename({name: name.strip(BLANKS) for name in table.columns})
+    filled = pl.all().str.strip_chars(BLANKS).fill_null("") != ""
+    return table.filter(pl.any_horizontal(filled)) if table.width else table
+
+
+def _as_whole(values: pl.Series) -> pl.Series:
+    """Int64, null where a cell holds no whole number of 64 bits."""
+    import polars as pl
+
+    if values.dtype == pl.String:
+        text = values.str.strip_chars(BLANKS)
+        plain = text.str.contains(r"^-?[0-9]{1,18}$")
+        others = text.filter(~plain).unique().drop_nulls()
+        read = {cell: whole_number(cell) for cell in others.to_list()}
+        by_rule = text.replace_strict(read, default=None, return_dtype=pl.Int64)
+        return text.cast(pl.Int64, strict=False).zip_with(plain.fill_null(False), by_rule)
+    if values.dtype.is_float():  # beyond 2⁵³ a float is no longer the number that was meant
+        exact = (values == values.round()) & (values.abs() <= 2**53)
+        return values.cast(pl.Int64, strict=False).set(~exact.fill_null(False), None)
+    return values.cast(pl.Int64, strict=False)
+
+
+def _as_number(values: pl.Series) -> pl.Series:
+    """Float64, null where a cell holds no finite number."""
+    import polars as pl
+
+    text = values.dtype == pl.String
+    numbers = (values.str.strip_chars(BLANKS) if text else values).cast(pl.Float64, strict=False)
+    return numbers.set(~numbers.is_finite().fill_null(False), None)
+
+
+def _as_text(values: pl.Series) -> pl.Series:
+    import polars as pl
+
+    return values.cast(pl.String, strict=False)
+
+
+_CASTS: dict[Content, Callable[[pl.Series], pl.Series]] = {
+    "whole": _as_whole,
+    "number": _as_number,
+    "text": _as_text,
+}
+_EXPECTED: dict[Content, str] = {
+    "whole": "whole numbers of at most 64 bits are expected; ",
+    "number": "finite numbers are expected; ",
+    "text": "text is expected; ",
+}
 
 
 def make_records(table: pl.DataFrame) -> Records:
@@ -252,30 +336,6 @@ def assign_folds(records: Records, n_folds: int = 5, seed: int = FOLD_SEED) -> N
     return folds
 
 
-def _cast(path: Path, table: pl.DataFrame) -> pl.DataFrame:
-    import polars as pl
-
-    types = {
-        **dict.fromkeys(_IDS, pl.Int64),
-        **dict.fromkeys(_OFFSETS, pl.Float64),
-        **dict.fromkeys(VOTE_COLUMNS, pl.Int64),
-        "expert_consensus": pl.String,
-    }
-    for name, dtype in types.items():
-        # Through Float64, so that "1.5 votes" and text both become null rather than a rounded number.
-        number = table[name].cast(pl.Float64, strict=False)
-        if dtype == pl.Int64:
-            cast = number.cast(pl.Int64, strict=False).set(number != number.round(), None)
-            cast = table[name].cast(pl.Int64) if table[name].dtype.is_integer() else cast
-        elif dtype == pl.Float64:
-            cast = number.set(~number.is_finite(), None)
-        else:
-            cast = table[name].cast(pl.String)
-        _refuse(path, table, cast.is_null(), f"column {name} has no usable value")
-        table = table.with_columns(cast.alias(name))
-    return table
-
-
 def _check_rows(path: Path, table: pl.DataFrame) -> None:
     import polars as pl
 
@@ -293,9 +353,10 @@ def _check_rows(path: Path, table: pl.DataFrame) -> None:
         _refuse(path, table, unknown, f"unknown expert_consensus {name!r} ({closest(name, CONSENSUS_NAMES)})")
 
 
-def _refuse(path: Path, table: pl.DataFrame, bad: pl.Series, reason: str) -> None:
+def _refuse(path: Path, table: pl.DataFrame, bad: pl.Series, reason: str, expected: str = "") -> None:
     """Raise a `DataError` that names the rows where `bad` holds, if there are any."""
     rows = bad.fill_null(True).arg_true().to_list()
     if rows:
         listed = ", ".join(map(str, rows[:5])) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
-        raise DataError(path, f"{reason} in row(s) {listed}", "rows are counted from 0, without the header")
+        hint = f"{expected}rows are counted from 0, without the header and blank lines"
+        raise DataError(path, f"{reason} in row(s) {listed}", hint)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kagglehms.data.competition import SLUG, Competition
+from kagglehms.data.competition import SLUG, Competition, unpacking
 from kagglehms.deploy import guard
 from kagglehms.deploy.kernels import TIME_LIMIT_VARIABLE
 from kagglehms.deploy.launcher import Bind, Spec
@@ -92,7 +92,8 @@ def read_kernel(
         hint = closest(name, known) if known else "build one with `python build.py`"
         raise UsageError(f"{dist}: holds no kernel {name!r}; {hint}")
     if not Competition(competition).test_csv.is_file():
-        raise DataError(competition / "test.csv", "no such file", "give the competition's folder")
+        hint = unpacking(competition / "test.csv", competition) or "give the competition's folder"
+        raise DataError(competition / "test.csv", "no such file", hint)
     metadata = read_template(folder / KERNEL_METADATA)
     bundle_id = read_template(dist / "dataset" / CARD)["id"]
     inputs = {}

@@ -10,12 +10,12 @@ import csv
 import io
 import json
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS, Competition
+from kagglehms.data.whole import BLANKS, whole_number
 from kagglehms.runtime import write_bytes
 
 SUBMISSION = "submission.csv"
@@ -23,8 +23,6 @@ SUBMISSION = "submission.csv"
 TRAIN_PRIOR = (0.052, 0.189, 0.123, 0.083, 0.088, 0.465)
 """Class means of the 6,329 records of train.csv with at least ten votes, of which the leaderboard seems to be made;
 used only where the bundle cannot say."""
-
-_WHOLE = re.compile(r"-?\d{1,18}")
 
 
 @dataclass(frozen=True)
@@ -48,14 +46,15 @@ class Rows:
 
     def eeg_id(self, row: int) -> int | None:
         """The id as a number; None if it is none, so that there can be no recording of it."""
-        return _number(self.eeg_ids[row])
+        return whole_number(self.eeg_ids[row])
 
 
 def read_rows(competition: Competition) -> Rows:
     """Read the rows to predict from test.csv, or from sample_submission.csv where that cannot be used.
 
-    An id that stands twice gives one row; a line without an id gives none; an id that is no number keeps its row.
-    Nothing is raised: two tables that cannot be used give no rows.
+    An id that stands twice gives one row, also where it is spelled in two ways; a line without an id gives none; an id
+    that is no number keeps its row. Numbers are read as in train.csv: `853520.0` is the recording 853520, and the row
+    keeps its spelling. Nothing is raised: two tables that cannot be used give no rows.
     """
     notes: list[str] = []
     for path in (competition.test_csv, competition.sample_submission_csv):
@@ -65,18 +64,21 @@ def read_rows(competition: Competition) -> Rows:
             notes.append(f"{path.name} cannot be used: {error}")
             continue
         found: dict[str, int | None] = {}
+        seen: set[int | str] = set()
         twice: list[str] = []
         for line in lines:
-            eeg_id = (line.get("eeg_id") or "").strip()
+            eeg_id = (line.get("eeg_id") or "").strip(BLANKS)
+            number = whole_number(eeg_id)
             if not eeg_id:
                 notes.append(f"{path.name} has a line without an eeg_id, which gives no row")
-            elif eeg_id in found:
+            elif (eeg_id if number is None else number) in seen:
                 twice.append(eeg_id)
             else:
-                found[eeg_id] = _number((line.get("spectrogram_id") or "").strip())
+                seen.add(eeg_id if number is None else number)
+                found[eeg_id] = whole_number(line.get("spectrogram_id") or "")
         if twice:
             notes.append(f"{path.name} has {len(twice)} eeg_id(s) again: {_some(twice)}; each gets one row")
-        unknown = [eeg_id for eeg_id in found if _number(eeg_id) is None]
+        unknown = [eeg_id for eeg_id in found if whole_number(eeg_id) is None]
         if unknown:
             notes.append(f"{path.name} has {len(unknown)} eeg_id(s) that are no number: {_some(unknown)}")
         if found:
@@ -123,18 +125,17 @@ def submission_ids(path: Path) -> list[str] | None:
 
 
 def _read_lines(path: Path) -> list[dict[str, str]]:
-    """The lines of a table with a column eeg_id. Raises OSError, csv.Error, or ValueError for another table."""
+    """The lines of a table with a column eeg_id, but for blank ones.
+
+    Raises OSError, csv.Error, or ValueError for another table.
+    """
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.DictReader(file, restval="")
-        names = [name.strip() for name in reader.fieldnames or ()]
+        names = [name.strip(BLANKS) for name in reader.fieldnames or ()]
         if "eeg_id" not in names:
             raise ValueError(f"it has no column eeg_id but {', '.join(names) or 'nothing'}")
         reader.fieldnames = names
-        return list(reader)
-
-
-def _number(text: str) -> int | None:
-    return int(text) if _WHOLE.fullmatch(text) else None
+        return [line for line in reader if any((line[name] or "").strip(BLANKS) for name in names)]
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

@@ -33,7 +33,7 @@ def read_submission(path: Path, eeg_ids: Sequence[int | str]) -> NDArray[np.floa
 
     Args:
         path: the file.
-        eeg_ids: the test set, in any order.
+        eeg_ids: the test set, in any order, as its table spells them.
 
     Returns:
         (n, 6) float64 in the order of `eeg_ids`.
@@ -41,7 +41,7 @@ def read_submission(path: Path, eeg_ids: Sequence[int | str]) -> NDArray[np.floa
     Raises:
         DataError: wrong columns or order, ids that are not the test set, values that are not probabilities.
     """
-    table = read_table(path, ("eeg_id", *VOTE_COLUMNS))
+    table = read_table(path, {"eeg_id": "text", **dict.fromkeys(VOTE_COLUMNS, "number")})
     if table.columns != ["eeg_id", *VOTE_COLUMNS]:
         raise DataError(
             path, f"has columns {', '.join(table.columns)}", f"expected eeg_id, {', '.join(VOTE_COLUMNS)}"
@@ -52,7 +52,7 @@ def read_submission(path: Path, eeg_ids: Sequence[int | str]) -> NDArray[np.floa
         raise DataError(
             path, f"its {len(table)} ids are not the test set's {len(eeg_ids)}", "one row per eeg_id"
         )
-    values_NK = table.select(VOTE_COLUMNS).to_numpy().astype(np.float64)[[place[eeg_id] for eeg_id in wanted]]
+    values_NK = table.select(VOTE_COLUMNS).to_numpy()[[place[eeg_id] for eeg_id in wanted]]
     try:
         check_probabilities(values_NK)
     except HMSError as error:

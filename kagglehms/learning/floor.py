@@ -116,7 +116,7 @@ def read_truth(path: Path, records: pl.DataFrame) -> NDArray[np.float64]:
     import polars as pl
 
     key = ["eeg_id", *VOTE_COLUMNS]
-    table = read_table(path, (*key, *TRUTH_COLUMNS))
+    table = read_table(path, {**dict.fromkeys(key, "whole"), **dict.fromkeys(TRUTH_COLUMNS, "number")})
     means = table.group_by(key).agg(pl.col(TRUTH_COLUMNS).mean())
     joined = records.select(key).join(means, on=key, how="left", maintain_order="left")
     truth_NK = joined.select(TRUTH_COLUMNS).to_numpy().astype(np.float64)

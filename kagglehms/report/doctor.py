@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kagglehms.data.competition import SLUG, Competition
+from kagglehms.data.competition import SLUG, Competition, unpacking
 from kagglehms.deploy import launcher
 from kagglehms.deploy.image import kaggle_image
 from kagglehms.deploy.mounts import LAYOUTS, competition_mount
@@ -181,7 +181,8 @@ def check_data(given: Path | None, found: Path | None) -> Iterator[Check]:
     if found is None:
         if given is not None:
             state = "has no train.csv and no test.csv" if given.is_dir() else "no such folder"
-            yield Check("data", "stop", f"{given}: {state}", f"give the unpacked download, or get it: {get}")
+            cure = unpacking(given / "train.csv", given) or f"give the unpacked download, or get it: {get}"
+            yield Check("data", "stop", f"{given}: {state}", cure)
         else:
             finding = (
                 f"none found (looked in {', '.join(PLACES)} and /kaggle/input); `kagglehms demo` needs none"
@@ -199,7 +200,10 @@ def _check_tables(competition: Competition) -> Iterator[Check]:
     missing_tables = [name for name in TABLES if not (where / name).is_file()]
     if missing_tables:
         yield Check(
-            "data", "note", f"{where}: lacks {', '.join(missing_tables)}", "unpack the whole download"
+            "data",
+            "note",
+            f"{where}: lacks {', '.join(missing_tables)}",
+            unpacking(where / missing_tables[0], where) or "unpack the whole download",
         )
     if not competition.train_csv.is_file():
         return
@@ -253,7 +257,8 @@ def check_store(store: Path, data: Path | None) -> Iterator[Check]:
 def _recordings_bytes(data: Path) -> int:
     """Bytes of the training recordings: half precision takes no more than the packed files do."""
     folders = (data / "train_eegs", data / "train_spectrograms")
-    return sum(entry.stat().st_size for folder in folders if folder.is_dir() for entry in os.scandir(folder))
+    entries = (entry for folder in folders if folder.is_dir() for entry in os.scandir(folder))
+    return sum(entry.stat().st_size for entry in entries if entry.is_file())  # no link without a target
 
 
 def _size(n_bytes: int) -> str:

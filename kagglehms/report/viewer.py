@@ -26,7 +26,7 @@ from kagglehms.data.competition import (
     Competition,
 )
 from kagglehms.data.recordings import Half, read_eeg, read_spectrogram
-from kagglehms.data.records import EEG_OFFSET, SPECTROGRAM_OFFSET, read_table, read_train_table
+from kagglehms.data.records import EEG_OFFSET, SPECTROGRAM_OFFSET, Content, read_table, read_train_table
 from kagglehms.data.store import Store
 from kagglehms.errors import DataError, UsageError, closest
 from kagglehms.features.images import MEL, PANEL_SHAPES, Crop, draw_source
@@ -153,7 +153,7 @@ def _train_windows(table: pl.DataFrame, eeg_id: int) -> list[Window]:
 
 
 def _test_view(competition: Competition, eeg_id: int) -> EegView:
-    columns = ("eeg_id", "spectrogram_id", "patient_id")
+    columns: dict[str, Content] = dict.fromkeys(("eeg_id", "spectrogram_id", "patient_id"), "whole")
     test = read_table(competition.test_csv, columns) if competition.test_csv.is_file() else None
     if test is None or eeg_id not in test["eeg_id"].to_list():
         raise UsageError(
@@ -169,7 +169,7 @@ def _some_ids(competition: Competition) -> str:
     """The first few ids that there are, for somebody who has none at hand."""
     for path in (competition.train_csv, competition.test_csv):
         if path.is_file():
-            ids = read_table(path, ("eeg_id",))["eeg_id"].unique(maintain_order=True)
+            ids = read_table(path, {"eeg_id": "text"})["eeg_id"].unique(maintain_order=True)
             return f"it has {len(ids)}, such as {', '.join(map(str, ids[:3].to_list()))}"
     return "it has neither table"
 

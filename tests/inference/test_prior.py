@@ -28,6 +28,14 @@ def rows_of(folder: Path, test: str | bytes | None, sample: str | None = None) -
     return read_rows(Competition(folder))
 
 
+def test_a_number_spelled_as_a_float_is_the_recording_and_keeps_its_spelling(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, HEAD + "853520.0,3911565283.0,6885\n")
+    assert [rows.eeg_id(0), rows.spectrogram_ids[0]] == [3911565283, 853520]
+    write_prior(tmp_path / "s.csv", rows, TRAIN_PRIOR)
+    assert (tmp_path / "s.csv").read_text().splitlines()[1].startswith("3911565283.0,")
+    np.testing.assert_array_equal(read_submission(tmp_path / "s.csv", rows.eeg_ids), [TRAIN_PRIOR])
+
+
 def test_a_usual_table(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, HEAD + "853520,3911565283,6885\n7,8,9\n")
     assert rows.eeg_ids == ("3911565283", "8")
@@ -46,6 +54,13 @@ def test_a_usual_table(tmp_path: Path) -> None:
         ("\ufeffeeg_id , spectrogram_id\r\n 2 , 3 \r\n", ("2",), (3,), None),
         (HEAD + "1,2,3\n4,5", ("2", "5"), (1, 4), None),
         (HEAD.encode() + b"1,2,\xff\xfe\n", ("2",), (1,), None),
+        (HEAD + "853520.0,3911565283.0,6885.0\n", ("3911565283.0",), (853520,), None),
+        (HEAD + "8.5352e5,3911565283,6885\n", ("3911565283",), (853520,), None),
+        (HEAD + "1,2,3\n1,2.0,3\n", ("2",), (1,), "1 eeg_id(s) again: 2.0"),
+        (HEAD + "1,99999999999999999999,3\n", ("99999999999999999999",), (1,), "that are no number"),
+        (HEAD + "99999999999999999999,2,3\n", ("2",), (None,), None),
+        (HEAD + "1,2,3\n\n \n,,\n4,5,6\n\x1a", ("2", "5"), (1, 4), None),
+        ("eeg_id,spectrogram_id\n2,1\n\x1a", ("2",), (1,), None),
     ],
 )
 def test_odd_tables_give_the_rows_that_they_can(
