@@ -1,7 +1,9 @@
 """train.csv → validated table → records (one per EEG and vote vector) → folds.
 
-Neighbouring sub-windows of an EEG often carry the same six votes: they were labelled as one stretch. A record is
-such a stretch, and the unit of training, of folds and of every score of this project.
+A record is all sub-windows of an EEG that carry the same six votes: the unit of training, of folds and of every score
+of this project, as of the published ones. Most often these are neighbours, labelled as one stretch. In the real table
+859 of 20,125 records are not: sub-windows with other votes lie between them; and in 645 records the labelled
+sub-window nearest to the middle, the earlier one of two, is another's. Which 50 s stand for a record is `Windows`.
 """
 
 from __future__ import annotations
@@ -41,6 +43,10 @@ EEG_OFFSET = "eeg_label_offset_seconds"
 SPECTROGRAM_OFFSET = "spectrogram_label_offset_seconds"
 _IDS = ("eeg_id", "eeg_sub_id", "spectrogram_id", "label_id", "patient_id")
 _OFFSETS = (EEG_OFFSET, SPECTROGRAM_OFFSET)
+Windows = Literal["middle", "nearest", "random"]
+"""Which 50 s stand for a record: those in the `middle` between its first and its last sub-window, as the source does,
+whosever label is there; its own sub-window that is `nearest` to the middle, the earlier one of two; in training, a
+`random` place between the first and the last, drawn anew in each epoch."""
 Content = Literal["whole", "number", "text"]
 """What the cells of a column hold."""
 _TRAIN_COLUMNS: dict[str, Content] = {
@@ -56,8 +62,9 @@ class Records:
     """Labelled records, one per row, sorted by EEG and vote vector.
 
     Attributes:
-        frame: columns eeg_id, the six votes, eeg_offset_min_s, eeg_offset_max_s, spectrogram_offset_min_s,
-            spectrogram_offset_max_s, spectrogram_id, patient_id, expert_consensus, label_id.
+        frame: columns eeg_id, the six votes, eeg_offset_min_s, eeg_offset_max_s, eeg_offset_nearest_s,
+            spectrogram_offset_min_s, spectrogram_offset_max_s, spectrogram_offset_nearest_s, spectrogram_id,
+            patient_id, expert_consensus, label_id.
     """
 
     frame: pl.DataFrame
@@ -101,6 +108,25 @@ class Records:
         low = self.frame["eeg_offset_min_s"].to_numpy()
         high = self.frame["eeg_offset_max_s"].to_numpy()
         return ((low + high) / 2 * SFREQ_HZ).astype(np.int64)
+
+    def places(self, windows: Windows = "middle") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First spectrogram row and EEG sample of the window that stands for each record.
+
+        Args:
+            windows: `random` is drawn by `starts`, in training; held-out records are seen at their `middle` then.
+
+        Raises:
+            UsageError: `nearest` of records that were read back from a run of before it was known.
+        """
+        if windows != "nearest":
+            return self.spectrogram_rows, self.eeg_samples
+        columns = ("spectrogram_offset_nearest_s", "eeg_offset_nearest_s")
+        if not set(columns) <= set(self.frame.columns):
+            raise UsageError(
+                "these records do not know their nearest sub-windows; make them of train.csv again"
+            )
+        rows_s, eeg_s = (self.frame[name].to_numpy() for name in columns)
+        return (rows_s // SPECTROGRAM_STEP_S).astype(np.int64), (eeg_s * SFREQ_HZ).astype(np.int64)
 
     def starts(
         self, index: NDArray[np.integer], part_N: NDArray[np.float64]
@@ -264,23 +290,34 @@ _EXPECTED: dict[Content, str] = {
 
 
 def make_records(table: pl.DataFrame) -> Records:
-    """Group a checked table by EEG and vote vector.
+    """Group a checked table by EEG and vote vector. The order of its rows does not matter.
 
     Returns:
-        Records in ascending order of eeg_id and the six vote counts. Offsets keep their minimum and maximum;
-        spectrogram, patient, consensus and label are those of the group's first row.
+        Records in ascending order of eeg_id and the six vote counts. Offsets keep their minimum and maximum, and the
+        one nearest to the middle of the two, the earlier one of two; spectrogram, patient, consensus and label are
+        those of the group's first sub-window.
     """
     import polars as pl
 
     keys = ["eeg_id", *VOTE_COLUMNS]
+    offset_s = pl.col(EEG_OFFSET)
+    from_middle_s = (offset_s - (offset_s.min() + offset_s.max()) / 2).abs()
+    nearest = (pl.col(name).sort_by(from_middle_s, EEG_OFFSET, "eeg_sub_id").first() for name in _OFFSETS)
     frame = (
-        table.group_by(keys, maintain_order=True)
+        table.sort("eeg_id", "eeg_sub_id")
+        .group_by(keys, maintain_order=True)
         .agg(
             pl.col(EEG_OFFSET).min().alias("eeg_offset_min_s"),
             pl.col(EEG_OFFSET).max().alias("eeg_offset_max_s"),
             pl.col(SPECTROGRAM_OFFSET).min().alias("spectrogram_offset_min_s"),
             pl.col(SPECTROGRAM_OFFSET).max().alias("spectrogram_offset_max_s"),
             pl.col("spectrogram_id", "patient_id", "expert_consensus", "label_id").first(),
+            *(
+                column.alias(name)
+                for column, name in zip(
+                    nearest, ("eeg_offset_nearest_s", "spectrogram_offset_nearest_s"), strict=True
+                )
+            ),
         )
         .sort(keys)
     )

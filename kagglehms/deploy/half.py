@@ -131,7 +131,8 @@ def _scores(
 
     network, _ = make_model(recipe)
     normaliser = load_weights(network, weights)
-    feed = Feed(dataset.store, dataset.records, recipe.layout, normaliser, pin=device.name == "cuda")
+    pin = device.name == "cuda"
+    feed = Feed(dataset.store, dataset.records, recipe.layout, normaliser, pin=pin, windows=recipe.windows)
     valid = np.flatnonzero(dataset.folds == fold)
     predictions_NK = predict(network.to(device.name), feed, valid, recipe.batch_size, device)
     return mean_scores(dataset.records.targets_NK[valid], predictions_NK, dataset.records.many_votes[valid])

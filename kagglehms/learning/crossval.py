@@ -241,7 +241,7 @@ def _train_fold(
     say(
         f"{recipe.name} fold {fold} of {dataset.n_folds}: {len(train)} records to learn from, {len(valid)} held out"
     )
-    normaliser = measure(dataset.store, dataset.records, train, recipe.layout.global_sources)
+    normaliser = measure(dataset.store, dataset.records, train, recipe.layout.global_sources, recipe.windows)
     feed = Feed(
         dataset.store,
         dataset.records,

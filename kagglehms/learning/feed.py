@@ -14,14 +14,14 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kagglehms.data.competition import N_TIMES, PANELS, SPECTROGRAM_ROWS
-from kagglehms.data.records import Records
+from kagglehms.data.records import Records, Windows
 from kagglehms.errors import RunError
 from kagglehms.features.images import PANEL_SHAPES, Crop, Normaliser, Source, draw_source
 from kagglehms.features.inputs import Input, draw
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-Windows = Literal["middle", "random"]
 _WINDOWS, _MIRROR = 1_000_002, 1_000_004
 """Third words of the seeds of sub-windows and of mirroring; augmentations use small ones (see `augment`)."""
 
@@ -115,7 +114,7 @@ class Feed:
         seed: of augmenter and sub-windows.
         threads: images drawn at a time; all available CPUs when None.
         pin: put batches into page-locked memory, from which a GPU can copy by itself.
-        windows: in training, the `middle` sub-window of each record, or a `random` one between its first and last.
+        windows: which sub-window stands for a record, see `data.records.Windows`.
     """
 
     def __init__(
@@ -139,6 +138,7 @@ class Feed:
         self.threads = threads or available_cpus()
         self.pin = pin
         self.windows = windows
+        self._places = records.places(windows)
         self._offsets: tuple[int, NDArray[np.float64]] | None = None
         self._sides: tuple[int, NDArray[np.float64]] | None = None
         self._targets_NK = torch.from_numpy(records.targets_NK.astype(np.float32))
@@ -176,8 +176,9 @@ class Feed:
 
     def _starts(self, work: Work) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """First spectrogram row and EEG sample of each record of a batch."""
-        if self.windows == "middle" or work.epoch is None:
-            return self.records.spectrogram_rows[work.index], self.records.eeg_samples[work.index]
+        if self.windows != "random" or work.epoch is None:
+            rows, samples = self._places
+            return rows[work.index], samples[work.index]
         if self._offsets is None or self._offsets[0] != work.epoch:
             # For all records at once: a generator for each would cost more than its one number is worth.
             rng = np.random.default_rng((self.seed, work.epoch, _WINDOWS))
@@ -203,10 +204,16 @@ class Feed:
                 out[0] = self.augmenter(out[0], self.seed, epoch, position)
 
 
-def crop_of(recordings: Recordings, records: Records, position: int, sources: Collection[Source]) -> Crop:
-    """Cut what `sources` need of the middle of the record at `position`; nothing is copied."""
-    row, sample = int(records.spectrogram_rows[position]), int(records.eeg_samples[position])
-    return _crop(recordings, records, position, row, sample, sources)
+def crop_of(
+    recordings: Recordings,
+    records: Records,
+    position: int,
+    sources: Collection[Source],
+    windows: Windows = "middle",
+) -> Crop:
+    """Cut what `sources` need of the window that stands for the record at `position`; nothing is copied."""
+    rows, samples = records.places(windows)
+    return _crop(recordings, records, position, int(rows[position]), int(samples[position]), sources)
 
 
 def _crop(
@@ -227,7 +234,11 @@ def _crop(
 
 
 def measure(
-    recordings: Recordings, records: Records, positions: NDArray[np.integer], sources: Collection[Source]
+    recordings: Recordings,
+    records: Records,
+    positions: NDArray[np.integer],
+    sources: Collection[Source],
+    windows: Windows = "middle",
 ) -> Normaliser:
     """Measure mean and standard deviation of the values that global normalisation will normalise.
 
@@ -239,6 +250,7 @@ def measure(
         records: all records.
         positions: the training records; no other may have a part in it.
         sources: whose panels to measure: log power, or mel images.
+        windows: which sub-window stands for a record, see `data.records.Windows`.
 
     Returns:
         For each source the mean and deviation; NaN, and records without any value, are left out.
@@ -247,9 +259,12 @@ def measure(
         RunError: no record has any value.
     """
 
+    rows, samples = records.places(windows)
+
     def moments(position: int, source: Source) -> tuple[float, float]:
         panels = np.empty((len(PANELS), *PANEL_SHAPES[source]), np.float32)
-        draw_source(source, crop_of(recordings, records, position, {source}), panels)
+        row, sample = int(rows[position]), int(samples[position])
+        draw_source(source, _crop(recordings, records, position, row, sample, {source}), panels)
         values = panels[np.isfinite(panels)].astype(np.float64)
         return (float(values.mean()), float(values.std())) if len(values) else (np.nan, np.nan)
 

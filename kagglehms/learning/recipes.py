@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from kagglehms.data.records import Windows
 from kagglehms.errors import DataError, UsageError, closest
 from kagglehms.features import images, inputs
 from kagglehms.features.inputs import Input, Signals
@@ -123,7 +124,8 @@ class Recipe:
         ema: decay per step of an exponential moving average of the weights, which then is what is evaluated and
             kept; None for the weights themselves.
         evaluations_per_epoch: how often the held-out fold is scored; the best evaluation is kept.
-        windows: in training, the `middle` sub-window of each record, or a `random` one between its first and last.
+        windows: which 50 s stand for a record: the `middle` between its first and last sub-window, its own sub-window
+            `nearest` to that, or in training a `random` place between the two; see `data.records.Windows`.
         seed: of the initial weights, the order of records, augmentations and dropout.
     """
 
@@ -140,7 +142,7 @@ class Recipe:
     schedule: Schedule = "one-cycle"
     ema: float | None = None
     evaluations_per_epoch: int = 2
-    windows: Literal["middle", "random"] = "middle"
+    windows: Windows = "middle"
     seed: int = 42
     front_end: WaveStackOptions | None = None
 

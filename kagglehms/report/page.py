@@ -251,7 +251,8 @@ def _pictures(focus: RunView, position: int, store: Store, eeg_id: int) -> list[
     from kagglehms.learning.feed import crop_of
 
     assert focus.records is not None
-    crop = crop_of(store, focus.records, position, {"kaggle", "eeg"})
+    windows = focus.recipe.windows if focus.recipe is not None else "middle"
+    crop = crop_of(store, focus.records, position, {"kaggle", "eeg"}, windows)
     panels = {source: np.empty((len(PANELS), *shape), np.float32) for source, shape in PANEL_SHAPES.items()}
     for source, out in panels.items():
         draw_source(source, crop, out)

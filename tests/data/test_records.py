@@ -6,8 +6,9 @@ import shlex
 import subprocess
 import sys
 import zipfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import polars as pl
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
-from kagglehms.data.records import assign_folds, limit_records, make_records, read_train_table
+from kagglehms.data.records import Records, assign_folds, limit_records, make_records, read_train_table
 from kagglehms.errors import DataError, UsageError
 
 NAMES = ("Seizure", "LPD", "GPD", "LRDA", "GRDA", "Other")
@@ -84,6 +85,78 @@ def test_grouping_agrees_with_a_dictionary(windows: list[tuple[int, int, tuple[i
     assert records.frame["eeg_offset_min_s"].to_list() == [min(groups[key]) for key in keys]
     assert records.frame["eeg_offset_max_s"].to_list() == [max(groups[key]) for key in keys]
     np.testing.assert_allclose(records.targets_NK.sum(axis=1), 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sub_windows, st.randoms(use_true_random=False))
+def test_records_do_not_depend_on_the_order_of_rows(
+    windows: list[tuple[int, int, tuple[int, ...]]], random: Random
+) -> None:
+    rows = [(eeg, i, float(at), float(at) + 100 * eeg, v) for i, (eeg, at, v) in enumerate(windows)]
+    table = table_of(rows)
+    order = list(range(len(rows)))
+    random.shuffle(order)
+    shuffled = make_records(table[order])
+    assert shuffled.digest == make_records(table).digest
+    assert shuffled.frame.equals(make_records(table).frame)
+    for label, eeg, *votes_K in shuffled.frame.select("label_id", "eeg_id", *VOTE_COLUMNS).iter_rows():
+        assert label == min(i for i, (e, _, v) in enumerate(windows) if (e, *v) == (eeg, *votes_K))
+
+
+@settings(max_examples=60, deadline=None)
+@given(sub_windows)
+def test_the_nearest_sub_window_is_the_records_own(windows: list[tuple[int, int, tuple[int, ...]]]) -> None:
+    rows = [(eeg, i, at / 2, at / 2 + 100 * eeg, v) for i, (eeg, at, v) in enumerate(windows)]
+    groups: dict[tuple[int, ...], list[float]] = defaultdict(list)
+    for eeg, _, at, _, v in rows:
+        groups[eeg, *v].append(at)
+    records = make_records(table_of(rows))
+    starts = zip(*(part.tolist() for part in records.places("nearest")), strict=True)
+    votes = records.votes_NK.tolist()
+    for eeg, votes_K, (row, sample) in zip(records.eeg_ids.tolist(), votes, starts, strict=True):
+        own = groups[eeg, *votes_K]
+        middle = (min(own) + max(own)) / 2
+        nearest = min(own, key=lambda at: (abs(at - middle), at))
+        assert (row, sample) == (int((nearest + 100 * eeg) // 2), int(nearest * 200))
+
+
+def test_where_a_record_is_not_one_stretch_its_middle_may_be_of_another(tmp_path: Path) -> None:
+    first, other = (3, 0, 0, 0, 0, 0), (0, 0, 0, 0, 0, 9)
+    rows = [(1, 0, 0.0, 0.0, first), (1, 1, 40.0, 40.0, other), (1, 2, 80.0, 80.0, first)]
+    records = make_records(read_train_table(written(table_of(rows), tmp_path)))
+    assert records.votes_NK.tolist() == [list(other), list(first)]
+    assert [part.tolist() for part in records.places()] == [[20, 20], [8000, 8000]]
+    assert [part.tolist() for part in records.places("nearest")] == [[20, 0], [8000, 0]]
+    assert [part.tolist() for part in records.places("random")] == [[20, 20], [8000, 8000]]
+    of_before = Records(records.frame.drop("eeg_offset_nearest_s"))
+    assert of_before.places()[1].tolist() == [8000, 8000]
+    with pytest.raises(UsageError, match="do not know their nearest"):
+        of_before.places("nearest")
+
+
+def test_what_the_choice_of_windows_changes_in_the_real_table(real_train_table: Path) -> None:
+    """The figures of the documentation, by loops over the rows."""
+    table = read_train_table(real_train_table)
+    labels: dict[int, list[tuple[float, tuple[int, ...]]]] = defaultdict(list)
+    for eeg, at, *votes_K in table.select("eeg_id", "eeg_label_offset_seconds", *VOTE_COLUMNS).iter_rows():
+        labels[eeg].append((at, tuple(votes_K)))
+    not_one_stretch = other_label = 0
+    for at_votes in labels.values():
+        at_votes.sort()
+        runs = [v for i, (_, v) in enumerate(at_votes) if i == 0 or v != at_votes[i - 1][1]]
+        for v in set(runs):
+            not_one_stretch += runs.count(v) > 1
+            own = [at for at, votes_K in at_votes if votes_K == v]
+            middle = (min(own) + max(own)) / 2
+            other_label += min(at_votes, key=lambda x: abs(x[0] - middle))[1] != v
+    assert (not_one_stretch, other_label) == (859, 645)
+    records = make_records(table)
+    middle, nearest = records.places("middle")[1] / 200, records.places("nearest")[1] / 200
+    moved_s = np.abs(nearest - middle)
+    assert [int((moved_s > s).sum()) for s in (0, 5, 10, 25)] == [9_627, 1_806, 907, 184]
+    for starts, shared in ((middle, 96), (nearest, 0)):
+        pairs = list(zip(records.eeg_ids.tolist(), starts.tolist(), strict=True))
+        assert sum(n for n in Counter(pairs).values() if n > 1) == shared
 
 
 def test_the_real_table_gives_its_records(real_train_table: Path) -> None:

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from folders import copied, eeg_frame, spectrogram_frame
 
-from kagglehms.data.competition import SPECTROGRAM_COLUMNS, Competition
+from kagglehms.data.competition import CHANNELS, SPECTROGRAM_COLUMNS, Competition
 from kagglehms.features.images import KAGGLE_AND_EEG, LAYOUTS, PANELS_BY_THEMSELVES, Crop
 from kagglehms.features.inputs import stack
 from kagglehms.inference.prior import read_rows

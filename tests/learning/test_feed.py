@@ -17,7 +17,7 @@ from kagglehms.data.records import Records, make_records, read_train_table
 from kagglehms.data.store import Store, plan, prepare
 from kagglehms.errors import RunError
 from kagglehms.features import mel_images
-from kagglehms.features.images import KAGGLE_AND_EEG, PANELS_BY_THEMSELVES, Normaliser
+from kagglehms.features.images import KAGGLE_AND_EEG, PANELS_BY_THEMSELVES, Crop, Normaliser
 from kagglehms.features.inputs import mirrored, stack
 from kagglehms.learning.feed import Feed, Work, crop_of, measure, shuffled, split
 
@@ -133,6 +133,50 @@ def test_random_sub_windows_lie_between_the_first_and_the_last_and_change_by_epo
     assert any(frame["eeg_offset_max_s"][i] - frame["eeg_offset_min_s"][i] > 10 for i in seen)
     middle, _ = feed._starts(Work(everything, None))
     np.testing.assert_array_equal(middle, records.spectrogram_rows)
+
+
+def test_the_nearest_windows_are_seen_in_training_and_evaluation_alike(
+    records: Records, store: Store
+) -> None:
+    everything = np.arange(len(records))
+    rows, samples = records.places("nearest")
+    assert (samples != records.eeg_samples).any()
+    feed = Feed(store, records, KAGGLE_AND_EEG, windows="nearest", normaliser=NORMALISER)
+    drawn = [
+        np.concatenate([batch.images_BCHW.numpy() for batch in feed.draw([Work(everything, epoch)])])
+        for epoch in (None, 3)
+    ]
+    expected = stack(
+        [
+            Crop(
+                store.spectrogram(spectrogram_id)[row : row + 300],
+                store.eeg(eeg_id)[sample : sample + 10_000],
+            )
+            for spectrogram_id, eeg_id, row, sample in zip(
+                records.spectrogram_ids.tolist(), records.eeg_ids.tolist(), rows, samples, strict=True
+            )
+        ],
+        KAGGLE_AND_EEG,
+        NORMALISER,
+    )
+    for images in drawn:
+        np.testing.assert_array_equal(images, expected)
+    position = int(np.flatnonzero(samples != records.eeg_samples)[0])
+    crop = crop_of(store, records, position, {"eeg"}, "nearest")
+    first = int(samples[position])
+    eeg = store.eeg(int(records.eeg_ids[position]))
+    np.testing.assert_array_equal(crop.of("eeg"), eeg[first : first + 10_000])
+
+
+def test_statistics_are_those_of_the_windows_that_are_seen(records: Records, store: Store) -> None:
+    positions, (rows, _) = np.arange(len(records)), records.places("nearest")
+    power = [
+        store.spectrogram(int(id_))[row : row + 300].astype(np.float64)
+        for id_, row in zip(records.spectrogram_ids, rows, strict=True)
+    ]
+    values = np.concatenate([part[np.isfinite(part)] for part in power])
+    mean, std = measure(store, records, positions, {"kaggle"}, "nearest").statistics["kaggle"]
+    np.testing.assert_allclose([mean, std], [values.mean(), values.std()], rtol=1e-9)
 
 
 @pytest.mark.parametrize(("n", "size"), [(1, 4), (4, 4), (5, 4), (12, 5), (0, 3)])
