@@ -1,0 +1,122 @@
+"""Every recipe's network on a GPU: in half precision, channels last, compiled; against the same network on the CPU."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from devices import HALVES, device_at
+from striped import striped_feed
+from torch import Tensor, nn
+
+from kagglehms.learning.evaluation import autocast, memory_format
+from kagglehms.learning.losses import kl_loss
+from kagglehms.learning.models import make_model
+from kagglehms.learning.recipes import RECIPES, Recipe, get_recipe
+
+SMALL = {
+    "baseline": "half:test_efficientnet",
+    "eeg+percentiles": "half:test_convnext",
+    "transformer-vit": "half:test_vit",
+}
+"""Recipe → the backbone in its place on a CPU."""
+BOUNDS = {None: 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
+"""Euclidean norm of the logits' difference from float32 on the CPU, over that of the logits: float16 keeps 11 bits of
+each activation and bfloat16 8, and their roundings add up over some hundred layers."""
+
+
+def _cases() -> Iterator[Any]:
+    for name, backbone in SMALL.items():
+        yield pytest.param(replace(get_recipe(name), backbone=backbone), "cpu", id=f"{name}-cpu")
+    distinct = {(recipe.backbone, recipe.layout): recipe for recipe in RECIPES.values()}
+    for recipe in distinct.values():
+        yield pytest.param(recipe, "cuda", id=f"{recipe.name}-cuda", marks=pytest.mark.cuda)
+
+
+every_network: Callable[..., Any] = pytest.mark.parametrize(("recipe", "place"), list(_cases()))
+
+
+def network_of(recipe: Recipe, place: str) -> nn.Module:
+    """Without anything random in training, so that every parameter takes part."""
+    torch.manual_seed(0)
+    model, _ = make_model(replace(recipe, drop_path_rate=0.0, dropout=0.0))
+    device = device_at(place)
+    return model.to(device.name).to(memory_format=memory_format(device))
+
+
+def inputs_of(recipe: Recipe, place: str, n: int) -> tuple[Tensor, Tensor]:
+    """What the recipe's network is given of `n` records, and their targets."""
+    batch = next(striped_feed(n, recipe.layout).batches(np.arange(n), n)).to(torch.device(place))
+    return laid_out(batch.images_BCHW, place), batch.targets_BK
+
+
+def laid_out(inputs: Tensor, place: str) -> Tensor:
+    return inputs.contiguous(memory_format=memory_format(device_at(place))) if inputs.ndim == 4 else inputs
+
+
+@every_network
+@pytest.mark.parametrize("amp", HALVES)
+def test_the_contract_holds_in_half_precision(recipe: Recipe, place: str, amp: str) -> None:
+    """Six finite logits a record, and a finite gradient for every parameter, as a step of training computes them."""
+    model = network_of(recipe, place).train()
+    inputs, targets_BK = inputs_of(recipe, place, 4)
+    with autocast(device_at(place, amp)):
+        logits_BK = model(inputs)
+    assert logits_BK.shape == (4, 6)
+    assert torch.isfinite(logits_BK).all()
+    kl_loss(logits_BK, targets_BK).backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert not without
+    assert any(bool(p.grad.any()) for p in model.parameters() if p.grad is not None)
+
+
+@every_network
+def test_logits_are_those_of_the_cpu(
+    recipe: Recipe, place: str, record_property: Callable[[str, object], None]
+) -> None:
+    """In float32, float16 and bfloat16, each within its bound."""
+    model = network_of(recipe, place)
+    inputs, _ = inputs_of(recipe, place, 4)
+    _settle_statistics(model, inputs)
+    reference = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
+    with torch.inference_mode():
+        expected_BK = reference(inputs.cpu().contiguous())
+        assert expected_BK.norm() > 0
+        errors = {}
+        for amp in BOUNDS:
+            with autocast(device_at(place, amp)):
+                logits_BK = model.eval()(inputs).float().cpu()
+            errors[amp] = float((logits_BK - expected_BK).norm() / expected_BK.norm())
+            record_property(f"error in {amp or 'float32'}", errors[amp])
+    assert all(errors[amp] <= bound for amp, bound in BOUNDS.items()), errors
+
+
+def _settle_statistics(model: nn.Module, inputs: Tensor) -> None:
+    """Let batch normalisation know these inputs: of a fresh network whose layers do not normalise, little arrives."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = None  # the plain mean of all batches, here of one
+    with torch.no_grad():
+        model.train()(inputs)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_computes_what_it_is_compiled_from(place: str) -> None:
+    """Logits, and the gradient of every parameter, in float32."""
+    recipe = replace(get_recipe("baseline"), backbone="half:test_efficientnet")
+    model = network_of(recipe, place).train()
+    inputs, targets_BK = inputs_of(recipe, place, 4)
+    found = []
+    for network in (model, torch.compile(copy.deepcopy(model))):
+        logits_BK = network(inputs)
+        kl_loss(logits_BK, targets_BK).backward()
+        gradients = [p.grad for p in network.parameters()]
+        assert None not in gradients
+        found.append((logits_BK.detach(), torch.cat([g.flatten() for g in gradients if g is not None])))
+    for eager, compiled in zip(*found, strict=True):
+        assert (compiled - eager).norm() <= 1e-3 * eager.norm()
