@@ -16,7 +16,9 @@ from kagglehms.learning.models import make_model
 from kagglehms.learning.recipes import get_recipe
 
 
-def test_a_batch_that_does_not_fit_is_halved(place: str, limited: Callable[[Callable[[int], object]], None]) -> None:
+def test_a_batch_that_does_not_fit_is_halved(
+    place: str, limited: Callable[[Callable[[int], object]], None]
+) -> None:
     device = device_at(place)
     backbone = "efficientnet_b0" if place == "cuda" else "half:test_efficientnet"
     recipe = replace(get_recipe("baseline"), backbone=backbone)
@@ -33,4 +35,4 @@ def test_a_batch_that_does_not_fit_is_halved(place: str, limited: Callable[[Call
         [free.predict_images(images_BCHW[i : i + ROOM]) for i in range(0, 4 * ROOM, ROOM)]
     )
     limited(lambda n: free.predict_images(images_BCHW[:n]))
-    np.testing.assert_allclose(model().predict_images(images_BCHW), expected_BK, atol=1e-5)
+    np.testing.assert_allclose(model().predict_images(images_BCHW), expected_BK, atol=1e-4)

@@ -108,7 +108,9 @@ def test_the_batch_advised_when_memory_does_not_suffice_really_fits(
     advised = _advised(lambda: fit(recipe, feed, train, valid, device, tmp_path / "first"))
     gc.collect()  # what the refused run held, which a process of its own would have given back by ending
     assert ROOM // 2 <= advised <= 2 * ROOM
-    done = fit(recipe.changed(batch_size=advised), feed, train[: 3 * advised], valid, device, tmp_path / "second")
+    done = fit(
+        recipe.changed(batch_size=advised), feed, train[: 3 * advised], valid, device, tmp_path / "second"
+    )
     assert np.isfinite(done.predictions_NK).all()
 
 
@@ -154,7 +156,9 @@ def test_a_loss_that_is_not_finite_is_named_with_its_records(
 
     monkeypatch.setattr(learner, "weighted_kl_loss", loss)
     recipe, feed = replace(RECIPE, backbone="half:test_efficientnet"), striped_feed()
-    with pytest.raises(RunError, match=r"is not finite at step 5 \(epoch 1\), whose batch has the EEGs") as caught:
+    with pytest.raises(
+        RunError, match=r"is not finite at step 5 \(epoch 1\), whose batch has the EEGs"
+    ) as caught:
         fit(recipe, feed, np.arange(24), np.arange(24, 28), device_at(place, amp), tmp_path)
     named = [int(i) for i in re.findall(r"\d+", str(caught.value).split("EEGs")[1].split(";")[0])]
     assert named == feed.records.eeg_ids[shuffled(np.arange(24), recipe.seed, 1)[8:16]].tolist()
