@@ -1,4 +1,4 @@
-"""Where the tests of this folder run: on a GPU, and on the CPU in small, so that the tests themselves are known to work."""
+"""Where these tests run: on a GPU, and on the CPU in small, so that the tests themselves are known to work."""
 
 from __future__ import annotations
 
