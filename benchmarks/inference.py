@@ -24,18 +24,18 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from _bundles import NORMALISER, untrained_bundle
 from _measure import finish, in_turn, machine, medians, table, versions
 from _mel_peers import librosa_notebook
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import Competition
 from kagglehms.deploy.hidden import HIDDEN_ROWS, make_hidden
-from kagglehms.features.images import LAYOUTS, Layout, Normaliser
+from kagglehms.features.images import LAYOUTS, Layout
 from kagglehms.inference.prior import read_rows
 from kagglehms.inference.stream import CropCache, Reader, batches
 
 F32 = NDArray[np.float32]
-NORMALISER = Normaliser({"kaggle": (-0.08340271, 1.9072835), "eeg": (0.0, 1.0)})
 CONTENDERS = ("panels", "eeg+percentiles", "kaggle+eeg")
 
 
@@ -143,7 +143,9 @@ def run_here(rows: int, recipe: str, backbone: str, scratch: Path) -> None:
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         where = Path(folder)
         (where / "scratch").mkdir()
-        bundle = untrained_bundle(where / "bundle", replace(get_recipe(recipe), backbone=backbone), n_folds=2)
+        bundle = untrained_bundle(
+            where / "bundle", [replace(get_recipe(recipe), backbone=backbone)], n_folds=2
+        )
         hidden = make_hidden(where / "hidden", rows, scratch / "given")
         run_scored(
             Task(
@@ -160,41 +162,6 @@ def run_here(rows: int, recipe: str, backbone: str, scratch: Path) -> None:
     peak_MiB = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     first, second = (step["seconds"] for step in marker.steps)
     print(json.dumps({"rows": rows, "first_s": first, "second_s": second, "peak_MiB": peak_MiB}))
-
-
-def untrained_bundle(folder: Path, recipe: object, n_folds: int) -> Path:
-    """A bundle with the weights of freshly made networks: as fast as trained ones."""
-    import torch
-
-    from kagglehms import __version__
-    from kagglehms.inference.manifest import (
-        FORMAT,
-        Library,
-        Manifest,
-        Model,
-        dump_manifest,
-        hash_file,
-        tree_digest,
-    )
-    from kagglehms.learning.checkpoint import save_weights
-    from kagglehms.learning.models import make_model
-    from kagglehms.learning.recipes import Recipe
-
-    assert isinstance(recipe, Recipe)
-    folder.mkdir(parents=True)
-    (folder / "r.json").write_bytes(recipe.to_json())
-    (folder / "library.whl").touch()
-    models = []
-    for fold in range(n_folds):
-        torch.manual_seed(fold)
-        save_weights(make_model(recipe)[0], folder / f"f{fold}.safetensors", NORMALISER)
-        models.append(Model(recipe.name, fold, f"f{fold}.safetensors", "r.json", {"all": 1.0}))
-    files = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
-    library = Library(__version__, "library.whl", None)
-    prior = (0.2, 0.2, 0.2, 0.2, 0.1, 0.1)
-    manifest = Manifest(FORMAT, library, {}, tuple(models), prior, files, digest=tree_digest(files))
-    (folder / "manifest.json").write_bytes(dump_manifest(manifest))
-    return folder
 
 
 def main() -> None:

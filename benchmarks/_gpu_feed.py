@@ -1,0 +1,240 @@
+"""Images per second of training: the network alone, ours, the source's way, a conventional DataLoader; and gains."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from _feeding import (
+    AHEAD,
+    LR,
+    PREFETCH,
+    Step,
+    conventional_steps,
+    endless_work,
+    loader_of,
+    make_feed,
+    make_learner,
+    make_records,
+    network_steps,
+    our_steps,
+    rates_in_turn,
+    steps_in_turn,
+)
+from _gpu_book import Book, figure
+from _gpu_parts import Circumstances
+
+from kagglehms.learning.learner import Learner
+from kagglehms.learning.recipes import RECIPES, Recipe, get_recipe
+from kagglehms.runtime import Device, available_cpus, choose_device
+
+SOURCE, CONVENTIONAL, OURS, ALONE = "source", "conventional", "kagglehms", "network alone"
+ROUNDS, SECONDS, SETTLE_S = 3, 0.5, 0.2
+"""Turns of each contender, of so many seconds, and the silence before them."""
+FIRST_S = 25.0
+"""What a setting is taken to need before one has been measured."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A recipe's input and network in training.
+
+    Attributes:
+        recipe: by name.
+        batch: records a step.
+        ways: contenders besides ours and the network alone.
+        backbone: instead of the recipe's.
+    """
+
+    recipe: str
+    batch: int
+    ways: tuple[str, ...] = (SOURCE, CONVENTIONAL)
+    backbone: str | None = None
+
+    @property
+    def made(self) -> Recipe:
+        return get_recipe(self.recipe).changed(batch_size=self.batch, backbone=self.backbone)
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe}, {self.made.backbone}, batch {self.batch}"
+
+
+SETTINGS = (
+    Setting("baseline", 32, backbone="efficientnet_b0"),
+    Setting("baseline", 256, (CONVENTIONAL,), backbone="efficientnet_b0"),
+    Setting("eeg+percentiles", 32),
+    Setting("raw-fold", 32),
+    Setting("stft-50-10", 32),
+    Setting("wave-stack", 32),
+    Setting("baseline", 32, backbone="efficientnet_b4"),
+    Setting("eeg+percentiles", 256, ()),
+    Setting("raw-fold", 256, ()),
+    Setting("stft-50-10", 256, ()),
+    Setting("wave-stack", 256, ()),
+    Setting("baseline", 256, (), backbone="efficientnet_b4"),
+)
+SETTINGS_DRY = (Setting("baseline", 4, backbone="half:test_efficientnet"),)
+GAINS = (32, 256)
+"""Batches of B0 on which the gains of channels last and of the fused AdamW are measured."""
+
+
+def run(told: Circumstances, book: Book) -> None:
+    device = choose_device(told.device)
+    torch.backends.cudnn.benchmark = True
+    book.text(
+        f"{device.reason}; {available_cpus()} cores; medians of {ROUNDS} turns of about {SECONDS} s, in turn. Inputs "
+        "are made of noise; `benchmarks/_feeding.py` says what the source's and the conventional way are."
+    )
+    settings = [s for s in (SETTINGS_DRY if told.dry_run else SETTINGS) if s.recipe in RECIPES]
+    alone = _feeding_alone(book, list(dict.fromkeys(s.recipe for s in settings)), device)
+    reserve_s = 0.0 if told.dry_run else 20.0  # for the gains
+    seconds = FIRST_S
+    for setting in settings:
+        if not book.has_time(setting.name, 0 if told.dry_run else seconds + reserve_s):
+            continue
+        start = time.monotonic()
+        with book.guarded(setting.name):
+            _setting(book, setting, device, alone.get(setting.recipe, {}))
+        seconds = time.monotonic() - start
+        _forget(device)
+    for batch in (2,) if told.dry_run else GAINS:
+        backbone = SETTINGS_DRY[0].backbone if told.dry_run else "efficientnet_b0"
+        if book.has_time(f"gains, batch {batch}", 0 if told.dry_run else 8):
+            with book.guarded(f"gains, batch {batch}"):
+                _gains(book, Setting("baseline", batch, backbone=backbone), device)
+        _forget(device)
+
+
+# -- without a network ---------------------------------------------------------------------------------------------
+
+
+def _feeding_alone(book: Book, recipes: list[str], device: Device) -> dict[str, dict[str, float]]:
+    """Recipe → images per second of the source's loop, of one core of ours, and of all."""
+    records, found = make_records(), {}
+    cores = available_cpus()
+    for name in recipes:
+        with book.guarded(f"feeding alone, {name}"):
+            recipe = get_recipe(name)
+            iterators: dict[str, Iterator[Any]] = {SOURCE: loader_of(name, records, 32, 0)}
+            for threads in {1, cores}:
+                feed = make_feed(recipe, records, device, threads=threads)
+                iterators[str(threads)] = feed.draw(endless_work(32))
+            rates = rates_in_turn(iterators, 32, 1 if device.name == "cpu" else 2, 0.4, SETTLE_S)
+            found[name] = {SOURCE: rates[SOURCE], "one core": rates["1"], "all cores": rates[str(cores)]}
+            book.note("feeding alone", recipe=name, cores=cores, **found[name])
+            for iterator in iterators.values():
+                iterator.close()  # type: ignore[attr-defined]
+    rows = [
+        (
+            name,
+            figure(rates[SOURCE]),
+            figure(rates["one core"]),
+            figure(rates["all cores"]),
+            figure(rates["all cores"] / rates["one core"], ".1f"),
+            f"{rates['all cores'] / rates[SOURCE]:.1f} ×",
+        )
+        for name, rates in found.items()
+    ]
+    header = (
+        "input of",
+        "source, images/s",
+        "ours, one thread",
+        f"ours, {cores} threads",
+        "threads' gain",
+        "÷ source",
+    )
+    book.table("Feeding alone, batches of 32, without a network", header, rows)
+    return found
+
+
+# -- with one ------------------------------------------------------------------------------------------------------
+
+
+def _setting(book: Book, setting: Setting, device: Device, alone: dict[str, float]) -> None:
+    recipe, records, workers = setting.made, make_records(), max(1, available_cpus() - 1)
+    feed = make_feed(recipe, records, device)
+    learner = make_learner(recipe, device)
+    steps: dict[str, Step] = {}
+    if SOURCE in setting.ways:
+        batches = loader_of(setting.recipe, records, setting.batch, 0)
+        steps[SOURCE] = conventional_steps(recipe, device, batches, good=False)
+    if CONVENTIONAL in setting.ways:
+        batches = loader_of(setting.recipe, records, setting.batch, workers, device.name == "cuda")
+        steps[CONVENTIONAL] = conventional_steps(recipe, device, batches, good=True)
+    steps[OURS] = our_steps(device, feed, learner, setting.batch)
+    steps[ALONE] = network_steps(device, feed, learner, setting.batch)
+    ahead = {SOURCE: 1, CONVENTIONAL: PREFETCH * workers, OURS: AHEAD, ALONE: 2}
+    rounds, seconds = (1, 0.1) if device.name == "cpu" else (ROUNDS, SECONDS)
+    took, memory = steps_in_turn(steps, device, rounds, seconds, SETTLE_S, ahead)
+    rates = {name: setting.batch / value for name, value in took.items()}
+    crossing = rates[ALONE] / alone["one core"] if alone else None
+    book.note(
+        "setting",
+        setting=setting.name,
+        images_per_s=rates,
+        ms_per_step={name: 1e3 * value for name, value in took.items()},
+        peak_mb=memory,
+        ours_of_alone=rates[OURS] / rates[ALONE],
+        ours_over_source=rates[OURS] / rates[SOURCE] if SOURCE in rates else None,
+        idle=1 - rates[OURS] / rates[ALONE],
+        workers=workers,
+        cores_that_feed_the_card=crossing,
+    )
+    rows = [
+        (
+            name,
+            figure(1e3 * took[name], ".1f"),
+            figure(rates[name]),
+            f"{100 * rates[name] / rates[ALONE]:.1f} %",
+            f"{rates[name] / rates[SOURCE]:.1f} ×" if SOURCE in rates else "–",
+            figure(memory[name]),
+        )
+        for name in rates
+    ]
+    header = ("", "ms a step", "images/s", "of the network alone", "÷ source", "peak MB above the weights")
+    book.table(f"### {setting.name}", header, rows)
+    book.text(
+        f"The card waits {100 * max(0.0, 1 - rates[OURS] / rates[ALONE]):.1f} % of the time for ours"
+        + ("." if crossing is None else f"; about {crossing:.1f} cores of this machine feed it.")
+    )
+
+
+def _gains(book: Book, setting: Setting, device: Device) -> None:
+    """What channels last and the fused AdamW each are worth: the network alone, with and without them."""
+    recipe, records = setting.made, make_records()
+    feed = make_feed(recipe, records, device)
+    contiguous = make_learner(recipe, device, lambda model: lambda x: model(x.contiguous()))
+    contiguous.model.to(memory_format=torch.contiguous_format)
+    learners = {
+        "as it is": make_learner(recipe, device),
+        "without channels last": contiguous,
+        "AdamW not fused": _unfused(make_learner(recipe, device)),
+        "in float32": make_learner(recipe, replace(device, amp=None)),
+    }
+    steps = {name: network_steps(device, feed, own, setting.batch) for name, own in learners.items()}
+    rounds, seconds = (1, 0.1) if device.name == "cpu" else (ROUNDS, SECONDS)
+    took, memory = steps_in_turn(steps, device, rounds, seconds, 0.05)
+    gains = {name: value / took["as it is"] for name, value in took.items()}
+    book.note("gains", setting=setting.name, ms={n: 1e3 * v for n, v in took.items()}, times_slower=gains)
+    rows = [
+        (name, figure(1e3 * took[name], ".1f"), f"{gains[name]:.2f} ×", figure(memory[name])) for name in took
+    ]
+    title = f"### Gains: {setting.name}, the network alone"
+    book.table(title, ("", "ms a step", "as long", "peak MB above the weights"), rows)
+
+
+def _unfused(learner: Learner) -> Learner:
+    learner.optimizer = torch.optim.AdamW(learner.model.parameters(), lr=LR, fused=False)
+    learner.schedule = torch.optim.lr_scheduler.ConstantLR(learner.optimizer, factor=1.0)
+    return learner
+
+
+def _forget(device: Device) -> None:
+    gc.collect()
+    if device.name == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,168 @@
+"""Recipes trained on a simulated competition, with one network of little cost that begins from ImageNet weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from _gpu_book import Book, figure
+from _gpu_data import SEED, simulated, train_folder, truth_csv
+from _gpu_parts import Circumstances
+from numpy.typing import NDArray
+
+from kagglehms.data.records import make_records, read_train_table
+from kagglehms.data.store import plan, prepare
+from kagglehms.errors import HMSError, Stopped
+from kagglehms.learning.crossval import PROBABILITY_COLUMNS, Dataset, cross_validate
+from kagglehms.learning.floor import read_truth
+from kagglehms.learning.metric import mean_scores
+from kagglehms.learning.recipes import RECIPES, Recipe
+from kagglehms.learning.session import Session
+from kagglehms.runtime import Clock, Device, choose_device
+
+BACKBONE, BACKBONE_DRY = "tf_efficientnet_lite0", "half:test_efficientnet"
+N_FOLDS, FOLD = 5, 0
+HEADER = ("recipe", "all records", "≥ 10 votes", "epochs", "s an epoch", "images/s", "note")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A recipe as far as its time has brought it."""
+
+    scores: tuple[float, float | None]
+    epochs: float
+    seconds: float
+    note: str
+
+
+def run(told: Circumstances, book: Book) -> None:
+    device, dataset = choose_device(told.device), _dataset(told, book)
+    train, valid = (np.flatnonzero((dataset.folds == FOLD) == held_out) for held_out in (False, True))
+    weights = _upcast(told.weights, told.scratch) if told.weights is not None and not told.dry_run else "none"
+    n_many = int(dataset.records.many_votes[valid].sum())
+    backbone = BACKBONE_DRY if told.dry_run else BACKBONE
+    book.text(
+        f"{backbone} in all recipes, {'from scratch' if weights == 'none' else 'from ImageNet weights'}; {len(train)} "
+        f"records to learn from, {len(valid)} held out, {n_many} of them with ten and more votes; simulated with seed "
+        f"{SEED}; fold {FOLD} of {N_FOLDS}; {device.reason}. Scores are KL divergences; lower is better."
+    )
+    names = [name for name in told.ladder if name in RECIPES]
+    missing = [name for name in told.ladder if name not in RECIPES]
+    if missing:
+        book.text(f"Not recipes of this version, left out: {', '.join(missing)}.")
+    _floors(book, told, dataset, train, valid)
+    for number, name in enumerate(names):
+        share = (book.left_s - 3) / (len(names) - number)
+        if not book.has_time(f"training of {name}", 4):
+            continue
+        with book.guarded(f"training of {name}"):
+            recipe = RECIPES[name].changed(backbone=backbone)
+            recipe = recipe.changed(epochs=1) if told.dry_run else recipe
+            trained = _train(recipe, dataset, told.scratch / "runs", device, str(weights), share)
+            _write(book, name, trained, len(train))
+
+
+def _dataset(told: Circumstances, book: Book) -> Dataset:
+    competition = simulated(train_folder(told.scratch))
+    records = make_records(read_train_table(competition.train_csv))
+    start = time.monotonic()
+    store = prepare(plan(competition, records), told.scratch / "store").store
+    book.note("prepared", records=len(records), seconds=round(time.monotonic() - start, 1))
+    return Dataset.of(store, records, 2 if told.dry_run else N_FOLDS)
+
+
+def _upcast(path: Path, scratch: Path) -> Path:
+    """timm's file in single precision, under the name that `make_model` looks for."""
+    from safetensors.torch import load_file, save_file
+
+    target = scratch / f"{BACKBONE}.safetensors"
+    save_file({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}, target)
+    return target
+
+
+def _floors(
+    book: Book,
+    told: Circumstances,
+    dataset: Dataset,
+    train: NDArray[np.integer],
+    valid: NDArray[np.integer],
+) -> None:
+    """What the held-out records score without a network, and with the truth."""
+    records = dataset.records
+    many, targets_NK = records.many_votes[valid], records.targets_NK[valid]
+    of_many = train[records.many_votes[train]]
+    predictors = {
+        "perfect predictor": read_truth(truth_csv(train_folder(told.scratch)), records.frame[valid]),
+        "class prior": _repeated(records.targets_NK[train], len(valid)),
+        "class prior of ≥ 10 votes": _repeated(
+            records.targets_NK[of_many if len(of_many) else train], len(valid)
+        ),
+        "uniform": np.full(targets_NK.shape, 1 / targets_NK.shape[1]),
+    }
+    rows = []
+    for name, predictions_NK in predictors.items():
+        scores = mean_scores(targets_NK, predictions_NK, many)
+        book.note("floor", of=name, all=scores[0], votes10=scores[1])
+        rows.append((name, figure(scores[0], ".4f"), figure(scores[1], ".4f"), *[""] * 4))
+    book.table("", HEADER, rows)
+
+
+def _repeated(targets_NK: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    mean_K = np.maximum(targets_NK.mean(axis=0), 1e-3)
+    return np.tile(mean_K / mean_K.sum(), (n, 1))
+
+
+def _train(
+    recipe: Recipe, dataset: Dataset, runs: Path, device: Device, weights: str, seconds: float
+) -> Trained:
+    """All epochs, or as many as the time allows; the best evaluation counts, as in any run."""
+    session = Session(clock=Clock(seconds, time.monotonic()))
+    folder, start, note = runs / recipe.name / f"fold{FOLD}", time.monotonic(), ""
+    try:
+        cross_validate(recipe, dataset, runs, device, weights, [FOLD], session)
+    except Stopped as stopped:
+        note = "cut short"
+        print(stopped)
+    except HMSError as error:
+        note = str(error)[:200]
+        print(error)
+    history = pl.read_csv(folder / "history.csv")
+    last = history.row(-1, named=True)
+    return Trained(
+        _scores(history, folder, dataset), last["epoch"], min(last["seconds"], time.monotonic() - start), note
+    )
+
+
+def _scores(history: pl.DataFrame, folder: Path, dataset: Dataset) -> tuple[float, float | None]:
+    """Of the predictions that were kept; of the best evaluation so far, where the fold was cut short."""
+    if (folder / "oof.parquet").exists():
+        oof = pl.read_parquet(folder / "oof.parquet")
+        index = oof["record"].to_numpy()
+        records = dataset.records
+        return mean_scores(
+            records.targets_NK[index], oof.select(PROBABILITY_COLUMNS).to_numpy(), records.many_votes[index]
+        )
+    best = history.sort("score_all").row(0, named=True)
+    return best["score_all"], best["score_votes10"]
+
+
+def _write(book: Book, name: str, trained: Trained, n_train: int) -> None:
+    per_epoch = trained.seconds / trained.epochs
+    book.note(
+        "trained", recipe=name, **vars(trained), seconds_per_epoch=per_epoch, images_per_s=n_train / per_epoch
+    )
+    row: Sequence[Any] = (
+        name,
+        figure(trained.scores[0], ".4f"),
+        figure(trained.scores[1], ".4f"),
+        figure(trained.epochs, ".1f"),
+        figure(per_epoch, ".2f"),
+        figure(n_train / per_epoch),
+        trained.note,
+    )
+    book.row(row)
