@@ -284,9 +284,10 @@ def _project(book: Book, rates: dict[str, Rates], rows: int) -> None:
         ("" if card else "**No GPU: what follows only shows that it is computed.** ")
         + f"Published peaks: T4 {T4['TFLOP/s']:.0f} TFLOP/s in float16 ({T4['TFLOP/s in float32']} in float32), "
         f"{T4['GB/s']:.0f} GB/s; {card or 'here'} {tflops:.0f} and {gbs:.0f}. A network's time here × {factor:.1f}, "
-        "the larger of the two ratios; drawing and reading by the number of cores; a pass takes the longer of network and "
-        f"drawing. {N_FOLDS * len(rates)} networks: {total / 3600:.2f} h with {reading:.0f} s of reading, "
-        f"{2 * total / 3600:.2f} h with mirrored passes. The limit of {limit / 3600:.1f} h {once}; with them it {twice}."
+        "the larger of the two ratios; drawing and reading by the number of cores; a pass takes the longer of network "
+        f"and drawing. {N_FOLDS * len(rates)} networks: {total / 3600:.2f} h with {reading:.0f} s of reading, "
+        f"{2 * total / 3600:.2f} h with mirrored passes. The limit of {limit / 3600:.1f} h {once}; with these it "
+        f"{twice}."
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +148,7 @@ def _recipe(place: str) -> Recipe:
 
 def member(folder: Path, place: str, backend: str) -> None:
     """Train as one of the processes that torchrun has started."""
+    threading.Thread(target=_end_with_torchrun, args=(os.getppid(),), daemon=True).start()
     torch.backends.cudnn.allow_tf32 = False
     size = int(os.environ["WORLD_SIZE"])
     if place == "cuda":
@@ -163,6 +165,13 @@ def member(folder: Path, place: str, backend: str) -> None:
         np.save(folder / "predictions.npy", done.predictions_NK)
     if size > 1:
         dist.destroy_process_group()
+
+
+def _end_with_torchrun(parent: int) -> None:
+    """torchrun gives each process a group of its own, which whoever kills torchrun does not reach."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 if __name__ == "__main__":

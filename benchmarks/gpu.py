@@ -88,8 +88,8 @@ def _run(told: Circumstances, parts: list[str], budget_s: float) -> int:
     try:
         for name in list(shares):
             if name in {"feed", "scored"} and simulation is not None:  # which are timed, or need it
-                ending = finish(simulation, min(60.0, book.left_s / 3))
-                book.note("simulation", ending=ending)
+                book.note("simulation", ending=finish(simulation, min(60.0, book.left_s / 3)))
+                simulation = None
             seconds = book.left_s * shares[name] / sum(shares.values())
             del shares[name]
             endings[name] = _one(book, told, name, seconds)
