@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kagglehms.data.competition import CLASSES
 from kagglehms.errors import DataError, UsageError, first_line
-from kagglehms.learning.front_ends.options import WaveStackOptions
+from kagglehms.learning.front_ends.options import FrontEnd
 from kagglehms.learning.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _create(recipe: Recipe, file: Path | None = None, hub: bool = False) -> nn.M
     return model if recipe.front_end is None else _behind_front_end(model, recipe.front_end)
 
 
-def _behind_front_end(model: nn.Module, options: WaveStackOptions) -> nn.Module:
+def _behind_front_end(model: nn.Module, options: FrontEnd) -> nn.Module:
     from kagglehms.learning.front_ends.network import SignalNetwork, make_front_end
 
     return SignalNetwork(make_front_end(options), model)

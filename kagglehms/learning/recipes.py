@@ -12,7 +12,7 @@ from kagglehms.data.records import Windows
 from kagglehms.errors import DataError, UsageError, closest
 from kagglehms.features import images, inputs
 from kagglehms.features.inputs import Input, Signals
-from kagglehms.learning.front_ends.options import WaveStackOptions
+from kagglehms.learning.front_ends.options import FrontEnd, SpectrumOptions, WaveStackOptions
 from kagglehms.learning.options import (
     Albumentations,
     Augmentation,
@@ -144,7 +144,7 @@ class Recipe:
     evaluations_per_epoch: int = 2
     windows: Windows = "middle"
     seed: int = 42
-    front_end: WaveStackOptions | None = None
+    front_end: FrontEnd | None = None
 
     # Read by pydantic where JSON becomes a Recipe: a mistyped key or value must not pass.
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
@@ -174,6 +174,8 @@ class Recipe:
             raise UsageError(
                 "signals need a front end that turns them into images, and images must have none"
             )
+        if isinstance(self.front_end, SpectrumOptions) and self.front_end.planes:
+            raise UsageError("planes must be false: networks see images of one plane")
         if not self.layout.makes_mosaics and any(stage.mosaic_epochs for stage in self.stages):
             raise UsageError("mosaic_epochs must be 0: mosaics can only be made of images of tiles")
         asked = [a for stage in self.stages for a in self.augmentations_of(stage)] + [*self.augmentations]
@@ -187,7 +189,7 @@ class Recipe:
     @property
     def image_shape(self) -> tuple[int, int]:
         """(height, width) of the image that the backbone sees: the input, or what the front end makes of it."""
-        return self.layout.shape if self.front_end is None else self.front_end.image_shape
+        return self.layout.shape if self.front_end is None else self.front_end.image_shape(*self.layout.shape)
 
     def augmentations_of(self, stage: Stage) -> tuple[Augmentation, ...]:
         """What is done to the training records of a stage: its own augmentations, or the recipe's."""

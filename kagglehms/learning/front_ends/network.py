@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from kagglehms.errors import UsageError
-from kagglehms.learning.front_ends.options import WaveStackOptions
+from kagglehms.learning.front_ends.fold import Fold
+from kagglehms.learning.front_ends.options import FoldOptions, FrontEnd, SpectrumOptions, WaveStackOptions
+from kagglehms.learning.front_ends.spectrum import Spectrum
 from kagglehms.learning.front_ends.wave_stack import WaveStack
 
 
@@ -31,12 +32,12 @@ class SignalNetwork(nn.Module):
         return logits_BK
 
 
-def make_front_end(options: WaveStackOptions) -> nn.Module:
-    """Build the front end that a recipe asks for.
-
-    Raises:
-        UsageError: options of no front end.
-    """
-    if isinstance(options, WaveStackOptions):
-        return WaveStack(options)
-    raise UsageError(f"{options!r} are the options of no front end")
+def make_front_end(options: FrontEnd) -> nn.Module:
+    """Build the front end that a recipe asks for."""
+    match options:
+        case FoldOptions():
+            return Fold(options)
+        case SpectrumOptions():
+            return Spectrum(options)
+        case WaveStackOptions():
+            return WaveStack(options)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Discriminator
 
 from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.errors import UsageError
@@ -147,6 +149,11 @@ class SpectrumOptions(_Strict):
         rounding = 1e-9  # an edge that is a bin's own frequency is within
         return math.ceil(self.band_hz[0] / bin_hz - rounding), math.floor(self.band_hz[1] / bin_hz + rounding)
 
+    def image_shape(self, n_signals: int, n_times: int) -> tuple[int, int]:
+        """(height, width) of the image; zeros stand where the signals do not fill it."""
+        del n_signals, n_times
+        return self.size
+
     def content_shape(self, n_signals: int) -> tuple[int, int, int]:
         """(planes, rows, columns) that `n_signals` signals fill, before zeros are added."""
         first, last = self.bins
@@ -188,9 +195,9 @@ class WaveStackOptions(_Strict):
             n_chains=self.n_chains >= 1,
         )
 
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        """(height, width) of the image, whatever the length of the signals."""
+    def image_shape(self, n_signals: int, n_times: int) -> tuple[int, int]:
+        """(height, width) of the image, whatever the number and the length of the signals."""
+        del n_signals, n_times
         return self.n_chains * self.widths[-1], self.n_columns
 
     @property
@@ -301,6 +308,10 @@ class EffNet1dOptions(_Strict):
     def width(self) -> int:
         """D, features of the embedding."""
         return self.widths[-1]
+
+
+FrontEnd: TypeAlias = Annotated[FoldOptions | SpectrumOptions | WaveStackOptions, Discriminator("kind")]
+"""What a recipe can name to turn its signals into the image that its backbone sees."""
 
 
 def _check(options: Any, **holds: bool) -> None:

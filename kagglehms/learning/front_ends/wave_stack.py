@@ -63,7 +63,7 @@ class WaveStack(nn.Module):
             self.blocks(signals_BCT.reshape(n_batch * n_signals, 1, n_times)), self.options.n_columns
         )
         by_chain = features_NDW.reshape(n_batch, n_chains, n_signals // n_chains, *features_NDW.shape[1:])
-        return by_chain.mean(dim=2).reshape(n_batch, 1, *self.options.image_shape)
+        return by_chain.mean(dim=2).flatten(1, 2).unsqueeze(1)
 
 
 class _Block(nn.Module):

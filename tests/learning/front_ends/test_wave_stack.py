@@ -61,7 +61,7 @@ def test_agrees_with_float64(options: WaveStackOptions, n_times: int) -> None:
     weights = Weights.of_network(network)
     with torch.inference_mode():
         images = network(torch.tensor(x, dtype=torch.float32))
-    assert images.shape == (2, 1, *options.image_shape)
+    assert images.shape == (2, 1, *options.image_shape(16, 4000))
     for image, signals in zip(images, x, strict=True):
         np.testing.assert_allclose(image[0].numpy(), image_of(signals, weights, options), rtol=0, atol=2e-5)
 
@@ -80,7 +80,7 @@ def test_the_published_size() -> None:
         (32 * 64 + 64) + 1 * ((64 * 128 * 3 + 128) + (64 * 64 + 64)) + (64 * 64 * 3 + 2 * 64),
     ]
     assert sum(p.numel() for p in network.parameters()) == 97_680
-    assert network.options.image_shape == (4 * 64, 256)
+    assert network.options.image_shape(16, 10_000) == (4 * 64, 256)
     # 1 + 2 · (4095 + 1) + 4 · (255 + 1) + 8 · (15 + 1) + 16 · (1 + 1)
     assert network.options.receptive_field == 9377
 
