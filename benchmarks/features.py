@@ -48,9 +48,10 @@ from kagglehms.features import (
     percentiles,
     summaries,
 )
-from kagglehms.features import mel_compiled as compiled
 from kagglehms.features.arrays import spread
 from kagglehms.features.mel import DEFAULT, _setting
+from kagglehms.features.simd import LANES
+from kagglehms.features.transform_compiled import FRAMES, transform_frames
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import eeg_windows as broken
@@ -220,11 +221,9 @@ def _transform_all(
     differences: Any, folded: Any, kept: Any, power: Any, rows: Any, weights: Any,
     n_all: int, hop: int, half: int, rank: int, n_bins: int,
 ) -> None:  # fmt: skip
-    for first in range(0, n_all, compiled.FRAMES):
-        n = min(compiled.FRAMES, n_all - first)
-        compiled._transform_frames(
-            differences, folded, kept, power, rows, weights, first, n, hop, half, rank, n_bins
-        )
+    for first in range(0, n_all, FRAMES):
+        n = min(FRAMES, n_all - first)
+        transform_frames(differences, folded, kept, power, rows, weights, first, n, hop, half, rank, n_bins)
 
 
 def transform_section(windows: Any, rounds: int) -> dict[str, Any]:
@@ -236,7 +235,7 @@ def transform_section(windows: Any, rounds: int) -> dict[str, Any]:
     n_all = 1 + n_times // hop
     arguments = (differences, folded, kept, power, rows, weights, n_all, hop, half, rank, n_bins)
     found = medians(in_turn({"transform": lambda: _transform_all(*arguments), "peak": peak}, 6 * rounds))
-    flop = n_all * compiled.LANES * 2 * (2 * rank * half + 2 * n_bins * (rank + 1))
+    flop = n_all * LANES * 2 * (2 * rank * half + 2 * n_bins * (rank + 1))
     limit = PEAK_FLOP / found["peak"] / 1e9
     reached = flop / found["transform"] / 1e9
     print(

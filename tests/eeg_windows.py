@@ -131,6 +131,7 @@ def sample_features() -> dict[str, NDArray[Any]]:
             )
             for name in ("none", "causal", "linear")
         },
+        "spectra": features.difference_spectra(NASTY["gaps"], mirror=True),
         "differences": features.difference_signals(
             NASTY["infinities"][:300], spec=features.DifferenceSpec(step=3, midline=True)
         ),

@@ -1,4 +1,4 @@
-"""EEG windows → mel images, folded raw images, differences; spectrogram panels → normalised, percentiles, summaries.
+"""EEG windows → mel images, raw signals, spectra; spectrogram panels → normalised, percentiles, summaries.
 
 Everything here runs in compiled code without the GIL and fills arrays that the caller may bring (`out`). Importing it
 compiles nothing: each function is compiled, or loaded from Numba's cache, when it is first called.
@@ -12,6 +12,13 @@ from kagglehms.features.fold import FoldSpec, folded_image, folded_image_into
 from kagglehms.features.jit import PlainPathWarning
 from kagglehms.features.mel import MelSpec, mel_image_into, mel_images
 from kagglehms.features.panels import log_normalise, normalise, normalise_rows, percentiles, summaries
+from kagglehms.features.spectra import (
+    SPECTRA_30_10,
+    SPECTRA_50_10,
+    SpectraSpec,
+    difference_spectra,
+    difference_spectra_into,
+)
 
 __all__ = [
     "MelSpec",
@@ -23,6 +30,11 @@ __all__ = [
     "FoldSpec",
     "folded_image",
     "folded_image_into",
+    "SpectraSpec",
+    "SPECTRA_50_10",
+    "SPECTRA_30_10",
+    "difference_spectra",
+    "difference_spectra_into",
     "log_normalise",
     "normalise",
     "normalise_rows",

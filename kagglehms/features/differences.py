@@ -35,7 +35,6 @@ from kagglehms.errors import UsageError
 from kagglehms.features.arrays import Pool, as_window, as_windows, expected, output, spread
 from kagglehms.features.differences_compiled import (
     CAUSAL,
-    LANES,
     LINEAR,
     MIDLINE_STEPS,
     NONE,
@@ -43,6 +42,7 @@ from kagglehms.features.differences_compiled import (
 )
 from kagglehms.features.filters import FILTERS, FilterName, causal_coefficients, linear_taps
 from kagglehms.features.filters_compiled import OUTPUTS
+from kagglehms.features.simd import LANES
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from kagglehms.features import plain_signals
 from kagglehms.features.filters_compiled import convolve, reflect, two_modes
 from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, apart, compiled, helper
 from kagglehms.features.simd import (
+    LANES,
     add,
     div,
     lane_sum,
@@ -38,7 +39,6 @@ from kagglehms.features.simd import (
 )
 
 N_CHANNELS = len(CHANNELS)
-LANES = 16
 NONE, CAUSAL, LINEAR = range(3)
 """Filters as compiled code knows them."""
 
@@ -125,7 +125,7 @@ def subtract(eeg: Any, lanes: Any, pad: int, n_times: int, midline: bool, mirror
 
 
 @apart
-def _limit(lanes: Any, at: int, n_times: int, clip: float, factor: float) -> None:
+def limit(lanes: Any, at: int, n_times: int, clip: float, factor: float) -> None:
     """Clip to ±clip and multiply."""
     low, high, factors = splat16(-clip), splat16(clip), splat16(factor)
     for t in range(n_times):
@@ -137,7 +137,7 @@ def _limit(lanes: Any, at: int, n_times: int, clip: float, factor: float) -> Non
 
 
 @helper
-def _square(source: Any, at: int, step: int) -> Any:
+def square_of(source: Any, at: int, step: int) -> Any:
     """Sixteen vectors, `step` apart, with vectors and lanes exchanged."""
     return transpose(
         (
@@ -152,7 +152,7 @@ def _square(source: Any, at: int, step: int) -> Any:
 
 
 @helper
-def _store_square(out: Any, at: int, step: int, rows: Any) -> None:
+def store_square(out: Any, at: int, step: int, rows: Any) -> None:
     """Sixteen vectors to places `step` apart."""
     store(out, at, rows[0])
     store(out, at + step, rows[1])
@@ -179,8 +179,8 @@ def _write_rows(source: Any, at: int, out: Any, first_row: int, width: int, phas
     for column in range(0, width, LANES):
         w = min(column, width - LANES)
         for p in range(phases):
-            square = _square(source, at + (w * phases + p) * step * LANES, phases * step * LANES)
-            _store_square(out, (first_row + p) * width + w, row, square)
+            square = square_of(source, at + (w * phases + p) * step * LANES, phases * step * LANES)
+            store_square(out, (first_row + p) * width + w, row, square)
 
 
 @apart
@@ -220,7 +220,7 @@ def difference_rows(
 ) -> None:  # fmt: skip
     """(n_times, 20) µV → rows of the image, both flat; two arrays of scratch, one of coefficients."""
     subtract(eeg, lanes, pad, n_times, midline, mirror)
-    _limit(lanes, pad * LANES, n_times, clip, factor)
+    limit(lanes, pad * LANES, n_times, clip, factor)
     source, at = lanes, pad * LANES
     if filter_ == CAUSAL:
         two_modes(lanes, at, n_times, coefficients)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kagglehms.features.jit import apart
-from kagglehms.features.simd import broadcast16, fma, load16, mul, splat16, store, sub
+from kagglehms.features.simd import LANES, broadcast16, fma, load16, mul, splat16, store, sub
 
-LANES = 16
 OUTPUTS = 8
 """Samples that a convolution computes at once, in as many registers on AVX-512 and twice as many on AVX2."""
 

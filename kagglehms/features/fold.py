@@ -25,8 +25,8 @@ from kagglehms.data.competition import N_TIMES
 from kagglehms.errors import UsageError
 from kagglehms.features.arrays import as_window, expected, output
 from kagglehms.features.differences import check_signal, of_all, rows_into
-from kagglehms.features.differences_compiled import LANES
 from kagglehms.features.filters import FilterName
+from kagglehms.features.simd import LANES
 
 
 @dataclass(frozen=True)

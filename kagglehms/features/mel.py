@@ -63,9 +63,10 @@ from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.errors import UsageError
 from kagglehms.features import plain
 from kagglehms.features.arrays import as_window, as_windows, empty, expected, output, spread
-from kagglehms.features.differences_compiled import LANES
-from kagglehms.features.mel_compiled import BLOCK, FRAMES, N_PANELS, mel_image
+from kagglehms.features.mel_compiled import BLOCK, N_PANELS, mel_image
 from kagglehms.features.mel_plan import plan
+from kagglehms.features.simd import LANES
+from kagglehms.features.transform_compiled import FRAMES
 
 
 @dataclass(frozen=True)

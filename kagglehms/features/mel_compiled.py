@@ -20,9 +20,10 @@ from numba import types
 
 from kagglehms.data.competition import CHAINS, PANELS
 from kagglehms.features import plain
-from kagglehms.features.differences_compiled import LANES, N_CHANNELS, PAIRS, RIGHT, fill_missing, pair_up
+from kagglehms.features.differences_compiled import N_CHANNELS, PAIRS, RIGHT, fill_missing, pair_up
 from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, apart, compiled, helper
 from kagglehms.features.simd import (
+    LANES,
     add,
     broadcast16,
     div,
@@ -39,10 +40,9 @@ from kagglehms.features.simd import (
     sub,
     upper,
 )
+from kagglehms.features.transform_compiled import FRAMES, transform_frames
 
 N_PANELS = len(PANELS)
-FRAMES = 8
-"""Frames that go through the second stage together: their intermediate values stay in the first-level cache."""
 BLOCK = 16
 """Frames that are finished together: a cache line of the image."""
 AMIN = 1e-10
@@ -81,91 +81,6 @@ def _subtract(eeg: Any, differences: Any, pad: int, n_times: int) -> bool:
         total = add(total, x)
         store(differences, (pad + t) * LANES, x)
     return np.isfinite(lane_sum(total))
-
-
-# ---- transform
-
-
-@helper
-def _fold(differences: Any, centre: int, folded: Any, half: int) -> Any:
-    """Write sums and differences of samples on both sides of the centre, less their mean, which is returned."""
-    total = splat16(0.0)
-    for j in range(half):
-        after, before = load16(differences, (centre + j) * LANES), load16(differences, (centre - j) * LANES)
-        both = add(after, before)
-        total = add(total, both)
-        store(folded, j * 2 * LANES, both)
-        store(folded, j * 2 * LANES + LANES, sub(after, before))
-    twice = mul(total, splat16(1.0 / half))
-    for j in range(half):
-        store(folded, j * 2 * LANES, sub(load16(folded, j * 2 * LANES), twice))
-    return mul(twice, splat16(0.5))
-
-
-@helper
-def _tile(rows: Any, row: int, values: Any, value: int, n: int) -> Any:
-    """Multiply 3 even and 3 odd rows with n pairs of vectors: twelve registers of sums on AVX2."""
-    even0 = even1 = even2 = odd0 = odd1 = odd2 = splat16(0.0)
-    for k in range(n):
-        even, odd = load16(values, value + k * 2 * LANES), load16(values, value + k * 2 * LANES + LANES)
-        r = row + k * 6
-        even0 = fma(broadcast16(rows, r), even, even0)
-        even1 = fma(broadcast16(rows, r + 1), even, even1)
-        even2 = fma(broadcast16(rows, r + 2), even, even2)
-        odd0 = fma(broadcast16(rows, r + 3), odd, odd0)
-        odd1 = fma(broadcast16(rows, r + 4), odd, odd1)
-        odd2 = fma(broadcast16(rows, r + 5), odd, odd2)
-    return even0, even1, even2, odd0, odd1, odd2
-
-
-@helper
-def _project(folded: Any, rows: Any, kept: Any, at: int, half: int, rank: int) -> None:
-    """First stage: R even and R odd rows."""
-    for r in range(0, rank, 3):
-        even0, even1, even2, odd0, odd1, odd2 = _tile(rows, r * 2 * half, folded, 0, half)
-        i = at + r * 2 * LANES
-        store(kept, i, even0)
-        store(kept, i + LANES, odd0)
-        store(kept, i + 2 * LANES, even1)
-        store(kept, i + 3 * LANES, odd1)
-        store(kept, i + 4 * LANES, even2)
-        store(kept, i + 5 * LANES, odd2)
-
-
-@helper
-def _square(real: Any, imaginary: Any) -> Any:
-    return fma(real, real, mul(imaginary, imaginary))
-
-
-@helper
-def _transform(kept: Any, weights: Any, power: Any, at: int, n_frames: int, rank: int, n_bins: int) -> None:
-    """Second stage: power in all bins of some frames."""
-    for k in range(0, n_bins, 3):
-        for frame in range(n_frames):
-            row, value = k * 2 * (rank + 1), frame * (rank + 1) * 2 * LANES
-            even0, even1, even2, odd0, odd1, odd2 = _tile(weights, row, kept, value, rank)
-            level = load16(kept, value + rank * 2 * LANES)
-            even0 = fma(broadcast16(weights, row + rank * 6), level, even0)
-            even1 = fma(broadcast16(weights, row + rank * 6 + 1), level, even1)
-            even2 = fma(broadcast16(weights, row + rank * 6 + 2), level, even2)
-            i = at + (frame * n_bins + k) * LANES
-            store(power, i, _square(even0, odd0))
-            store(power, i + LANES, _square(even1, odd1))
-            store(power, i + 2 * LANES, _square(even2, odd2))
-
-
-@apart
-def _transform_frames(
-    differences: Any, folded: Any, kept: Any, power: Any, rows: Any, weights: Any,
-    first: int, n_frames: int, hop: int, half: int, rank: int, n_bins: int,
-) -> None:  # fmt: skip
-    """Fold and both stages, for some frames from `first` on."""
-    for frame in range(n_frames):
-        at = frame * (rank + 1) * 2 * LANES
-        level = _fold(differences, half + (first + frame) * hop, folded, half)
-        _project(folded, rows, kept, at, half, rank)
-        store(kept, at + rank * 2 * LANES, level)
-    _transform(kept, weights, power, first * n_bins * LANES, n_frames, rank, n_bins)
 
 
 # ---- mel bands
@@ -301,7 +216,7 @@ def mel_image(
     loudest = splat16(AMIN)
     for first in range(0, n_all, FRAMES):
         n = min(FRAMES, n_all - first)
-        _transform_frames(differences, folded, kept, power, rows, weights, first, n, hop, half, rank, n_bins)
+        transform_frames(differences, folded, kept, power, rows, weights, first, n, hop, half, rank, n_bins)
         if wide:
             _sum_wide_bands(power, bands, first, n, n_bins, start, weight, n_mels, n_taps)
         at = first * n_source * LANES

@@ -141,8 +141,8 @@ def mel_image(
     centres = half + hop * np.arange(1 + n_times // hop)[:, None]
     j = np.arange(half)
     after, before = padded[centres + j], padded[centres - j]  # (frame, j, lane)
-    even_rows, odd_rows = _untile(rows, half)
-    even_weights, odd_weights = (part[:, :rank] for part in _untile(weights, rank + 1))
+    even_rows, odd_rows = untile(rows, half)
+    even_weights, odd_weights = (part[:, :rank] for part in untile(weights, rank + 1))
     real = even_weights @ (even_rows @ (after + before))
     imaginary = odd_weights @ (odd_rows @ (after - before))
     bins = real**2 + imaginary**2
@@ -168,8 +168,8 @@ def mel_differences(eeg: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack(columns, axis=1)
 
 
-def _untile(tiles: Floats, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the even and the odd rows, each (n, width), of what `mel_plan` laid out in tiles."""
+def untile(tiles: Floats, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the even and the odd rows, each (n, width), of what `transform_plan` laid out in tiles."""
     parts = tiles.astype(np.float64).reshape(-1, width, 2, 3)
     even, odd = (parts[:, :, parity].transpose(0, 2, 1).reshape(-1, width) for parity in (0, 1))
     return even, odd

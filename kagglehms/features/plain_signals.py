@@ -1,4 +1,4 @@
-"""Differences, filters and folded images once more in plain NumPy, for a machine where they cannot be compiled.
+"""Differences, filters, folded images and spectra once more in plain NumPy, where they cannot be compiled.
 
 Same arguments as the compiled code, same answer to the last few bits of float32, many times slower.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CHAINS, CHANNELS, PANELS
-from kagglehms.features.plain import Floats, floats
+from kagglehms.features.plain import EPSILON, Floats, floats, untile
 
 Wide = NDArray[np.float64]
 
@@ -74,3 +74,37 @@ def _convolved(x: Wide, taps: Wide, pad: int) -> Wide:
     padded = np.pad(reflected, ((0, 0), (pad - reach, pad - reach)))
     middle = taps[len(taps) // 2 - pad : len(taps) // 2 + pad + 1]
     return np.stack([np.convolve(row, middle, "valid") for row in padded])
+
+
+def difference_spectra(
+    eeg: NDArray[Any], out: Floats,
+    _lanes: Floats, _runs: Floats, _folded: Floats, _kept: Floats, _power: Floats, _square: Floats,
+    rows: Floats, weights: Floats,
+    n_times: int, half: int, rank: int, n_bins: int, n_wanted: int, n_columns: int, _run: int,
+    width: int, height: int, wide_start: int, wide_hop: int, centre_start: int, centre_hop: int, n_signals: int,
+    midline: bool, mirror: bool, clip: float, scale: float,
+) -> None:  # fmt: skip
+    """Twin of `spectra_compiled.difference_spectra`; it needs no scratch."""
+    wide = floats(eeg).reshape(n_times, -1)
+    x = signals(wide, False, mirror)
+    x = np.clip(np.vstack([x, signals(wide, True, mirror)]) if midline else x, -clip, clip)
+    blocks = []
+    for start, hop in ((wide_start, wide_hop), (centre_start, centre_hop)):
+        frames = x[:, start + hop * np.arange(n_columns)[:, None] + np.arange(2 * half)]
+        power = _squared_magnitudes(frames - frames.mean(axis=-1, keepdims=True), rows, weights, half, rank)
+        blocks.append(np.log1p(power[:, :, :n_wanted] * scale).transpose(0, 2, 1))
+    image = np.stack(blocks, axis=1).reshape(2 * n_wanted * n_signals, n_columns)
+    target = out.reshape(height, width)
+    target[:] = 0
+    target[: len(image), :n_columns] = (image - image.mean()) / (image.std() + EPSILON)
+
+
+def _squared_magnitudes(frames: Wide, rows: Floats, weights: Floats, half: int, rank: int) -> Wide:
+    """(…, 2 H) samples of frames → (…, K) squared magnitudes of their bins."""
+    after, before = frames[..., half:], frames[..., half:0:-1]
+    even, odd = untile(rows, half)
+    real, imaginary = (after + before) @ even.T, (after - before) @ odd.T
+    if rank:
+        even, odd = (part[:, :rank] for part in untile(weights, rank + 1))
+        real, imaginary = real @ even.T, imaginary @ odd.T
+    return real**2 + imaginary**2

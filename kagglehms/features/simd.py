@@ -216,6 +216,7 @@ def permutation(indices: Sequence[int]) -> Any:
 
 
 # ---- the operations
+LANES = 16  # signals that go side by side through what is computed of an EEG
 
 load8, load16, load32 = _load(8), _load(16), _load(32)
 splat8, splat16, splat32 = _splat(8), _splat(16), _splat(32)

@@ -8,8 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from kagglehms.features import MelSpec
-from kagglehms.features.mel_plan import TILE, MelPlan, hz_to_mel, mel_filters, mel_to_hz, plan
-from kagglehms.features.plain import _untile
+from kagglehms.features.mel_plan import MelPlan, hz_to_mel, mel_filters, mel_to_hz, plan
+from kagglehms.features.plain import untile
+from kagglehms.features.transform_plan import TILE
 
 SPECS = {
     "notebook": MelSpec(),
@@ -28,7 +29,7 @@ def test_the_notebooks_case() -> None:
 
 def rebuilt(derived: MelPlan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(K, H) cosine and sine matrices that the two stages amount to."""
-    rows, weights = _untile(derived.project, derived.half), _untile(derived.transform, derived.rank + 1)
+    rows, weights = untile(derived.project, derived.half), untile(derived.transform, derived.rank + 1)
     return weights[0][:, :-1] @ rows[0], weights[1][:, :-1] @ rows[1]
 
 
@@ -61,7 +62,7 @@ def test_stages_amount_to_the_transform_within_the_stated_error(name: str) -> No
 def test_last_weight_is_the_transform_of_a_level(name: str) -> None:
     spec = SPECS[name]
     derived = plan(spec)
-    even, odd = (weights[:, -1] for weights in _untile(derived.transform, derived.rank + 1))
+    even, odd = (weights[:, -1] for weights in untile(derived.transform, derived.rank + 1))
     bands = oracle.mel_bands(spec.sfreq, spec.n_fft, spec.n_mels, spec.fmin, spec.fmax)
     used = np.flatnonzero(bands.any(axis=0))
     j = np.arange(-spec.win_length // 2, spec.win_length // 2)

@@ -1,0 +1,234 @@
+"""The coefficients of a windowed Fourier transform: from a few numbers to the tables that the compiled code reads.
+
+A frame is folded about its centre into H sums and H differences, whose products with cosine (even) and sine (odd) rows
+are the real and imaginary parts of its bins. Where bins are closer together than the window can tell apart, the rows
+have a rank far below their number, and the product is made in two stages, through R rows of either parity; the
+mathematics stands at the top of `kagglehms.features.mel`. Where they are not, the rows are used as they are.
+
+Everything is in closed form or a small linear fit, in float64 with NumPy alone, in a few milliseconds.
+
+Letters: K bins of the transform, H half a window (H = win_length / 2), R rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagglehms.errors import UsageError
+
+F64 = NDArray[np.float64]
+F32 = NDArray[np.float32]
+
+TILE = 3
+"""Rows of each parity that a register tile computes at once."""
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Which bins of which transform, and how exactly.
+
+    Attributes:
+        n_fft: length of the transform in samples.
+        win_length: length of the Hann window in samples, even, at most n_fft.
+        first: the first bin that is wanted.
+        last: the last one.
+        tolerance: greatest error of a bin, relative to its own row of the transform, that a low rank may make.
+        asked_by: the name of what `tolerance` belongs to, for messages.
+    """
+
+    n_fft: int
+    win_length: int
+    first: int
+    last: int
+    tolerance: float
+    asked_by: str
+
+    @property
+    def n_padded(self) -> int:
+        """K, a multiple of `TILE`; those after the last bin are empty."""
+        return -(-(self.last - self.first + 1) // TILE) * TILE
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """What the compiled code needs to know.
+
+    Attributes:
+        half: H, samples on each side of a frame's centre, itself included.
+        rank: R, rows that are kept of each parity; 0 where the K rows themselves are used.
+        n_bins: K, bins that are computed, a multiple of `TILE`; the last ones may be empty.
+        project: flat float32, R/3 (or K/3) tiles of (H, 3 even rows and 3 odd rows).
+        transform: flat float32, K/3 tiles of (R + 1, 3 even rows and 3 odd rows); the last of R + 1 belongs to the
+            level that is taken off a frame. Empty where R is 0.
+        error: greatest error of a bin for a window of unit energy, relative to the energy of a bin's own row.
+    """
+
+    half: int
+    rank: int
+    n_bins: int
+    project: F32
+    transform: F32
+    error: float
+
+
+def low_rank(bins: Bins) -> Transform:
+    """Derive the two stages.
+
+    Raises:
+        UsageError: the tolerance is below what float32 coefficients can reach.
+    """
+    even, odd = (_Parity(bins, odd=odd) for odd in (False, True))
+    rank = _rank(bins, even, odd)
+    (kept_even, fit_even, error_even), (kept_odd, fit_odd, error_odd) = even.fit(rank), odd.fit(rank)
+    return Transform(
+        half=bins.win_length // 2,
+        rank=rank,
+        n_bins=bins.n_padded,
+        project=_tiles(_centre_halved(kept_even), kept_odd),
+        transform=_tiles(np.hstack([fit_even, even.of_level()]), np.hstack([fit_odd, odd.of_level()])),
+        error=max(error_even, error_odd),
+    )
+
+
+def cheapest(bins: Bins) -> Transform:
+    """Derive two stages where they take fewer products than the rows themselves, else one.
+
+    Raises:
+        UsageError: the tolerance is below what float32 coefficients can reach.
+    """
+    half, n_bins = bins.win_length // 2, bins.n_padded
+    even, odd = (_Parity(bins, odd=odd) for odd in (False, True))
+    # Fewer rows than this make up for the second stage.
+    worth = half * n_bins / (half + n_bins)
+    if min(even.likely_rank, odd.likely_rank) < worth:
+        found = low_rank(bins)
+        if found.rank < worth:
+            return found
+    error = max(even.rounding(), odd.rounding())
+    if error > bins.tolerance:
+        raise _out_of_reach(bins, error)
+    project = _tiles(_centre_halved(even.exact()), odd.exact())
+    return Transform(half, 0, n_bins, project, np.zeros(1, np.float32), error)
+
+
+class _Parity:
+    """Cosine (even) or sine (odd) rows of the windowed transform of one frame, folded onto one half of it."""
+
+    def __init__(self, bins: Bins, odd: bool) -> None:
+        self._bins, self._odd = bins, odd
+        wanted = bins.first + np.arange(bins.n_padded, dtype=np.float64)
+        self._exact = self.rows(wanted) * (wanted <= bins.last)[:, None]
+        self._size = np.linalg.norm(self._exact, axis=1).max()
+        # Candidates a quarter of a bin apart, from the lowest frequency that has any response up to the last bin.
+        self._candidates = self.rows(np.arange(0.0, bins.last + 0.25, 0.25))
+        self._order, rest = _most_independent_first(self._candidates)
+        self.likely_rank = int(np.count_nonzero(rest > bins.tolerance * self._size)) // TILE * TILE
+        """A rank that is too small, or just not: what as many rows leave over is about the error of the fit."""
+        self._likely = self._signals()
+        self._wanted = (self._exact @ self._likely).T
+
+    def rows(self, frequencies: F64) -> F64:
+        """(n, H) rows at the given frequencies, in bins, whole or not, times the window."""
+        bins = self._bins
+        j = np.arange(bins.win_length // 2)
+        angle = 2 * np.pi / bins.n_fft * np.outer(frequencies, j)
+        hann = 0.5 + 0.5 * np.cos(2 * np.pi * j / bins.win_length)
+        return (np.sin(angle) if self._odd else np.cos(angle)) * hann
+
+    def exact(self) -> F32:
+        """(K, H) the rows of the bins."""
+        return self._exact.astype(np.float32)
+
+    def rounding(self) -> float:
+        """Return the error of the rows in float32."""
+        return float(np.linalg.norm(self.exact() - self._exact, axis=1).max() / self._size)
+
+    def of_level(self) -> F32:
+        """(K, 1) transform of a frame that is 1 everywhere."""
+        if self._odd:
+            return np.zeros((len(self._exact), 1), np.float32)
+        return (self._exact[:, :1] + 2 * self._exact[:, 1:].sum(axis=1, keepdims=True)).astype(np.float32)
+
+    def _signals(self) -> F64:
+        """(H, H) square root of the covariance of the folded signals that the fit should be good at.
+
+        What lies in the band first, then anything.
+        """
+        j = np.arange(self._bins.win_length // 2)
+        angle = 2 * np.pi / self._bins.n_fft * np.outer(j, np.arange(0.0, self._bins.last + 0.5, 0.5))
+        tones = np.sin(angle) if self._odd else np.cos(angle)
+        return np.linalg.cholesky(tones @ tones.T / tones.shape[1] + ANYTHING**2 * np.eye(j.size))
+
+    def fit(self, rank: int) -> tuple[F32, F32, float]:
+        """Return R rows, the (K, R) weights that make every bin out of them, and the error of the product."""
+        chosen = np.sort(self._order[:rank])
+        rows = np.zeros((rank, self._exact.shape[1]), np.float32)
+        rows[: len(chosen)] = self._candidates[chosen]
+        weights = np.zeros((len(self._exact), rank), np.float32)
+        # Fitted to the rows as rounded, so that rounding them costs nothing. QR and not `lstsq`, whose SVD takes
+        # half a second when two threads of BLAS meet a busy machine.
+        basis, triangle = np.linalg.qr((rows[: len(chosen)] @ self._likely).T)
+        weights[:, : len(chosen)] = np.linalg.solve(triangle, basis.T @ self._wanted).T
+        error = np.linalg.norm(weights.astype(np.float64) @ rows - self._exact, axis=1).max() / self._size
+        return rows, weights, float(error)
+
+
+ANYTHING = 0.1
+"""Amplitude of arbitrary signals against signals in the band, where an EEG has nearly all of its power."""
+
+
+NEGLIGIBLE = 1e-11
+"""What is left of a row relative to the first when it is no more than rounding."""
+
+
+def _most_independent_first(rows: F64) -> tuple[NDArray[np.intp], F64]:
+    """Order rows so that each has the greatest part outside the span of those before it (pivoted Gram–Schmidt).
+
+    Returns:
+        the indices, and how great that part was.
+    """
+    rest = rows.copy()
+    order: list[int] = []
+    left: list[float] = []
+    for _ in range(min(rows.shape)):
+        norms = np.linalg.norm(rest, axis=1)
+        norms[order] = 0.0
+        furthest = int(norms.argmax())
+        if left and norms[furthest] < NEGLIGIBLE * left[0]:
+            break
+        order.append(furthest)
+        left.append(float(norms[furthest]))
+        direction = rest[furthest] / left[-1]
+        for _ in range(2):  # twice, or rounding leaves a part of it behind
+            rest -= np.outer(rest @ direction, direction)
+    return np.array(order), np.array(left)
+
+
+def _rank(bins: Bins, even: _Parity, odd: _Parity) -> int:
+    """Return the smallest rank, in whole tiles, whose error is within the tolerance."""
+    likely = max(TILE, min(even.likely_rank, odd.likely_rank))
+    errors = []
+    for rank in range(likely, likely + 6 * TILE, TILE):
+        errors.append(max(even.fit(rank)[2], odd.fit(rank)[2]))
+        if errors[-1] <= bins.tolerance:
+            return rank
+    raise _out_of_reach(bins, min(errors))
+
+
+def _out_of_reach(bins: Bins, reached: float) -> UsageError:
+    return UsageError(f"{bins.asked_by}: expected {reached:.1e} or more, got {bins.tolerance:.1e}")
+
+
+def _centre_halved(rows: F32) -> F32:
+    """The fold adds the centre of a frame to itself."""
+    return np.hstack([rows[:, :1] / 2, rows[:, 1:]])
+
+
+def _tiles(even: F32, odd: F32) -> F32:
+    """Interleave (n, k) even and odd rows as they are read: n/3 tiles of k times 3 even, 3 odd."""
+    n, k = even.shape
+    tiles = np.concatenate([even.reshape(n // TILE, TILE, k), odd.reshape(n // TILE, TILE, k)], axis=1)
+    return np.ascontiguousarray(tiles.transpose(0, 2, 1)).reshape(-1)
