@@ -20,6 +20,7 @@ from kagglehms.data.competition import CHAINS, CHANNELS, N_BINS, PANELS
 from kagglehms.features.differences import DifferenceSpec, differences_into
 from kagglehms.features.fold import FoldSpec, folded_image_into
 from kagglehms.features.images import LAYOUTS, Crop, Layout, Normaliser, Source, render
+from kagglehms.features.spectra import SPECTRA_30_10, SPECTRA_50_10, SpectraSpec, difference_spectra_into
 
 
 class _OfDifferences:
@@ -80,6 +81,37 @@ class Folded(_OfDifferences):
 
 
 @dataclass(frozen=True)
+class Spectra(_OfDifferences):
+    """Spectrograms of every difference one upon the other, see `features.spectra`.
+
+    Attributes:
+        spectra: window, hops, frequencies and size.
+    """
+
+    spectra: SpectraSpec
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the image in pixels."""
+        return self.spectra.shape
+
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        """(1, height, width)."""
+        return 1, *self.shape
+
+    @property
+    def time_tiles(self) -> tuple[tuple[int, int], ...]:
+        """One tile: the two time scales stand one upon the other and share their columns."""
+        return (self.shape,)
+
+    @property
+    def fitting(self) -> frozenset[str]:
+        """Kinds of augmentations that fit; a band of columns would be another stretch in each of the two windows."""
+        return frozenset({"horizontal-flip", "vertical-flip", "mixup", "mirror"})
+
+
+@dataclass(frozen=True)
 class Signals(_OfDifferences):
     """The differences themselves, (C, T) float32: for networks that learn from the signal.
 
@@ -112,7 +144,7 @@ class Signals(_OfDifferences):
         )
 
 
-Input: TypeAlias = Layout | Folded | Signals
+Input: TypeAlias = Layout | Folded | Spectra | Signals
 """What a recipe can give its network."""
 
 _OTHER_SIDE = {
@@ -164,6 +196,8 @@ def draw(
             render(layout, mirrored(crop) if mirror else crop, out[0], normaliser)
         case Folded():
             folded_image_into(crop.of("eeg"), out[0], layout.fold, mirror)
+        case Spectra():
+            difference_spectra_into(crop.of("eeg"), out[0], layout.spectra, mirror)
         case Signals():
             differences_into(crop.of("eeg"), out, layout.signals, mirror)
 
@@ -183,6 +217,8 @@ def describe(layout: Input) -> str:
             name = next((name for name, known in LAYOUTS.items() if known == layout), "its own layout")
         case Folded():
             name = "raw EEG folded into an image"
+        case Spectra():
+            name = "spectrograms of differences between electrodes"
         case Signals():
             name = "raw EEG"
     return f"{name}, {layout.shape[0]} × {layout.shape[1]}"
@@ -194,3 +230,7 @@ FOLDED_LINEAR = Folded(FoldSpec(filter="linear"))
 """The same with a linear-phase filter, 160 × 1000."""
 SIXTEEN_SIGNALS = Signals(DifferenceSpec(filter="causal"))
 """Sixteen differences at 200 Hz, causal band-pass 0.5–20 Hz, clipped, (16, 10000)."""
+SPECTRA_50_AND_10_S = Spectra(SPECTRA_50_10)
+"""Spectrograms of eighteen differences over 50 s, and finer over the middle 10 s, 512 × 512."""
+SPECTRA_30_AND_10_S = Spectra(SPECTRA_30_10)
+"""Spectrograms of eighteen differences over 30 s, and finer over the middle 10 s, 512 × 512."""

@@ -13,7 +13,8 @@ from kagglehms.features import inputs
 from kagglehms.features.differences import DifferenceSpec
 from kagglehms.features.fold import FoldSpec
 from kagglehms.features.images import CROP_SHAPES, KAGGLE_AND_EEG, LAYOUTS, Crop, Normaliser
-from kagglehms.features.inputs import Folded, Input, Signals, draw, mirrored, stack
+from kagglehms.features.inputs import Folded, Input, Signals, Spectra, draw, mirrored, stack
+from kagglehms.features.spectra import SPECTRA_50_10
 from kagglehms.learning import options
 from kagglehms.learning.front_ends.options import WaveStackOptions
 from kagglehms.learning.options import Augmentation
@@ -25,6 +26,8 @@ KINDS: dict[str, Input] = {
     "folded": Folded(FoldSpec(filter="none")),
     "folded-causal": inputs.FOLDED_CAUSAL,
     "folded-linear": inputs.FOLDED_LINEAR,
+    "spectra-50-10": inputs.SPECTRA_50_AND_10_S,
+    "spectra-30-10": inputs.SPECTRA_30_AND_10_S,
     "signals": Signals(DifferenceSpec()),
 }
 
@@ -123,6 +126,7 @@ def test_signals_need_a_front_end_and_images_must_have_none() -> None:
 
 def test_inputs_of_equal_settings_are_equal_and_go_into_dictionaries() -> None:
     assert Folded(FoldSpec()) == inputs.FOLDED_CAUSAL
+    assert Spectra(SPECTRA_50_10) == inputs.SPECTRA_50_AND_10_S
     assert len({*KINDS.values(), *KINDS.values()}) == len(KINDS)
 
 
