@@ -105,8 +105,8 @@ class SpectrumOptions(_Strict):
 
     Attributes:
         win_length: samples of a frame and of its window.
-        blocks: for each block how many samples in the middle of the recording it looks at, and the hop.
-        n_columns: frames of every block.
+        blocks: for each block how many samples in the middle of the recording it looks at, the hop between frames, and
+            how many frames are left out at either end; as many remain in every block.
         band_hz: which bins are kept.
         detrend: whether the mean of a frame is taken off it, as `scipy.signal.spectrogram` does by default.
         trainable: whether each block learns its window.
@@ -117,8 +117,7 @@ class SpectrumOptions(_Strict):
     """
 
     win_length: int = 144
-    blocks: tuple[tuple[int, int], ...] = ((10_000, 21), (2_000, 4))
-    n_columns: int = 464
+    blocks: tuple[tuple[int, int, int], ...] = ((10_000, 21, 3), (2_000, 4, 0))
     band_hz: tuple[float, float] = (0.5, 20.0)
     detrend: bool = True
     trainable: bool = False
@@ -130,14 +129,13 @@ class SpectrumOptions(_Strict):
     kind: Literal["spectrum"] = "spectrum"
 
     def __post_init__(self) -> None:
-        used = [(self.n_columns - 1) * hop + self.win_length for _, hop in self.blocks]
-        enough = all(n >= u and hop >= 1 for (n, hop), u in zip(self.blocks, used, strict=True))
+        possible = len(self.blocks) >= 1 and all(hop >= 1 and trim >= 0 for _, hop, trim in self.blocks)
+        columns = {self._columns(*block) for block in self.blocks} if possible else set()
         first, last = self.bins if self.win_length >= 2 else (0, -1)
         _check(
             self,
             win_length=self.win_length >= 2,
-            n_columns=self.n_columns >= 1,
-            blocks=len(self.blocks) >= 1 and enough,
+            blocks=len(columns) == 1 and min(columns) >= 1,
             band_hz=1 <= first <= last < self.win_length / 2,
             unit_uv=self.unit_uv > 0,
         )
@@ -153,6 +151,15 @@ class SpectrumOptions(_Strict):
         """(height, width) of the image; zeros stand where the signals do not fill it."""
         del n_signals, n_times
         return self.size
+
+    @property
+    def n_columns(self) -> int:
+        """Frames of every block."""
+        return self._columns(*self.blocks[0])
+
+    def _columns(self, n_block: int, hop: int, trim: int) -> int:
+        # A Hann window of an even length begins with a zero; with the zero that follows it, a frame is one longer.
+        return (n_block - self.win_length - 1) // hop + 1 - 2 * trim
 
     def content_shape(self, n_signals: int) -> tuple[int, int, int]:
         """(planes, rows, columns) that `n_signals` signals fill, before zeros are added."""

@@ -1,13 +1,12 @@
 """Spectrograms of every signal, stacked to an image: long and short stretches side by side at equal width.
 
-Each block looks at the middle of the recording: frames of one window length, a hop apart, as many in every block,
-placed so that as much is left over before the first as behind the last. Of a frame's power in µV² per Hz the bins
-within the band are kept, and log(1 + power) taken. Rows run from low to high frequencies; the blocks of one signal
-stand one upon the other, signal upon signal, zeros on the right and below, and the image, zeros and all, is normalised
-by its own mean and deviation.
+Each block looks at the middle of the recording: frames of one window length, a hop apart, as many in every block. Of a
+frame's power in µV² per Hz the bins within the band are kept, and log(1 + power) taken. Rows run from low to high
+frequencies; the blocks of one signal stand one upon the other, and signal upon signal. All this is normalised by its
+own mean and deviation, and stands in the upper left corner of an image that is 0 elsewhere.
 
-With the default, the seventh place's: 18 differences × 2 blocks (50 s, hop 21; the middle 10 s, hop 4) × 14 bins = 504
-rows × 464 columns, in 512 × 512.
+With the default, the seventh place's: 18 differences × 2 blocks (50 s, hop 21, three frames left out at either end; the
+middle 10 s, hop 4) × 14 bins = 504 rows × 464 columns, in 512 × 512.
 
 The FFT is that of `torch.fft` in float32, outside of mixed precision; FFTs know no TF32.
 
@@ -60,7 +59,7 @@ class Spectrum(nn.Module):
         options = self.options
         n_batch, n_signals, n_times = signals_BCT.shape
         n_planes, height, width = options.content_shape(n_signals)
-        if n_times < max(block for block, _ in options.blocks):
+        if n_times < max(n_block for n_block, _, _ in options.blocks):
             raise UsageError(f"Spectrum: {n_times} samples are fewer than the blocks {options.blocks} need")
         if height > options.size[0] or width > options.size[1]:
             raise UsageError(f"Spectrum: {height} × {width} pixels do not fit into {options.size}")
@@ -70,12 +69,15 @@ class Spectrum(nn.Module):
             content = torch.stack(blocks, dim=1 if options.planes else 2)
             image = content.reshape(n_batch, n_planes, height, width)
             padding = (0, options.size[1] - width, 0, options.size[0] - height)
-            return _normalised(functional.pad(image, padding))
+            return functional.pad(_normalised(image), padding)
 
     def _log_power(self, signals_BCT: Tensor, block: int) -> Tensor:
         """(B, C, F, N) of one block."""
         options = self.options
-        frames_BCNL = _frames(signals_BCT, *options.blocks[block], options.win_length, options.n_columns)
+        n_block, hop, trim = options.blocks[block]
+        start = (signals_BCT.shape[-1] - n_block) // 2 + trim * hop
+        end = start + (options.n_columns - 1) * hop + options.win_length
+        frames_BCNL = signals_BCT[..., start:end].unfold(-1, options.win_length, hop)
         if options.detrend:
             for _ in range(2):  # twice, or rounding leaves 1e-4 µV of an offset of 1000 µV
                 frames_BCNL = frames_BCNL - frames_BCNL.mean(dim=-1, keepdim=True)
@@ -85,13 +87,6 @@ class Spectrum(nn.Module):
         # Both sides of the spectrum together; the band is within the bins that have two.
         per_hz = 2.0 / (options.sfreq_hz * window_L.square().sum())
         return torch.log1p(spectrum.square().sum(dim=-1) * per_hz).transpose(2, 3)
-
-
-def _frames(signals_BCT: Tensor, n_block: int, hop: int, n_window: int, n_frames: int) -> Tensor:
-    """(B, C, N, L) frames of the middle of the recording."""
-    used = (n_frames - 1) * hop + n_window
-    start = (signals_BCT.shape[-1] - n_block) // 2 + (n_block - used) // 2
-    return signals_BCT[..., start : start + used].unfold(-1, n_window, hop)
 
 
 def _normalised(image_BPHW: Tensor) -> Tensor:

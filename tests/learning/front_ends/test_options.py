@@ -25,7 +25,7 @@ CHANGED = (
     DifferencesOptions(midline=True, clip_uv=None),
     EffNet1dOptions(widths=(8, 16), kernels=(3, 5), layers=(1, 1), pooling="mean"),
     FoldOptions(4),
-    SpectrumOptions(blocks=((6_000, 12), (2_000, 4)), planes=True, size=(256, 512)),
+    SpectrumOptions(blocks=((6_000, 12, 12), (2_000, 4, 0)), planes=True, size=(256, 512)),
     SqueezeOptions(width=32, pooling="mean+max"),
     WaveStackOptions((4, 8), (3, 2), recompute=True),
 )
