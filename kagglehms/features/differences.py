@@ -40,7 +40,16 @@ from kagglehms.features.differences_compiled import (
     NONE,
     difference_rows,
 )
-from kagglehms.features.filters import FILTERS, FilterName, causal_coefficients, linear_taps
+from kagglehms.features.filters import (
+    BLOCK,
+    FILTERS,
+    PAD,
+    RANK,
+    REACH,
+    FilterName,
+    causal_coefficients,
+    linear_coefficients,
+)
 from kagglehms.features.filters_compiled import OUTPUTS
 from kagglehms.features.simd import LANES
 
@@ -234,8 +243,12 @@ def rows_into(
     """
     n_times, width = len(window), image.shape[1]
     filter_, coefficients, pad = _filter(spec.filter)
-    n_filtered = max(n_times, OUTPUTS) if filter_ == LINEAR else 0
-    scratch = _pool.borrow((n_times + 2 * pad + OUTPUTS) * LANES, n_filtered * LANES)
+    n_blocks = -(-n_times // BLOCK) if filter_ == LINEAR else 0
+    scratch = _pool.borrow(
+        (n_times + 2 * pad + BLOCK) * LANES,
+        max(n_blocks * BLOCK, OUTPUTS) * LANES,
+        (n_blocks + 2 * REACH) * RANK * LANES,
+    )
     for group in range(1 + midline):
         difference_rows(
             window.reshape(-1), image.reshape(-1), *scratch, coefficients, n_times, pad, filter_,
@@ -253,6 +266,5 @@ def _filter(name: FilterName) -> tuple[int, NDArray[np.float32], int]:
     if name == "causal":
         return CAUSAL, causal_coefficients(), 0
     if name == "linear":
-        taps = linear_taps().astype(np.float32)
-        return LINEAR, np.pad(taps, OUTPUTS - 1), len(taps) // 2
+        return LINEAR, linear_coefficients(), PAD
     return NONE, np.zeros(1, np.float32), 0

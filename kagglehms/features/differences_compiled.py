@@ -4,7 +4,8 @@ Lane 4·c + p is the p-th difference of chain c, which is the order of the rows.
 through the same code in the first two lanes of a second run. All arrays are flat:
 
     lanes     (pad + n_times + pad, 16)   µV, then clipped and scaled, then filtered where that can be done in place
-    filtered  (n_times, 16)               what the long filter writes
+    filtered  (n_times + BLOCK, 16)       what the linear filter writes
+    moments   (blocks, RANK, 16)          see `filters_compiled.linear`
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numba import types
 
 from kagglehms.data.competition import CHAINS, CHANNELS, PANELS
 from kagglehms.features import plain_signals
-from kagglehms.features.filters_compiled import convolve, reflect, two_modes
+from kagglehms.features.filters_compiled import linear, reflect, two_modes
 from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, apart, compiled, helper
 from kagglehms.features.simd import (
     LANES,
@@ -198,7 +199,7 @@ def _write_few_rows(
 # ---- the whole
 
 _ARGUMENTS = (
-    *[FLOATS] * 3,
+    *[FLOATS] * 4,
     FLOATS_IN,
     *[types.int64] * 7,
     types.boolean,
@@ -214,11 +215,11 @@ _ARGUMENTS = (
     uint16=(HALVES_IN, *_ARGUMENTS),
 )
 def difference_rows(
-    eeg: Any, out: Any, lanes: Any, filtered: Any, coefficients: Any,
+    eeg: Any, out: Any, lanes: Any, filtered: Any, moments: Any, coefficients: Any,
     n_times: int, pad: int, filter_: int, first_row: int, width: int, phases: int, step: int,
     midline: bool, mirror: bool, clip: float, factor: float,
 ) -> None:  # fmt: skip
-    """(n_times, 20) µV → rows of the image, both flat; two arrays of scratch, one of coefficients."""
+    """(n_times, 20) µV → rows of the image, both flat; three arrays of scratch, one of coefficients."""
     subtract(eeg, lanes, pad, n_times, midline, mirror)
     limit(lanes, pad * LANES, n_times, clip, factor)
     source, at = lanes, pad * LANES
@@ -226,7 +227,7 @@ def difference_rows(
         two_modes(lanes, at, n_times, coefficients)
     elif filter_ == LINEAR:
         reflect(lanes, pad, n_times)
-        convolve(lanes, filtered, n_times, coefficients, pad)
+        linear(lanes, filtered, moments, n_times, coefficients)
         source, at = filtered, 0
     if midline:
         _write_few_rows(source, at, out, first_row, width, phases, step, len(MIDLINE_STEPS))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CHAINS, CHANNELS, PANELS
+from kagglehms.features.filters import linear_taps
 from kagglehms.features.plain import EPSILON, Floats, floats, untile
 
 Wide = NDArray[np.float64]
@@ -35,7 +36,7 @@ def signals(eeg: Wide, midline: bool, mirror: bool) -> Wide:
 
 
 def difference_rows(
-    eeg: NDArray[Any], out: Floats, _lanes: Floats, _filtered: Floats, coefficients: Floats,
+    eeg: NDArray[Any], out: Floats, _lanes: Floats, _filtered: Floats, _moments: Floats, coefficients: Floats,
     n_times: int, pad: int, filter_: int, first_row: int, width: int, phases: int, step: int,
     midline: bool, mirror: bool, clip: float, factor: float,
 ) -> None:  # fmt: skip
@@ -67,13 +68,11 @@ def _two_modes(x: Wide, coefficients: Wide, _pad: int) -> Wide:
     return filtered
 
 
-def _convolved(x: Wide, taps: Wide, pad: int) -> Wide:
-    """Convolve with the taps, of which as many zeros on both sides as are beyond `pad` do not count."""
+def _convolved(x: Wide, _coefficients: Wide, pad: int) -> Wide:
     reach = min(pad, x.shape[1] - 1)
     reflected = np.pad(x, ((0, 0), (reach, reach)), "reflect", reflect_type="odd")
     padded = np.pad(reflected, ((0, 0), (pad - reach, pad - reach)))
-    middle = taps[len(taps) // 2 - pad : len(taps) // 2 + pad + 1]
-    return np.stack([np.convolve(row, middle, "valid") for row in padded])
+    return np.stack([np.convolve(row, linear_taps(), "valid") for row in padded])
 
 
 def difference_spectra(
