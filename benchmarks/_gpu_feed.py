@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from _feeding import (
     AHEAD,
@@ -28,7 +29,7 @@ from _feeding import (
 from _gpu_book import Book, figure
 from _gpu_parts import Circumstances
 
-from kagglehms.learning.learner import Learner
+from kagglehms.learning.learner import Learner, largest_fitting
 from kagglehms.learning.recipes import RECIPES, Recipe, get_recipe
 from kagglehms.runtime import Device, available_cpus, choose_device
 
@@ -45,7 +46,7 @@ class Setting:
 
     Attributes:
         recipe: by name.
-        batch: records a step.
+        batch: records a step, at most: halved until a step fits into the card's memory.
         ways: contenders besides ours and the network alone.
         backbone: instead of the recipe's.
     """
@@ -155,7 +156,8 @@ def _feeding_alone(book: Book, recipes: list[str], device: Device) -> dict[str, 
 # -- with one ------------------------------------------------------------------------------------------------------
 
 
-def _setting(book: Book, setting: Setting, device: Device, alone: dict[str, float]) -> None:
+def _setting(book: Book, asked: Setting, device: Device, alone: dict[str, float]) -> None:
+    setting = _fitting(asked, device)
     recipe, records, workers = setting.made, make_records(), max(1, available_cpus() - 1)
     feed = make_feed(recipe, records, device)
     learner = make_learner(recipe, device)
@@ -166,6 +168,12 @@ def _setting(book: Book, setting: Setting, device: Device, alone: dict[str, floa
     if CONVENTIONAL in setting.ways:
         batches = loader_of(setting.recipe, records, setting.batch, workers, device.name == "cuda")
         steps[CONVENTIONAL] = conventional_steps(recipe, device, batches, good=True)
+    for name in list(steps):
+        try:
+            steps[name]()
+        except Exception as error:  # somebody else's way is not to cost the measurement of ours
+            book.note("failed", of=f"{name}, {setting.name}", error=str(error)[:1000])
+            del steps[name]
     steps[OURS] = our_steps(device, feed, learner, setting.batch)
     steps[ALONE] = network_steps(device, feed, learner, setting.batch)
     ahead = {SOURCE: 1, CONVENTIONAL: PREFETCH * workers, OURS: AHEAD, ALONE: 2}
@@ -202,6 +210,20 @@ def _setting(book: Book, setting: Setting, device: Device, alone: dict[str, floa
         f"The card waits {100 * max(0.0, 1 - rates[OURS] / rates[ALONE]):.1f} % of the time for ours"
         + ("." if crossing is None else f"; about {crossing:.1f} cores of this machine feed it.")
     )
+
+
+def _fitting(setting: Setting, device: Device) -> Setting:
+    """The setting with a batch that fits, if its own does not."""
+    if setting.batch <= 32:
+        return setting
+    learner = make_learner(setting.made, device)
+    shape = next(make_feed(setting.made, make_records(), device).batches(np.arange(1), 1)).images_BCHW.shape[
+        1:
+    ]
+    batch = largest_fitting(learner.model, setting.batch, tuple(shape), device, learner.optimizer)
+    del learner
+    _forget(device)
+    return replace(setting, batch=max(batch, 1))
 
 
 def _gains(book: Book, setting: Setting, device: Device) -> None:

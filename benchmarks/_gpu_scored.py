@@ -34,7 +34,7 @@ from kagglehms.runtime import available_cpus
 RECIPES = ("kaggle+eeg", "mosaic-xloss", "vote-weighted", "eeg+percentiles", "global-norm")
 """The first one makes the bundle of one network, the first folds of all that of five."""
 N_FOLDS = 5
-PART_ROWS = 1000
+PART_ROWS = 600
 """Rows on which reading and drawing are measured by themselves."""
 HEADER = (
     "networks",
@@ -85,7 +85,7 @@ def run(told: Circumstances, book: Book) -> None:
     book.table(f"Scored runs, {rows} rows, mirroring off", HEADER, [])
     per_pass = 0.0
     for n, bundle in bundles.items():
-        if not book.has_time(f"scored run of {n} networks", 1.2 * n * per_pass):
+        if not book.has_time(f"scored run of {n} networks", min(15.0, 1.2 * n * per_pass)):
             continue
         with book.guarded(f"scored run of {n} networks"):
             marker = _scored(told, book, hidden, bundle, n)
@@ -128,7 +128,7 @@ def _rates(told: Circumstances, hidden: Competition, model: LoadedModel) -> Rate
     reading = _rate(lambda: _read(reader, chosen, sources), len(chosen))
     drawing = _rate(lambda: _draw(reader, chosen, model), len(chosen))
     reader.cache.close()
-    return Rates(reading, drawing, *_network(model, 4 if told.dry_run else 2000))
+    return Rates(reading, drawing, *_network(model, 4 if told.dry_run else 960))
 
 
 def _rate(work: Callable[[], object], n: int) -> float:

@@ -32,10 +32,10 @@ SHARES = {
     "machine": 25,
     "correctness": 75,
     "feed": 165,
-    "scored": 75,
+    "scored": 85,
     "ladder": 70,
     "team": 35,
-    "compile": 45,
+    "compile": 50,
 }
 """Seconds of the whole budget that a part gets, in proportion."""
 LADDER = ("baseline", "vote-weighted", "global-norm", "mosaic-xloss", "raw-fold", "stft-50-10")
