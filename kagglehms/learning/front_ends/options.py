@@ -179,8 +179,8 @@ class WaveStackOptions(_Strict):
         kernel: taps of every convolution along time, odd.
         n_columns: width of the image.
         n_chains: chains that the signals are divided into, one after the other and all of one size.
-        recompute: keep only the inputs of the layers for the way back, and compute the rest once more: about a
-            quarter of the memory for a third more work.
+        recompute: keep only the inputs of the layers for the way back, and compute the rest once more: a third of the
+            memory (180 instead of 560 MB in float32 for a record of 16 signals and 50 s) for about a third more work.
     """
 
     widths: tuple[int, ...] = (8, 16, 32, 64)
