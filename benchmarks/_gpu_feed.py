@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import _gpu_front_ends as front_ends
 import numpy as np
 import torch
 from _feeding import (
@@ -93,6 +94,9 @@ def run(told: Circumstances, book: Book) -> None:
     )
     settings = [s for s in (SETTINGS_DRY if told.dry_run else SETTINGS) if s.recipe in RECIPES]
     alone = _feeding_alone(book, list(dict.fromkeys(s.recipe for s in settings)), device)
+    with book.guarded("front ends on the device"):
+        front_ends.measure(book, device, alone, *((2, 0.1) if told.dry_run else (128, 0.4)))
+    _forget(device)
     reserve_s = 0.0 if told.dry_run else 20.0  # for the gains
     seconds = FIRST_S
     for setting in settings:

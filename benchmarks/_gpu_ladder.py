@@ -49,7 +49,7 @@ def run(told: Circumstances, book: Book) -> None:
     book.text(
         f"{backbone} in all recipes, {'from scratch' if weights == 'none' else 'from ImageNet weights'}; {len(train)} "
         f"records to learn from, {len(valid)} held out, {n_many} of them with ten and more votes; simulated with seed "
-        f"{SEED}; fold {FOLD} of {N_FOLDS}; {device.reason}. Scores are KL divergences; lower is better."
+        f"{SEED}; fold {FOLD} of {dataset.n_folds}; {device.reason}. Scores are KL divergences; lower is better."
     )
     names = [name for name in told.ladder if name in RECIPES]
     missing = [name for name in told.ladder if name not in RECIPES]

@@ -73,13 +73,12 @@ def eeg_and_percentiles(recordings: InMemory) -> Item:
 
 def raw_fold(recordings: InMemory) -> Item:
     """Sixteen differences, causal 0.5 to 20 Hz; ten phases of each, one upon the other: 160 × 1000."""
-    sections = signal.butter(2, (0.5, 20), "bandpass", fs=SFREQ_HZ, output="sos")
+    item_CT = signals(recordings)
 
     def item(i: int) -> F32:
-        uv_CT = signal.sosfilt(sections, differences(_window(recordings, i)))
-        scaled_CT = np.clip(uv_CT, -1024, 1024) / 32
-        folded = scaled_CT.reshape(len(scaled_CT), -1, 10).transpose(0, 2, 1)
-        return np.ascontiguousarray(folded.reshape(1, -1, folded.shape[-1]), np.float32)
+        signals_CT = item_CT(i)
+        folded = signals_CT.reshape(len(signals_CT), -1, 10).transpose(0, 2, 1)
+        return np.ascontiguousarray(folded.reshape(1, -1, folded.shape[-1]))
 
     return item
 
@@ -105,12 +104,12 @@ def spectra(recordings: InMemory) -> Item:
 
 
 def signals(recordings: InMemory) -> Item:
-    """Sixteen differences below 20 Hz, in 1/32 µV: 16 × 10,000."""
-    sections = signal.butter(4, 20, "lowpass", fs=SFREQ_HZ, output="sos")
+    """Sixteen differences in 1/32 µV, clipped, causal 0.5 to 20 Hz: 16 × 10,000."""
+    sections = signal.butter(2, (0.5, 20), "bandpass", fs=SFREQ_HZ, output="sos")
 
     def item(i: int) -> F32:
-        uv_CT = signal.sosfilt(sections, differences(_window(recordings, i)))
-        return (np.clip(uv_CT, -1024, 1024) / 32).astype(np.float32)
+        uv_CT = differences(_window(recordings, i))
+        return signal.sosfilt(sections, np.clip(uv_CT, -1024, 1024) / 32).astype(np.float32)
 
     return item
 
