@@ -87,7 +87,7 @@ def _train(options: Train, recipes: Sequence[Recipe], dataset: Dataset, session:
     say(device.reason + (f"; {session.team.size} processes" if session.team.size > 1 else ""))
     for recipe in recipes:
         if options.resume_from is not None and session.team.leads:
-            taken = continue_from(options.resume_from, options.out, recipe, dataset)
+            taken = continue_from(options.resume_from, options.out, recipe, dataset, options.weights)
             say(f"{recipe.name}: {taken} fold(s) taken over from {options.resume_from}")
         session.team.wait()
         folds = options.fold or None

@@ -50,7 +50,7 @@ class TrainingTask:
         epochs: per stage, instead of the recipes'.
         backbone: instead of the recipes'.
         batch_size: instead of the recipes'.
-        weights: ImageNet weights, see `models.make_model`.
+        weights: the first weights, see `first_weights.find_weights`.
         save_every_s: how often the state is saved, apart from evaluations.
         device: `cpu`, `cuda`, or None for the best that works.
     """
@@ -202,7 +202,7 @@ def _train(task: TrainingTask, session: Session) -> tuple[list[str], list[str]]:
     runs = Path(task.runs)
     if task.earlier is not None and session.team.leads:
         for name in task.recipes:
-            taken = continue_from(Path(task.earlier), runs, task.recipe(name), dataset)
+            taken = continue_from(Path(task.earlier), runs, task.recipe(name), dataset, task.weights)
             say(f"{name}: {taken} fold(s) taken over from {task.earlier}")
     session.team.wait()
     problems: list[str] = []

@@ -1,7 +1,7 @@
 """Folds of a recipe → weights and out-of-fold predictions, one folder a run.
 
     RUNS/<recipe>/recipe.json                 what was trained
-                  run.json                    on which data and folds; scores once all folds are done
+                  run.json                    on which data, folds and first weights; scores once all folds are done
                   folds.json                  the fold of each record: another scikit-learn would cut others
                   oof.parquet                 out-of-fold predictions, once all folds are done
                   fold<k>/weights.safetensors  best evaluation
@@ -11,8 +11,8 @@
                   fold<k>/state.safetensors    only while the fold is unfinished: training goes on from it
                   fold<k>/result.json          written last: a fold with it is finished; states the run's fingerprint
 
-A second call trains what is missing and no more. A run is never continued on other data, folds or settings, and an
-unfinished fold not by other code.
+A second call trains what is missing and no more. A run is never continued on other data, folds, first weights or
+settings, and an unfinished fold not by other code. Nothing is written before the network has been made.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from kagglehms.errors import UsageError
 from kagglehms.learning.metric import Standing, shortcoming, standing_text, standings
 from kagglehms.learning.recipes import Recipe
 from kagglehms.learning.run_folder import (
+    FIRST_WEIGHTS,
     PROBABILITY_COLUMNS,
     RESULT,
     RUN,
@@ -41,11 +42,15 @@ from kagglehms.learning.run_folder import (
     continue_from,
     fingerprint,
     finished_folds,
+    has_progress,
     is_finished,
+    is_fresh,
     json_bytes,
     read_json,
     read_oof,
+    refuse_other_run,
     versions,
+    weights_for,
     with_stored_folds,
     write_table,
 )
@@ -56,7 +61,9 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
+    from kagglehms.learning.first_weights import FirstWeights, Origin
     from kagglehms.learning.session import Session
+    from kagglehms.learning.team import Team
     from kagglehms.learning.trainer import Fit
 
 __all__ = [
@@ -175,15 +182,17 @@ def cross_validate(
         dataset: on what.
         runs: the folder of all runs.
         device: where to compute.
-        pretrained: see `models.make_model`.
+        pretrained: the first weights, see `first_weights.find_weights`.
         only_folds: leave the others for later, or for other machines.
         session: time limit, stop requests, and the team of processes, all of which make this call.
 
     Raises:
-        RunError: the run folder holds another recipe, other data or a fold of another run, or another process is
-            training there.
+        RunError: the run folder holds another recipe, other data, other first weights or a fold of another run, or
+            another process is training there.
         Stopped: the time is up or somebody asked for the end; the next call goes on.
-        UsageError: a fold that does not exist, or a batch with fewer records than the team has processes.
+        UsageError: a fold that does not exist, a batch with fewer records than the team has processes, or a network
+            or first weights that cannot be had.
+        DataError: a file of first weights that is missing or not of this network.
     """
     session = session or _alone()
     if recipe.batch_size < session.team.size:
@@ -198,11 +207,12 @@ def cross_validate(
             f"there is no fold {unknown[0]}; this data is cut into folds 0 to {dataset.n_folds - 1}"
         )
     folder, team = runs / recipe.name, session.team
+    first = _first_weights(folder, recipe, dataset, pretrained, folds, team)
     if team.leads:
-        begin(folder, recipe, dataset)
+        begin(folder, recipe, dataset, first.origin)
     team.wait()
     dataset = with_stored_folds(folder, dataset)
-    run = fingerprint(recipe, dataset)
+    run = fingerprint(recipe, dataset, first.origin)
     for fold in folds:
         what = f"training of {recipe.name}, fold {fold},"
         with exclusive(folder / f"fold{fold}", what) if team.leads else nullcontext():
@@ -210,9 +220,29 @@ def cross_validate(
             if team.agree(int(team.leads and is_finished(folder / f"fold{fold}", run))):
                 say(f"{recipe.name} fold {fold}: already trained, in {folder / f'fold{fold}'}")
                 continue
-            _train_fold(recipe, dataset, fold, folder / f"fold{fold}", device, pretrained, session)
+            _train_fold(recipe, dataset, fold, folder / f"fold{fold}", device, first, session)
     team.wait()
     return _conclude(folder, dataset, run, team.leads)
+
+
+def _first_weights(
+    folder: Path, recipe: Recipe, dataset: Dataset, pretrained: str, folds: Sequence[int], team: Team
+) -> FirstWeights:
+    """Find the first weights, and make the network if anything is left to train: before a word of it is written."""
+    from kagglehms.learning.models import check_model
+
+    begun = team.leads and (folder / RUN).is_file() and has_progress(folder)
+    if begun:  # what is refused anyway need not wait for the hub
+        refuse_other_run(folder, recipe, with_stored_folds(folder, dataset), None)
+    # Only the one that leads need know what is there.
+    fresh = team.agree(int(team.leads and any(is_fresh(folder / f"fold{k}") for k in folds)))
+    left = team.agree(int(team.leads and any(not (folder / f"fold{k}" / RESULT).is_file() for k in folds)))
+    first = weights_for(folder, recipe, pretrained, bool(fresh))
+    if begun:
+        refuse_other_run(folder, recipe, with_stored_folds(folder, dataset), first.origin)
+    if left:
+        check_model(recipe, first)
+    return first
 
 
 def _alone() -> Session:
@@ -227,7 +257,7 @@ def _train_fold(
     fold: int,
     folder: Path,
     device: Device,
-    pretrained: str,
+    first: FirstWeights,
     session: Session,
 ) -> None:
     from kagglehms.learning.albumentations_adapter import albumentations_adapter
@@ -253,10 +283,15 @@ def _train_fold(
         pin=device.name == "cuda",
         windows=recipe.windows,
     )
-    identity = {"recipe": recipe.digest, **dataset.identity, "code": code_version()}
-    done = fit(recipe, feed, train, valid, device, folder, pretrained, session, identity)
+    identity = {
+        "recipe": recipe.digest,
+        **dataset.identity,
+        "first weights": first.origin.key,
+        "code": code_version(),
+    }
+    done = fit(recipe, feed, train, valid, device, folder, first, session, identity)
     if session.team.leads:
-        _finish_fold(folder, recipe, dataset, fold, done, device, session.team.size)
+        _finish_fold(folder, recipe, dataset, fold, done, device, session.team.size, first.origin)
 
 
 def _finish_fold(
@@ -267,12 +302,14 @@ def _finish_fold(
     done: Fit,
     device: Device,
     n_processes: int,
+    origin: Origin,
 ) -> None:
     valid = np.flatnonzero(dataset.folds == fold)
     write_table(folder / "oof.parquet", _oof_table(dataset, valid, fold, done.predictions_NK))
     result = {
         "fold": fold,
-        "fingerprint": fingerprint(recipe, dataset),
+        "fingerprint": fingerprint(recipe, dataset, origin),
+        FIRST_WEIGHTS: origin.to_json(),
         "score_all": done.best.score_all,
         "score_votes10": done.best.score_votes10,
         "score_stage": done.best.score_stage,

@@ -2,84 +2,80 @@
 
 from __future__ import annotations
 
-import difflib
-import os
-import socket
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kagglehms.data.competition import CLASSES
-from kagglehms.errors import DataError, UsageError, first_line
+from kagglehms.errors import UsageError, first_line
+from kagglehms.learning.backbones import AST, HALF, timm_name
+from kagglehms.learning.first_weights import NONE, FirstWeights, fill, find_weights
 from kagglehms.learning.front_ends.options import FrontEnd
 from kagglehms.learning.recipes import Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-HUB = ("huggingface.co", 443)
-
-
-def make_model(recipe: Recipe, pretrained: str = "none") -> tuple[nn.Module, str]:
-    """Build the network of a recipe: one channel, or signals, in; six logits out.
-
-    Args:
-        recipe: its backbone may be any timm model by name.
-        pretrained: where ImageNet weights come from: `none`; `auto`, timm's hub when the network is there and
-            from scratch otherwise; or a .safetensors file, or a folder that holds `<backbone>.safetensors`.
-
-    Returns:
-        The network, in float32 on the CPU, and one line that says where its weights came from.
-
-    Raises:
-        UsageError: no timm model of that name.
-        DataError: the file is missing, or does not fit the backbone.
-    """
-    if pretrained == "none":
-        return _create(recipe), "weights: from scratch, as asked for"
-    if pretrained != "auto":
-        from safetensors import SafetensorError
-
-        path = _weights_file(Path(pretrained), timm_name(recipe.backbone))
-        try:
-            return _create(recipe, file=path), f"weights: ImageNet, from {path}"
-        except (RuntimeError, KeyError, ValueError, OSError, SafetensorError) as error:
-            reason = f"does not hold weights of {recipe.backbone} ({first_line(error)})"
-            raise DataError(path, reason, "give timm's file for this very backbone") from error
-    why_not = _hub_unreachable()
-    if why_not is None:
-        try:
-            return _create(recipe, hub=True), "weights: ImageNet, from timm's hub"
-        except (OSError, RuntimeError, ValueError) as error:
-            why_not = first_line(error)
-    return _create(recipe), f"weights: from scratch, since timm's hub gave none ({why_not})"
-
-
-AST = "ast:"
-"""Before the name of a timm ViT: patches of 16 × 16 with stride 10, as the Audio Spectrogram Transformer has them."""
 AST_STRIDE = 10
-HALF = "half:"
-"""Before any name: the network sees means of 2 × 2 pixels, a quarter of the work, for quick passes."""
 PAD_TO = 32
 """Transformers with a fixed input size get images padded with zeros to multiples of it (a 300-column image has no
 whole number of patches, windows or grids)."""
 
 
-def timm_name(backbone: str) -> str:
-    """The timm model that a recipe's backbone is made of."""
-    return backbone.removeprefix(HALF).removeprefix(AST)
+def make_model(recipe: Recipe, pretrained: str | FirstWeights = NONE) -> tuple[nn.Module, str]:
+    """Build the network of a recipe: one channel, or signals, in; six logits out.
+
+    Args:
+        recipe: its backbone may be any timm model by name.
+        pretrained: its first weights: what `first_weights.find_weights` found, or what it is to look for.
+
+    Returns:
+        The network, in float32 on the CPU, and one line that says where its weights came from.
+
+    Raises:
+        UsageError: no timm model of that name, one that cannot take the images or classifies nothing, or first
+            weights that the hub does not give.
+        DataError: the file is missing, or does not hold weights of the backbone.
+    """
+    first = find_weights(recipe.backbone, pretrained) if isinstance(pretrained, str) else pretrained
+    model = _create(recipe)
+    fill(model, first, recipe.backbone, classifier_layers(model, recipe.backbone))
+    line = f"weights: {first.origin}"
+    return model if recipe.front_end is None else _behind_front_end(model, recipe.front_end), line
 
 
-def _create(recipe: Recipe, file: Path | None = None, hub: bool = False) -> nn.Module:
+def check_model(recipe: Recipe, first: FirstWeights) -> None:
+    """Build the network of a recipe once and show it an input, so that what cannot work ends before it has begun.
+
+    Args:
+        recipe: see `make_model`.
+        first: its first weights.
+
+    Raises:
+        UsageError, DataError: see `make_model`; or the network cannot take inputs of this size.
+    """
+    import torch
+
+    model, _ = make_model(recipe, first)
+    shape = recipe.layout.shape
+    inputs = torch.zeros(1, 1, *shape) if recipe.front_end is None else torch.zeros(1, *shape)
+    try:
+        with torch.inference_mode():
+            logits_BK = model.eval()(inputs)
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        raise _cannot_take(recipe, shape, first_line(error)) from error
+    if logits_BK.shape != (1, len(CLASSES)):
+        raise _cannot_take(recipe, shape, f"it makes {tuple(logits_BK.shape)} of one")
+
+
+def _cannot_take(recipe: Recipe, shape: tuple[int, int], reason: str) -> UsageError:
+    return UsageError(f"backbone {recipe.backbone!r} cannot take {shape} images: {reason}")
+
+
+def _create(recipe: Recipe) -> nn.Module:
     import timm
 
     name = timm_name(recipe.backbone)
     halved, overlapping = recipe.backbone.startswith(HALF), AST in recipe.backbone
     shape = _halved(recipe.image_shape) if halved else recipe.image_shape
-    # Pretrained tags ("efficientnet_b2.ra_in1k") are part of a timm name, but not of its list of models.
-    if not timm.is_model(name.split(".")[0]):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
-        raise UsageError(f"unknown backbone {name!r}; {hint}")
     options: dict[str, Any] = {}
     fixed = timm.get_pretrained_cfg_value(name, "fixed_input_size")
     if overlapping:
@@ -89,24 +85,22 @@ def _create(recipe: Recipe, file: Path | None = None, hub: bool = False) -> nn.M
     try:
         model = timm.create_model(
             name,
-            pretrained=bool(file or hub),
             in_chans=1,
             num_classes=len(CLASSES),
             drop_rate=recipe.dropout,
             drop_path_rate=recipe.drop_path_rate,
-            pretrained_cfg_overlay={"file": str(file)} if file else None,
             **options,
         )
-    except (TypeError, AssertionError) as error:
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
         reason = first_line(error) if str(error).strip() else "its constructor refuses the image size"
-        raise UsageError(f"backbone {recipe.backbone!r} cannot take {shape} images: {reason}") from error
+        raise _cannot_take(recipe, shape, reason) from error
     reset_classifier(model, recipe.backbone)
     # Hooks, so that tensors keep timm's own names; they run in this order.
     if halved:
         model.register_forward_pre_hook(_halve_input)
     if fixed and not overlapping:
         model.register_forward_pre_hook(_pad_input)
-    return model if recipe.front_end is None else _behind_front_end(model, recipe.front_end)
+    return model
 
 
 def _behind_front_end(model: nn.Module, options: FrontEnd) -> nn.Module:
@@ -209,35 +203,3 @@ def _overlapping_patches() -> type[nn.Module]:
             return self.norm(patches_BDHW.flatten(2).transpose(1, 2))
 
     return OverlappingPatchEmbed
-
-
-def _weights_file(path: Path, backbone: str) -> Path:
-    """Resolve a file or folder to one .safetensors file; pickled weights are never opened."""
-    if path.is_dir():
-        found = sorted(path.glob("*.safetensors"))
-        names = [backbone, backbone.split(".")[0]]
-        for candidate in found:
-            if candidate.stem in names or candidate.stem.split(".")[0] in names:
-                return candidate
-        listed = ", ".join(p.name for p in found[:8]) or "no .safetensors file"
-        raise DataError(path, f"has no {backbone}.safetensors", f"it holds {listed}")
-    if not path.is_file():
-        raise DataError(
-            path, "no such file or folder", "give timm's weights as .safetensors, `auto` or `none`"
-        )
-    if path.suffix != ".safetensors":
-        raise DataError(
-            path, "is not a .safetensors file", "pickled weights can run code: convert them first"
-        )
-    return path
-
-
-def _hub_unreachable() -> str | None:
-    """Return why the hub cannot be asked, or None: a look that costs seconds, where its client retries for minutes."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
-        return "HF_HUB_OFFLINE is set"
-    try:
-        with socket.create_connection(HUB, timeout=3):
-            return None
-    except OSError as error:
-        return f"{HUB[0]} cannot be reached: {error}"

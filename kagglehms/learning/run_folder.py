@@ -1,4 +1,5 @@
-"""What a run folder says about itself, so that nothing is ever mixed: recipe, data, folds, and whose a fold is.
+"""What a run folder says about itself, so that nothing is ever mixed: recipe, data, folds, first weights, and whose a
+fold is.
 
 The files stand in the list at the top of `crossval`. A fold's result states the fingerprint of its run, so that a
 fold that came from elsewhere is noticed even where run.json was written anew.
@@ -10,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import platform
+from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ import numpy as np
 from kagglehms import __version__
 from kagglehms.data.competition import CLASSES
 from kagglehms.errors import RunError, UsageError, first_line
+from kagglehms.learning.first_weights import AUTO, FirstWeights, Origin, find_weights
 from kagglehms.learning.recipes import Recipe, recipe_from_json
 from kagglehms.learning.state import STATE
 from kagglehms.runtime import exclusive, say, write_bytes, writing
@@ -29,34 +32,46 @@ if TYPE_CHECKING:
     from kagglehms.learning.crossval import Dataset
 
 RECIPE, RUN, FOLDS, RESULT = "recipe.json", "run.json", "folds.json", "result.json"
+FIRST_WEIGHTS = "first_weights"
+"""Where run.json and result.json say where a network's first weights came from."""
 PROBABILITY_COLUMNS = tuple(f"{name}_probability" for name in CLASSES)
 _VERSIONED = ("torch", "timm", "numba", "numpy", "polars", "scikit-learn", "safetensors")
 
 
-def fingerprint(recipe: Recipe, dataset: Dataset) -> str:
-    """sha256 of recipe, store, records and folds: folds of runs with equal ones belong together."""
-    return hashlib.sha256(json.dumps([recipe.digest, dataset.identity]).encode()).hexdigest()
+def fingerprint(recipe: Recipe, dataset: Dataset, origin: Origin) -> str:
+    """sha256 of recipe, store, records, folds and first weights: folds of runs with equal ones belong together."""
+    return hashlib.sha256(json.dumps([recipe.digest, dataset.identity, origin.key]).encode()).hexdigest()
 
 
-def begin(folder: Path, recipe: Recipe, dataset: Dataset) -> None:
+def begin(folder: Path, recipe: Recipe, dataset: Dataset, origin: Origin) -> None:
     """Write down what this run is, or refuse if the folder holds another.
 
+    What a run says of which nothing was trained binds nobody: it is replaced.
+
     Raises:
-        RunError: it does, or cannot be read or written.
+        RunError: it holds another, or cannot be read or written.
     """
+    if (folder / RUN).is_file():
+        try:
+            stored = with_stored_folds(folder, dataset)
+            refuse_other_run(folder, recipe, stored, origin)
+        except RunError:
+            if has_progress(folder):
+                raise
+            _give_up(folder, recipe)
     stored = with_stored_folds(folder, dataset)
     if stored is not dataset:
         say(f"{recipe.name}: goes on with the folds in {folder / FOLDS}; they would be cut otherwise now")
     if (folder / RUN).is_file():
-        refuse_other_run(folder, recipe, stored, "give another --out or delete it")
         if not (folder / FOLDS).is_file():  # a run of an older version
             _write_folds(folder, stored)
         return
     run = {
         "recipe": recipe.name,
         "n_folds": stored.n_folds,
-        "fingerprint": fingerprint(recipe, stored),
+        "fingerprint": fingerprint(recipe, stored, origin),
         "identity": stored.identity,
+        FIRST_WEIGHTS: origin.to_json(),
         "records": len(stored.records),
         "prior": stored.records.targets_NK.mean(axis=0).tolist(),
         "versions": versions(),
@@ -65,6 +80,15 @@ def begin(folder: Path, recipe: Recipe, dataset: Dataset) -> None:
     write_bytes(folder / RECIPE, recipe.to_json())
     _write_folds(folder, stored)
     write_bytes(folder / RUN, json_bytes(run))
+
+
+def _give_up(folder: Path, recipe: Recipe) -> None:
+    """Remove what a run says about itself, unless somebody trains its first steps right now."""
+    with ExitStack() as held:
+        for fold in sorted(folder.glob("fold*")):
+            held.enter_context(exclusive(fold, f"training of {recipe.name}, {fold.name},"))
+        for name in (RUN, RECIPE, FOLDS):
+            (folder / name).unlink(missing_ok=True)
 
 
 def with_stored_folds(folder: Path, dataset: Dataset) -> Dataset:
@@ -103,8 +127,25 @@ def _write_folds(folder: Path, dataset: Dataset) -> None:
     write_bytes(folder / FOLDS, json.dumps(content).encode() + b"\n")
 
 
-def refuse_other_run(folder: Path, recipe: Recipe, dataset: Dataset, cure: str) -> None:
-    """Raises RunError unless the run in `folder` is of this recipe and data; it names all that differs."""
+def refuse_other_run(
+    folder: Path,
+    recipe: Recipe,
+    dataset: Dataset,
+    origin: Origin | None,
+    cure: str = "give another --out or delete it",
+) -> None:
+    """Make sure that a run is what is to be gone on with.
+
+    Args:
+        folder: of the run.
+        recipe: that it must be of.
+        dataset: the same.
+        origin: of its first weights; None if they do not matter yet.
+        cure: what to do if it is another.
+
+    Raises:
+        RunError: it is another; the message names all that differs.
+    """
     run = read_json(folder / RUN)
     try:
         content = (folder / RECIPE).read_bytes()
@@ -118,8 +159,78 @@ def refuse_other_run(folder: Path, recipe: Recipe, dataset: Dataset, cure: str) 
         if getattr(trained, field.name) != getattr(recipe, field.name)
     ]
     different += [f"other {name}" for name, digest in dataset.identity.items() if identity[name] != digest]
+    stored = read_origin(folder / RUN)
+    if origin is not None and (stored is None or stored.key != origin.key):
+        different.append(f"first weights {_named(stored)} there, {_named(origin)} now")
     if different:
         raise RunError(f"{folder}: holds another run ({'; '.join(different)}); {cure}")
+
+
+def read_origin(path: Path) -> Origin | None:
+    """Where a run.json or result.json says that the first weights came from; None if an older version wrote it.
+
+    Raises:
+        RunError: the file cannot be read, or says something else than an origin.
+    """
+    content = read_json(path)
+    if FIRST_WEIGHTS not in content:
+        return None
+    try:
+        return Origin.from_json(content[FIRST_WEIGHTS])
+    except ValueError as error:
+        raise RunError(f"{path}: {error}; delete the run's folder and train again") from error
+
+
+def origin_of(folder: Path) -> Origin | None:
+    """Where the first weights of a run and of all its finished folds came from; None if none of them says so.
+
+    Raises:
+        RunError: its folds did not start alike, so that their scores together are those of no run.
+    """
+    paths = [folder / RUN, *sorted(folder.glob(f"fold*/{RESULT}"))]
+    origins = {path: read_origin(path) for path in paths}
+    run = origins[folder / RUN]
+    for path, origin in origins.items():
+        if (origin and origin.key) != (run and run.key):
+            raise RunError(
+                f"{path}: started from other first weights than its run ({_named(origin)} there, {_named(run)} in "
+                f"{folder / RUN}); delete {path.parent} and train that fold again"
+            )
+    return run
+
+
+def _named(origin: Origin | None) -> str:
+    return "not recorded" if origin is None else str(origin)
+
+
+def weights_for(folder: Path, recipe: Recipe, asked: str, fresh: bool) -> FirstWeights:
+    """The first weights of a run, looked for only where they are needed.
+
+    Args:
+        folder: of the run, begun or not.
+        recipe: of the run.
+        asked: see `find_weights`.
+        fresh: whether a fold has to start from them; else all go on from what is there, and a run that began
+            with weights of the hub needs no hub.
+
+    Raises:
+        UsageError, DataError: see `find_weights`.
+        RunError: the run's own account cannot be read.
+    """
+    known = read_origin(folder / RUN) if (folder / RUN).is_file() and has_progress(folder) else None
+    if asked == AUTO and known is not None and known.source == "hub" and not fresh:
+        return FirstWeights(known)
+    return find_weights(recipe.backbone, asked)
+
+
+def has_progress(folder: Path) -> bool:
+    """Whether any fold of a run has come as far as a state or a result."""
+    return any(_progress_file(fold) for fold in folder.glob("fold*"))
+
+
+def is_fresh(fold: Path) -> bool:
+    """Whether a fold has neither result nor state, and so will start from first weights."""
+    return _progress_file(fold) is None
 
 
 def is_finished(fold: Path, run: str) -> bool:
@@ -143,7 +254,8 @@ def is_finished(fold: Path, run: str) -> bool:
         )
     if found != run:
         raise RunError(
-            f"{path}: is of another run ({str(found)[:12]} there, {run[:12]} now: another recipe, data or folds); "
+            f"{path}: is of another run ({str(found)[:12]} there, {run[:12]} now: another recipe, data, folds or first "
+            f"weights); "
             f"delete {fold} to train the fold again"
         )
     return True
@@ -154,7 +266,9 @@ def finished_folds(folder: Path, n_folds: int, run: str) -> tuple[int, ...]:
     return tuple(k for k in range(n_folds) if is_finished(folder / f"fold{k}", run))
 
 
-def continue_from(earlier: Path, runs: Path, recipe: Recipe, dataset: Dataset) -> int:
+def continue_from(
+    earlier: Path, runs: Path, recipe: Recipe, dataset: Dataset, pretrained: str = "none"
+) -> int:
     """Take over what an earlier session has trained of a recipe, finished folds and states of unfinished ones.
 
     What `runs` itself has come further with is left alone. `earlier` is only read: on Kaggle it is the output of the
@@ -165,13 +279,14 @@ def continue_from(earlier: Path, runs: Path, recipe: Recipe, dataset: Dataset) -
         runs: this session's.
         recipe: whose run to take over.
         dataset: what this session trains on.
+        pretrained: from which first weights, see `first_weights.find_weights`.
 
     Returns:
         How many folds were taken over.
 
     Raises:
-        RunError: the run there is of another recipe, data or folds, or does not say of which; or the folder cannot
-            be written.
+        RunError: the run there is of another recipe, data, folds or first weights, or does not say of which; or the
+            folder cannot be written.
         UsageError: `earlier` is no folder.
     """
     if not earlier.is_dir():
@@ -183,11 +298,18 @@ def continue_from(earlier: Path, runs: Path, recipe: Recipe, dataset: Dataset) -
     if not folds and not (source / RUN).is_file():
         return 0
     dataset = with_stored_folds(source, dataset)
-    refuse_other_run(source, recipe, dataset, "go on with its recipe and data, or leave --resume-from away")
+    origin = weights_for(source, recipe, pretrained, fresh=False).origin
+    refuse_other_run(
+        source,
+        recipe,
+        dataset,
+        origin,
+        "go on with its recipe, data and weights, or leave --resume-from away",
+    )
     for fold in folds:
-        is_finished(fold, fingerprint(recipe, dataset))
-    if (target / RUN).is_file():
-        refuse_other_run(target, recipe, dataset, "give another --out or delete it")
+        is_finished(fold, fingerprint(recipe, dataset, origin))
+    if (target / RUN).is_file() and has_progress(target):
+        refuse_other_run(target, recipe, dataset, origin)
     else:
         names = (RECIPE, FOLDS, RUN) if (source / FOLDS).is_file() else (RECIPE, RUN)
         for name in names:

@@ -26,6 +26,7 @@ from kagglehms.learning.augment import mirror_probability
 from kagglehms.learning.checkpoint import plain_state, save_tensors
 from kagglehms.learning.evaluation import Evaluation, memory_format, predict, score
 from kagglehms.learning.feed import Batch, Feed, Work, on_device, shuffled, split
+from kagglehms.learning.first_weights import NONE, FirstWeights
 from kagglehms.learning.journal import Journal
 from kagglehms.learning.learner import Learner
 from kagglehms.learning.models import make_model
@@ -65,7 +66,7 @@ def fit(
     valid: NDArray[np.integer],
     device: Device,
     folder: Path,
-    pretrained: str = "none",
+    pretrained: str | FirstWeights = NONE,
     session: Session | None = None,
     identity: Mapping[str, str] | None = None,
 ) -> Fit:
@@ -188,7 +189,7 @@ class _Fold:
         valid: NDArray[np.integer],
         device: Device,
         folder: Path,
-        pretrained: str,
+        pretrained: str | FirstWeights,
         session: Session,
         identity: Mapping[str, str],
     ) -> None:
@@ -204,7 +205,7 @@ class _Fold:
         torch.backends.cudnn.benchmark = device.name == "cuda"
         torch.manual_seed(recipe.seed)
         # A state brings its own weights.
-        model, where_from = make_model(recipe, "none" if self.state else pretrained)
+        model, where_from = make_model(recipe, NONE if self.state else pretrained)
         if not self.state:
             say(where_from)
         model = model.to(device.name).to(memory_format=memory_format(device))
