@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kagglehms.data.competition import CHAINS, CHANNELS
 from kagglehms.features import MelSpec
 from kagglehms.features.mel_plan import mel_filters, plan
-from kagglehms.features.plain import _untile
+from kagglehms.features.plain import untile
 
 F32 = NDArray[np.float32]
 Images = Callable[[F32], Any]
@@ -96,9 +96,9 @@ def torch_low_rank(chunk: int) -> Images:
     import torch
 
     p = plan(MelSpec())
-    even_rows, odd_rows = (torch.from_numpy(part.T.astype(np.float32)) for part in _untile(p.project, p.half))
+    even_rows, odd_rows = (torch.from_numpy(part.T.astype(np.float32)) for part in untile(p.project, p.half))
     even_weights, odd_weights = (
-        torch.from_numpy(part[:, : p.rank].T.astype(np.float32)) for part in _untile(p.transform, p.rank + 1)
+        torch.from_numpy(part[:, : p.rank].T.astype(np.float32)) for part in untile(p.transform, p.rank + 1)
     )
     bands = torch.from_numpy(mel_filters(MelSpec())[:, 1:N_BINS].T.astype(np.float32).copy())
 

@@ -1,4 +1,4 @@
-"""EEG and panel features against librosa, torch.stft, rocket-fft, NumPy and the limits of the machine.
+"""EEG and panel features against librosa, SciPy, torch.stft, rocket-fft, NumPy and the limits of the machine.
 
     python benchmarks/features.py [--rounds 9] [--batch 64] [--skip-cold]
 
@@ -37,10 +37,23 @@ from _measure import (
     with_tuned_malloc,
 )
 from _mel_peers import best_chunk, librosa_notebook, rocket_fft, torch_low_rank, torch_stft
+from _signal_peers import (
+    causal,
+    differences,
+    folded,
+    linear_by,
+    spectra_librosa,
+    spectra_scipy,
+    spectra_strided,
+)
 from _simulated import eeg_windows
 from threadpoolctl import threadpool_limits
 
 from kagglehms.features import (
+    SPECTRA_50_10,
+    FoldSpec,
+    difference_spectra_into,
+    folded_image_into,
     log_normalise,
     mel_image_into,
     mel_images,
@@ -49,6 +62,8 @@ from kagglehms.features import (
     summaries,
 )
 from kagglehms.features.arrays import spread
+from kagglehms.features.filters import causal_coefficients, linear_taps
+from kagglehms.features.filters_compiled import two_modes
 from kagglehms.features.mel import DEFAULT, _setting
 from kagglehms.features.simd import LANES
 from kagglehms.features.transform_compiled import FRAMES, transform_frames
@@ -75,9 +90,15 @@ def main() -> None:
     arguments.add_argument(
         "--only-panels", action="store_true", help="panels alone, with the allocator as it is"
     )
+    arguments.add_argument(
+        "--only-signals", action="store_true", help="filters, folded images and spectra alone"
+    )
     chosen = arguments.parse_args()
     if chosen.only_panels:
         finish(panel_section(chosen.rounds))
+        return
+    if chosen.only_signals:
+        finish(signal_section(eeg_windows(8), chosen.rounds))
         return
     with_tuned_malloc(__file__, sys.argv[1:])
     figures: dict[str, Any] = {
@@ -87,6 +108,7 @@ def main() -> None:
     windows = eeg_windows(chosen.batch)
     figures.update(mel_section(windows, chosen.rounds))
     figures.update(transform_section(windows, chosen.rounds))
+    figures.update(signal_section(windows[:8], chosen.rounds))
     figures["panels_us"] = with_malloc_as_it_is(__file__, ["--only-panels", "--rounds", str(chosen.rounds)])
     print("\nThe same with the tuned allocator:")
     figures["panels_us_tuned_malloc"] = panel_section(chosen.rounds)
@@ -244,6 +266,75 @@ def transform_section(windows: Any, rounds: int) -> dict[str, Any]:
     )
     return {"transform_ms": 1e3 * found["transform"], "transform_gflops": reached, "peak_gflops": limit,
             "transform_of_peak": reached / limit}  # fmt: skip
+
+
+# ---- raw signals and spectra
+
+
+@numba.njit(nogil=True)
+def _copy_and_filter(source: Any, lanes: Any, n_times: int, coefficients: Any) -> None:
+    lanes[:] = source
+    two_modes(lanes, 0, n_times, coefficients)
+
+
+def alike(name: str, found: Any, wanted: Any, limit: float) -> None:
+    """A contender that computes something else would be no contender."""
+    difference = float(np.abs(np.asarray(found) - wanted).max())
+    if not difference <= limit:
+        raise SystemExit(f"{name} differs by {difference:.1e}")
+
+
+def signal_section(windows: Any, rounds: int) -> dict[str, Any]:
+    """Filter A on signals that lie ready; folded images and spectra from a window in the store's precision."""
+    halves = windows.astype(np.float16)
+    i = itertools.cycle(range(len(halves))).__next__
+    x = np.clip(differences(halves[0], 16), -1024, 1024)
+    lanes, ready = aligned((x.size,)), np.ascontiguousarray(x.T).reshape(-1)
+    modes, linear = causal_coefficients(), linear_by(linear_taps())
+    fold, fold_linear = FoldSpec(), FoldSpec(filter="linear")
+    image, spectra = aligned((160, 1000)), aligned((512, 512))
+    missing: list[str] = []
+    _copy_and_filter(ready, lanes, x.shape[1], modes)
+    alike("sosfilt", causal(x), lanes.reshape(-1, 16).T, 1e-2)
+    alike("folded, SciPy", folded(halves[0], causal), folded_image_into(halves[0], image, fold), 1e-3)
+    alike("folded, FFT", folded(halves[0], linear), folded_image_into(halves[0], image, fold_linear), 1e-3)
+    wanted = difference_spectra_into(halves[0], spectra, SPECTRA_50_10).copy()
+    alike("spectrogram", spectra_scipy(halves[0]), wanted, 2e-3)
+    alike("strided rfft", spectra_strided(halves[0]), wanted, 2e-3)
+    librosa_stft = optional(spectra_librosa, missing, "librosa.stft")
+    groups: dict[str, dict[str, Callable[[], object]]] = {
+        "filter A, 16 signals": {
+            f"{OURS}, with a copy of the signals": lambda: _copy_and_filter(ready, lanes, x.shape[1], modes),
+            "scipy.signal.sosfilt": lambda: causal(x),
+        },
+        "folded image, filter A": {
+            OURS: lambda: folded_image_into(halves[i()], image, fold),
+            "NumPy and sosfilt": lambda: folded(halves[i()], causal),
+        },
+        "folded image, filter B": {
+            OURS: lambda: folded_image_into(halves[i()], image, fold_linear),
+            "NumPy and scipy.fft": lambda: folded(halves[i()], linear),
+        },
+        "spectra of 18 differences": {
+            OURS: lambda: difference_spectra_into(halves[i()], spectra, SPECTRA_50_10),
+            "scipy.signal.spectrogram": lambda: spectra_scipy(halves[i()]),
+            "strided frames, scipy.fft.rfft": lambda: spectra_strided(halves[i()]),
+        },
+    }
+    if librosa_stft is not None:
+        groups["spectra of 18 differences"]["librosa.stft"] = lambda: librosa_stft(halves[i()])
+    figures: dict[str, Any] = {}
+    lines = []
+    with threadpool_limits(1):
+        for what, contenders in groups.items():
+            found = medians(in_turn(contenders, max(rounds, 15), least_s=5e-3))
+            ours = next(iter(found.values()))
+            figures[what] = {name: 1e6 * seconds for name, seconds in found.items()}
+            lines += [(what, name, f"{1e6 * s:.1f}", f"{s / ours:.1f}") for name, s in found.items()]
+    print(
+        table(["raw signals, one window, one thread", "", "µs", f"÷ {OURS}"], lines), *missing, "", sep="\n"
+    )
+    return {"signals_us": figures}
 
 
 # ---- panels
