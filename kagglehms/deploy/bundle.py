@@ -23,7 +23,7 @@ from kagglehms.deploy.half import HeldOut, half_changes, halve, open_held_out
 from kagglehms.deploy.metadata import UNSCORED
 from kagglehms.deploy.model_card import MODEL_CARD, model_card
 from kagglehms.deploy.preflight import kernel_folders
-from kagglehms.deploy.runs import FoldModel, Run, select_runs
+from kagglehms.deploy.runs import FoldModel, Run, joint_prior, select_runs
 from kagglehms.deploy.scripts import read_wheel
 from kagglehms.deploy.stamping import KERNEL_METADATA, PLACEHOLDER_OWNER, find_owner, stamp_card, stamp_kernel
 from kagglehms.deploy.vendor import lacking, vendor
@@ -38,7 +38,6 @@ from kagglehms.inference.manifest import (
     Library,
     Manifest,
     Model,
-    Prior,
     dump_manifest,
     hash_file,
     read_manifest,
@@ -49,8 +48,6 @@ from kagglehms.learning.ensemble import Blend
 from kagglehms.learning.ladder import find_blend
 from kagglehms.runtime import LOCK, PARTIAL_SUFFIX, choose_device, exclusive, say
 
-UNIFORM = (1 / 6,) * 6
-"""The prior of a bundle without runs."""
 _STAGE = ".build-"
 _BLOCK = 1 << 20
 
@@ -253,7 +250,7 @@ def _write_dataset(folder: Path, root: Path, content: Content, owner: str) -> tu
     if content.blend is not None:
         files[BLEND] = _write(folder / BLEND, content.blend.to_json())
     models = _write_models(folder, content, files)
-    told = model_card(content.runs, models, _versions(content.runs), _prior(content.runs), content.blend)
+    told = model_card(content.runs, models, _versions(content.runs), joint_prior(content.runs), content.blend)
     files[MODEL_CARD] = _write(folder / MODEL_CARD, told)
     files = dict(sorted(files.items()))
     manifest = Manifest(
@@ -261,7 +258,7 @@ def _write_dataset(folder: Path, root: Path, content: Content, owner: str) -> tu
         Library(kagglehms.__version__, wheel, _commit(root)),
         _versions(content.runs),
         tuple(models),
-        _prior(content.runs),
+        joint_prior(content.runs),
         files,
         digest=tree_digest(files),
         wheels=tuple(path.name for path in vendored),
@@ -387,19 +384,6 @@ def _versions(runs: Sequence[Run]) -> dict[str, str]:
         for package, version in run.versions.items():
             merged.setdefault(package, set()).add(version)
     return {package: ", ".join(sorted(versions)) for package, versions in sorted(merged.items())}
-
-
-def _prior(runs: Sequence[Run]) -> Prior:
-    """Return the runs' prior, or its mean over their records where they were trained on different ones.
-
-    Without runs it is uniform.
-    """
-    priors = {run.prior for run in runs} or {UNIFORM}
-    if len(priors) == 1:
-        return priors.pop()
-    total = sum(run.records for run in runs)
-    a, b, c, d, e, f = (sum(run.prior[k] * run.records for run in runs) / total for k in range(6))
-    return a, b, c, d, e, f
 
 
 def _commit(root: Path) -> str | None:

@@ -36,7 +36,7 @@ def model_card(
         runs: what the bundle is made of.
         models: one entry per fold's weights.
         versions: packages that the models were trained with.
-        prior: class means of the training targets.
+        prior: of the bundle, see `Manifest.prior`.
         blend: how recipes are combined; None for their plain mean.
     """
     text = _environment().get_template("model_card.md").render(

@@ -24,6 +24,10 @@ FLOORS = ("prior_all", "prior_votes10", "uniform_all", "uniform_votes10")
 T = TypeVar("T")
 
 
+UNIFORM = (1 / 6,) * 6
+"""The prior of a bundle without runs."""
+
+
 @dataclass(frozen=True)
 class _RunInfo:
     """The part of run.json that a bundle needs."""
@@ -124,6 +128,23 @@ def select_runs(
         if name not in present:
             raise UsageError(f"{runs}: no run of recipe {name!r}; {closest(name, present)}")
     return [_read_run(runs / name, folds) for name in dict.fromkeys(recipes or present)]
+
+
+def joint_prior(runs: Sequence[Run]) -> Prior:
+    """Return the runs' prior, or its mean over their records where they were trained on different ones.
+
+    As if there were one record more, with equal votes: a class that no record has still gets a probability, or a row
+    that keeps the prior could cost more than 34 nats, where a uniform guess costs at most 1.8. Without runs it is
+    uniform.
+    """
+    if not runs:
+        return UNIFORM
+    priors = {run.prior: run.records for run in runs}  # runs on the same records have the same prior
+    whole = sum(priors.values()) + 1
+    a, b, c, d, e, f = (
+        (sum(n * prior[k] for prior, n in priors.items()) + UNIFORM[k]) / whole for k in range(6)
+    )
+    return a, b, c, d, e, f
 
 
 def _looks_like_run(path: Path) -> bool:

@@ -98,7 +98,8 @@ class Manifest:
         library: the wheel in the bundle.
         versions: packages that the models were trained with.
         models: one entry per fold's weights, in the order in which they are meant to run.
-        prior: class means of the training targets, the answer where there is no better one.
+        prior: class means of the training targets and of one record more, with equal votes; the answer where there is
+            no better one.
         files: every file except the manifest and the card, by name.
         digest: see `tree_digest`; the kernel is stamped with it.
         wheels: further wheels in the bundle, of packages that Kaggle's image lacks.

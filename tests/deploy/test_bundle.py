@@ -19,6 +19,7 @@ from kagglehms.deploy.stamping import PLACEHOLDER_OWNER
 from kagglehms.errors import RunError, UsageError
 from kagglehms.inference.manifest import CARD, MANIFEST, read_manifest, verify
 from kagglehms.inference.predictor import load_bundle
+from kagglehms.inference.prior import read_prior
 from kagglehms.runtime import exclusive
 
 KERNELS = ("infer", "prepare", "train")
@@ -46,7 +47,7 @@ def test_the_bundle_is_flat_and_complete(runs: Path, tmp_path: Path) -> None:
     manifest = read_manifest(built.dataset)
     verify(built.dataset, manifest, built.manifest.digest)
     assert manifest == built.manifest
-    assert manifest.prior == PRIOR
+    assert manifest.prior == pytest.approx([(100 * p + 1 / 6) / 101 for p in PRIOR], rel=1e-12)
     assert manifest.versions == {"timm": "1.0.26", "torch": "2.10.0"}
     assert manifest.library.version == kagglehms.__version__
     assert [(model.recipe, model.fold) for model in manifest.models] == [
@@ -233,8 +234,21 @@ def test_different_records_are_averaged_by_their_number(tmp_path: Path) -> None:
     make_run(tmp_path / "runs", "one", records=300, prior=[1.0, 0, 0, 0, 0, 0])
     make_run(tmp_path / "runs", "two", records=100, prior=[0, 0, 0, 0, 0, 1.0], versions={"torch": "2.11.0"})
     manifest = build(tmp_path / "runs", tmp_path / "dist").manifest
-    assert manifest.prior == (0.75, 0, 0, 0, 0, 0.25)
+    few = (1 / 6) / 401
+    expected = (300 / 401 + few, few, few, few, few, 100 / 401 + few)
+    assert manifest.prior == pytest.approx(expected, rel=1e-12)
     assert manifest.versions == {"timm": "1.0.26", "torch": "2.10.0, 2.11.0"}
+
+
+@pytest.mark.parametrize("n", [1, 6, 20_000])
+def test_no_class_is_impossible(tmp_path: Path, n: int) -> None:
+    """A row that keeps the prior must not cost 34 nats because few records lack a class."""
+    make_run(tmp_path / "runs", "one", records=n, prior=[0.5, 0.5, 0, 0, 0, 0])
+    make_run(tmp_path / "runs", "two", records=n, prior=[0.5, 0.5, 0, 0, 0, 0])  # the same records, not more
+    prior = build(tmp_path / "runs", tmp_path / "dist").manifest.prior
+    assert prior == pytest.approx([(n / 2 + 1 / 6) / (n + 1)] * 2 + [1 / 6 / (n + 1)] * 4, rel=1e-12)
+    assert sum(prior) == pytest.approx(1, abs=1e-12)
+    assert read_prior(tmp_path / "dist/dataset")[0] == prior
 
 
 def test_names_that_would_share_a_file_are_refused(tmp_path: Path) -> None:

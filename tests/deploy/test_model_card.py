@@ -39,7 +39,7 @@ def test_it_names_every_recipe_and_every_score(runs: Path) -> None:
         assert f"| baseline | {fold} | {0.9 + fold:.4f} | 1.4000 | 1.7000 | – | – | – |" in text
     assert "| eeg+percentiles | 1 | 1.9000 | 1.4000 | 1.7000 | – | – | – |" in text
     assert f"| {' | '.join(CLASSES)} |\n" in text
-    assert f"| {' | '.join(f'{p:.4f}' for p in PRIOR)} |" in text
+    assert f"| {' | '.join(f'{(100 * p + 1 / 6) / 101:.4f}' for p in PRIOR)} |" in text
     assert "- torch 2.10.0" in text
     assert "then recipes, all alike" in text
     assert "Not a medical device" in text
