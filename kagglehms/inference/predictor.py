@@ -5,17 +5,20 @@ Shape legend: B recordings, C channel (one), H image rows, W image columns, K th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kagglehms.data.recordings import encode_eeg, encode_spectrogram
+from kagglehms.data.competition import CLASSES
+from kagglehms.data.recordings import eeg_is_blank, spectrogram_is_blank
 from kagglehms.errors import UsageError
-from kagglehms.features.images import CROP_SHAPES, Crop, Normaliser, Source
+from kagglehms.features.images import Crop, Normaliser, Source
 from kagglehms.features.inputs import stack
+from kagglehms.inference.given import Recordings, as_crops
 from kagglehms.inference.manifest import BLEND, MANIFEST, Manifest, Model, read_manifest, verify
 from kagglehms.learning.checkpoint import load_weights
 from kagglehms.learning.ensemble import Blend, blend_from_json
@@ -24,7 +27,7 @@ from kagglehms.learning.recipes import Recipe, recipe_from_json
 from kagglehms.runtime import Device, choose_device
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
     from torch import nn
 
 
@@ -44,6 +47,8 @@ class LoadedModel:
 
     def predict_images(self, images_BCHW: NDArray[np.float32]) -> NDArray[np.float64]:
         """(B, 6) float64 probabilities of images that are drawn already; halves them if they need too much memory."""
+        if not len(images_BCHW):
+            return np.empty((0, len(CLASSES)))
         import torch
 
         from kagglehms.learning.evaluation import probabilities
@@ -60,6 +65,21 @@ class LoadedModel:
         )
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What a bundle says of one or several recordings, and what it could look at.
+
+    Attributes:
+        probabilities: (6,) or (B, 6) float64 in the order of `competition.CLASSES`; every row sums to 1.
+        from_prior: () or (B,) whether the row is the class prior, as no model had anything to look at.
+        from_fewer_models: () or (B,) whether some recipes of the bundle could not look at it, and others could.
+    """
+
+    probabilities: NDArray[np.float64]
+    from_prior: NDArray[np.bool_]
+    from_fewer_models: NDArray[np.bool_]
+
+
 class Predictor:
     """All models of a bundle.
 
@@ -69,7 +89,7 @@ class Predictor:
         device: where to compute.
 
     Attributes:
-        prior: (6,) class means of the training targets, the answer where there is no recording.
+        prior: (6,) class means of the training targets (see `Manifest.prior`), the answer where there is no recording.
         blend: how recipes are combined; None for their plain mean.
     """
 
@@ -105,31 +125,72 @@ class Predictor:
         return LoadedModel(entry, recipe, network.eval().to(self.device.name), self.device, normaliser)
 
     def predict(
-        self, eeg_uv: ArrayLike | None = None, *, spectrogram: ArrayLike | None = None
+        self, eeg_uv: Recordings | None = None, *, spectrogram: Recordings | None = None
     ) -> NDArray[np.float64]:
         """Predict the vote fractions of one or several recordings.
 
         Args:
             eeg_uv: (10,000, 20) or (B, 10,000, 20) µV, 50 s with the labelled seconds in their middle, channels as
-                in `competition.CHANNELS`; needed if a recipe of the bundle looks at the EEG.
+                in `competition.CHANNELS`; or a pandas or polars frame, or a list of B frames, whose columns go by
+                their names and may stand in any order. Needed if a recipe of the bundle looks at the EEG.
             spectrogram: (300, 400) or (B, 300, 400) power, ten minutes around the same middle, columns as in
-                `competition.SPECTROGRAM_COLUMNS`; needed if a recipe looks at spectrograms.
+                `competition.SPECTROGRAM_COLUMNS`; or frames. Needed if a recipe looks at spectrograms.
 
         Returns:
             (6,) or (B, 6) float64 probabilities in the order of `competition.CLASSES`: folds are averaged within a
-            recipe, then recipes by the bundle's blend, or alike where it has none.
+            recipe, then recipes by the bundle's blend, or alike where it has none. Where nothing was recorded that a
+            model looks at, the class prior, with a warning; `predict_with_flags` says where that is.
 
         Raises:
-            UsageError: what the bundle's models look at was not given, or has another shape.
+            UsageError: what the bundle's models look at was not given; or what was given, needed or not, has another
+                shape, is no array of numbers, or is a frame that lacks a column or has one twice.
+        """
+        found = self.predict_with_flags(eeg_uv, spectrogram=spectrogram)
+        n_prior = int(found.from_prior.sum())
+        if n_prior:
+            warnings.warn(
+                f"{n_prior} of {found.from_prior.size} recordings hold nothing to look at: their answer is the class "
+                "prior; predict_with_flags says which",
+                stacklevel=2,
+            )
+        return found.probabilities
+
+    def predict_with_flags(
+        self, eeg_uv: Recordings | None = None, *, spectrogram: Recordings | None = None
+    ) -> Prediction:
+        """Do what `predict` does, and say of each recording whether its answer is the class prior.
+
+        A recording of which nothing is there to look at is not shown to a model, as in a scored run: recipes that look
+        at it do without this row, and if none is left, it has the prior.
         """
         if self._models is None:
             self._models = list(self.models())
-        sources = frozenset().union(*(model.recipe.layout.sources for model in self._models))
-        crops, single = _crops(sources, eeg_uv, spectrogram)
+        sources = frozenset[Source]().union(*(model.recipe.layout.sources for model in self._models))
+        crops, single = as_crops(sources, eeg_uv, spectrogram)
         means = FoldMeans(self.blend)
         for model in self._models:
-            means.add(model.recipe.name, model.predict(crops))
-        return means.blended()[0] if single else means.blended()
+            means.add(model.recipe.name, _predict_visible(model, crops))
+        known_RB = means.known_RB
+        some_B = known_RB.any(axis=0)
+        parts = means.blended(self.prior / self.prior.sum()), ~some_B, some_B & ~known_RB.all(axis=0)
+        return Prediction(*(part[0] if single else part for part in parts))
+
+
+def _predict_visible(model: LoadedModel, crops: Sequence[Crop]) -> NDArray[np.float64]:
+    """(B, 6) probabilities; NaN where nothing is there of a recording that the model looks at."""
+    probabilities_BK = np.full((len(crops), len(CLASSES)), np.nan)
+    visible = [i for i, crop in enumerate(crops) if not _is_blank(crop, model.recipe.layout.sources)]
+    if visible:
+        probabilities_BK[visible] = model.predict([crops[i] for i in visible])
+    return probabilities_BK
+
+
+def _is_blank(crop: Crop, sources: Collection[Source]) -> bool:
+    blank: dict[Source, Callable[[NDArray[np.float16]], bool]] = {
+        "eeg": eeg_is_blank,
+        "kaggle": spectrogram_is_blank,
+    }
+    return any(blank[source](crop.of(source)) for source in sources)
 
 
 def _read_blend(bundle: Path, manifest: Manifest) -> Blend | None:
@@ -176,7 +237,7 @@ class FoldMeans:
             otherwise_K: for rows that nobody predicted; NaN when None.
         """
         recipes, known_RB = list(self._counts), self.known_RB
-        blended_BK = np.full((known_RB.shape[1], len(self._sums[recipes[0]][0])), np.nan)
+        blended_BK = np.full(self._sums[recipes[0]].shape, np.nan)
         if otherwise_K is not None:
             blended_BK[:] = otherwise_K
         for pattern_R in np.unique(known_RB, axis=1).T:
@@ -191,38 +252,6 @@ class FoldMeans:
         blend = self.blend
         mean_BK = np.mean(list(means.values()), axis=0) if blend is None else blend.only(names).apply(means)
         return mean_BK / mean_BK.sum(axis=1, keepdims=True)
-
-
-def _crops(
-    sources: Collection[Source], eeg_uv: ArrayLike | None, spectrogram: ArrayLike | None
-) -> tuple[list[Crop], bool]:
-    """What the models look at, one crop a recording, and whether it was a single recording."""
-    parts: dict[Source, tuple[str, ArrayLike | None]] = {
-        "eeg": ("eeg_uv", eeg_uv),
-        "kaggle": ("spectrogram", spectrogram),
-    }
-    given: dict[Source, NDArray[np.float32]] = {}
-    for source in sorted(sources):
-        name, values = parts[source]
-        if values is None:
-            raise UsageError(f"the models of this bundle look at {name}: give predict({name}=…)")
-        array, shape = np.asarray(values, dtype=np.float32), CROP_SHAPES[source]
-        if array.ndim not in {2, 3} or array.shape[-2:] != shape:
-            batch = f"(B, {shape[0]}, {shape[1]})"
-            raise UsageError(f"{name} must be {shape} or {batch}, but got {array.shape}")
-        given[source] = array
-    if len({array.shape[:-2] for array in given.values()}) > 1:
-        raise UsageError("eeg_uv and spectrogram must be of equally many recordings")
-    single = next(iter(given.values())).ndim == 2
-    stacks = {source: array[None] if single else array for source, array in given.items()}
-    n = len(next(iter(stacks.values())))
-    return [
-        Crop(
-            encode_spectrogram(stacks["kaggle"][i]) if "kaggle" in stacks else None,
-            encode_eeg(stacks["eeg"][i]) if "eeg" in stacks else None,
-        )
-        for i in range(n)
-    ], single
 
 
 def load_bundle(path: Path | str, device: str | None = None, expected_digest: str | None = None) -> Predictor:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from folders import eeg_frame, spectrogram_frame
+from trained import make_dist
 
 import kagglehms
-from kagglehms.data.competition import Competition
+from kagglehms.data.competition import CHANNELS, Competition
+from kagglehms.data.recordings import encode_spectrogram
 from kagglehms.data.records import Records, make_records, read_train_table
 from kagglehms.data.store import Store
 from kagglehms.errors import BundleError, UsageError
-from kagglehms.inference.predictor import FoldMeans, load_bundle
+from kagglehms.features.images import Crop
+from kagglehms.inference.predictor import FoldMeans, Predictor, load_bundle
 from kagglehms.learning.crossval import PROBABILITY_COLUMNS
 
 
@@ -33,9 +39,6 @@ def test_there_is_no_skew_between_training_and_serving(dist: Path, competition_f
     records = make_records(read_train_table(competition_folder / "train.csv"))
     oof = pl.read_parquet(dist.parent / "runs" / "baseline" / "fold0" / "oof.parquet")
     model = next(load_bundle(dist / "dataset", "cpu").models())
-    from kagglehms.data.recordings import encode_spectrogram
-    from kagglehms.features.images import Crop
-
     positions = oof["record"].to_list()
     crops = [Crop(encode_spectrogram(power_of(competition_folder, records, i))) for i in positions]
     stored = Store(dist.parent / "store")
@@ -74,6 +77,171 @@ def test_what_the_models_need_is_asked_for(dist: Path) -> None:
         load_bundle(dist / "dataset").predict(np.zeros((10_000, 20)))
 
 
+@pytest.fixture(scope="module")
+def both(competition_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """A bundle of two recipes, of which one looks at both recordings."""
+    where = tmp_path_factory.mktemp("both")
+    make_dist(competition_folder, where, "baseline")
+    return load_bundle(make_dist(competition_folder, where, "kaggle+eeg") / "dataset", "cpu")
+
+
+EEG, POWER = eeg_frame(), spectrogram_frame()
+EEG_UV, POWER_VALUES = EEG.to_numpy(), POWER.drop("time").to_numpy()
+FRAMES: dict[str, Callable[[pl.DataFrame], pl.DataFrame]] = {
+    "as in the files": lambda frame: frame,
+    "reversed": lambda frame: frame.select(reversed(frame.columns)),
+    "sorted": lambda frame: frame.select(sorted(frame.columns)),
+    "with an index": lambda frame: frame.with_row_index("__index_level_0__"),
+    "with text": lambda frame: frame.with_columns(pl.lit("x").alias("who")),
+    "of 64 bits": lambda frame: frame.cast(pl.Float64),
+    "without time": lambda frame: frame.drop("time", strict=False),
+}
+
+
+def as_polars(frame: pl.DataFrame) -> Any:
+    return frame
+
+
+def as_pandas(frame: pl.DataFrame) -> Any:
+    pandas = pytest.importorskip("pandas", reason="pandas is no dependency; its frames are taken where it is")
+    return pandas.DataFrame({name: frame[name].to_numpy() for name in frame.columns})
+
+
+@pytest.mark.parametrize("change", FRAMES)
+@pytest.mark.parametrize("make", [as_polars, as_pandas])
+def test_frames_are_taken_by_the_names_of_their_columns(
+    both: Predictor, make: Callable[[pl.DataFrame], Any], change: str
+) -> None:
+    expected = both.predict(EEG_UV, spectrogram=POWER_VALUES)
+    eeg, power = make(FRAMES[change](EEG)), make(FRAMES[change](POWER))
+    np.testing.assert_array_equal(both.predict(eeg, spectrogram=power), expected)
+    np.testing.assert_array_equal(both.predict(EEG_UV, spectrogram=power), expected)
+    several = both.predict([eeg, EEG_UV], spectrogram=[power, power])
+    np.testing.assert_allclose(several, [expected] * 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [as_polars, as_pandas])
+def test_frames_that_cannot_be_understood_are_refused_by_name(
+    both: Predictor, make: Callable[[pl.DataFrame], Any]
+) -> None:
+    for frame, says in (
+        (EEG.drop("F3"), "eeg_uv: the frame lacks F3"),
+        (EEG.rename({"F3": "Fpz"}), "lacks F3 and has unknown Fpz"),
+        (EEG.with_columns(pl.lit("x").alias("O2")), "column O2 cannot be taken"),
+        (EEG.with_columns(pl.lit(True).alias("O2")), "column O2 cannot be taken"),
+        (EEG.head(9_999), r"must be \(10000, 20\)"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            both.predict(make(frame), spectrogram=POWER_VALUES)
+        with pytest.raises(UsageError, match=says):
+            both.predict([EEG, make(frame)], spectrogram=[POWER, POWER])
+    for frame, says in (
+        (POWER.drop("LL_0.59"), "spectrogram: the frame lacks LL_0.59"),
+        (POWER.reverse(), "rows are missing or out of order"),
+        (POWER.with_columns(pl.col("time").shuffle(0)), "rows are missing or out of order"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            both.predict(EEG_UV, spectrogram=make(frame))
+
+
+def test_a_pandas_frame_with_a_column_twice_is_refused(both: Predictor) -> None:
+    frame = as_pandas(EEG)
+    frame["index"] = range(len(frame))
+    frame.columns = [{"index": "F3"}.get(name, name) for name in frame.columns]
+    with pytest.raises(UsageError, match="the frame has more than one F3"):
+        both.predict(frame, spectrogram=POWER_VALUES)
+
+
+@pytest.mark.parametrize("make", [as_polars, as_pandas])
+def test_what_a_frame_lacks_is_nan(both: Predictor, make: Callable[[pl.DataFrame], Any]) -> None:
+    """Nulls of any type, a whole column of them, whole numbers, and pandas' nullable types."""
+    values = EEG_UV.copy()
+    values[:, 3], values[:50, 4] = np.nan, np.nan
+    values[:, 5] = np.round(values[:, 5])
+    columns = EEG.columns
+    frame = pl.DataFrame(values, schema=columns, nan_to_null=True).with_columns(
+        pl.Series(columns[3], [None] * len(values), pl.Null), pl.col(columns[5]).cast(pl.Int32)
+    )
+    expected = both.predict(values, spectrogram=POWER_VALUES)
+    given = make(frame)
+    np.testing.assert_array_equal(both.predict(given, spectrogram=POWER_VALUES), expected)
+    if make is as_pandas:
+        nullable = given.astype({columns[4]: "Float64", columns[5]: "Int64"})
+        np.testing.assert_array_equal(both.predict(nullable, spectrogram=POWER_VALUES), expected)
+
+
+@pytest.mark.parametrize(
+    ("eeg", "says"),
+    [
+        (np.zeros((18_000, 20)), "eeg_uv must be"),
+        (np.zeros((10_000, 19)), "eeg_uv must be"),
+        (np.zeros((2, 10_000, 20)), "equally many"),
+        (np.zeros((10_000, 20), bool), "its values are bool"),
+        (np.zeros((10_000, 20), complex), "its values are complex"),
+        (np.full((10_000, 20), "1.5"), "cannot be taken for an array of numbers"),
+        (np.full((10_000, 20), "1.5", dtype=object), "it holds text"),
+        (np.zeros(10_000, [(name, "f4") for name in CHANNELS]), "cannot be taken for an array of numbers"),
+        ([[1.0, 2.0], [3.0]], "cannot be taken for an array of numbers"),
+        (object(), "cannot be taken for an array of numbers"),
+        (EEG.lazy(), "eeg_uv is a LazyFrame"),
+        (EEG.drop("O2"), "lacks O2"),
+    ],
+)  # fmt: skip
+def test_what_no_model_looks_at_is_checked_all_the_same(dist: Path, eeg: Any, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        load_bundle(dist / "dataset").predict(eeg, spectrogram=POWER_VALUES)
+
+
+def test_what_is_masked_is_missing(dist: Path) -> None:
+    predictor, missing = load_bundle(dist / "dataset"), POWER_VALUES.copy()
+    missing[:, 5:30] = np.nan
+    masked = np.ma.MaskedArray(POWER_VALUES, np.isnan(missing))
+    expected = predictor.predict(spectrogram=missing)
+    assert np.abs(expected - predictor.predict(spectrogram=POWER_VALUES)).max() > 1e-6
+    np.testing.assert_array_equal(predictor.predict(spectrogram=masked), expected)
+
+
+@pytest.mark.parametrize("empty", [np.empty((0, 300, 400)), [], ()])
+def test_an_empty_batch_gives_no_rows(dist: Path, empty: Any) -> None:
+    predictor = load_bundle(dist / "dataset")
+    assert predictor.predict(spectrogram=empty).shape == (0, 6)
+    found = predictor.predict_with_flags(np.empty((0, 10_000, 20)), spectrogram=empty)
+    assert [part.shape for part in (found.probabilities, found.from_prior)] == [(0, 6), (0,)]
+    model = next(predictor.models())
+    assert model.predict([]).shape == (0, 6)
+
+
+def test_where_nothing_was_recorded_the_answer_is_the_prior_and_says_so(dist: Path) -> None:
+    predictor, nothing = load_bundle(dist / "dataset"), np.full((300, 400), np.nan)
+    found = predictor.predict_with_flags(spectrogram=np.stack([POWER_VALUES, nothing, POWER_VALUES]))
+    assert found.from_prior.tolist() == [False, True, False]
+    assert not found.from_fewer_models.any()
+    np.testing.assert_allclose(found.probabilities[1], predictor.prior, rtol=1e-12)
+    np.testing.assert_allclose(found.probabilities[0], predictor.predict(spectrogram=POWER_VALUES), atol=1e-6)
+    assert np.abs(found.probabilities[0] - predictor.prior).max() > 1e-3
+    for missing in (nothing, np.full((300, 400), np.inf)):
+        with pytest.warns(UserWarning, match="1 of 1 recordings hold nothing to look at"):
+            np.testing.assert_allclose(predictor.predict(spectrogram=missing), predictor.prior, rtol=1e-12)
+    single = predictor.predict_with_flags(spectrogram=nothing)
+    assert (single.probabilities.shape, bool(single.from_prior)) == ((6,), True)
+
+
+def test_a_recording_that_is_missing_costs_the_recipes_that_look_at_it(both: Predictor) -> None:
+    """As in a scored run: the others answer, and an electrocardiogram alone is no EEG."""
+    only_heart = np.full_like(EEG_UV, np.nan)
+    only_heart[:, CHANNELS.index("EKG")] = EEG_UV[:, CHANNELS.index("EKG")]
+    found = both.predict_with_flags(
+        np.stack([EEG_UV, only_heart, only_heart]),
+        spectrogram=np.stack([POWER_VALUES, POWER_VALUES, np.full((300, 400), np.nan)]),
+    )
+    assert found.from_prior.tolist() == [False, False, True]
+    assert found.from_fewer_models.tolist() == [False, True, False]
+    crop = Crop(encode_spectrogram(POWER_VALUES))
+    alone = [model.predict([crop])[0] for model in both.models() if model.entry.recipe == "baseline"]
+    np.testing.assert_allclose(found.probabilities[1], np.mean(alone, axis=0), atol=1e-6)
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, rtol=1e-12)
+
+
 def test_a_flipped_bit_is_refused(dist: Path, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(dist / "dataset", tmp_path / "dataset"))
     weights = next(bundle.glob("*.safetensors"))
@@ -103,4 +271,5 @@ def test_more_folds_give_a_recipe_no_more_weight() -> None:
 
 def test_the_prior_is_that_of_training(dist: Path, competition_folder: Path) -> None:
     records = make_records(read_train_table(competition_folder / "train.csv"))
-    np.testing.assert_allclose(load_bundle(dist / "dataset").prior, records.targets_NK.mean(axis=0))
+    expected = (records.targets_NK.sum(axis=0) + 1 / 6) / (len(records) + 1)
+    np.testing.assert_allclose(load_bundle(dist / "dataset").prior, expected, rtol=1e-12)
