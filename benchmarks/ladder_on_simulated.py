@@ -175,7 +175,7 @@ def write_between_marks(path: Path, text: str) -> None:
 
 def describe(options: argparse.Namespace, records: Records) -> str:
     """What the figures are of."""
-    rows = [row for folder in _runs(options).values() for row in ladder(folder) if row.cv_all is not None]
+    rows = [row for folder in _runs(options).values() for row in ladder(folder) if row.folds]
     changed = sorted({row.note.partition("quick pass: ")[2].partition(";")[0] for row in rows} - {""})
     hardware = sorted({row.hardware for row in rows})
     seconds = sum(row.seconds_per_fold or 0 for row in rows)

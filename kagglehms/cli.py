@@ -105,8 +105,9 @@ def _truth_beside(data: Path | None) -> Path | None:
 
 
 def ladder(options: Ladder) -> int:
-    from kagglehms.learning.ladder import Row, ladder, render, untrained
-    from kagglehms.learning.recipes import RECIPES
+    from kagglehms.learning.ladder import ladder, published_row, untrained
+    from kagglehms.learning.ladder_table import render
+    from kagglehms.learning.recipes import get_recipe
     from kagglehms.runtime import say, write_bytes
 
     if options.run:
@@ -115,12 +116,13 @@ def ladder(options: Ladder) -> int:
         chosen = options.names or tuple(untrained(ladder(options.runs)))
         train(options.training(chosen))
     rows = ladder(options.runs, options.truth or _truth_beside(options.data))
-    known = [*RECIPES, *(row.recipe for row in rows)]
     for name in options.names:
+        known = [row.recipe for row in rows]
         if name not in known:
-            raise UsageError(f"no recipe or run {name!r}; {closest(name, dict.fromkeys(known))}")
-        if name not in [row.recipe for row in rows]:
-            rows.append(Row(name, note="not trained yet, and nothing published of it"))
+            try:
+                rows.append(published_row(get_recipe(name).name))
+            except UsageError as error:
+                raise UsageError(f"no recipe, run or blend {name!r}; {closest(name, known)}") from error
     rows = [row for row in rows if not options.names or row.recipe in options.names]
     text = render(rows, options.format)
     if options.out is None:

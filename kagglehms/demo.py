@@ -81,28 +81,35 @@ def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TES
     say(f"{written.path}: open it in a browser")
 
     predictions_NK = read_submission(out / "rehearsal" / "submission.csv", truth.eeg_ids.tolist())
-    score, prior = _scores(truth, predictions_NK, records.targets_NK.mean(axis=0))
-    _say_the_end(out, score, prior, outcome.score_all, time.monotonic() - start)
+    score, prior, uniform = _scores(truth, predictions_NK, records.targets_NK.mean(axis=0))
+    _say_the_end(out, score, prior, uniform, outcome.score_all, time.monotonic() - start)
     return EXIT_OK if score < prior else EXIT_FAILURE
 
 
-def _scores(truth: SyntheticTruth, predictions_NK: np.ndarray, prior_K: np.ndarray) -> tuple[float, float]:
-    from kagglehms.learning.metric import kl_score
+def _scores(
+    truth: SyntheticTruth, predictions_NK: np.ndarray, prior_K: np.ndarray
+) -> tuple[float, float, float]:
+    """The submission's score, that of the training records' class means, and of a uniform guess."""
+    from kagglehms.learning.metric import floors, kl_score
 
     targets_NK = truth.votes_NK / truth.votes_NK.sum(axis=1, keepdims=True)
-    return kl_score(targets_NK, predictions_NK), kl_score(targets_NK, np.tile(prior_K, (len(targets_NK), 1)))
+    prior = kl_score(targets_NK, np.tile(prior_K, (len(targets_NK), 1)))
+    return kl_score(targets_NK, predictions_NK), prior, floors(targets_NK)[1]
 
 
 def _title(number: int, text: str) -> None:
     say(f"\n[{number}/6] {text}")
 
 
-def _say_the_end(out: Path, score: float, prior: float, oof: float | None, seconds: float) -> None:
+def _say_the_end(
+    out: Path, score: float, prior: float, uniform: float, oof: float | None, seconds: float
+) -> None:
     verdict = "better" if score < prior else "no better"
     say(
         f"""
 The kernel's submission scores {score:.4f} on the synthetic test set (KL divergence, lower is better): {verdict}
-than the class prior's {prior:.4f}. Out of fold the models had {oof:.4f}. All of it took {seconds:.0f} s.
+than the class prior's {prior:.4f}; a uniform guess has {uniform:.4f}. Out of fold the models had {oof:.4f}. All of it
+took {seconds:.0f} s.
 
 Where everything is:
   {out / "competition"}   the synthetic competition, in the real file formats

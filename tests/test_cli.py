@@ -85,7 +85,7 @@ def test_a_mistake_is_one_line(
         (["rehearse", "--data", "x"], "KERNEL which of dist/kernels"),
         (["report", "--recipe"], "--recipe"),
         (["view", "first", "--data", "x"], "Error parsing EEG_ID"),
-        (["ladder", "basline"], "no recipe or run 'basline'; did you mean 'baseline'?"),
+        (["ladder", "basline"], "no recipe, run or blend 'basline'; did you mean 'baseline'?"),
     ],
 )
 def test_wrong_options_are_one_line_that_says_what_was_meant(
@@ -132,12 +132,14 @@ def test_what_a_program_reads_is_json(two_runs: Path, capsys: pytest.CaptureFixt
     assert main([*arguments, "--json", "--quiet"]) == 0
     blend = json.loads(capsys.readouterr().out)
     assert sum(blend["members"].values()) == pytest.approx(1)
-    assert {"nested", "plain_mean", "in_sample"} <= set(blend)
+    assert {"nested", "plain_mean", "in_sample", "prior", "uniform", "nested_votes10"} <= set(blend)
     assert main(["ladder", "--runs", runs, "--format", "json", "--quiet"]) == 0
     rows = {row["recipe"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["baseline"]["published_cv"] == 0.7287
     assert rows["baseline"]["cv_all"] > 0
     assert rows["percentiles"]["cv_all"] is None
+    assert rows["json"]["cv_all"] == blend["nested"]
+    assert rows["json"]["kind"] == "blend"
 
 
 def test_quiet_prints_no_progress(
@@ -303,6 +305,17 @@ def test_ladder_shows_the_published_figures_without_any_run(
 ) -> None:
     assert main(["ladder", "--runs", str(tmp_path), "--format", "markdown"]) == 0
     assert "| mosaic-xloss " in capsys.readouterr().out
+    names = ["vote-weighted-as-published", "final"]
+    assert main(["ladder", *names, "--runs", str(tmp_path), "--format", "csv"]) == 0
+    table = pl.read_csv(capsys.readouterr().out.encode())
+    assert dict(zip(table["recipe"], table["published_cv"], strict=True)) == {
+        "vote-weighted-as-published": 0.6767,
+        "final": None,
+    }
+    assert dict(zip(table["recipe"], table["published_lb"], strict=True)) == {
+        "vote-weighted-as-published": 0.42,
+        "final": 0.32,
+    }
     assert main(["ladder", "--runs", str(tmp_path), "--run"]) == 2
     assert "--run trains, and needs --data" in capsys.readouterr().err
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from kagglehms.data.competition import CLASSES, N_TIMES, VOTE_COLUMNS, Competition
 from kagglehms.data.records import Records, assign_folds, make_records, read_table, read_train_table
 from kagglehms.errors import DataError
-from kagglehms.learning.metric import mean_scores
+from kagglehms.learning.metric import mean_scores, standings
 from kagglehms.runtime import available_cpus
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class Floor:
         n_records, n_votes10: how many records each is of.
         perfect: of the true probabilities.
         energy: of a softmax regression on the 19 electrodes' log energy, out of fold over patients.
-        prior: of the mean target of all records.
+        prior: of the mean target of the same records.
+        uniform: of one sixth for each class.
     """
 
     n_records: int
@@ -50,15 +51,17 @@ class Floor:
     perfect: tuple[float, float | None]
     energy: tuple[float, float | None]
     prior: tuple[float, float | None]
+    uniform: tuple[float, float | None]
 
     @property
     def sentence(self) -> str:
         """The scores, for a person."""
-        lines = [f"{'score (KL divergence, lower is better)':<42}{'all records':>12}{'≥ 10 votes':>12}"]
+        lines = [f"{'score (KL divergence, lower is better)':<42}{'all records':>12}{'many votes':>12}"]
         for name, (score, score_votes10) in (
             ("perfect predictor (the irreducible part)", self.perfect),
             ("electrode energy, softmax regression", self.energy),
             ("class prior", self.prior),
+            ("uniform guess", self.uniform),
         ):
             many = "–" if score_votes10 is None else f"{score_votes10:.4f}"
             lines.append(f"{name:<42}{score:>12.4f}{many:>12}")
@@ -89,14 +92,15 @@ def measure_floor(
     records = make_records(read_train_table(competition.train_csv))
     truth_NK = read_truth(truth_csv, records.frame)
     targets_NK, many = records.targets_NK, records.many_votes
-    prior_NK = np.tile(targets_NK.mean(axis=0), (len(records), 1))
     energy_NK = energy_baseline(record_energies(competition, records, watch), records)
+    of_all, of_many = standings(targets_NK, truth_NK, many)
     return Floor(
         len(records),
         int(many.sum()),
-        mean_scores(targets_NK, truth_NK, many),
+        (of_all.score, None if of_many is None else of_many.score),
         mean_scores(targets_NK, energy_NK, many),
-        mean_scores(targets_NK, prior_NK, many),
+        (of_all.prior, None if of_many is None else of_many.prior),
+        (of_all.uniform, None if of_many is None else of_many.uniform),
     )
 
 

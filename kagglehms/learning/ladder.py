@@ -6,22 +6,23 @@ is its out-of-fold score on all 20,183 records of train.csv, LB the public leade
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kagglehms.errors import RunError, UsageError, closest
-from kagglehms.learning.ensemble import LADDER_BLENDS, Blend, blend_from_json, get_blend_spec
-from kagglehms.learning.recipes import RECIPES, Recipe, recipe_from_json
+from kagglehms.learning.ensemble import LADDER_BLENDS, Blend, BlendSpec, blend_from_json, get_blend_spec
+from kagglehms.learning.metric import Standing, floors, kl_score, shortcoming, standings
+from kagglehms.learning.published import SUFFIX
+from kagglehms.learning.recipes import RECIPES, Recipe, get_recipe, recipe_from_json
 from kagglehms.learning.run_folder import PROBABILITY_COLUMNS, read_json, read_oof
 
-Format = Literal["table", "markdown", "csv", "json"]
+if TYPE_CHECKING:
+    from kagglehms.data.records import Records
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,14 @@ RUNGS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a recipe as it was trained, beside what the source published of it.
+    """One line of the table: a recipe or blend as it was trained, beside what the source published of it.
 
     `cv_all` and `cv_votes10` are ours, out of fold, on `records` records of the data whose digest begins with
     `data`; rows of different data must not be compared. `cv_settled` is on records with at least 5 votes, or 4
-    that agree. `published_cv` is on the source's records. On a synthetic competition whose truth is at hand,
-    `recovered` and `recovered_votes10` are the part of the way from the class prior (0) to the perfect predictor (1)
-    on the same records; see `floor`.
+    that agree. Beside each stands what the class means of the same records score (`prior_…`), and a uniform guess
+    (`uniform_…`). `published_cv` is on the source's records, `published_settled` on the settled ones of them. On a
+    synthetic competition whose truth is at hand, `recovered` and `recovered_votes10` are the part of the way from
+    the class prior (0) to the perfect predictor (1) on the same records; see `floor`.
     """
 
     recipe: str
@@ -94,25 +96,45 @@ class Row:
     published_cv: float | None = None
     published_lb: float | None = None
     note: str = ""
+    kind: Literal["recipe", "blend"] = "recipe"
+    published_settled: float | None = None
+    prior_all: float | None = None
+    prior_votes10: float | None = None
+    prior_settled: float | None = None
+    uniform_all: float | None = None
+    uniform_votes10: float | None = None
+    uniform_settled: float | None = None
 
 
 def ladder(runs: Path, truth_csv: Path | None = None) -> list[Row]:
-    """Read what has been trained below `runs`: first the rungs in the source's order, then all other runs.
+    """Read what has been trained below `runs`.
 
     Args:
         runs: the folder of all runs.
         truth_csv: train_truth.csv, where the runs are on a synthetic competition.
 
+    Returns:
+        Every recipe and every blend, trained or not: the source's rungs in its order, the other recipes, all other
+        runs, the source's ensembles, the blends that were fitted here.
+
     Raises:
         RunError, DataError: a run that cannot be read, or was trained on other data than the truth is of.
     """
     trained = {path.parent.name: path.parent for path in sorted(runs.glob("*/run.json"))}
+    names = dict.fromkeys([*(rung.recipe for rung in RUNGS), *RECIPES, *trained])
+    rows = [
+        _row(rung_of(name), trained[name], truth_csv) if name in trained else published_row(name)
+        for name in names
+    ]
+    blends = [_given_blend(spec, runs, trained, truth_csv) for spec in LADDER_BLENDS]
+    return [*rows, *blends, *_fitted_blends(runs)]
+
+
+def rung_of(name: str) -> Rung:
+    """What the source published of a recipe, also of its run as published; nothing of others."""
     rungs = {rung.recipe: rung for rung in RUNGS}
-    rows = []
-    for name in [*rungs, *(name for name in trained if name not in rungs)]:
-        rung = rungs.get(name, Rung(name))
-        rows.append(_row(rung, trained[name], truth_csv) if name in trained else _published(rung))
-    return rows
+    rung = rungs.get(name.removesuffix(SUFFIX), Rung(name))
+    return replace(rung, recipe=name)
 
 
 def trained_row(folder: Path) -> Row:
@@ -121,38 +143,13 @@ def trained_row(folder: Path) -> Row:
     Raises:
         RunError, DataError: it cannot be read.
     """
-    rungs = {rung.recipe: rung for rung in RUNGS}
-    return _row(rungs.get(folder.name, Rung(folder.name)), folder)
+    return _row(rung_of(folder.name), folder)
 
 
 def untrained(rows: Sequence[Row]) -> list[str]:
     """Names of the rungs and other recipes that have no complete set of folds yet."""
     complete = {row.recipe for row in rows if row.folds and len(set(row.folds.split("/"))) == 1}
     return [name for name in RECIPES if name not in complete and name != "demo"]
-
-
-def render(rows: Sequence[Row], form: Format = "table") -> str:
-    """Return the table as text for a terminal, as Markdown, or, unrounded, as CSV with a header or as JSON."""
-    names = [field.name for field in fields(Row)]
-    if form == "json":
-        return json.dumps([asdict(row) for row in rows], indent=1) + "\n"
-    if form == "csv":
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([["" if (v := getattr(row, n)) is None else v for n in names] for row in rows])
-        return out.getvalue()
-    shown = [name for name in names if any(getattr(row, name) not in {None, ""} for row in rows)]
-    cells = [[_cell(name, getattr(row, name)) for name in shown] for row in rows]
-    heads = [name.replace("_", " ") for name in shown]
-    widths = [max(len(line[i]) for line in [heads, *cells]) for i in range(len(heads))]
-    lines = [
-        [text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in [heads, *cells]
-    ]
-    if form == "markdown":
-        rule = ["-" * width for width in widths]
-        return "".join(f"| {' | '.join(line)} |\n" for line in [lines[0], rule, *lines[1:]])
-    return "".join("  ".join(line).rstrip() + "\n" for line in lines)
 
 
 def blend_path(runs: Path, name: str) -> Path:
@@ -176,20 +173,68 @@ def find_blend(runs: Path, name: str) -> Blend:
     raise UsageError(f"no blend {name!r}; {closest(name, known)}; `kagglehms blend` fits others")
 
 
-def _cell(name: str, value: Any) -> str:
-    if value is None:
-        return "–"
-    if name.startswith("recovered"):
-        return f"{100 * value:.1f} %"
-    if name == "seconds_per_fold":
-        return f"{value:.0f}"
-    if name == "published_lb":
-        return f"{value:.2f}"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+def published_row(name: str) -> Row:
+    """What the source published of a recipe, without anything of ours."""
+    rung = rung_of(name)
+    return Row(
+        rung.recipe,
+        published_cv=rung.cv,
+        published_lb=rung.lb,
+        published_settled=rung.settled,
+        note=rung.note,
+    )
 
 
-def _published(rung: Rung) -> Row:
-    return Row(rung.recipe, published_cv=rung.cv, published_lb=rung.lb, note=rung.note)
+def _given_blend(spec: BlendSpec, runs: Path, trained: dict[str, Path], truth_csv: Path | None) -> Row:
+    """An ensemble of the ladder, scored if all its members are trained on the same records."""
+    row = Row(
+        spec.name,
+        published_lb=spec.published_lb,
+        published_settled=spec.published_settled,
+        note=spec.note,
+        kind="blend",
+    )
+    if not set(spec.members) <= set(trained):
+        return row
+    from kagglehms.data.records import Records
+    from kagglehms.learning.oof import load_oof
+
+    try:
+        oof = load_oof(runs, spec.members)
+    except RunError as error:
+        return replace(row, note="; ".join(part for part in (spec.note, f"not scored: {error}") if part))
+    members = Blend(spec.name, spec.members, spec.weights or (1 / len(spec.members),) * len(spec.members))
+    first = trained[spec.members[0]]
+    frame = read_oof(first)
+    assert frame is not None  # or its predictions could not have been loaded
+    run = read_json(first / "run.json")
+    scores = _scores(Records(frame.sort("record")), members.apply(oof.by_name), run, truth_csv)
+    return replace(
+        row,
+        **scores.columns,
+        records=run["records"],
+        data=run["identity"]["records"][:6],
+        note="; ".join(part for part in (spec.note, scores.shortcoming) if part),
+    )
+
+
+def _fitted_blends(runs: Path) -> list[Row]:
+    """The blends that `kagglehms blend` fitted here, with their nested scores."""
+    rows = []
+    for path in sorted((runs / "blends").glob("*.json")):
+        blend = blend_from_json(path.read_bytes(), path)
+        found = {
+            f"{kind}_{part}": blend.scores.get(name + ending)
+            for kind, name in (("cv", "nested"), ("prior", "prior"), ("uniform", "uniform"))
+            for part, ending in (("all", ""), ("votes10", "_votes10"))
+        }
+        names = ", ".join(blend.active)
+        of = f"fitted: nested score on {blend.n_rows} records, of {names}" if blend.fitting else names
+        short = _shortcoming(found)
+        rows.append(
+            Row(blend.name, **found, note="; ".join(part for part in (of, short) if part), kind="blend")  # type: ignore[arg-type]
+        )
+    return rows
 
 
 def _row(rung: Rung, folder: Path, truth_csv: Path | None = None) -> Row:
@@ -197,19 +242,16 @@ def _row(rung: Rung, folder: Path, truth_csv: Path | None = None) -> Row:
     recipe = recipe_from_json((folder / "recipe.json").read_bytes(), folder / "recipe.json")
     results = [read_json(path) for path in sorted(folder.glob("fold*/result.json"))]
     try:
-        scores = _scores(folder, run, truth_csv)
+        scores = _run_scores(folder, run, truth_csv)
         notes = [
             rung.note,
             _changes(recipe),
             "" if len(results) == run["n_folds"] else "over the folds so far",
+            scores.shortcoming,
         ]
         return Row(
             recipe=rung.recipe,
-            cv_all=scores[0],
-            cv_votes10=scores[1],
-            cv_settled=scores[2],
-            recovered=scores[3],
-            recovered_votes10=scores[4],
+            **scores.columns,
             folds=f"{len(results)}/{run['n_folds']}",
             records=run["records"],
             data=run["identity"]["records"][:6],
@@ -219,6 +261,7 @@ def _row(rung: Rung, folder: Path, truth_csv: Path | None = None) -> Row:
             hardware=", ".join(sorted({str(r["device"]).removeprefix("device: ") for r in results})),
             published_cv=rung.cv,
             published_lb=rung.lb,
+            published_settled=rung.settled,
             note="; ".join(note for note in notes if note),
         )
     except (KeyError, TypeError) as error:
@@ -227,34 +270,78 @@ def _row(rung: Rung, folder: Path, truth_csv: Path | None = None) -> Row:
 
 def _changes(recipe: Recipe) -> str:
     """Where a run departs from the recipe of its name, as after `--epochs` or `--backbone`."""
-    planned = RECIPES.get(recipe.name)
-    if planned is None:
+    try:
+        planned = get_recipe(recipe.name)
+    except UsageError:
         return "no recipe of this version"
     names = [f.name for f in fields(Recipe) if getattr(planned, f.name) != getattr(recipe, f.name)]
     return f"quick pass: other {', '.join(names)}" if names else ""
 
 
-def _scores(folder: Path, run: dict[str, Any], truth_csv: Path | None) -> tuple[float | None, ...]:
-    """Out-of-fold scores over the folds that are there: all records, ≥ 10 votes, settled; and what part of the way
-    to the truth the first two are."""
+@dataclass(frozen=True)
+class _Scores:
+    """Out-of-fold scores, and what part of the way to the truth the first two are."""
+
+    all: Standing | None = None
+    votes10: Standing | None = None
+    settled: Standing | None = None
+    recovered: float | None = None
+    recovered_votes10: float | None = None
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The same by name of `Row`'s fields."""
+        parts = {"all": self.all, "votes10": self.votes10, "settled": self.settled}
+        found: dict[str, Any] = {
+            f"{kind}_{part}": None if value is None else getattr(value, field)
+            for part, value in parts.items()
+            for kind, field in (("cv", "score"), ("prior", "prior"), ("uniform", "uniform"))
+        }
+        return found | {"recovered": self.recovered, "recovered_votes10": self.recovered_votes10}
+
+    @property
+    def shortcoming(self) -> str:
+        return _shortcoming(self.columns)
+
+
+def _shortcoming(columns: Mapping[str, float | None]) -> str:
+    """Where a row's scores are worse than knowing nothing, in words; empty if nowhere."""
+    found: dict[str, Standing | None] = {}
+    for part, records in (("all", "all records"), ("votes10", "those with many votes")):
+        numbers = [columns.get(f"{kind}_{part}") for kind in ("cv", "prior", "uniform")]
+        if None not in numbers:
+            found[records] = Standing(*numbers)  # type: ignore[arg-type]
+    return shortcoming(found)
+
+
+def _run_scores(folder: Path, run: dict[str, Any], truth_csv: Path | None) -> _Scores:
+    """The scores of a run over the folds that are there."""
     from kagglehms.data.records import Records
-    from kagglehms.learning.floor import read_truth, recovered
-    from kagglehms.learning.metric import kl_score, mean_scores
 
     oof = read_oof(folder)
     if oof is None:
-        return (None,) * 5
-    records, predictions_NK = Records(oof), oof.select(PROBABILITY_COLUMNS).to_numpy()
-    targets_NK, many = records.targets_NK, records.many_votes
-    scores = mean_scores(targets_NK, predictions_NK, many)
-    settled = records.settled
-    score_settled = kl_score(targets_NK[settled], predictions_NK[settled]) if settled.any() else None
+        return _Scores()
+    return _scores(Records(oof), oof.select(PROBABILITY_COLUMNS).to_numpy(), run, truth_csv)
+
+
+def _scores(
+    records: Records, predictions_NK: NDArray[np.float64], run: dict[str, Any], truth_csv: Path | None
+) -> _Scores:
+    from kagglehms.learning.floor import read_truth, recovered
+    from kagglehms.learning.metric import mean_scores
+
+    targets_NK, many, settled = records.targets_NK, records.many_votes, records.settled
+    of_all, of_many = standings(targets_NK, predictions_NK, many)
+    of_settled = None
+    if settled.any():
+        own_NK = targets_NK[settled]
+        of_settled = Standing(kl_score(own_NK, predictions_NK[settled]), *floors(own_NK))
     if truth_csv is None:
-        return (*scores, score_settled, None, None)
+        return _Scores(of_all, of_many, of_settled)
     priors = mean_scores(targets_NK, np.tile(np.array(run["prior"]), (len(records), 1)), many)
-    perfect = mean_scores(targets_NK, read_truth(truth_csv, oof), many)
+    perfect = mean_scores(targets_NK, read_truth(truth_csv, records.frame), many)
     parts = (
-        None if score is None or p is None or best is None else recovered(score, p, best)
-        for score, p, best in zip(scores, priors, perfect, strict=True)
+        None if standing is None or p is None or best is None else recovered(standing.score, p, best)
+        for standing, p, best in zip((of_all, of_many), priors, perfect, strict=True)
     )
-    return (*scores, score_settled, *parts)
+    return _Scores(of_all, of_many, of_settled, *parts)

@@ -14,8 +14,9 @@ from kagglehms.data.competition import CLASSES, PANELS
 from kagglehms.data.store import Store
 from kagglehms.errors import HMSError, UsageError
 from kagglehms.features.images import PANEL_SHAPES, draw_source
-from kagglehms.learning.ensemble import Blend
-from kagglehms.learning.ladder import RUNGS, Row, Rung
+from kagglehms.learning.ensemble import Blend, score_name
+from kagglehms.learning.ladder import RUNGS, Row, published_row
+from kagglehms.learning.metric import shortcoming
 from kagglehms.report import drawing, figures
 from kagglehms.report.montage import traces
 from kagglehms.report.reading import RunView, focus_of, read_blends, read_runs
@@ -105,6 +106,7 @@ def write_report(
         policy=policy(),
         runs=str(runs),
         views=views,
+        shortcomings=[told for view in views if (told := _shortcoming(view))],
         focus=focus,
         n_left_out=sum(view.scored is not None for view in views) - len(compared),
         problems=problems,
@@ -120,10 +122,19 @@ def _svg(drawn: Any, label: str) -> Markup:
     return Markup(svg(drawn, label))
 
 
+def _shortcoming(view: RunView) -> str:
+    """Where a run is worse than knowing nothing, in words; empty if nowhere."""
+    if view.scored is None:
+        return ""
+    of_all, of_many = view.scored.standings
+    told = shortcoming({"all records": of_all, "those with many votes": of_many})
+    return f"{view.name} is {told}" if told else ""
+
+
 def _ladder(views: list[RunView]) -> dict[str, Any]:
     """The source's rungs in its order with what was trained of them, then all other runs."""
     trained: dict[str, Row] = {view.name: view.row for view in views if view.row is not None}
-    rungs = [trained.pop(r.recipe) if r.recipe in trained else _published(r) for r in RUNGS]
+    rungs = [trained.pop(r.recipe) if r.recipe in trained else published_row(r.recipe) for r in RUNGS]
     rows = [*rungs, *trained.values()]
     datasets = {row.data for row in rows if row.data}
     label = "Chart of the out-of-fold score of each recipe, ours beside the published one"
@@ -132,10 +143,6 @@ def _ladder(views: list[RunView]) -> dict[str, Any]:
         "figure": _svg(figures.ladder_chart(rows), label),
         "mixed": len(datasets) > 1,
     }
-
-
-def _published(rung: Rung) -> Row:
-    return Row(rung.recipe, published_cv=rung.cv, published_lb=rung.lb, note=rung.note)
 
 
 def _curves(views: list[RunView]) -> list[dict[str, Any]]:
@@ -182,7 +189,7 @@ def _detail(view: RunView, is_focus: bool) -> dict[str, Any]:
         "open": is_focus,
         "n_records": len(scored.votes_NK),
         "n_patients": len(np.unique(scored.patients_N)),
-        "score": view.score,
+        "standings": [standing for standing in scored.standings if standing is not None],
         "by_patient": mean_over_patients(scored),
         "agreement": float(counts_KK.trace() / counts_KK.sum()),
         "confusion": _svg(
@@ -196,7 +203,12 @@ def _detail(view: RunView, is_focus: bool) -> dict[str, Any]:
 
 
 def _blend(blend: Blend) -> dict[str, Any]:
-    return {"blend": blend, "figure": _svg(figures.blend_figure(blend), f"Weights of {blend.name}")}
+    scores = {score_name(name): value for name, value in blend.scores.items()}
+    return {
+        "blend": blend,
+        "scores": scores,
+        "figure": _svg(figures.blend_figure(blend), f"Weights of {blend.name}"),
+    }
 
 
 def _hardest(focus: RunView | None, store: Path | None, n: int) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CLASSES
+from kagglehms.data.records import MANY_VOTES
 from kagglehms.learning.blending import clustered_mean
-from kagglehms.learning.metric import kl_terms
+from kagglehms.learning.metric import Standing, floors, kl_terms, standings
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer]
@@ -53,6 +54,11 @@ class Scored:
         return kl_terms(self.targets_NK, self.predictions_NK)
 
     @property
+    def standings(self) -> tuple[Standing, Standing | None]:
+        """The score of all records and of those with many votes, each beside its floors."""
+        return standings(self.targets_NK, self.predictions_NK, self.n_votes_N >= MANY_VOTES)
+
+    @property
     def dominant_N(self) -> NDArray[np.intp]:
         """(n,) the class with the most votes; of equals the first."""
         return self.votes_NK.argmax(axis=1)
@@ -69,6 +75,8 @@ class Group:
         score: their mean.
         error: its standard error, records of one patient taken together; None with fewer than two patients.
         share: what part of the whole score these records make up.
+        prior: what the class means of the same records score.
+        uniform: what a uniform guess scores.
     """
 
     label: str
@@ -77,6 +85,8 @@ class Group:
     score: float
     error: float | None
     share: float
+    prior: float
+    uniform: float
 
 
 def by_class(scored: Scored) -> list[Group]:
@@ -175,6 +185,14 @@ def _groups(scored: Scored, labels: Sequence[str], masks: Sequence[NDArray[np.bo
         score, error = clustered_mean(terms_N[mask], np.ones(int(mask.sum())), patients)
         share = float(terms_N[mask].sum() / total) if total > 0 else 0.0
         groups.append(
-            Group(label, int(mask.sum()), n_patients, score, error if n_patients > 1 else None, share)
+            Group(
+                label,
+                int(mask.sum()),
+                n_patients,
+                score,
+                error if n_patients > 1 else None,
+                share,
+                *floors(scored.targets_NK[mask]),
+            )
         )
     return groups

@@ -59,7 +59,11 @@ def test_the_prior_is_the_mean_target(floor: Floor, records: Records) -> None:
     assert floor.prior[0] == pytest.approx(
         kl_score(targets, np.tile(targets.mean(axis=0), (len(targets), 1)))
     )
-    assert floor.perfect[0] < floor.prior[0]
+    many = targets[records.many_votes]
+    assert floor.prior[1] == pytest.approx(kl_score(many, np.tile(many.mean(axis=0), (len(many), 1))))
+    assert floor.uniform[0] == pytest.approx(kl_score(targets, np.full_like(targets, 1 / 6)))
+    assert floor.uniform[1] == pytest.approx(kl_score(many, np.full_like(many, 1 / 6)))
+    assert floor.perfect[0] < floor.prior[0] < floor.uniform[0]
     assert "perfect predictor" in floor.sentence
     assert f"{floor.prior[0]:.4f}" in floor.sentence
 

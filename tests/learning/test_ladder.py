@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,29 +13,48 @@ import pytest
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError
 from kagglehms.learning.crossval import PROBABILITY_COLUMNS
-from kagglehms.learning.ladder import RUNGS, blend_path, find_blend, ladder, render, untrained
+from kagglehms.learning.ensemble import LADDER_BLENDS, get_blend_spec
+from kagglehms.learning.ladder import RUNGS, blend_path, find_blend, ladder, untrained
+from kagglehms.learning.ladder_table import render
 from kagglehms.learning.metric import kl_score
 from kagglehms.learning.recipes import RECIPES, Recipe, get_recipe
 
 
-def fake_run(runs: Path, recipe: Recipe, folds: int = 2, n_folds: int = 2) -> pl.DataFrame:
+def fake_run(
+    runs: Path, recipe: Recipe, folds: int = 2, n_folds: int = 2, seed: int | None = None
+) -> pl.DataFrame:
     """What `crossval` would have left, with random predictions."""
-    draw = np.random.default_rng(len(recipe.name))
+    draw = np.random.default_rng(len(recipe.name) if seed is None else seed)
     folder = runs / recipe.name
     tables = []
     for fold in range(folds):
         (folder / f"fold{fold}").mkdir(parents=True)
-        votes = draw.integers(0, 6, (20, 6)) + np.eye(6, dtype=int)[draw.integers(0, 6, 20)]
+        vote = np.random.default_rng(1 + fold)  # the same records for every recipe
+        votes = vote.integers(0, 6, (20, 6)) * vote.integers(0, 2, (20, 1))
+        votes += np.eye(6, dtype=int)[vote.integers(0, 6, 20)]
         columns = dict(zip(VOTE_COLUMNS, votes.T, strict=True))
         probabilities = dict(zip(PROBABILITY_COLUMNS, draw.dirichlet(np.ones(6), 20).T, strict=True))
-        tables.append(pl.DataFrame({"record": np.arange(20) + 20 * fold, **columns, **probabilities}))
+        numbers = np.arange(20) + 20 * fold
+        keys = {"record": numbers, "patient_id": numbers // 2}
+        tables.append(pl.DataFrame({**keys, **columns, **probabilities}))
         tables[-1].write_parquet(folder / f"fold{fold}" / "oof.parquet")
         result = {"fold": fold, "seconds": 10.0 + fold, "device": "device: cpu in float32"}
         (folder / f"fold{fold}" / "result.json").write_text(json.dumps(result))
     (folder / "recipe.json").write_bytes(recipe.to_json())
-    run = {"n_folds": n_folds, "records": 40, "identity": {"records": "abcdef0123"}}
+    identity = {"records": "abcdef0123", "folds": "f", "store": "s"}
+    run = {
+        "n_folds": n_folds,
+        "records": 40,
+        "identity": identity,
+        "fingerprint": recipe.name,
+        "prior": [1 / 6] * 6,
+    }
+    run |= {"scores": {"all": 1.0, "votes10": 1.0} if folds == n_folds else None}
     (folder / "run.json").write_text(json.dumps(run))
-    return pl.concat(tables)
+    oof = pl.concat(tables)
+    if folds == n_folds:
+        oof.write_parquet(folder / "oof.parquet")
+    return oof
 
 
 def test_every_rung_has_a_recipe() -> None:
@@ -55,8 +72,18 @@ def test_scores_are_those_of_the_predictions(tmp_path: Path) -> None:
     assert row.cv_all == pytest.approx(kl_score(targets, predictions))
     assert row.cv_votes10 == pytest.approx(kl_score(targets[n >= 10], predictions[n >= 10]))
     assert row.cv_settled == pytest.approx(kl_score(targets[settled], predictions[settled]))
+    for part, rows in (("all", n > 0), ("votes10", n >= 10), ("settled", settled)):
+        means = np.tile(targets[rows].mean(axis=0), (rows.sum(), 1))
+        assert getattr(row, f"prior_{part}") == pytest.approx(kl_score(targets[rows], means))
+        sixths = np.full_like(means, 1 / 6)
+        assert getattr(row, f"uniform_{part}") == pytest.approx(kl_score(targets[rows], sixths))
     assert (row.folds, row.records, row.data, row.seconds_per_fold) == ("2/2", 40, "abcdef", 10.5)
-    assert (row.published_cv, row.published_lb, row.note) == (0.7287, 0.45, "its notebook: 0.7289")
+    assert (row.published_cv, row.published_lb) == (0.7287, 0.45)
+    # Random predictions are worse than knowing nothing, and the table says so.
+    neither = "the class prior and a uniform guess on"
+    assert row.note == (
+        f"its notebook: 0.7289; worse than {neither} all records, and than {neither} those with many votes"
+    )
 
 
 def test_with_a_truth_the_way_from_prior_to_perfect_is_shown(tmp_path: Path) -> None:
@@ -92,9 +119,9 @@ def test_with_a_truth_the_way_from_prior_to_perfect_is_shown(tmp_path: Path) -> 
     scores = [kl_score(targets[many], p[many]) for p in (np.tile(prior, (40, 1)), between, truth)]
     assert on_many == pytest.approx((scores[0] - scores[1]) / (scores[0] - scores[2]))
     text = render(ladder(tmp_path, tmp_path / "truth.csv"))
-    assert f"{100 * everywhere:.1f} %" in text
-    assert "recovered votes10" in text
-    assert "recovered" not in render(ladder(tmp_path))
+    assert f" {100 * everywhere:.1f}%" in text
+    assert "way to truth" in text
+    assert "way to truth" not in render(ladder(tmp_path))
 
 
 def test_quick_passes_and_unfinished_runs_say_so(tmp_path: Path) -> None:
@@ -102,12 +129,10 @@ def test_quick_passes_and_unfinished_runs_say_so(tmp_path: Path) -> None:
     fake_run(tmp_path, get_recipe("percentiles"), folds=1, n_folds=5)
     fake_run(tmp_path, replace(get_recipe("baseline"), name="my-own"))
     rows = {row.recipe: row for row in ladder(tmp_path)}
-    assert rows["baseline"].note == "its notebook: 0.7289; quick pass: other backbone, stages"
-    assert (rows["percentiles"].folds, rows["percentiles"].note) == (
-        "1/5",
-        "from its notebook, whose last run was interrupted; over the folds so far",
-    )
-    assert rows["my-own"].note == "no recipe of this version"
+    assert rows["baseline"].note.startswith("its notebook: 0.7289; quick pass: other backbone, stages")
+    assert rows["percentiles"].folds == "1/5"
+    assert "; over the folds so far" in rows["percentiles"].note
+    assert rows["my-own"].note.startswith("no recipe of this version")
     assert rows["two-stage"].note == "published 0.4142, on settled records only"
     assert rows["two-stage"].published_cv is None
     missing = untrained(list(rows.values()))
@@ -116,22 +141,75 @@ def test_quick_passes_and_unfinished_runs_say_so(tmp_path: Path) -> None:
     assert "demo" not in missing
 
 
-def test_formats_agree(tmp_path: Path) -> None:
-    fake_run(tmp_path, get_recipe("global-norm"))
-    rows = ladder(tmp_path)
-    parsed = list(csv.DictReader(io.StringIO(render(rows, "csv"))))
-    assert [line["recipe"] for line in parsed] == [row.recipe for row in rows]
-    trained = next(line for line in parsed if line["recipe"] == "global-norm")
-    assert float(trained["cv_all"]) == next(r.cv_all for r in rows if r.recipe == "global-norm")
-    markdown = render(rows, "markdown").splitlines()
-    assert len(markdown) == len(rows) + 2
-    assert len({line.count("|") for line in markdown}) == 1
-    assert "0.6355" in next(line for line in markdown if "global-norm " in line)
-    assert len(render(rows).splitlines()) == len(rows) + 1
+def test_a_run_as_published_stands_beside_its_figure(tmp_path: Path) -> None:
+    fake_run(tmp_path, get_recipe("global-norm-stats-as-published"))
+    row = next(r for r in ladder(tmp_path) if r.recipe == "global-norm-stats-as-published")
+    assert (row.published_cv, row.published_lb, row.epochs) == (0.6566, 0.41, 5)
+    assert "quick pass" not in row.note
+    assert "no recipe" not in row.note
+
+
+def test_every_recipe_and_every_ensemble_is_shown(tmp_path: Path) -> None:
+    fake_run(tmp_path, replace(get_recipe("baseline"), name="my-own"))
+    blend = replace(
+        get_blend_spec("kaggle-ensemble").blend(), name="mine", scores={"nested": 0.9, "prior": 1.2}
+    )
+    blend_path(tmp_path, "mine").parent.mkdir()
+    blend_path(tmp_path, "mine").write_bytes(blend.to_json())
+    names = [row.recipe for row in ladder(tmp_path)]
+    assert names[: len(RUNGS)] == [rung.recipe for rung in RUNGS]
+    assert len(names) == len(set(names))
+    assert set(names) == {*RECIPES, "my-own", *(spec.name for spec in LADDER_BLENDS), "mine"}
+    text = render(ladder(tmp_path))
+    shown = {line.split()[0] for line in text.splitlines() if line}
+    assert set(names) <= shown
+    fitted = next(row for row in ladder(tmp_path) if row.recipe == "mine")
+    assert (fitted.kind, fitted.cv_all, fitted.prior_all, fitted.cv_votes10) == ("blend", 0.9, 1.2, None)
+
+
+def test_an_ensemble_is_scored_once_its_members_are_trained(tmp_path: Path) -> None:
+    """Halves of probabilities, against plain NumPy; and equal parts where the weights would be fitted."""
+    first = fake_run(tmp_path, get_recipe("baseline"), seed=1)
+    rows = {row.recipe: row for row in ladder(tmp_path)}
+    assert rows["kaggle-ensemble"].cv_all is None
+    second = fake_run(tmp_path, get_recipe("global-stats"), seed=2)
+    rows = {row.recipe: row for row in ladder(tmp_path)}
+    votes = first.select(VOTE_COLUMNS).to_numpy()
+    targets, many = votes / votes.sum(axis=1, keepdims=True), votes.sum(axis=1) >= 10
+    mean = (first.select(PROBABILITY_COLUMNS).to_numpy() + second.select(PROBABILITY_COLUMNS).to_numpy()) / 2
+    row = rows["kaggle-ensemble"]
+    assert row.cv_all == pytest.approx(kl_score(targets, mean))
+    assert row.cv_votes10 == pytest.approx(kl_score(targets[many], mean[many]))
+    means = np.tile(targets.mean(axis=0), (40, 1))
+    assert row.prior_all == pytest.approx(kl_score(targets, means))
+    assert (row.kind, row.records, row.data, row.published_lb) == ("blend", 40, "abcdef", 0.42)
+    assert rows["kaggle+eeg-ensemble"].cv_all is None
+
+
+def test_members_of_other_records_are_named_instead_of_scored(tmp_path: Path) -> None:
+    fake_run(tmp_path, get_recipe("baseline"))
+    fake_run(tmp_path, get_recipe("global-stats"))
+    path = tmp_path / "global-stats" / "run.json"
+    run = json.loads(path.read_text())
+    path.write_text(json.dumps(run | {"identity": run["identity"] | {"records": "other"}}))
+    row = next(row for row in ladder(tmp_path) if row.recipe == "kaggle-ensemble")
+    assert row.cv_all is None
+    assert "was trained on other records than baseline" in row.note
 
 
 def test_an_empty_folder_shows_the_published_ladder(tmp_path: Path) -> None:
-    assert [row.recipe for row in ladder(tmp_path)] == [rung.recipe for rung in RUNGS]
+    rows = {row.recipe: row for row in ladder(tmp_path)}
+    assert all(row.cv_all is None for row in rows.values())
+    assert (rows["percentiles"].published_cv, rows["eeg-panels"].published_cv) == (0.7644, 0.7528)
+    settled = {name: row.published_settled for name, row in rows.items() if row.published_settled}
+    assert settled == {
+        "two-stage": 0.4142,
+        "two-stage-weighted": 0.4108,
+        "two-stage-stats": 0.4240,
+        "two-stage-ensemble": 0.4142,
+        "eeg-two-stage-ensemble": 0.4608,
+    }
+    assert (rows["final"].published_lb, rows["single-models"].published_lb) == (0.32, None)
 
 
 def test_a_broken_run_is_named(tmp_path: Path) -> None:

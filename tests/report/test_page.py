@@ -15,8 +15,11 @@ from browser import Browser, why_no_browser
 from fabricated_runs import fabricate, oof_table
 
 from kagglehms.cli import main
+from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError
+from kagglehms.learning.crossval import PROBABILITY_COLUMNS
 from kagglehms.learning.ensemble import Blend
+from kagglehms.learning.metric import kl_score
 from kagglehms.report.page import write_report
 
 HOSTILE = "<script>alert('x')</script><img src=https://example.org/x.png>&\"'"
@@ -83,6 +86,41 @@ def test_the_scores_are_those_of_the_predictions(runs: Path) -> None:
     assert f"{terms.mean():.4f}" in page
     assert f"score {terms.max():.4f}" in page  # the hardest record
     assert f"EEG {table['eeg_id'][int(terms.argmax())]}" in page
+
+
+def test_every_score_stands_beside_what_knowing_nothing_scores(runs: Path) -> None:
+    """In the facts, the ladder, the groups and the details; and a run that is worse is named in words."""
+    table = pl.concat([pl.read_parquet(p) for p in sorted((runs / "baseline").glob("fold*/oof.parquet"))])
+    votes_NK = table.select(pl.col("^.*_vote$")).to_numpy()
+    predictions = table.select(pl.col("^.*_probability$")).to_numpy()
+    page = report(runs, recipe="baseline")
+    targets_NK = votes_NK / votes_NK.sum(axis=1, keepdims=True)
+    for rows in (np.ones(len(votes_NK), bool), votes_NK.sum(axis=1) >= 10):
+        targets = targets_NK[rows]
+        score = kl_score(targets, predictions[rows])
+        prior = kl_score(targets, np.tile(targets.mean(axis=0), (len(targets), 1)))
+        uniform = kl_score(targets, np.full_like(targets, 1 / 6))
+        assert score > prior  # they are random
+        assert f"{score:.4f} (class prior {prior:.4f}, uniform {uniform:.4f})" in page
+        cells = (
+            f'<td class="n{soft}">{v:.4f}</td>'
+            for v, soft in ((score, ""), (prior, " soft"), (uniform, " soft"))
+        )
+        assert "".join(cells) in page
+        assert f"class prior {prior:.4f}, uniform {uniform:.4f}</span>" in page
+    assert "Worse than knowing nothing" in page
+    assert "<li>baseline is worse than the class prior" in page
+
+
+def test_good_runs_are_not_called_worse(tmp_path: Path) -> None:
+    table = oof_table()
+    votes_NK = table.select(VOTE_COLUMNS).to_numpy()
+    good_NK = 0.9 * votes_NK / votes_NK.sum(axis=1, keepdims=True) + 0.1 / 6
+    table = table.with_columns(
+        pl.Series(n, column) for n, column in zip(PROBABILITY_COLUMNS, good_NK.T, strict=True)
+    )
+    fabricate(tmp_path / "runs", "baseline", table=table)
+    assert "worse than" not in report(tmp_path / "runs").lower()
 
 
 def test_the_same_runs_give_the_same_bytes(runs: Path) -> None:

@@ -11,6 +11,7 @@ from sklearn.metrics import confusion_matrix
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.learning.crossval import PROBABILITY_COLUMNS
+from kagglehms.learning.metric import kl_score
 from kagglehms.report.statistics import (
     Scored,
     by_class,
@@ -47,6 +48,10 @@ def test_scores_by_votes_are_those_of_the_records_themselves() -> None:
     n_votes = data.votes_NK.sum(axis=1)
     by_label = {g.label: g for g in by_votes(data)}
     assert by_label["1–3 votes"].score == pytest.approx(data.terms_N[n_votes <= 3].mean())
+    targets = data.targets_NK[n_votes <= 3]
+    means = np.tile(targets.mean(axis=0), (len(targets), 1))
+    assert by_label["1–3 votes"].prior == pytest.approx(kl_score(targets, means))
+    assert by_label["1–3 votes"].uniform == pytest.approx(kl_score(targets, np.full_like(means, 1 / 6)))
     assert by_label["15+ votes"].n_records == int((n_votes >= 15).sum())
 
 
