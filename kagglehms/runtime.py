@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
+from kagglehms.environment import safe_environment
 from kagglehms.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, RunError, UsageError, first_line
 
 if TYPE_CHECKING:
@@ -111,9 +112,10 @@ def child_environment() -> dict[str, str]:
     """The environment in which a child process imports this very library, wherever it was imported from."""
     import kagglehms
 
+    environment = safe_environment()
     library = str(Path(kagglehms.__file__).resolve().parents[1])
-    path = [library, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+    path = [library, *filter(None, [environment.get("PYTHONPATH")])]
+    return environment | {"PYTHONPATH": os.pathsep.join(path)}
 
 
 def available_cpus() -> int:

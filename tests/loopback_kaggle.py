@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,31 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import pytest
+
+_REWORDED = """
+import re, runpy, sys, io, contextlib
+
+def reword(text):
+    for words in (r"(?i)up\\w+ (un)?successful", r"is being created", r"successfully pushed"):
+        text = re.sub(words, "has been seen to", text)
+    return text
+
+said = io.StringIO()
+try:
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        runpy.run_module("kaggle", run_name="__main__", alter_sys=True)
+finally:
+    sys.stdout.write(reword(said.getvalue()))
+"""
+"""A client of a release to come, which says the same in other words."""
+
+
+def reword_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the client speak in words that nobody has seen yet."""
+    monkeypatch.setattr("kagglehms.deploy.client.COMMAND", (sys.executable, "-P", "-c", _REWORDED))
+
 
 SITECUSTOMIZE = """
 import socket, os
@@ -91,7 +117,8 @@ class LoopbackKaggle:
         self.faults: dict[str, list[Fault]] = {}
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.escapes: list[str] = []
-        self._blobs: dict[str, tuple[str, bytes]] = {}
+        self._blobs: dict[str, tuple[str, bytes | None]] = {}
+        self._given_up: set[str] = set()
 
     def called(self, method: str) -> list[dict[str, Any]]:
         """What was sent with each call of `method`."""
@@ -133,15 +160,23 @@ class LoopbackKaggle:
 
     def _StartBlobUpload(self, body: dict[str, Any]) -> Fault:
         token = f"token-{len(self._blobs)}"
-        self._blobs[token] = (body["name"], b"")
+        self._blobs[token] = (body["name"], None)
         return Fault(200, {"token": token, "createUrl": f"http://localhost/upload/{token}"})
 
-    def put(self, path: str, content: bytes) -> Fault:
-        """A file arrives."""
+    def put(self, path: str, content: bytes, span: str | None) -> Fault:
+        """A file arrives, or, where `span` names no bytes, it is asked how much of it has.
+
+        An upload that was refused is over: who goes on with it is told that it is gone, for as long as they ask.
+        """
         token = path.rpartition("/")[2]
-        name = self._blobs[token][0]
+        name, there = self._blobs[token]
         self.calls.append(("PUT", {"name": name}))
+        if token in self._given_up:
+            return Fault(410)
+        if span is not None and span.startswith("bytes */"):
+            return Fault(308 if there is None else 200)
         if self.faults.get(f"PUT {name}"):
+            self._given_up.add(token)
             return self.faults[f"PUT {name}"].pop(0)
         self._blobs[token] = (name, content)
         return Fault(200)
@@ -153,7 +188,9 @@ class LoopbackKaggle:
         return self._version(_ref(body), body["body"]["files"])
 
     def _version(self, ref: str, files: list[dict[str, str]]) -> Fault:
-        self.datasets.setdefault(ref, []).append(dict(self._blobs[file["token"]] for file in files))
+        sent = (self._blobs[file["token"]] for file in files)
+        arrived = {name: content for name, content in sent if content is not None}
+        self.datasets.setdefault(ref, []).append(arrived)
         return Fault(200, {"status": "ok", "url": f"http://localhost/datasets/{ref}", "error": ""})
 
     def _SaveKernel(self, body: dict[str, Any]) -> Fault:
@@ -205,7 +242,9 @@ class _Handler(BaseHTTPRequestHandler):
         content = self._content()
         if urlsplit(self.path).hostname != "localhost":
             return self._escaped()
-        return self._send(self.service.put(urlsplit(self.path).path, content))
+        return self._send(
+            self.service.put(urlsplit(self.path).path, content, self.headers.get("Content-Range"))
+        )
 
     def do_GET(self) -> None:
         where = urlsplit(self.path)

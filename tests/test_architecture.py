@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "kagglehms"
 ROOMS = (
     "errors",
+    "environment",
     "runtime",
     "data",
     "features",
@@ -92,6 +93,23 @@ def test_importing_stays_cheap(module: str, allowed: set[str]) -> None:
     code = f"import sys, {module}; print(*sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) <= allowed
+
+
+KAGGLES_OWN_WAY = "deploy/staging.py"
+"""A rehearsed script is started as Kaggle starts it, by its path: Python looks beside it, not in the working folder."""
+
+
+def test_child_processes_import_nothing_from_the_working_folder() -> None:
+    started = []
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            words = (
+                [ast.unparse(word) for word in node.elts] if isinstance(node, ast.List | ast.Tuple) else []
+            )
+            if words[:1] == ["sys.executable"] and path != PACKAGE / KAGGLES_OWN_WAY:
+                started.append(path.name)
+                assert words[1] in {"'-P'", "'-I'"}, f"{path.name}, line {node.lineno}: start it with -P"
+    assert {"client.py", "supervisor.py", "training.py", "vendor.py"} <= set(started)
 
 
 def test_the_rooms_are_those_of_the_documentation() -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
+from kagglehms.environment import safe_children
 from kagglehms.errors import UsageError
 from kagglehms.runtime import available_cpus
 
@@ -45,7 +46,7 @@ def in_order(call: Callable[[T], R], items: Sequence[T], workers: Workers) -> It
     from joblib import Parallel, delayed, parallel_config
 
     # Named by a configuration, since joblib looks for engines from outside only there.
-    with _engine(workers), parallel_config(backend=workers.backend):
+    with safe_children(), _engine(workers), parallel_config(backend=workers.backend):
         n_jobs = workers.jobs or (-1 if workers.backend in {"dask", "ray"} else available_cpus())
         # Ray's joblib backend hands results over all at once: give it a part of the work at a time.
         form = "list" if workers.backend == "ray" else "generator"

@@ -1,14 +1,14 @@
 """The official Kaggle client as a child process, believed for what it says and not for its exit code.
 
-The client (kaggle 2.2.4) ends with code 0 after "Kernel push error", after invalid sources and after an upload that it
-dropped; and with code 1 it may say no more than a word. So every call here looks for the sentence that means success,
-and everything else is an error that carries the client's own words.
+The client ends with code 0 after "Kernel push error", after invalid sources and, before release 2.2.5, after an upload
+that it dropped; and with code 1 it may say no more than a word. So every call here looks for the sentence that means
+success, and a known failure is an error that carries the client's own words. Sentences change from release to release:
+where neither is found after an upload, what Kaggle lists decides (see `publish.py`).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -19,10 +19,11 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kagglehms.environment import safe_environment
 from kagglehms.errors import HMSError, RunError
 from kagglehms.inference.manifest import MANIFEST
 
-COMMAND = (sys.executable, "-m", "kaggle")
+COMMAND = (sys.executable, "-P", "-m", "kaggle")
 
 _TRANSIENT = re.compile(
     r"\b(429|500|502|503|504)\b|too many requests|rate limit|server error|timed? ?out|connection|temporarily",
@@ -30,6 +31,10 @@ _TRANSIENT = re.compile(
 )
 _LIMITED = re.compile(r"\b429\b|too many requests|rate limit", re.I)
 _UNKNOWN = re.compile(r"\b(403|404)\b|not found|denied|forbidden", re.I)
+_FAILED = re.compile(r"\berror\b|\bfailed\b|unsuccessful|could not", re.I)
+_ROUTINE = re.compile(
+    r"^\s*(Starting upload for file|Upload successful: |If this is unexpected, you can re-run|traceback\. If you think)"
+)
 _NOISE = re.compile(r"^(Warning: |Looks like you're using|\s*$)|^\s*\d+%\||it/s\]|B/s\]")
 _STATUS = re.compile(r'has status "(?:\w+\.)?(\w+)"')
 _PUSHED = re.compile(r"Kernel version (\d+) successfully pushed\.\s+Please check progress at (\S+)")
@@ -102,10 +107,21 @@ class _Answer:
         """What it said, without progress bars and reminders, on one line."""
         if "Authentication required" in self.text:
             return "Authentication required; log in with `kaggle auth login`, or see https://www.kaggle.com/settings"
-        lines = [line.strip() for line in self.text.splitlines() if not _NOISE.search(line)]
+        lines = self.telling.splitlines()
         if any(line.startswith("Traceback (most recent call last)") for line in lines):
             lines = lines[-1:]
         return " | ".join(lines[-4:]) or f"nothing, exit code {self.code}"
+
+    @property
+    def complains(self) -> bool:
+        """Whether it said that something failed, in words that are known."""
+        return _FAILED.search(self.telling) is not None
+
+    @property
+    def telling(self) -> str:
+        """What it said, without what it says of every file and call."""
+        lines = [line for line in self.text.splitlines() if not _NOISE.search(line)]
+        return "\n".join(line.strip() for line in lines if not _ROUTINE.search(line))
 
 
 class KaggleClient:
@@ -182,29 +198,42 @@ class KaggleClient:
                     return archive.read(archive.namelist()[0])
             return files[0].read_bytes()
 
-    def upload(self, folder: Path, note: str | None, names: Collection[str]) -> None:
+    def upload(self, folder: Path, note: str | None, names: Collection[str]) -> bool:
         """Upload a dataset.
 
         Args:
             folder: with the card and the files.
             note: of a further version; None creates the dataset.
-            names: of the files that have to arrive; the client drops one silently when its upload fails.
+            names: of the files that have to arrive.
+
+        Returns:
+            Whether the client said that a version is being made of the files. Without a word of success or failure that
+            is known, what Kaggle lists has to be looked at.
 
         Raises:
             ClientError: it was not created, or not with all of its files.
         """
         words = ["create"] if note is None else ["version", "-m", note]
-        answer = self._call("datasets", *words, "-p", str(folder), transfer=True)
-        dropped = [name for name in sorted(names) if f"Upload successful: {name} (" not in answer.text]
-        created = "is being created" in answer.text and not answer.code
-        if created and dropped:
+        command = ["datasets", *words, "-p", str(folder)]
+        answer = self._call(*command, transfer=True)
+        if answer.code and not _error("", answer).transient:
+            # The client goes on with uploads that it began in an earlier call, for days, even where Kaggle has given
+            # them up. A temporary folder of its own makes it begin anew.
+            with tempfile.TemporaryDirectory() as fresh:
+                answer = self._call(*command, transfer=True, temporary=Path(fresh))
+        refused, created = _refused(answer, names), "is being created" in answer.text
+        if answer.code or (not created and answer.complains):
+            lost = f": {', '.join(refused)} did not arrive" if refused else ""
             raise _error(
-                f"the new version lacks {', '.join(dropped)}: the client dropped {len(dropped)} upload(s) and went on; "
+                f"the dataset was not uploaded{lost}; mend what is named, or push again later", answer
+            )
+        if refused:
+            raise _error(
+                f"the new version lacks {', '.join(refused)}: the client dropped {len(refused)} upload(s) and went on; "
                 "push again, an incomplete version is not taken for this bundle",
                 answer,
             )
-        if not created:
-            raise _error("the dataset was not uploaded", answer)
+        return created
 
     def push_kernel(self, folder: Path, limit_s: int | None = None) -> Pushed:
         """Push a kernel, which starts it.
@@ -224,6 +253,12 @@ class KaggleClient:
             raise _error(
                 f"kernel {folder.name} was pushed without some of its inputs ({invalid[0]}); add them or mend "
                 "kernel-metadata.json, and stop the session that has begun",
+                answer,
+            )
+        if pushed is None and not answer.code and not answer.complains:
+            raise _error(
+                f"it cannot be told whether kernel {folder.name} was pushed; look at its page before you push again, "
+                "so that no second session is started",
                 answer,
             )
         if pushed is None or answer.code:
@@ -258,11 +293,13 @@ class KaggleClient:
             raise _error(f"the output of kernel {ref} cannot be fetched", answer)
         return files
 
-    def _call(self, *arguments: str, transfer: bool = False) -> _Answer:
+    def _call(self, *arguments: str, transfer: bool = False, temporary: Path | None = None) -> _Answer:
         """Run the client once; raises only if it cannot be started or does not end."""
         command = [*COMMAND, "-W", *arguments]
-        environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
+        environment = safe_environment() | {"PYTHONIOENCODING": "utf-8"}
         environment.pop("PYTHONWARNINGS", None)
+        if temporary is not None:
+            environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))
         limit_s, late = self._transfer_s if transfer else self._call_s, threading.Event()
         lines: list[str] = []
         try:
@@ -304,5 +341,11 @@ def _json_list(answer: _Answer) -> Iterator[dict[str, str]]:
     yield from json.JSONDecoder().raw_decode(answer.text[answer.text.index("[") :])[0]
 
 
+def _refused(answer: _Answer, names: Collection[str]) -> list[str]:
+    """Which of the files the client says did not arrive."""
+    lines = [line for line in answer.text.splitlines() if "unsuccessful" in line.lower()]
+    return sorted(name for name in names if any(line.rstrip().endswith(f" {name}") for line in lines))
+
+
 def _error(what: str, answer: _Answer) -> ClientError:
-    return ClientError(f"{what}; the client says: {answer.reason}", answer.text)
+    return ClientError(f"{what}; the client says: {answer.reason}", answer.telling)

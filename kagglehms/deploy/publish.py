@@ -88,7 +88,7 @@ def upload(dataset: Path, ref: str, kaggle: Kaggle) -> bool:
     manifest = read_manifest(dataset)
     before = kaggle.ask(lambda: kaggle.client.dataset(ref))
     if before.status not in {"absent", "ready", *_FAILED}:
-        before = _wait_until_ready(ref, 0, kaggle)
+        before = _wait_until_ready(ref, 0, kaggle, kaggle.patience.ready_s)
     if before.status == "ready" and difference(manifest, ref, kaggle) is None:
         kaggle.say(f"dataset {ref}: version {before.version} is this bundle, nothing to upload")
         return False
@@ -96,9 +96,17 @@ def upload(dataset: Path, ref: str, kaggle: Kaggle) -> bool:
         None if before.status == "absent" else f"{manifest.digest[:12]} kagglehms {manifest.library.version}"
     )
     names = [*manifest.files, MANIFEST]
-    kaggle.do(lambda: kaggle.client.upload(dataset, note, names))
-    kaggle.say(f"dataset {ref}: {len(names)} files uploaded, waiting until the new version is ready")
-    _wait_for_new_version(manifest, ref, before.version, kaggle)
+    if kaggle.do(lambda: kaggle.client.upload(dataset, note, names)):
+        ready_s = kaggle.patience.ready_s
+        kaggle.say(
+            f"dataset {ref}: {len(names)} files sent, waiting until the new version is ready and complete"
+        )
+    else:
+        ready_s = min(kaggle.patience.confirm_s, kaggle.patience.ready_s)
+        kaggle.say(
+            f"dataset {ref}: the client does not say whether a new version is being made, looking for it"
+        )
+    _wait_for_new_version(manifest, ref, before.version, kaggle, ready_s)
     return True
 
 
@@ -129,7 +137,7 @@ def _without_commit(manifest: Manifest) -> Manifest:
     return replace(manifest, library=replace(manifest.library, commit=None))
 
 
-def _wait_until_ready(ref: str, newer_than: int, kaggle: Kaggle) -> DatasetState:
+def _wait_until_ready(ref: str, newer_than: int, kaggle: Kaggle, ready_s: float) -> DatasetState:
     start = time.monotonic()
     while True:
         state = kaggle.ask(lambda: kaggle.client.dataset(ref))
@@ -139,17 +147,19 @@ def _wait_until_ready(ref: str, newer_than: int, kaggle: Kaggle) -> DatasetState
             raise RunError(
                 f"dataset {ref}: version {state.version} is {state.status}; see its page, push again"
             )
-        if time.monotonic() - start >= kaggle.patience.ready_s:
+        if state.version > newer_than:
+            ready_s = kaggle.patience.ready_s  # it is on its way
+        if time.monotonic() - start >= ready_s:
             raise RunError(
-                f"dataset {ref} is {state.status} at version {state.version} after {kaggle.patience.ready_s:.0f} s, no "
+                f"dataset {ref} is {state.status} at version {state.version} after {ready_s:.0f} s, no "
                 "kernel was pushed; push again later, what has arrived is not uploaded twice"
             )
         time.sleep(kaggle.patience.poll_s)
 
 
-def _wait_for_new_version(manifest: Manifest, ref: str, before: int, kaggle: Kaggle) -> None:
+def _wait_for_new_version(manifest: Manifest, ref: str, before: int, kaggle: Kaggle, ready_s: float) -> None:
     """A version that is not ready yet is not mounted: kernels would silently get the one before."""
-    state, start = _wait_until_ready(ref, before, kaggle), time.monotonic()
+    state, start = _wait_until_ready(ref, before, kaggle, ready_s), time.monotonic()
     while (other := difference(manifest, ref, kaggle)) is not None:
         if time.monotonic() - start >= kaggle.patience.confirm_s:
             raise RunError(

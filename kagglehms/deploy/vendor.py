@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from kagglehms.deploy.image import Image, kaggle_image
 from kagglehms.deploy.scripts import LIBRARY, Wheel, reached, read_wheel
+from kagglehms.environment import safe_environment
 from kagglehms.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def _download(wanted: Requirement, folder: Path, image: Image) -> Path:
     before = set(folder.glob("*.whl"))
     command = [
         sys.executable,
+        "-P",
         "-m",
         "pip",
         "download",
@@ -102,7 +104,9 @@ def _download(wanted: Requirement, folder: Path, image: Image) -> Path:
     command += [word for platform in image.platforms for word in ("--platform", platform)]
     command += ["--dest", str(folder), str(wanted)]
     try:
-        run = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_S, check=False)
+        run = subprocess.run(
+            command, env=safe_environment(), capture_output=True, text=True, timeout=_PIP_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RunError(f"{wanted}: pip did not fetch a wheel ({error}); try again") from error
     new = set(folder.glob("*.whl")) - before

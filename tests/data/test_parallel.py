@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from folders import copied
+from joblib.externals.loky import get_reusable_executor
+from strangers import work_among_strangers
 
 from kagglehms.cli import main
 from kagglehms.data.competition import Competition
@@ -54,6 +56,18 @@ def test_results_come_in_order(backend: Backend) -> None:
         numbers, processes = zip(*results, strict=True)
     assert list(numbers) == list(range(20))
     assert (set(processes) == {os.getpid()}) == (backend == "threading")
+
+
+def test_processes_import_nothing_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get_reusable_executor().shutdown(wait=True)  # processes that other tests have started
+    witness = work_among_strangers(tmp_path, monkeypatch)
+    before = dict(os.environ)
+    with in_order(process_of, range(4), Workers("loky", jobs=2)) as results:
+        assert [number for number, _ in results] == [0, 1, 2, 3]
+    assert not witness.exists()
+    assert dict(os.environ) == before
 
 
 def test_processes_make_the_same_store(competition_folder: Path, reference: Path, tmp_path: Path) -> None:

@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loopback_kaggle import BROKEN, TOO_MANY, Fault, LoopbackKaggle, Session, loopback_kaggle
+from loopback_kaggle import (
+    BROKEN,
+    TOO_MANY,
+    Fault,
+    LoopbackKaggle,
+    Session,
+    loopback_kaggle,
+    reword_the_client,
+)
+from strangers import work_among_strangers
 
 from kagglehms.deploy.bundle import Built
 from kagglehms.deploy.client import ClientError, DatasetState, KaggleClient
@@ -16,6 +25,7 @@ from kagglehms.inference.manifest import MANIFEST
 OWNER = "some-owner"
 BUNDLE = f"{OWNER}/kagglehms-bundle"
 KERNEL = f"{OWNER}/kagglehms-infer"
+WEIGHTS = "baseline.fold0.safetensors"
 
 
 @pytest.fixture
@@ -43,7 +53,7 @@ def test_a_dataset_is_created_listed_and_given_back(service: LoopbackKaggle, bui
     (files,) = service.datasets[BUNDLE]
     assert files == {name: (built.dataset / name).read_bytes() for name in names(built)}
     assert service.called("CreateDataset")[0]["isPrivate"] is True
-    assert any("Upload successful: LICENSE" in line for line in lines)
+    assert any("LICENSE" in line for line in lines)
 
 
 def test_a_further_version_with_its_note(service: LoopbackKaggle, built: Built) -> None:
@@ -59,15 +69,53 @@ def test_a_further_version_that_is_refused_with_exit_code_0(service: LoopbackKag
     service.faults["CreateDatasetVersion"] = [
         Fault(200, {"status": "error", "error": "The file count exceeds"})
     ]
-    with pytest.raises(ClientError, match="Dataset version creation error: The file count exceeds"):
+    with pytest.raises(ClientError, match="not uploaded.*The file count exceeds"):
         KaggleClient().upload(built.dataset, "a note", names(built))
 
 
-def test_an_upload_that_the_client_drops(service: LoopbackKaggle, built: Built) -> None:
-    service.faults["PUT baseline.fold0.safetensors"] = [Fault(400)]
-    with pytest.raises(ClientError, match="lacks baseline.fold0.safetensors: the client dropped 1 upload"):
+def test_a_file_that_does_not_arrive_is_named(service: LoopbackKaggle, built: Built) -> None:
+    service.faults[f"PUT {WEIGHTS}"] = [Fault(400)] * 9
+    with pytest.raises(ClientError, match=f"{WEIGHTS}.*push again") as caught:
         KaggleClient().upload(built.dataset, None, names(built))
-    assert "baseline.fold0.safetensors" not in service.datasets[BUNDLE][0]
+    assert "\n" not in str(caught.value)
+    assert all(WEIGHTS not in version for version in service.datasets.get(BUNDLE, []))
+
+
+def test_an_upload_that_kaggle_has_given_up_is_begun_anew(service: LoopbackKaggle, built: Built) -> None:
+    service.faults[f"PUT {WEIGHTS}"] = [Fault(400)] * 9
+    with pytest.raises(ClientError):
+        KaggleClient().upload(built.dataset, None, names(built))
+    service.faults.clear()
+    note = "again" if BUNDLE in service.datasets else None
+    assert KaggleClient().upload(built.dataset, note, names(built)) is True
+    assert service.datasets[BUNDLE][-1] == {
+        name: (built.dataset / name).read_bytes() for name in names(built)
+    }
+
+
+def test_an_upload_in_words_that_are_not_known_is_left_to_be_looked_at(
+    service: LoopbackKaggle, built: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reword_the_client(monkeypatch)
+    assert KaggleClient().upload(built.dataset, None, names(built)) is False
+    assert sorted(service.datasets[BUNDLE][0]) == sorted(names(built))
+
+
+def test_a_push_in_words_that_are_not_known_is_no_failure_to_push(
+    service: LoopbackKaggle, built: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reword_the_client(monkeypatch)
+    with pytest.raises(ClientError, match="look at its page before you push again"):
+        KaggleClient().push_kernel(built.kernels[0])
+
+
+def test_nothing_in_the_working_folder_is_executed(
+    service: LoopbackKaggle, built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    witness = work_among_strangers(tmp_path, monkeypatch)
+    assert KaggleClient().upload(built.dataset, None, names(built)) is True
+    assert KaggleClient().dataset(BUNDLE) == DatasetState("ready", 1)
+    assert not witness.exists()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +158,7 @@ SAVED = {"versionNumber": 3, "url": "http://localhost/code", "error": ""}
     [
         (
             Fault(200, {"error": "Maximum GPU sessions"}),
-            "Kernel push error: Maximum GPU sessions",
+            "was not pushed.*Maximum GPU sessions",
             False,
             False,
         ),
@@ -124,7 +172,7 @@ SAVED = {"versionNumber": 3, "url": "http://localhost/code", "error": ""}
         ),
         (TOO_MANY, "429", True, True),
         (BROKEN, "500", False, True),
-        (Fault(200, {"url": 7}), "was not pushed", False, False),
+        (Fault(200, {"url": 7}), "cannot be told whether kernel infer was pushed", False, False),
         (Fault(401, {"code": 401, "message": "Unauthenticated"}), "Authentication required", False, False),
     ],
 )

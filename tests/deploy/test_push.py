@@ -16,7 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from loopback_kaggle import BROKEN, TOO_MANY, Fault, LoopbackKaggle, Session, loopback_kaggle
+from loopback_kaggle import (
+    BROKEN,
+    TOO_MANY,
+    Fault,
+    LoopbackKaggle,
+    Session,
+    loopback_kaggle,
+    reword_the_client,
+)
 from runs_folder import make_run
 
 from kagglehms.cli import main
@@ -25,8 +33,8 @@ from kagglehms.deploy.bundle import Built, build
 from kagglehms.deploy.client import ClientError, KaggleClient, KernelState
 from kagglehms.deploy.publish import Kaggle, Patience, difference, upload
 from kagglehms.deploy.push import fetch, fetch_all, follow_kernel, push, report_status
-from kagglehms.errors import EXIT_FAILURE, EXIT_OK, RunError
-from kagglehms.inference.manifest import CARD, MANIFEST
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
+from kagglehms.inference.manifest import CARD, MANIFEST, read_manifest
 
 OWNER = "some-owner"
 BUNDLE = f"{OWNER}/kagglehms-bundle"
@@ -164,15 +172,40 @@ def test_a_version_that_fails(service: LoopbackKaggle, dist: Path, kaggle: Kaggl
         upload(dist / "dataset", BUNDLE, kaggle)
 
 
-def test_a_dropped_upload_is_no_bundle_and_the_next_push_repairs_it(
-    service: LoopbackKaggle, dist: Path, kaggle: Kaggle
+@pytest.mark.parametrize("reworded", [False, True])
+def test_an_upload_that_lacks_a_file_is_no_bundle_and_the_next_push_repairs_it(
+    service: LoopbackKaggle,
+    dist: Path,
+    kaggle: Kaggle,
+    lines: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reworded: bool,
 ) -> None:
-    service.faults["PUT LICENSE"] = [Fault(403)]
-    with pytest.raises(ClientError, match="lacks LICENSE"):
-        upload(dist / "dataset", BUNDLE, kaggle)
+    """Whether the client goes on without the file or gives up, and whatever it says."""
+    if reworded:
+        reword_the_client(monkeypatch)
+    service.faults["PUT LICENSE"] = [Fault(403)] * 9
+    with pytest.raises(HMSError, match=r"LICENSE.*push again|push again.*LICENSE"):
+        push(dist, ["infer"], kaggle, tmp_path / "out")
+    assert all("LICENSE" not in version for version in service.datasets.get(BUNDLE, []))
+    assert not service.called("SaveKernel")
+    assert not any("is ready, digest" in line or "uploaded" in line for line in lines)
+    service.faults.clear()
     assert upload(dist / "dataset", BUNDLE, kaggle) is True
-    assert "LICENSE" in service.datasets[BUNDLE][-1]
-    assert len(service.datasets[BUNDLE]) == 2
+    assert service.datasets[BUNDLE][-1]["LICENSE"] == (dist / "dataset/LICENSE").read_bytes()
+    assert difference(read_manifest(dist / "dataset"), BUNDLE, kaggle) is None
+
+
+def test_a_version_that_nobody_has_seen_is_not_waited_for_as_if_it_were_on_its_way(
+    service: LoopbackKaggle, dist: Path, kaggle: Kaggle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that ends well, says nothing and has done nothing."""
+    code = "import runpy, sys; 'status' in sys.argv and runpy.run_module('kaggle', None, '__main__', True)"
+    monkeypatch.setattr("kagglehms.deploy.client.COMMAND", (sys.executable, "-P", "-c", code))
+    with pytest.raises(RunError, match="no kernel was pushed; push again"):
+        upload(dist / "dataset", BUNDLE, kaggle)
+    assert not service.datasets
 
 
 @pytest.mark.slow
@@ -359,15 +392,22 @@ def test_status_and_fetch_from_the_command_line(
 
 @pytest.mark.slow
 def test_build_and_push_in_one_command(service: LoopbackKaggle, tmp_path: Path) -> None:
-    """The person's command; a dataset that cannot be created is its exit code."""
+    """The person's command; a dataset that is not there in the end is its exit code, and one line."""
     make_run(tmp_path / "runs", "baseline")
     command = [sys.executable, str(Path(__file__).parents[2] / "build.py"), "--push", "dataset"]
-    service.faults["CreateDataset"] = [Fault(200, {"status": "error", "error": "slug is taken"})]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == EXIT_FAILURE
-    assert done.stderr.startswith("error: the dataset was not uploaded; the client says:")
-    assert "slug is taken" in done.stderr
-    assert not service.datasets
+    refused = {
+        "CreateDataset": Fault(200, {"status": "error", "error": "slug is taken"}),
+        "PUT LICENSE": Fault(403),
+    }
+    for (where, fault), named in zip(refused.items(), ("slug is taken", "LICENSE"), strict=True):
+        service.faults = {where: [fault] * 9}
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == EXIT_FAILURE
+        assert done.stderr.startswith("error: the ")
+        assert done.stderr.count("\n") == 1
+        assert named in done.stderr
+        assert "push again" in done.stderr
+        assert all("LICENSE" not in version for version in service.datasets.get(BUNDLE, []))
 
 
 _ALONE = """

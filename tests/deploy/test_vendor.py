@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from strangers import work_among_strangers
 
 from kagglehms.deploy.bundle import build
 from kagglehms.deploy.preflight import preflight
@@ -49,6 +50,15 @@ def fetched(tmp_path: Path, *requirements: str) -> list[str]:
     folder = tmp_path / "fetched"
     folder.mkdir()
     return [path.name for path in vendor(requirements, folder)]
+
+
+def test_nothing_in_the_working_folder_is_executed(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_wheel(index, Q)
+    witness = work_among_strangers(tmp_path, monkeypatch)
+    assert fetched(tmp_path, Q) == [f"{Q}-1.0-py3-none-any.whl"]
+    assert not witness.exists()
 
 
 def test_what_a_wheel_needs_comes_along_and_what_the_image_has_does_not(index: Path, tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+"""The environment of child processes, in which nothing of the working folder is imported.
+
+Whoever works beside a `token.py` of their own would otherwise have it executed in place of Python's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+
+def safe_environment() -> dict[str, str]:
+    """Return this process's environment with Python's safe path, for a child and for what it starts in turn.
+
+    An empty entry of PYTHONPATH, which `export PYTHONPATH=$PYTHONPATH:/x` leaves, means the working folder too.
+    """
+    environment = os.environ | {"PYTHONSAFEPATH": "1"}
+    path = os.pathsep.join(filter(None, environment.pop("PYTHONPATH", "").split(os.pathsep)))
+    return environment | ({"PYTHONPATH": path} if path else {})
+
+
+@contextlib.contextmanager
+def safe_children() -> Iterator[None]:
+    """Put that environment in the place of this process's while a library starts processes on our behalf."""
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    safe = safe_environment()
+    try:
+        _set_variables({name: safe.get(name) for name in before})
+        yield
+    finally:
+        _set_variables(before)
+
+
+def _set_variables(values: dict[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
