@@ -84,21 +84,19 @@ def raw_fold(recordings: InMemory) -> Item:
 
 
 def spectra(recordings: InMemory) -> Item:
-    """Spectrograms of eighteen differences over 50 s, and finer over the middle 10 s above: 512 × 512."""
+    """Spectrograms of eighteen differences over 50 s, each above a finer one of the middle 10 s: 512 × 512."""
 
     def power(uv_CT: F32, hop: int) -> NDArray[np.floating]:
-        freqs_F, _, power_CFT = signal.spectrogram(
-            uv_CT, SFREQ_HZ, "hann", 144, 144 - hop, detrend=False, scaling="density"
-        )
+        freqs_F, _, power_CFT = signal.spectrogram(uv_CT, SFREQ_HZ, "hann", 144, 144 - hop)
         return np.log1p(power_CFT[:, (freqs_F >= 0.5) & (freqs_F <= 20)])
 
     def item(i: int) -> F32:
-        uv_CT = differences(_window(recordings, i), midline=True)
-        wide, fine = power(uv_CT, 21)[..., 3:-3], power(uv_CT[:, 4000:6000], 4)[..., :464]
-        stacked = np.concatenate([fine, wide], axis=1)
-        image = np.zeros((512, 512), np.float32)
-        image[: stacked.shape[0] * stacked.shape[1], : stacked.shape[2]] = stacked.reshape(-1, 464)
-        return ((image - image.mean()) / (image.std() + 1e-6))[None]
+        uv_CT = np.clip(differences(_window(recordings, i), midline=True), -1024, 1024)
+        wide, fine = power(uv_CT, 21)[..., 3:467], power(uv_CT[:, 4000:6000], 4)[..., :464]
+        stacked = np.concatenate([wide, fine], axis=1).reshape(-1, 464)
+        image = np.zeros((1, 512, 512), np.float32)
+        image[0, : len(stacked), :464] = (stacked - stacked.mean()) / (stacked.std() + 1e-6)
+        return image
 
     return item
 
