@@ -247,7 +247,7 @@ COMMANDS: dict[str, tuple[str, type[Any], Callable[[Any], int]]] = {
     "simulate": ("a synthetic competition whose truth is known", Simulate, simulate),
     "prepare": ("decode the competition's recordings, once", Prepare, prepare),
     "train": ("train recipes, fold by fold, and score them", Train, train),
-    "ladder": ("every recipe, published and trained", Ladder, ladder),
+    "ladder": ("every recipe and ensemble, published and trained", Ladder, ladder),
     "blend": ("weights for several recipes, honestly scored", FitBlend, blend),
     "rehearse": ("run a built kernel as Kaggle would", Rehearse, rehearse),
     "preflight": ("check what is to be pushed, all rules at once", Preflight, preflight),

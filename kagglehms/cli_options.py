@@ -41,7 +41,7 @@ class Train:
     Folds that are finished are not trained again.
 
     Attributes:
-        names: recipes, such as `baseline`.
+        names: recipes, such as `baseline`; `baseline-as-published` is the run of its notebook.
         data: the competition's folder.
         store: what `kagglehms prepare` made of it.
         out: the folder of all runs.
@@ -87,12 +87,12 @@ class Train:
 
 @dataclass(frozen=True)
 class Ladder:
-    """Show every recipe: what the source published, and what has been trained here.
+    """Show every recipe and every ensemble: what the source published, and what has been trained here.
 
     Attributes:
-        names: only these recipes.
+        names: only these recipes, runs or ensembles.
         runs: the folder of all runs.
-        format: of the table; `csv` and `json` are unrounded.
+        format: of the table, which for a terminal has the scores alone; `csv` and `json` have all and are unrounded.
         out: a file to write it to, instead of the terminal.
         run: train the recipes that are not trained yet; safe to interrupt.
         data: the competition's folder, for --run; of a synthetic one, its truth is found beside it.

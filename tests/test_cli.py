@@ -409,7 +409,7 @@ def test_simulate_makes_a_competition_and_says_what_a_score_is_worth(
     assert main([*arguments, "--truth"]) == 0
     said = capsys.readouterr().out
     assert "4 EEGs to learn from and 1 to predict" in said
-    scores = {line.split("  ")[0]: line.split()[-2:] for line in said.splitlines()[-4:]}
+    scores = {line.split("  ")[0]: line.split()[-2:] for line in said.splitlines()[-5:]}
     perfect, prior = (
         float(scores[name][0]) for name in ("perfect predictor (the irreducible part)", "class prior")
     )
