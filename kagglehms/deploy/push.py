@@ -22,6 +22,7 @@ from kagglehms.deploy.publish import Kaggle, Patience, difference, upload
 from kagglehms.deploy.stamping import KERNEL_METADATA, read_template
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError, UsageError
 from kagglehms.inference.manifest import CARD, read_manifest
+from kagglehms.inference.marker import MARKER, Marker
 from kagglehms.runtime import say, write_bytes
 
 LEFT_THERE = ("prepare",)
@@ -99,10 +100,8 @@ def push(
             else:
                 fetch(folder, out, kaggle)
         if folder.name not in UNSCORED:
-            kaggle.say(
-                f"submit it: kaggle competitions submit {SLUG} -f submission.csv -k {ref} -v {pushed.version} "
-                f"-m {(report.digest or '')[:12]}"
-            )
+            command = f"kaggle competitions submit {SLUG} -f submission.csv -k {ref} -v {pushed.version} "
+            kaggle.say(f"{_when(folder, out, follow)}: {command}-m {(report.digest or '')[:12]}")
 
 
 def follow_kernel(ref: str, kaggle: Kaggle, stale: KernelState | None = None) -> None:
@@ -150,7 +149,8 @@ def fetch(folder: Path, out: Path, kaggle: Kaggle, ended_well: bool = True) -> l
 
     Raises:
         ClientError: nothing came.
-        RunError: a scored kernel left no submission, or something else under its name.
+        RunError: a scored kernel left no submission, or something else under its name, or its marker says that the
+            submission is not worth one; what was fetched is there all the same.
     """
     target, ref = out / folder.name, kernel_ref(folder)
     out.mkdir(parents=True, exist_ok=True)
@@ -166,6 +166,7 @@ def fetch(folder: Path, out: Path, kaggle: Kaggle, ended_well: bool = True) -> l
         shutil.rmtree(stage.with_suffix(".old"), ignore_errors=True)
     if ended_well and folder.name not in UNSCORED:
         _check_submission(target / "submission.csv", names)
+        _check_marker(target)
     kaggle.say(f"kernel {ref}: {len(names)} file(s) in {target}: {', '.join(names[:8])}")
     return [target / name for name in names]
 
@@ -287,3 +288,20 @@ def _check_submission(path: Path, names: Sequence[str]) -> None:
         header = file.readline().decode("utf-8", "replace").strip()
     if header != ",".join(("eeg_id", *VOTE_COLUMNS)):
         raise RunError(f"{path}: is no submission, it begins with {json.dumps(header[:60])}; fetch it again")
+
+
+def _check_marker(target: Path) -> None:
+    """A session that ended well may have predicted nothing: what its submission is made of stands in its marker."""
+    marker = Marker.read(target)
+    if marker is not None and (marker.problems or marker.status == "prior"):
+        why = "; ".join(marker.problems[:3]) or "no model took part"
+        raise RunError(f"{target / MARKER}: the run failed, do not submit it: {why}")
+
+
+def _when(folder: Path, out: Path, followed: bool) -> str:
+    """What has to be known before a submission is spent on a run."""
+    if not followed:
+        return f"once `kagglehms fetch {folder.name} --wait` finds nothing wrong with it, submit it"
+    if Marker.read(out / folder.name) is None:
+        return f"nothing says what it is made of, there is no {MARKER}; look at it, then submit it"
+    return "submit it"

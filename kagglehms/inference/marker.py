@@ -13,6 +13,9 @@ from typing import Any, Literal
 from kagglehms.runtime import write_bytes
 
 MARKER = "scored-run.json"
+PRIOR_SHARE = 0.05
+"""So many rows may keep the prior; more is a problem. Nothing is known of such a row, so a twentieth of them costs
+about what a rung of the ladder gains."""
 _MOST_LINES = 10
 
 
@@ -22,7 +25,7 @@ class Marker:
 
     Attributes:
         rows: of the test set.
-        models: passes that took part, in their order.
+        models: passes that took part, which is that they predicted at least one row, in their order.
         left_out: passes or recipes that did not, and why.
         rows_with_prior: rows that keep the class prior, and why.
         rows_with_fewer_models: rows that some recipes could not predict, and why.
@@ -47,6 +50,26 @@ class Marker:
     steps: list[dict[str, Any]] = field(default_factory=list)
     seconds_before_first_step: float = 0.0
     seconds: float = 0.0
+
+    def judge(self) -> None:
+        """Add what the rows say to the problems: nothing was predicted, or too little of it.
+
+        What counts is rows, not passes that came to their end. Calling it again adds nothing.
+        """
+        n_prior = len(self.rows_with_prior)
+        problem = None
+        if not self.rows:
+            problem = "there is no row to predict"
+        elif n_prior >= self.rows:
+            problem = f"no row was predicted, all {self.rows} keep the prior"
+        elif n_prior > PRIOR_SHARE * self.rows:
+            problem = f"{n_prior} of {self.rows} rows keep the prior, more than {PRIOR_SHARE:.0%}"
+        if problem and n_prior:
+            problem += (
+                f"; row {next(iter(self.rows_with_prior))}: {next(iter(self.rows_with_prior.values()))}"
+            )
+        if problem and problem not in self.problems:
+            self.problems.append(problem)
 
     @property
     def status(self) -> Literal["complete", "partial", "prior"]:

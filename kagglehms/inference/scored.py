@@ -42,8 +42,9 @@ def run_scored(task: Task) -> int:
     """Predict the test set: the prior first, then one pass after the other.
 
     Returns:
-        An exit code: 0 when nothing failed (what time did not allow has not failed), 1 otherwise. The submission on
-        the disk is valid either way, and the marker beside it says what it is made of.
+        An exit code: 0 when nothing failed (what time did not allow has not failed) and at most `marker.PRIOR_SHARE` of
+        the rows keep the prior, 1 otherwise. The submission on the disk is valid either way, and the marker beside it
+        says what it is made of.
 
     Raises:
         DataError: no competition there.
@@ -162,6 +163,9 @@ class _Run:
                 probabilities_NK = self._predict(predictor.load(step.model), step)
                 seconds = self.clock() - start
                 self._keep(step, probabilities_NK, seconds)
+            if not np.isfinite(probabilities_NK).all(axis=1).any():
+                self._without_a_row(step)
+                return
             self.means.add(step.model.recipe, probabilities_NK)
             write_submission(self.out / SUBMISSION, self.rows.eeg_ids, self.means.blended(self.prior_K))
         except Exception as error:
@@ -176,6 +180,16 @@ class _Run:
         self._note_rows()
         self._write_marker()
         say(f"{step.name}: submission replaced, {self.clock() - self.start:.0f} s since the start")
+
+    def _without_a_row(self, step: Step) -> None:
+        """A pass that predicted nothing took no part. It has failed, unless time was up before it could."""
+        row = ": ".join(next(iter(self._reasons(range(1)).items())))
+        why = "time was up before a row was predicted" if self.cut_short else f"predicted no row; row {row}"
+        self.marker.left_out[step.name] = why
+        say(f"{step.name}: left out, {why}")
+        # Each fold meets the same recordings: once is enough for a person.
+        if not (self.cut_short or any(problem.endswith(why) for problem in self.marker.problems)):
+            self.marker.problems.append(f"{step.name}: {why}")
 
     def _predict(self, model: LoadedModel, step: Step) -> NDArray[np.float64]:
         """(N, 6) probabilities; NaN where there is no usable recording, or no time."""
@@ -268,18 +282,21 @@ class _Run:
         some_N = known_RN.any(axis=0) & ~known_RN.all(axis=0)
         self.marker.rows_with_fewer_models = self._reasons(np.flatnonzero(some_N))
 
-    def _reasons(self, rows: Iterable[int]) -> dict[str, str]:
+    def _reasons(self, rows: Iterable[int], otherwise: str = "time was up") -> dict[str, str]:
+        """Why rows were not predicted, by id."""
         found = {}
         for row in rows:
             reasons = [failed[row] for failed in self.reader.failures.values() if row in failed]
             if not reasons:
-                reasons = ["the model's output is not finite" if row in self.infinite else "time was up"]
+                reasons = ["the model's output is not finite" if row in self.infinite else otherwise]
             found[self.rows.eeg_ids[row]] = "; ".join(reasons)
         return found
 
     def finish(self) -> None:
-        if not self.marker.models:  # then no row has been looked at
-            self.marker.rows_with_prior = dict.fromkeys(self.rows.eeg_ids, "no model took part")
+        if not self.marker.models:
+            reasons = self._reasons(range(len(self.rows)), "no model took part")
+            self.marker.rows_with_prior = reasons
+        self.marker.judge()
         for line in self.marker.lines():
             say(line)
         self._write_marker()

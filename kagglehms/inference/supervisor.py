@@ -44,7 +44,8 @@ def supervise(task: Task) -> int:
         task: what to do; `scratch` is needed.
 
     Returns:
-        An exit code: 0 when nothing failed, 1 otherwise. There is a valid submission either way.
+        An exit code: 0 when nothing failed and enough rows were predicted (see `Marker.judge`), 1 otherwise. There is
+        a valid submission either way, and in a rerun the kernel makes 0 of it.
 
     Raises:
         DataError: there is no such competition folder.
@@ -69,8 +70,13 @@ def supervise(task: Task) -> int:
     )
     marker.problems = [*crashes, *marker.problems]
     if submission_ids(out / SUBMISSION) != list(rows.eeg_ids):
-        marker.problems.append("the submission was damaged; the prior stands again")
+        why = "the submission was damaged; the prior stands again"
+        marker.problems.append(why)
+        marker.left_out |= dict.fromkeys(marker.models, why)
+        marker.models, marker.rows_with_fewer_models = [], {}
+        marker.rows_with_prior = dict.fromkeys(rows.eeg_ids, why)
         write_prior(out / SUBMISSION, rows, prior)
+    marker.judge()
     sweep_partials(out)
     try:
         marker.write(out, time.monotonic() - start)

@@ -12,8 +12,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from loopback_kaggle import (
@@ -28,13 +29,14 @@ from loopback_kaggle import (
 from runs_folder import make_run
 
 from kagglehms.cli import main
-from kagglehms.data.competition import VOTE_COLUMNS
+from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.deploy.bundle import Built, build
 from kagglehms.deploy.client import ClientError, KaggleClient, KernelState
 from kagglehms.deploy.publish import Kaggle, Patience, difference, upload
 from kagglehms.deploy.push import fetch, fetch_all, follow_kernel, push, report_status
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
 from kagglehms.inference.manifest import CARD, MANIFEST, read_manifest
+from kagglehms.inference.marker import Marker
 
 OWNER = "some-owner"
 BUNDLE = f"{OWNER}/kagglehms-bundle"
@@ -361,6 +363,74 @@ def test_an_output_that_is_no_submission(
     service.running[KERNEL] = Session(["COMPLETE"], outputs=outputs)
     with pytest.raises(RunError, match=says):
         fetch(dist / "kernels/infer", tmp_path / "out", kaggle)
+
+
+def marker_bytes(**content: Any) -> bytes:
+    marker = Marker(**({"rows": 2, "models": ["baseline fold 0"]} | content))
+    return json.dumps({"status": marker.status} | asdict(marker)).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (
+            {"problems": ["no row was predicted, all 2 keep the prior"]},
+            "no row was predicted, all 2 keep the prior",
+        ),
+        ({"models": []}, "no model took part"),
+    ],
+)
+def test_a_run_that_predicted_nothing_is_not_to_be_submitted(
+    service: LoopbackKaggle,
+    dist: Path,
+    kaggle: Kaggle,
+    lines: list[str],
+    tmp_path: Path,
+    content: dict[str, Any],
+    says: str,
+) -> None:
+    """Its session is complete and it left a submission: only its marker tells."""
+    publish(service, dist / "dataset")
+    outputs = {"submission.csv": SUBMISSION, "scored-run.json": marker_bytes(**content)}
+    service.sessions[KERNEL] = Session(outputs=outputs)
+    with pytest.raises(RunError, match=f"do not submit it: {says}"):
+        push(dist, ["infer"], kaggle, tmp_path / "out")
+    assert "competitions submit" not in "\n".join(lines)
+    assert (tmp_path / "out/infer/submission.csv").read_bytes() == SUBMISSION
+    service.running[KERNEL] = Session(["COMPLETE"], outputs=outputs)
+    with pytest.raises(RunError, match=f"do not submit it: {says}"):
+        fetch_all(dist, ["infer"], tmp_path / "out", kaggle)
+
+
+@pytest.mark.parametrize(
+    ("marker", "follow", "says"),
+    [
+        (marker_bytes(left_out={"baseline fold 1": "time"}), True, "submit it: "),
+        (
+            None,
+            True,
+            "nothing says what it is made of, there is no scored-run.json; look at it, then submit it: ",
+        ),
+        (b"{}", True, "nothing says what it is made of"),
+        (None, False, "once `kagglehms fetch infer --wait` finds nothing wrong with it, submit it: "),
+    ],
+)
+def test_what_is_known_of_a_run_stands_before_the_command_that_submits_it(
+    service: LoopbackKaggle,
+    dist: Path,
+    kaggle: Kaggle,
+    lines: list[str],
+    tmp_path: Path,
+    marker: bytes | None,
+    follow: bool,
+    says: str,
+) -> None:
+    publish(service, dist / "dataset")
+    outputs = {"submission.csv": SUBMISSION} | ({"scored-run.json": marker} if marker else {})
+    service.sessions[KERNEL] = Session(outputs=outputs)
+    push(dist, ["infer"], kaggle, tmp_path / "out", follow=follow)
+    assert lines[-1].startswith(says)
+    assert f"kaggle competitions submit {SLUG} -f submission.csv -k {KERNEL} -v 1 " in lines[-1]
 
 
 def test_a_failed_fetch_keeps_what_was_there(

@@ -39,3 +39,22 @@ def test_the_line_counts_and_the_lines_list_only_so_many() -> None:
     assert len(lines) == 12
     assert lines[0] == "  row 0 keeps the prior: broken"
     assert lines[-2:] == ["  and 2 more", "finished (complete): 1 passes, 0 left out, 12 of 40 rows prior"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "n_prior", "says"),
+    [
+        (0, 0, "there is no row to predict"),
+        (1, 0, None),
+        (1, 1, "no row was predicted, all 1 keep the prior; row 0: broken"),
+        (100, 5, None),
+        (100, 6, "6 of 100 rows keep the prior, more than 5%; row 0: broken"),
+        (100, 100, "no row was predicted, all 100 keep the prior; row 0: broken"),
+    ],
+)
+def test_success_is_judged_by_rows(rows: int, n_prior: int, says: str | None) -> None:
+    marker = Marker(rows=rows, models=["a"], rows_with_prior={str(i): "broken" for i in range(n_prior)})
+    for _ in range(2):
+        marker.judge()
+        assert marker.problems == ([says] if says else [])
+    assert marker.status == ("partial" if says else "complete")

@@ -107,7 +107,8 @@ def test_broken_recordings_cost_their_own_rows_only(dist: Path, folder: Path, tm
     paths[1].write_bytes(paths[1].read_bytes()[:300])
     spectrogram_frame(200).write_parquet(paths[2])
     code, values, marker = run(dist, folder, tmp_path / "out")
-    assert code == 0
+    assert (code, marker.status) == (1, "partial")
+    assert marker.problems[0].startswith("3 of 4 rows keep the prior, more than 5%; row ")
     np.testing.assert_allclose(values[:3], np.tile(prior_of(dist), (3, 1)))
     np.testing.assert_allclose(values[3:], whole[3:], atol=1e-6)
     assert list(marker.rows_with_prior) == [str(i) for i in ids_of(folder)[:3]]
@@ -178,9 +179,79 @@ def test_output_that_is_not_finite_becomes_the_prior(
 ) -> None:
     monkeypatch.setattr(LoadedModel, "predict_images", lambda self, images: np.full((len(images), 6), np.nan))
     code, values, marker = run(dist, folder, tmp_path)
-    assert code == 0
+    assert (code, marker.status, marker.models, len(marker.left_out)) == (1, "prior", [], 4)
     np.testing.assert_allclose(values, np.tile(prior_of(dist), (len(values), 1)))
     assert set(marker.rows_with_prior.values()) == {"the model's output is not finite"}
+
+
+def test_a_run_that_predicts_nothing_has_failed(dist: Path, folder: Path, tmp_path: Path) -> None:
+    """Steps that come to their end are no success where there was nothing to look at."""
+    for path in paths_of(folder):
+        path.unlink()
+    code, values, marker = run(dist, folder, tmp_path)
+    assert (code, marker.status, marker.models) == (1, "prior", [])
+    np.testing.assert_allclose(values, np.tile(prior_of(dist), (4, 1)))
+    assert sorted(marker.left_out) == sorted(
+        name + mirrored for name in PLAIN for mirrored in ("", " mirrored")
+    )
+    of_passes, of_rows = marker.problems
+    assert "predicted no row; row" in of_passes
+    assert "no such file" in of_passes
+    assert of_rows.startswith("no row was predicted, all 4 keep the prior; row ")
+    assert all("no such file" in reason for reason in marker.rows_with_prior.values())
+
+
+def test_a_recipe_without_a_row_is_a_problem_where_others_predict_all(
+    both: Path, folder: Path, tmp_path: Path
+) -> None:
+    for eeg_id in ids_of(folder):
+        Competition(folder).eeg(eeg_id, "test").unlink()
+    code, values, marker = run(both, folder, tmp_path, mirror=False)
+    assert (code, marker.status, marker.rows_with_prior) == (1, "partial", {})
+    assert sorted(marker.models) == PLAIN
+    assert sorted(marker.left_out) == ["kaggle+eeg fold 0", "kaggle+eeg fold 1"]
+    (problem,) = marker.problems
+    assert problem.startswith("kaggle+eeg fold")
+    assert "predicted no row" in problem
+    assert np.abs(values - prior_of(both)).max() > 1e-3
+
+
+@pytest.mark.parametrize(("unreadable", "code"), [(0, 0), (2, 0), (3, 1)])
+def test_a_twentieth_of_the_rows_may_keep_the_prior(
+    dist: Path, folder: Path, tmp_path: Path, unreadable: int, code: int
+) -> None:
+    one = pl.read_csv(folder / "test.csv").head(1)
+    ids = one["spectrogram_id"].to_list() * (40 - unreadable) + [1] * unreadable
+    table = pl.concat([one] * 40).with_columns(
+        pl.Series("eeg_id", range(40)), pl.Series("spectrogram_id", ids)
+    )
+    table.write_csv(folder / "test.csv")
+    found, _, marker = run(dist, folder, tmp_path, mirror=False)
+    assert (found, len(marker.rows_with_prior), len(marker.problems)) == (code, unreadable, code)
+
+
+def test_recordings_with_an_index_or_in_another_order_give_the_same_submission(
+    dist: Path, folder: Path, tmp_path: Path
+) -> None:
+    _, expected, _ = run(dist, folder, tmp_path / "whole", mirror=False)
+    for i, path in enumerate(paths_of(folder)):
+        table = pl.read_parquet(path)
+        changed = table.select(sorted(table.columns)) if i % 2 else table.with_row_index("__index_level_0__")
+        changed.write_parquet(path)
+    code, values, marker = run(dist, folder, tmp_path / "out", mirror=False)
+    assert (code, marker.status, marker.rows_with_prior) == (0, "complete", {})
+    np.testing.assert_array_equal(values, expected)
+
+
+def test_ids_spelled_as_floats_are_the_same_recordings(dist: Path, folder: Path, tmp_path: Path) -> None:
+    _, expected, _ = run(dist, folder, tmp_path / "whole", mirror=False)
+    table = pl.read_csv(folder / "test.csv", infer_schema=False)
+    table.with_columns(pl.all() + ".0").write_csv(folder / "test.csv")
+    task = Task(str(dist / "dataset"), str(folder), str(tmp_path / "out"), device="cpu", mirror=False)
+    assert run_scored(task) == 0
+    ids = [f"{id_}.0" for id_ in table["eeg_id"].to_list()]
+    np.testing.assert_array_equal(read_submission(tmp_path / "out/submission.csv", ids), expected)
+    assert (tmp_path / "out/submission.csv").read_text().splitlines()[1].startswith(f"{ids[0]},")
 
 
 @pytest.mark.parametrize("damage", ["stale", "flipped", "no manifest", "no bundle"])
@@ -220,7 +291,8 @@ def test_an_empty_test_set_is_a_submission_without_rows(dist: Path, folder: Path
     for name in ("test.csv", "sample_submission.csv"):
         (folder / name).write_text((folder / name).read_text().splitlines()[0] + "\n")
     code, values, marker = run(dist, folder, tmp_path)
-    assert (code, len(values), marker.rows) == (0, 0, 0)
+    assert (code, len(values), marker.rows) == (1, 0, 0)
+    assert marker.problems == ["there is no row to predict"]
     assert "test.csv has no rows" in marker.notes
 
 
@@ -231,7 +303,7 @@ def test_ids_that_stand_twice_or_are_unknown_cost_nothing_else(
     lines = (folder / "test.csv").read_text().splitlines()
     (folder / "test.csv").write_text("\n".join([*lines, lines[1], "1,2,3", "1,what,3"]) + "\n")
     task = Task(str(dist / "dataset"), str(folder), str(tmp_path / "out"), device="cpu")
-    assert run_scored(task) == 0
+    assert run_scored(task) == 1  # two of six rows keep the prior
     made = pl.read_csv(tmp_path / "out/submission.csv")
     assert made["eeg_id"].to_list() == [*(line.split(",")[1] for line in lines[1:]), "2", "what"]
     values = made.select(VOTE_COLUMNS).to_numpy()
@@ -247,7 +319,7 @@ def test_without_test_csv_the_samples_rows_get_the_prior(dist: Path, folder: Pat
     ids = [str(i) for i in ids_of(folder)]
     (folder / "test.csv").unlink()
     task = Task(str(dist / "dataset"), str(folder), str(tmp_path), device="cpu")
-    assert run_scored(task) == 0
+    assert run_scored(task) == 1
     np.testing.assert_allclose(
         read_submission(tmp_path / "submission.csv", ids), np.tile(prior_of(dist), (4, 1))
     )
@@ -294,7 +366,8 @@ def test_at_the_deadline_the_best_so_far_stands(
     init = scored._Run.__init__
     monkeypatch.setattr(scored._Run, "__init__", lambda self, task: init(self, task, lambda: now))
     code, values, marker = run(dist, folder, tmp_path, limit_s=70)
-    assert (code, marker.status, len(marker.models), len(marker.left_out)) == (0, "partial", 1, 3)
+    assert (code, marker.status, len(marker.models), len(marker.left_out)) == (1, "partial", 1, 3)
+    assert marker.problems == ["6 of 70 rows keep the prior, more than 5%; row 64: time was up"]
     assert marker.rows_with_prior == {str(row): "time was up" for row in range(64, 70)}
     np.testing.assert_allclose(values[64:], np.tile(prior_of(dist), (6, 1)))
     assert np.abs(values[:64] - prior_of(dist)).max() > 1e-3

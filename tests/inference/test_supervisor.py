@@ -192,9 +192,20 @@ def test_a_worker_that_is_slow_and_lives_is_left_alone(
 
 def test_a_submission_that_a_worker_spoils_becomes_the_prior_again(house: House) -> None:
     code, marker = house.supervise("(out / 'submission.csv').write_text('eeg_id'); finish(['a'])")
-    assert code == 1
+    assert (code, marker.status, marker.models) == (1, "prior", [])
     assert "the prior stands again" in marker.problems[0]
+    assert list(marker.left_out) == ["a"]
+    assert list(marker.rows_with_prior) == ["5", "6"]
     assert len(house.values()) == 2
+
+
+def test_a_worker_that_is_killed_before_its_last_word_is_judged_by_its_rows(house: House) -> None:
+    code, marker = house.supervise("""
+        from kagglehms.inference.marker import Marker
+        Marker(rows=2, models=["a"], rows_with_prior={"5": "time was up"}).write(out, 1.0)
+        """)
+    assert (code, marker.models) == (1, ["a"])
+    assert marker.problems == ["1 of 2 rows keep the prior, more than 5%; row 5: time was up"]
 
 
 def test_the_marker_of_an_earlier_run_is_not_taken_for_this_ones(house: House) -> None:
