@@ -85,6 +85,6 @@ def _link(source: Path, target: Path) -> None:
     if target.exists() or not source.exists():
         return
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)  # of a link, a second name would be a second link
     except OSError:
         shutil.copyfile(source, target)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,9 @@ TIME_SHARE = 8.5 / 9
 
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 """What the kernel inherits of the environment; everything else, credentials above all, it does not."""
+_TEMPORARY = Path("/tmp")
+_MOST_FOLDERS = 32
+"""Mounts for the targets of links; where they lie in more folders than that, the folders around them are mounted."""
 _GUARD_FOLDER = "lib/kagglehms-rehearsal"
 
 
@@ -145,6 +148,8 @@ def lay_out(
     shutil.copyfile(kernel.script, tree / "src/script.py")
     shutil.copyfile(guard.__file__, tree / _GUARD_FOLDER / "sitecustomize.py")
     isolated = isolation == "namespaces"
+    resolved, targets = resolve_links(kernel.inputs, stage / "resolved") if isolated else (kernel.inputs, [])
+    kernel = replace(kernel, inputs=resolved)
     root, temporary_seen = (Path("/kaggle"), Path("/tmp")) if isolated else (tree, temporary)
     binds = _bound(tree, temporary, kernel) if isolated else _linked(tree, kernel)
     return Spec(
@@ -155,7 +160,7 @@ def lay_out(
         report=str(stage / "report.json"),
         new_root=str(view) if isolated else None,
         binds=tuple(binds),
-        kept=tuple(_needed_below_tmp()),
+        kept=tuple(sorted({*_needed_below_tmp(), *_few_folders_below_tmp(targets)})),
         hidden=tuple(_to_hide()),
         disk_bytes=budget.disk_bytes,
     )
@@ -169,6 +174,66 @@ def _bound(tree: Path, temporary: Path, kernel: StagedKernel) -> list[Bind]:
             (kernel.inputs[outer] / mount.removeprefix(f"{outer}/")).mkdir(exist_ok=True)
         binds.append(Bind(str(path.resolve()), f"/kaggle/input/{mount}"))
     return [*binds, Bind(str(tree / "working"), "/kaggle/working", True), Bind(str(temporary), "/tmp", True)]
+
+
+def resolve_links(inputs: dict[str, Path], place: Path) -> tuple[dict[str, Path], list[Path]]:
+    """Make inputs that lead to the same files wherever they are mounted.
+
+    Links are how git-annex, DVC, a hub's cache or a second disk hold files. Most are relative, and lead nowhere once
+    their folder is mounted somewhere else. So a folder with links in it is laid out anew, with links to the files
+    themselves; folders without any are left as they are. Links without a target are left out, as the file is missing.
+
+    Args:
+        inputs: mount → folder.
+        place: a new folder for what is laid out.
+
+    Returns:
+        The inputs, and everything that the links in them lead to.
+    """
+    resolved, targets = {}, list[Path]()
+    for number, (mount, path) in enumerate(inputs.items()):
+        path = path.resolve()
+        if _has_links(path):
+            path = _laid_out(path, place / str(number), targets)
+        resolved[mount] = path
+    return resolved, targets
+
+
+def _has_links(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(
+            entry.is_symlink() or (entry.is_dir() and _has_links(Path(entry.path))) for entry in entries
+        )
+
+
+def _laid_out(folder: Path, copy: Path, targets: list[Path], around: frozenset[Path] = frozenset()) -> Path:
+    """A folder of links to what `folder` holds, however it is linked there; notes where they lead."""
+    around |= {folder}
+    copy.mkdir(parents=True)
+    for entry in sorted(folder.iterdir()):
+        target = entry.resolve()
+        if target in around or not target.exists():  # a link to a folder around it, or to nothing
+            continue
+        if target.is_dir() and _has_links(target):
+            _laid_out(target, copy / entry.name, targets, around)
+        elif target.parent == _TEMPORARY and target.is_file():
+            shutil.copyfile(target, copy / entry.name)
+        else:
+            (copy / entry.name).symlink_to(target, target_is_directory=target.is_dir())
+            targets.append(target)
+    return copy
+
+
+def _few_folders_below_tmp(targets: Iterable[Path]) -> Iterator[str]:
+    """Yield a few folders of this machine's /tmp, behind the kernel's own, in which the targets of links lie."""
+    folders = {t if t.is_dir() else t.parent for t in targets if t.is_relative_to(_TEMPORARY)}
+    while True:
+        outermost = {folder for folder in folders if folders.isdisjoint(folder.parents)}
+        wider = {f if f.parent == _TEMPORARY else f.parent for f in outermost}
+        if len(outermost) <= _MOST_FOLDERS or wider == outermost:
+            break
+        folders = wider
+    yield from map(str, sorted(outermost))
 
 
 def _linked(tree: Path, kernel: StagedKernel) -> list[Bind]:

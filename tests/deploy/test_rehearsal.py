@@ -21,7 +21,7 @@ from kagglehms.cli import main
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.deploy.mounts import LAYOUTS, Layout, competition_mount, dataset_mount
 from kagglehms.deploy.rehearsal import RehearsalReport, _keep, projection, rehearse
-from kagglehms.deploy.staging import Budget, Isolation
+from kagglehms.deploy.staging import Budget, Isolation, _few_folders_below_tmp, resolve_links
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, DataError, RunError, UsageError
 
 PRELUDE = """
@@ -590,6 +590,105 @@ def test_the_hidden_test_set_takes_the_place_of_the_stub(house: House, isolation
     report = house.rehearse(isolation=isolation, hidden_rows=5, hidden_from=house.competition)
     assert report.ok, report.sentence
     assert house.facts() == {"eegs": ["one", "two"] * 2 + ["one"], "train": ["of the competition"] * 2}
+
+
+LOOK = """
+    library()
+    place = root / "input/competitions/hms-harmful-brain-activity-classification"
+    submit()
+    tell(texts={str(path.relative_to(place)): path.read_text()
+                for path in [*place.iterdir(), *(place / "test_eegs").iterdir()] if path.is_file()},
+         bundle=(root / "input/datasets/me/the-bundle/file.txt").read_text())
+    """
+
+
+@pytest.mark.parametrize("isolation", BOTH)
+@pytest.mark.parametrize("linked", ["tables and folders", "recordings", "the folder", "chains", "absolute"])
+def test_links_in_the_data_lead_to_the_same_files_under_both_isolations(
+    house: House, tmp_path: Path, isolation: Isolation, linked: str
+) -> None:
+    """As git-annex, DVC, a hub's cache or a second disk hold files."""
+    (house.competition / "test_eegs").mkdir()
+    for name in ("1", "2"):
+        (house.competition / f"test_eegs/{name}.parquet").write_text(f"recording {name}")
+    disk = tmp_path / "disk/deep/hms"
+    shutil.copytree(house.competition, disk)
+    if linked == "the folder":
+        shutil.rmtree(house.competition)
+        house.competition.symlink_to("disk/deep/hms", target_is_directory=True)
+    elif linked == "tables and folders":
+        shutil.rmtree(house.competition)
+        house.competition.mkdir()
+        for path in disk.iterdir():
+            (house.competition / path.name).symlink_to(f"../disk/deep/hms/{path.name}")
+    else:
+        if linked == "chains":  # a link to a folder of links, which lead on
+            (disk / "test_eegs").rename(disk / "objects")
+            (disk / "test_eegs").mkdir()
+            for path in (disk / "objects").iterdir():
+                (disk / "test_eegs" / path.name).symlink_to(f"../objects/{path.name}")
+            shutil.rmtree(house.competition / "test_eegs")
+            (house.competition / "test_eegs").symlink_to("../disk/deep/hms/test_eegs")
+        for path in () if linked == "chains" else sorted((house.competition / "test_eegs").iterdir()):
+            path.unlink()
+            target = disk / "test_eegs" / path.name
+            path.symlink_to(target if linked == "absolute" else f"../../disk/deep/hms/test_eegs/{path.name}")
+        (house.competition / "test_eegs/3.parquet").symlink_to("../nowhere")
+        (house.competition / "around").symlink_to(".", target_is_directory=True)
+    (house.dist / "dataset/file.txt").rename(tmp_path / "file.txt")
+    (house.dist / "dataset/file.txt").symlink_to("../../file.txt")
+    house.kernel(LOOK)
+    report = house.rehearse(isolation=isolation)
+    assert report.ok, report.sentence
+    assert house.facts() == {
+        "bundle": "of the bundle",
+        "texts": {
+            "test.csv": "spectrogram_id,eeg_id,patient_id\n7,1,5\n8,2,5\n",
+            "test_eegs/1.parquet": "recording 1",
+            "test_eegs/2.parquet": "recording 2",
+        },
+    }
+
+
+@pytest.mark.parametrize("isolation", BOTH)
+def test_a_hidden_test_set_is_made_of_linked_recordings(
+    house: House, tmp_path: Path, isolation: Isolation
+) -> None:
+    (tmp_path / "objects").mkdir()
+    for name in ("test_eegs", "test_spectrograms"):
+        (house.competition / name).mkdir()
+    for path in ("test_eegs/1", "test_eegs/2", "test_spectrograms/7", "test_spectrograms/8"):
+        (tmp_path / "objects" / path.replace("/", "-")).write_text(path)
+        (house.competition / f"{path}.parquet").symlink_to(f"../../objects/{path.replace('/', '-')}")
+    house.kernel("""
+        library()
+        place = root / "input/competitions/hms-harmful-brain-activity-classification"
+        ids = [line.split(",")[1] for line in (place / "test.csv").read_text().splitlines()[1:]]
+        submit("".join(f"{id_},1,0,0,0,0,0\\n" for id_ in ids))
+        tell(eegs=[(place / f"test_eegs/{id_}.parquet").read_text() for id_ in ids])
+        """)
+    report = house.rehearse(isolation=isolation, hidden_rows=3, hidden_from=house.competition)
+    assert report.ok, report.sentence
+    assert house.facts() == {"eegs": ["test_eegs/1", "test_eegs/2", "test_eegs/1"]}
+
+
+def test_inputs_without_links_are_left_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "plain/deep").mkdir(parents=True)
+    (tmp_path / "plain/deep/file").write_text("x")
+    inputs, targets = resolve_links({"mount": tmp_path / "plain"}, tmp_path / "resolved")
+    assert (inputs, targets) == ({"mount": tmp_path / "plain"}, [])
+    assert not (tmp_path / "resolved").exists()
+
+
+def test_the_targets_of_many_links_are_in_a_few_folders() -> None:
+    """git-annex has a folder for each file."""
+    targets = [Path(f"/tmp/annex/objects/{i:03}/{i}/key/file") for i in range(500)]
+    assert list(_few_folders_below_tmp(targets)) == ["/tmp/annex/objects"]
+    assert list(_few_folders_below_tmp(targets[:3])) == [str(target.parent) for target in targets[:3]]
+    assert list(_few_folders_below_tmp([Path("/data/file"), Path("/home/x/file")])) == []
+    assert list(_few_folders_below_tmp([Path("/tmp/a/b/file"), Path("/tmp/a/file")])) == ["/tmp/a"]
+    many = [Path(f"/tmp/{i:03}/file") for i in range(40)]
+    assert list(_few_folders_below_tmp(many)) == [str(path.parent) for path in many]
 
 
 def test_the_projection_goes_by_the_rows() -> None:
