@@ -13,20 +13,23 @@ import polars as pl
 from _gpu_book import Book, figure
 from _gpu_data import SEED, simulated, train_folder, truth_csv
 from _gpu_parts import Circumstances
+from _measure import group_interval
 from numpy.typing import NDArray
 
-from kagglehms.data.records import make_records, read_train_table
+from kagglehms.data.records import Records, make_records, read_train_table
 from kagglehms.data.store import plan, prepare
 from kagglehms.errors import HMSError, Stopped
 from kagglehms.learning.crossval import PROBABILITY_COLUMNS, Dataset, cross_validate
 from kagglehms.learning.floor import read_truth
-from kagglehms.learning.metric import mean_scores
+from kagglehms.learning.metric import kl_terms, mean_scores
 from kagglehms.learning.recipes import RECIPES, Recipe
 from kagglehms.learning.session import Session
 from kagglehms.runtime import Clock, Device, choose_device
 
 BACKBONE, BACKBONE_DRY = "tf_efficientnet_lite0", "half:test_efficientnet"
 N_FOLDS, FOLD = 5, 0
+REFERENCE = "global-norm"
+"""The recipe that the others are compared with."""
 HEADER = ("recipe", "all records", "≥ 10 votes", "epochs", "s an epoch", "images/s", "note")
 
 
@@ -65,6 +68,37 @@ def run(told: Circumstances, book: Book) -> None:
             recipe = recipe.changed(epochs=1) if told.dry_run else recipe
             trained = _train(recipe, dataset, told.scratch / "runs", device, str(weights), share)
             _write(book, name, trained, len(train))
+    with book.guarded("paired differences"):
+        _differences(told, book, names)
+
+
+def _differences(told: Circumstances, book: Book, names: Sequence[str]) -> None:
+    """Keep all predictions, and compare each recipe with one, record by record, on both populations."""
+    tables = {name: told.scratch / "runs" / name / f"fold{FOLD}" / "oof.parquet" for name in names}
+    oof = {name: pl.read_parquet(path).sort("record") for name, path in tables.items() if path.exists()}
+    if len(oof) < 2:
+        return
+    together = pl.concat([table.with_columns(recipe=pl.lit(name)) for name, table in oof.items()])
+    together.write_parquet(told.out / "ladder-oof.parquet")
+    reference = REFERENCE if REFERENCE in oof else next(iter(oof))
+    records = Records(oof[reference])
+    patients_N = records.frame["patient_id"].to_numpy()
+    loss_N = {
+        name: kl_terms(records.targets_NK, table.select(PROBABILITY_COLUMNS).to_numpy())
+        for name, table in oof.items()
+    }
+    rows = []
+    for name in (name for name in oof if name != reference):
+        cells = []
+        for population, chosen in (("all", np.ones(len(records), bool)), ("many", records.many_votes)):
+            difference = (loss_N[name] - loss_N[reference])[chosen]
+            low, high = group_interval(difference, patients_N[chosen], 2000)
+            found = {"mean": float(difference.mean()), "low": low, "high": high, "n": len(difference)}
+            book.note("difference", recipe=name, less=reference, population=population, **found)
+            cells.append(f"{difference.mean():+.3f} ({low:+.3f} … {high:+.3f})")
+        rows.append((name, *cells))
+    title = f"Less {reference}, record by record; in brackets 95 % of draws of whole patients"
+    book.table(title, ("recipe", "all records", "≥ 10 votes"), rows)
 
 
 def _dataset(told: Circumstances, book: Book) -> Dataset:

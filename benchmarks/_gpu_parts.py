@@ -27,7 +27,7 @@ class Circumstances:
         scratch: for everything else.
         dry_run: small, and on the CPU.
         weights: ImageNet weights of the ladder's backbone; None to begin from scratch.
-        ladder: recipes of the ladder's part.
+        ladder: recipes of the ladder's part; none where it is left out.
     """
 
     out: Path

@@ -31,7 +31,7 @@ from kagglehms.inference.task import TIME_LIMIT_S, Task
 from kagglehms.learning.recipes import Recipe, get_recipe
 from kagglehms.runtime import available_cpus
 
-RECIPES = ("kaggle+eeg", "mosaic-xloss", "vote-weighted", "eeg+percentiles", "global-norm")
+RECIPES = ("kaggle+eeg", "mosaic-xloss", "raw-fold", "stft-50-10", "global-norm")
 """The first one makes the bundle of one network, the first folds of all that of five."""
 N_FOLDS = 5
 PART_ROWS = 600

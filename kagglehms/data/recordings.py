@@ -11,6 +11,7 @@ Columns go by their names, for training and for scoring alike: their order does 
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -119,11 +120,12 @@ def misnamed(found: Sequence[str], expected: Sequence[str]) -> str | None:
         found: the names that there are.
         expected: the names that are needed, each once; others are nobody's concern.
     """
-    missing = [name for name in expected if name not in set(found)]
+    counts = Counter(found)
+    missing = [name for name in expected if name not in counts]
     if missing:
         unknown = [str(name) for name in found if name not in set(expected)]
         return f"lacks {_some(missing)}" + (f" and has unknown {_some(unknown)}" if unknown else "")
-    twice = [name for name in expected if list(found).count(name) > 1] if len(found) > len(expected) else []
+    twice = [name for name in expected if counts[name] > 1]
     return f"has more than one {_some(twice)}" if twice else None
 
 
@@ -162,24 +164,21 @@ def _read(path: Path, columns: Sequence[str]) -> pl.DataFrame:
     reason = misnamed(frame.columns, columns)
     if reason:
         raise DataError(path, f"wrong columns: it {reason}", _STRANGE)
-    frame = frame.select(columns)
-    if all(dtype.is_float() for dtype in set(frame.dtypes)):
-        return frame
+    if frame.columns != list(columns):  # selecting hundreds of columns takes longer than decoding them
+        frame = frame.select(columns)
+    # What is no float yet is `time`, a column of nothing but nulls, or whole numbers.
+    others = [(i, frame.to_series(i)) for i, dtype in enumerate(frame.dtypes) if not dtype.is_float()]
     wrong = [
         f"{column.name} is {column.dtype}"
-        for column in frame
+        for _, column in others
         if not (column.dtype.is_numeric() or column.null_count() == len(column))
     ]
     if wrong:
         raise DataError(path, f"wrong column types: {_some(wrong, 3)}", "expected numbers")
-    # What is no float yet is `time`, a column of nothing but nulls, or whole numbers.
-    return frame.with_columns(
-        pl.Series(column.name, [None] * len(column), pl.Float32)
-        if not column.dtype.is_numeric()
-        else column.cast(pl.Float64)
-        for column in frame
-        if not column.dtype.is_float()
-    )
+    for i, column in others:
+        empty = pl.Series(column.name, [None] * len(column), pl.Float32)
+        frame.replace_column(i, column.cast(pl.Float64) if column.dtype.is_numeric() else empty)
+    return frame
 
 
 def _values(path: Path, frame: pl.DataFrame) -> NDArray[np.floating]:

@@ -25,7 +25,7 @@ SMALL = {
     "transformer-vit": "half:test_vit",
 }
 """Recipe → the backbone in its place on a CPU."""
-BOUNDS = {None: 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
+BOUNDS = {None: 1e-3, "float16": 1e-2, "bfloat16": 5e-2}
 """Euclidean norm of the logits' difference from float32 on the CPU, over that of the logits: float16 keeps 11 bits of
 each activation and bfloat16 8, and their roundings add up over some hundred layers."""
 
@@ -33,7 +33,8 @@ each activation and bfloat16 8, and their roundings add up over some hundred lay
 def _cases() -> Iterator[Any]:
     for name, backbone in SMALL.items():
         yield pytest.param(replace(get_recipe(name), backbone=backbone), "cpu", id=f"{name}-cpu")
-    distinct = {(recipe.backbone, recipe.layout): recipe for recipe in RECIPES.values()}
+    # Networks differ by backbone, front end and the size of their input, whatever is drawn there.
+    distinct = {(r.backbone, r.front_end, r.layout.array_shape): r for r in reversed(RECIPES.values())}
     for recipe in distinct.values():
         yield pytest.param(recipe, "cuda", id=f"{recipe.name}-cuda", marks=pytest.mark.cuda)
 
@@ -60,14 +61,26 @@ def laid_out(inputs: Tensor, place: str) -> Tensor:
 
 
 @every_network
-@pytest.mark.parametrize("amp", HALVES)
-def test_the_contract_holds_in_half_precision(recipe: Recipe, place: str, amp: str) -> None:
+def test_it_keeps_its_contract_in_half_precision_and_computes_what_the_cpu_does(
+    recipe: Recipe, place: str, record_property: Callable[[str, object], None]
+) -> None:
+    """Both in one test, since making some of these networks takes longer than testing them."""
+    model = network_of(recipe, place)
+    inputs, targets_BK = inputs_of(recipe, place, 2)
+    for amp in HALVES:
+        _check_contract(model, inputs, targets_BK, place, amp)
+    errors = _logits_less_the_cpus(model, inputs, place)
+    for amp, error in errors.items():
+        record_property(f"error in {amp or 'float32'}", error)
+    assert all(errors[amp] <= bound for amp, bound in BOUNDS.items()), errors
+
+
+def _check_contract(model: nn.Module, inputs: Tensor, targets_BK: Tensor, place: str, amp: str) -> None:
     """Six finite logits a record, and a finite gradient for every parameter, as a step of training computes them."""
-    model = network_of(recipe, place).train()
-    inputs, targets_BK = inputs_of(recipe, place, 4)
+    model.train().zero_grad(set_to_none=True)
     with autocast(device_at(place, amp)):
         logits_BK = model(inputs)
-    assert logits_BK.shape == (4, 6)
+    assert logits_BK.shape == (2, 6)
     assert torch.isfinite(logits_BK).all()
     kl_loss(logits_BK, targets_BK).backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
@@ -75,25 +88,19 @@ def test_the_contract_holds_in_half_precision(recipe: Recipe, place: str, amp: s
     assert any(bool(p.grad.any()) for p in model.parameters() if p.grad is not None)
 
 
-@every_network
-def test_logits_are_those_of_the_cpu(
-    recipe: Recipe, place: str, record_property: Callable[[str, object], None]
-) -> None:
-    """In float32, float16 and bfloat16, each within its bound."""
-    model = network_of(recipe, place)
-    inputs, _ = inputs_of(recipe, place, 4)
+def _logits_less_the_cpus(model: nn.Module, inputs: Tensor, place: str) -> dict[str | None, float]:
+    """Precision → norm of the difference from the CPU's logits in float32, over the norm of these."""
     _settle_statistics(model, inputs)
     reference = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
+    errors: dict[str | None, float] = {}
     with torch.inference_mode():
         expected_BK = reference(inputs.cpu().contiguous())
         assert expected_BK.norm() > 0
-        errors = {}
         for amp in BOUNDS:
             with autocast(device_at(place, amp)):
                 logits_BK = model.eval()(inputs).float().cpu()
             errors[amp] = float((logits_BK - expected_BK).norm() / expected_BK.norm())
-            record_property(f"error in {amp or 'float32'}", errors[amp])
-    assert all(errors[amp] <= bound for amp, bound in BOUNDS.items()), errors
+    return errors
 
 
 def _settle_statistics(model: nn.Module, inputs: Tensor) -> None:
@@ -110,7 +117,7 @@ def test_a_compiled_network_computes_what_it_is_compiled_from(place: str) -> Non
     backend = "inductor" if place == "cuda" else "aot_eager"
     recipe = replace(get_recipe("baseline"), backbone="half:test_efficientnet")
     model = network_of(recipe, place).train()
-    inputs, targets_BK = inputs_of(recipe, place, 4)
+    inputs, targets_BK = inputs_of(recipe, place, 2)
     found = []
     for network in (model, torch.compile(copy.deepcopy(model), backend=backend)):
         logits_BK = network(inputs)
