@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 try:
+    from kagglehms.console import open_streams
     from kagglehms.deploy.bundle import build, describe
     from kagglehms.deploy.half import HeldOut
     from kagglehms.deploy.push import kaggle, make_output_folder, push
@@ -19,6 +20,7 @@ except ModuleNotFoundError as error:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code (see kagglehms/errors.py)."""
+    open_streams()
     parser = argparse.ArgumentParser(prog="build.py", description="Bundle library and weights for Kaggle.")
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder of `kagglehms train` (default: runs)"

@@ -9,8 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
 import re
-from collections.abc import Sequence
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, get_type_hints
 
 import tyro
@@ -18,6 +21,9 @@ import tyro
 from kagglehms.errors import UsageError, closest
 
 T = TypeVar("T")
+
+_LEAST_COLUMNS = 20
+"""In fewer, tyro looks for ever for a place to break a line."""
 
 _POSITIONAL = tyro.conf.Positional[int].__metadata__[0]  # type: ignore[attr-defined]
 
@@ -34,7 +40,7 @@ def parse(command: str, options: type[T], words: Sequence[str]) -> T:
         _refuse_missing(command, options, words)
     help_text, complaint = _Page(), _Page()
     try:
-        with contextlib.redirect_stdout(help_text), contextlib.redirect_stderr(complaint):
+        with _columns(), contextlib.redirect_stdout(help_text), contextlib.redirect_stderr(complaint):
             return tyro.cli(
                 options,
                 args=list(words),
@@ -93,9 +99,30 @@ def _is_positional(options: type[Any], field: dataclasses.Field[Any]) -> bool:
 
 
 class _Page(io.StringIO):
-    """Where tyro prints, told that it may draw lines."""
+    """Where tyro prints. It draws lines where standard output, which gets the page in the end, can show them."""
 
-    encoding = "utf-8"
+    def __init__(self) -> None:
+        super().__init__()
+        self._encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # an attribute that can be written, there
+        return self._encoding
+
+
+@contextlib.contextmanager
+def _columns() -> Iterator[None]:
+    """Let nobody believe that the terminal is narrower than a help text can be made."""
+    before = os.environ.get("COLUMNS")
+    if shutil.get_terminal_size().columns < _LEAST_COLUMNS:
+        os.environ["COLUMNS"] = str(_LEAST_COLUMNS)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("COLUMNS", None)
+        else:
+            os.environ["COLUMNS"] = before
 
 
 def _without_none(text: str) -> str:

@@ -6,7 +6,7 @@ because everything heavy is imported by the command that needs it.
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,19 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kagglehms import __version__
-from kagglehms.arguments import parse as parse_options
-from kagglehms.cli_options import (
-    Demo,
-    Fetch,
-    FitBlend,
-    Ladder,
-    Preflight,
-    Prepare,
-    Rehearse,
-    Simulate,
-    Status,
-    Train,
-)
+from kagglehms.console import discard_output, open_streams
 from kagglehms.errors import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
@@ -40,10 +28,29 @@ from kagglehms.errors import (
     Stopped,
     UsageError,
     closest,
+    not_installed,
 )
-from kagglehms.report.commands import COMMANDS as REPORT_COMMANDS
-from kagglehms.report.commands import print_json
 from kagglehms.runtime import be_quiet, coloured
+
+try:
+    from kagglehms.arguments import parse as parse_options
+    from kagglehms.cli_options import (
+        Demo,
+        Fetch,
+        FitBlend,
+        Ladder,
+        Preflight,
+        Prepare,
+        Rehearse,
+        Simulate,
+        Status,
+        Train,
+    )
+    from kagglehms.report.commands import COMMANDS as REPORT_COMMANDS
+    from kagglehms.report.commands import print_json
+except ModuleNotFoundError as missing:  # tyro, which nothing else needs
+    open_streams()
+    sys.exit(f"kagglehms: error: {not_installed(missing)}")
 
 if TYPE_CHECKING:
     from kagglehms.learning.crossval import Dataset
@@ -143,6 +150,7 @@ def blend(options: FitBlend) -> int:
 
     if not options.names:
         raise UsageError("name the runs to blend, or one blend of the ladder, such as kaggle-ensemble")
+    path = blend_path(options.runs, options.name)
     members = get_blend_spec(options.names[0]).members if len(options.names) == 1 else options.names
     fitting = Fitting(space=options.space, biases=options.biases, shrinkage=options.shrinkage)
     oof = load_oof(options.runs, members, options.min_votes)
@@ -157,7 +165,6 @@ def blend(options: FitBlend) -> int:
         many_votes_N=oof.n_votes_N >= MANY_VOTES,
     )
     fitted = nested.blend
-    path = blend_path(options.runs, options.name)
     write_bytes(path, fitted.to_json())
     if options.json:
         weights = dict(zip(fitted.members, fitted.weights, strict=True))
@@ -272,7 +279,8 @@ usage: kagglehms COMMAND [options]        kagglehms COMMAND --help says more
 exit codes: {EXIT_OK} done, {EXIT_FAILURE} the run failed, {EXIT_USER} unusable options or input files, \
 {EXIT_UNFINISHED} the time limit came first,
             {EXIT_INTERRUPTED} interrupted, {EXIT_OUTPUT_CLOSED} the reader of the output has gone, \
-{EXIT_TERMINATED} terminated; what was finished is kept"""
+{EXIT_TERMINATED} terminated or hung up;
+            what was finished is kept"""
 
 
 def parse(command: str, arguments: Sequence[str]) -> Any:
@@ -282,6 +290,7 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    open_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug, quiet = "--debug" in given, "--quiet" in given
     given = [argument for argument in given if argument not in {"--debug", "--quiet"}]
@@ -306,7 +315,7 @@ def _run(command: str, arguments: Sequence[str], debug: bool) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the command may have been in the middle of something, so this is no success
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return EXIT_OUTPUT_CLOSED
     except (Exception, KeyboardInterrupt) as error:
         if debug:
@@ -314,7 +323,12 @@ def _run(command: str, arguments: Sequence[str], debug: bool) -> int:
         message, code = _explain(error)
         stopped = isinstance(error, Stopped)
     start = "kagglehms:" if stopped else coloured("kagglehms: error:", "red", sys.stderr)
-    print(start, message, file=sys.stderr)
+    with contextlib.suppress(OSError, ValueError):  # the code says it too
+        print(start, message, file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        discard_output()
     return code
 
 
@@ -324,6 +338,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; what was finished is kept, the same command goes on from there", EXIT_INTERRUPTED
+    if isinstance(error, ModuleNotFoundError) and (said := not_installed(error)):
+        return said, EXIT_FAILURE
     return f"{type(error).__name__}: {error} (--debug shows where)", EXIT_FAILURE
 
 

@@ -53,7 +53,7 @@ class Train:
         backbone: any timm model, instead of the recipe's; `half:` before its name halves the images.
         weights: ImageNet weights: `auto` (timm's hub if it can be reached), `none`, a .safetensors file or a
             folder with `<backbone>.safetensors`.
-        device: `cpu` or `cuda` (default: a GPU if one works).
+        device: `cpu`, `cuda` (NVIDIA's or AMD's) or `mps` (Apple's) (default: `cuda` if it works).
         time_limit: stop in time with the state saved, such as `8.5h` or `90m`, counted from the start of this command;
             the same command goes on from there. Exit code 3 says that something is left.
         resume_from: an earlier session's folder of runs, only read: what it has trained is taken over first.
@@ -73,7 +73,7 @@ class Train:
     batch_size: int | None = None
     backbone: str | None = None
     weights: str = "auto"
-    device: Literal["cpu", "cuda"] | None = None
+    device: Literal["cpu", "cuda", "mps"] | None = None
     time_limit: str | None = None
     resume_from: Path | None = None
     save_every: str = "10m"
@@ -102,7 +102,7 @@ class Ladder:
         epochs: per stage, instead of the recipes'.
         backbone: any timm model, instead of the recipes'; `half:` before its name halves the images.
         weights: as for `kagglehms train`.
-        device: `cpu` or `cuda` (default: a GPU if one works).
+        device: `cpu`, `cuda` (NVIDIA's or AMD's) or `mps` (Apple's) (default: `cuda` if it works).
         time_limit: as for `kagglehms train`.
         truth: train_truth.csv of the synthetic competition that the runs are on; adds how far each has come from
             the class prior to the perfect predictor.
@@ -120,7 +120,7 @@ class Ladder:
     epochs: int | None = None
     backbone: str | None = None
     weights: str = "auto"
-    device: Literal["cpu", "cuda"] | None = None
+    device: Literal["cpu", "cuda", "mps"] | None = None
     time_limit: str | None = None
     truth: Path | None = None
 

@@ -6,6 +6,7 @@ Every one of them is a single line that says what is wrong, where, and what to d
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ EXIT_INTERRUPTED = 130
 EXIT_OUTPUT_CLOSED = 141
 """Whoever read the output, such as `head`, has gone before the end; what was finished before it is kept."""
 EXIT_TERMINATED = 143
-"""SIGTERM; what was finished before it is kept."""
+"""SIGTERM or SIGHUP; what was finished before it is kept."""
 
 
 class HMSError(Exception):
@@ -99,6 +100,18 @@ def first_line(error: BaseException, longest: int = 160) -> str:
     """Return what an error says first, at most `longest` characters; the name of its class if it says nothing."""
     lines = str(error).strip().splitlines()
     return (lines[0].rstrip() if lines else type(error).__name__)[:longest]
+
+
+_DISTRIBUTIONS = {"sklearn": "scikit-learn", "slugify": "python-slugify", "PIL": "pillow"}
+"""What to install where it is not called as what is imported."""
+
+
+def not_installed(error: ModuleNotFoundError) -> str:
+    """Return a sentence that says which package is missing and how to get it; empty where it is none of others."""
+    name = (error.name or "").partition(".")[0]
+    if name in {"", "kagglehms"} or name in sys.stdlib_module_names:
+        return ""
+    return f"{name} is not installed for {sys.executable}; pip install {_DISTRIBUTIONS.get(name, name)}"
 
 
 def closest(name: str, known: Iterable[str]) -> str:

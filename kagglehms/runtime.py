@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
 import os
-import platform
 import re
 import signal
 import sys
 import threading
 import time
 import uuid
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
+from kagglehms.console import CHILDREN_PRINT, printable
 from kagglehms.environment import safe_environment
 from kagglehms.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, RunError, UsageError, first_line
+from kagglehms.locks import HOLDER as HOLDER
+from kagglehms.locks import LOCK as LOCK
+from kagglehms.locks import exclusive as exclusive
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
 T = TypeVar("T")
 
-LOCK = ".lock"
-"""In a folder that a process can hold for itself; see `exclusive`."""
 PARTIAL_SUFFIX = ".partial"
 """Ends the names of files that are being written; whoever finds one after a crash may delete it."""
 
@@ -69,43 +70,12 @@ def sweep_partials(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def exclusive(folder: Path, what: str) -> Iterator[None]:
-    """Hold `folder` for this process; the system lets go of it when the process ends, however it ends.
-
-    Raises:
-        UsageError: it is no folder, or may not be written.
-        RunError: another process holds it; the message says which. Or the disk is full, or knows no locks.
-    """
-    import fcntl
-
+def home() -> Path | None:
+    """The user's home; None for a user who has none, as in some containers."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+b", buffering=0)
-    except OSError as error:
-        mistaken = isinstance(error, FileExistsError | NotADirectoryError | PermissionError)
-        message = f"{folder}: cannot be written ({error.strerror}); give another folder"
-        raise (UsageError if mistaken else RunError)(message) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
-                reason = f"cannot be locked ({error.strerror}); give a folder on a disk of this machine"
-                raise RunError(f"{folder}: {reason}") from error
-            file.seek(0)
-            holder = file.read().decode(errors="replace").strip() or "another process"
-            raise RunError(
-                f"{folder}: {what} is under way by {holder}; wait for it or give another folder"
-            ) from error
-        with contextlib.suppress(OSError):  # who holds it is good to know, and no more than that
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}".encode())
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                file.truncate(0)
+        return Path.home()
+    except RuntimeError:
+        return None
 
 
 def child_environment() -> dict[str, str]:
@@ -115,7 +85,7 @@ def child_environment() -> dict[str, str]:
     environment = safe_environment()
     library = str(Path(kagglehms.__file__).resolve().parents[1])
     path = [library, *filter(None, [environment.get("PYTHONPATH")])]
-    return environment | {"PYTHONPATH": os.pathsep.join(path)}
+    return environment | CHILDREN_PRINT | {"PYTHONPATH": os.pathsep.join(path)}
 
 
 def available_cpus() -> int:
@@ -152,12 +122,20 @@ def be_quiet(quiet: bool = True) -> None:
     _quiet = quiet
 
 
-def coloured(text: str, colour: Literal["red", "green", "yellow", "bold"], stream: IO[str]) -> str:
+def coloured(text: str, colour: Literal["red", "green", "yellow", "bold"], stream: IO[str] | None) -> str:
     """Return `text` in a colour if `stream` is a terminal and nobody objects (https://no-color.org)."""
-    if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+    if not _is_terminal(stream) or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     code = {"red": 31, "green": 32, "yellow": 33, "bold": 1}[colour]
     return f"\033[{code}m{text}\033[0m"
+
+
+def _is_terminal(stream: IO[str] | None) -> bool:
+    """Whether there is a stream, and somebody sits before it."""
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False
 
 
 def quiet() -> bool:
@@ -172,13 +150,29 @@ def say(line: str) -> None:
 
 
 def tell(line: str) -> None:
-    """Print one line of what a command was asked for, at once, without tearing a progress bar."""
-    if not leads():
+    """Print one line of what a command was asked for, at once, without tearing a progress bar.
+
+    What cannot be printed ends nothing here, unless the reader has gone: what is left of it is tried again when the
+    command ends, which is when that becomes an error.
+    """
+    if leads():
+        show(line + "\n")
+
+
+def show(text: str) -> None:
+    """Print text as it is, at once; else like `tell`."""
+    stream: IO[str] | None = sys.stdout  # a process can have none
+    if stream is None:
         return
     from tqdm import tqdm
 
-    tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()
+    try:
+        tqdm.write(printable(text, stream), file=stream, end="")
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError):
+        pass
 
 
 def progress(
@@ -201,7 +195,7 @@ def progress(
     """
     if _quiet or not leads():
         yield from items
-    elif sys.stderr.isatty():
+    elif _is_terminal(sys.stderr):
         yield from _bar(items, total, what, before, status)
     else:
         yield from _lines(items, total, what, every_s, before, status)
@@ -278,34 +272,41 @@ class Clock:
 
 
 class StopRequest:
-    """Whether somebody asked this process to end: Ctrl-C or SIGTERM."""
+    """Whether somebody asked this process to end: Ctrl-C, SIGTERM, or SIGHUP, which says that the terminal has gone."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
 
     @property
     def exit_code(self) -> int:
-        return EXIT_TERMINATED if self.signal == signal.SIGTERM else EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED if self.signal == signal.SIGINT else EXIT_TERMINATED
 
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """Turn the first Ctrl-C or SIGTERM into a request that the work in hand looks at; a second one ends at once.
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a request that the work in hand looks at.
 
-    Outside the main thread, which alone can receive signals, nothing is changed.
+    A second Ctrl-C or SIGTERM ends at once. A second SIGHUP does not: a terminal that goes sends one, and its shell
+    another. Who was started under `nohup` does not hear of either. Outside the main thread, which alone can receive
+    signals, nothing is changed.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     defaults: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
+        before[hang_up] = signal.getsignal(hang_up)
 
     def note(number: int, _: object) -> None:
         request.signal = signal.Signals(number)
         for known, handler in before.items():
-            # A shell starts what it puts in the background with signals ignored.
-            signal.signal(known, defaults[known] if handler is signal.SIG_IGN else handler)
+            if known == hang_up:
+                signal.signal(known, signal.SIG_IGN)
+            else:  # a shell starts what it puts in the background with signals ignored
+                signal.signal(known, defaults[known] if handler is signal.SIG_IGN else handler)
 
     for number in before:
         signal.signal(number, note)
@@ -321,7 +322,7 @@ class Device:
     """Where and in which precision to compute, and why.
 
     Attributes:
-        name: `cuda` or `cpu`, as torch.device takes it.
+        name: `cuda` (NVIDIA's or AMD's), `mps` (Apple's) or `cpu`, as torch.device takes it.
         amp: the dtype of mixed precision, `float16` (needs loss scaling) or `bfloat16`; None for float32.
         reason: one line for the log.
     """
@@ -331,53 +332,81 @@ class Device:
     reason: str
 
 
+DEVICES = ("cpu", "cuda", "mps")
+"""What can be asked for."""
+
+
 def choose_device(wanted: str | None = None) -> Device:
     """Choose the best device that really works.
 
-    A GPU counts only if this build of torch has code for its architecture and a tiny operation runs: on Kaggle's
-    P100 `torch.cuda.is_available()` is true and every kernel launch fails.
+    A GPU counts if it computes a tiny sum: on Kaggle's P100 `torch.cuda.is_available()` is true and every kernel launch
+    fails, while the architectures that a build of torch names say neither what it compiles for others when it first
+    meets them nor what builds for AMD can do.
 
     Args:
-        wanted: `cpu`, `cuda`, or None for the best.
+        wanted: one of `DEVICES`, or None for the best of `cuda` and `cpu`.
 
     Raises:
         UsageError: another name, or a GPU was asked for and none is usable; the message says why.
     """
-    if wanted not in {None, "cpu", "cuda"}:
-        raise UsageError(f"device must be cpu or cuda, but got {wanted!r}")
+    if wanted not in {None, *DEVICES}:
+        raise UsageError(f"device must be one of {', '.join(DEVICES)}, but got {wanted!r}")
     if wanted == "cpu":
         return Device("cpu", None, "device: cpu in float32, as asked for")
-    why_not = _gpu_unusable()
+    why_not = _mps_unusable() if wanted == "mps" else _cuda_unusable()
     if why_not is None:
-        return _gpu()
-    if wanted == "cuda":
+        return (
+            Device("mps", None, "device: Apple's GPU in float32, as asked for") if wanted == "mps" else _gpu()
+        )
+    if wanted is not None:
         raise UsageError(f"no usable GPU: {why_not}; leave --device away to use the CPU")
     return Device("cpu", None, f"device: cpu in float32, {available_cpus()} cores ({why_not})")
 
 
-def _gpu_unusable() -> str | None:
+def _cuda_unusable() -> str | None:
     import torch
 
     if not torch.cuda.is_available():
         return "torch sees no GPU"
-    major, minor = torch.cuda.get_device_capability()
-    name = torch.cuda.get_device_name()
-    # A binary for sm_80 also runs on sm_86 and sm_89, but none for sm_60 exists any more in current builds.
-    built = [a for a in torch.cuda.get_arch_list() if a.startswith("sm_")]
-    if not any(int(a[3:-1]) == major and int(a[-1]) <= minor for a in built if a[3:].isdigit()):
-        return f"this torch has no code for {name} (sm_{major}{minor}, built for {' '.join(built)})"
+    return _fails("cuda")
+
+
+def _mps_unusable() -> str | None:
+    import torch
+
+    if not torch.backends.mps.is_built():
+        return "this torch is built without Metal, which is there on macOS alone"
+    if not torch.backends.mps.is_available():
+        return "torch sees no GPU of Apple's, or needs a newer macOS"
+    return _fails("mps")
+
+
+def _fails(device: str) -> str | None:
+    """Why a device cannot compute a tiny sum; None if it can."""
+    import torch
+
+    name = "the GPU"
     try:
-        torch.ones(8, device="cuda").sum().item()
-    except RuntimeError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of what the sum is about to prove or to refute
+            name = torch.cuda.get_device_name() if device == "cuda" else name
+            right = torch.ones(8, device=device).sum().item() == 8
+    except Exception as error:  # a driver that does not fit can raise almost anything
         return f"{name} fails at a tiny sum ({first_line(error)})"
-    return None
+    return None if right else f"{name} gets a tiny sum wrong"
 
 
 def _gpu() -> Device:
     import torch
 
     major, minor = torch.cuda.get_device_capability()
-    name = f"{torch.cuda.get_device_name()} (sm_{major}{minor})"
+    name = torch.cuda.get_device_name()
+    if torch.version.hip:
+        name += f" ({torch.cuda.get_device_properties().gcnArchName})"
+        return Device(
+            "cuda", "bfloat16", f"device: {name} in bfloat16, which torch has for each GPU of AMD's"
+        )
+    name += f" (sm_{major}{minor})"
     if major >= 8:
         return Device(
             "cuda", "bfloat16", f"device: {name} in bfloat16, which this architecture computes natively"

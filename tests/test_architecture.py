@@ -13,6 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "kagglehms"
 ROOMS = (
     "errors",
     "environment",
+    "console",
+    "locks",
     "runtime",
     "data",
     "features",

@@ -109,6 +109,50 @@ def test_a_reader_who_has_gone_is_no_success() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize("columns", ["1", "19"])
+@pytest.mark.parametrize("words", [["train", "--help"], ["rehearse", "--help"], ["ladder", "--format", "x"]])
+def test_a_narrow_terminal_has_an_end(columns: str, words: list[str]) -> None:
+    """A help text that never ends would be met by the timeout, which is far more than it takes."""
+    done = subprocess.run(
+        [sys.executable, "-m", "kagglehms", *words],
+        env=os.environ | {"COLUMNS": columns},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == (0 if "--help" in words else 2), done.stderr
+    if "--help" in words:
+        assert max(map(len, done.stdout.splitlines())) > 1
+        assert "--data" in done.stdout
+
+
+def test_the_width_of_the_terminal_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for columns in ("1", "120"):
+        monkeypatch.setenv("COLUMNS", columns)
+        with pytest.raises(SystemExit):
+            main(["train", "--help"])
+        assert os.environ["COLUMNS"] == columns
+        assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp932"])
+@pytest.mark.parametrize("words", [["ladder"], ["train", "--help"], ["--help"]])
+def test_a_page_is_printed_in_any_encoding(encoding: str, words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "kagglehms", *words],
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.decode(encoding)
+    assert len(text.splitlines()) > 5
+    assert text.count("?") < len(text) / 20  # signs for which the encoding has none, and no drawn lines
+
+
 def test_quiet_tells_what_was_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(tmp_path / "runs", "baseline")
     build(tmp_path / "runs", tmp_path / "dist", owner="some-owner")

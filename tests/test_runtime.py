@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import math
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ from kagglehms.runtime import (
     choose_device,
     coloured,
     duration,
-    exclusive,
+    home,
     in_advance,
     progress,
     say,
@@ -99,48 +98,6 @@ def test_stale_partial_files_are_swept(tmp_path: Path) -> None:
     (tmp_path / "model").write_bytes(b"y")
     sweep_partials(tmp_path)
     assert os.listdir(tmp_path) == ["model"]
-
-
-def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
-    code = "import sys, pathlib; from kagglehms.runtime import exclusive\n"
-    code += "with exclusive(pathlib.Path(sys.argv[1]), 'work'): print('held', flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"held\n"
-        with (
-            pytest.raises(RunError, match=f"work is under way by process {child.pid} on"),
-            exclusive(tmp_path, "work"),
-        ):
-            pass
-        child.kill()
-    with exclusive(tmp_path, "work"):
-        pass
-
-
-@pytest.mark.parametrize(
-    ("number", "says"),
-    [(errno.ENOLCK, "cannot be locked"), (errno.EWOULDBLOCK, "is under way by another process")],
-)
-def test_only_a_lock_that_is_held_is_called_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, says: str
-) -> None:
-    import fcntl
-
-    def refused(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", refused)
-    with pytest.raises(RunError, match=says), exclusive(tmp_path, "work"):
-        pass
-
-
-def test_a_file_in_place_of_the_folder_is_a_users_mistake(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for folder in (tmp_path / "file", tmp_path / "file/below"):
-        with pytest.raises(UsageError, match="cannot be written"), exclusive(folder, "work"):
-            pass
 
 
 def test_what_was_asked_for_is_told_even_if_quiet(capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,52 +180,152 @@ def test_the_first_signal_is_a_request_and_the_second_ends(interrupt_handler: An
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a system without terminals that hang up")
+def test_a_terminal_that_goes_asks_for_the_end_however_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    with stop_signals() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert (stop.signal, stop.exit_code) == (signal.SIGHUP, 143)
+        signal.raise_signal(signal.SIGHUP)  # the shell's, after the terminal's
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with stop_signals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.signal is None
+            signal.raise_signal(signal.SIGTERM)
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_signals_that_a_system_lacks_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(signal, "SIGHUP", raising=False)
+    with stop_signals() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.exit_code == 143
+
+
+ONES = torch.ones
+
+
 class FakeGpu:
-    """What torch says of a GPU, without one."""
+    """What torch says of a GPU, without one; a GPU can warn, fail, or compute something else."""
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], built: list[str]
+        self, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], hip: str | None = None
     ) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Fake")
-        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built)
-        self.works = True
-        tensor = torch.zeros(8)
+        monkeypatch.setattr(
+            torch.cuda, "get_device_properties", lambda: SimpleNamespace(gcnArchName="gfx1100")
+        )
+        monkeypatch.setattr(torch.version, "hip", hip)
+        self.failure: Exception | None = None
+        self.value = 1.0
 
-        def ones(*size: int, device: str) -> torch.Tensor:
-            if not self.works:
-                raise RuntimeError("no kernel image is available")
-            return tensor
+        def ones(size: int, device: str) -> torch.Tensor:
+            warnings.warn("this GPU is not compatible with this torch", stacklevel=2)
+            if self.failure:
+                raise self.failure
+            return self.value * ONES(size)
 
         monkeypatch.setattr(torch, "ones", ones)
 
 
 def test_precision_follows_the_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
-    FakeGpu(monkeypatch, (7, 5), ["sm_75", "sm_80", "sm_90"])
+    FakeGpu(monkeypatch, (7, 5))
     assert (choose_device().name, choose_device().amp) == ("cuda", "float16")
-    FakeGpu(monkeypatch, (8, 6), ["sm_75", "sm_80", "sm_90"])
+    FakeGpu(monkeypatch, (8, 6))
     assert choose_device().amp == "bfloat16"
 
 
-def test_a_gpu_that_torch_has_no_code_for_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    FakeGpu(monkeypatch, (6, 0), ["sm_75", "sm_80", "sm_90"])
+@pytest.mark.parametrize(
+    ("capability", "hip", "built"),
+    [
+        ((9, 0), None, ["sm_75", "sm_90a"]),
+        ((13, 0), None, ["sm_90", "compute_120"]),  # compiled when it is first met
+        ((11, 0), "6.4", ["gfx900", "gfx1100"]),
+    ],
+)
+def test_a_gpu_that_computes_is_used_whatever_its_architecture_is_called(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], hip: str | None, built: list[str]
+) -> None:
+    FakeGpu(monkeypatch, capability, hip)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built)
+    device = choose_device()
+    assert (device.name, device.amp) == ("cuda", "bfloat16")
+    assert ("gfx1100" if hip else f"sm_{capability[0]}{capability[1]}") in device.reason
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        RuntimeError("no kernel image is available"),
+        AssertionError("no kernel image is available"),
+        OSError("no kernel image is available"),
+    ],
+)
+def test_a_gpu_that_fails_at_a_tiny_sum_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    FakeGpu(monkeypatch, (6, 0)).failure = failure
     device = choose_device()
     assert device.name == "cpu"
-    assert "this torch has no code for Fake (sm_60, built for sm_75 sm_80 sm_90)" in device.reason
-    with pytest.raises(UsageError, match="no usable GPU: this torch has no code"):
+    assert "Fake fails at a tiny sum (no kernel image is available)" in device.reason
+    with pytest.raises(UsageError, match="no usable GPU: Fake fails at a tiny sum"):
         choose_device("cuda")
 
 
-def test_a_gpu_that_fails_at_a_tiny_sum_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    FakeGpu(monkeypatch, (8, 0), ["sm_80"]).works = False
-    assert "fails at a tiny sum (no kernel image is available)" in choose_device().reason
+def test_a_gpu_that_computes_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeGpu(monkeypatch, (8, 0)).value = 0.5
+    assert "Fake gets a tiny sum wrong" in choose_device().reason
 
 
 def test_the_cpu_can_be_asked_for() -> None:
     assert choose_device("cpu").reason == "device: cpu in float32, as asked for"
-    with pytest.raises(UsageError, match="device must be cpu or cuda, but got 'tpu'"):
+    with pytest.raises(UsageError, match="device must be one of cpu, cuda, mps, but got 'tpu'"):
         choose_device("tpu")
+
+
+@pytest.mark.parametrize(
+    ("built", "available", "says"),
+    [(False, False, "without Metal"), (True, False, "torch sees no GPU of Apple's")],
+)
+def test_apples_gpu_is_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, built: bool, available: bool, says: str
+) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_built", lambda: built)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: available)
+    with pytest.raises(UsageError, match=f"no usable GPU: .*{says}"):
+        choose_device("mps")
+
+
+def test_apples_gpu_is_used_where_it_is_asked_for_and_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(monkeypatch, (0, 0))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_built", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    device = choose_device("mps")
+    assert (device.name, device.amp) == ("mps", None)
+    assert choose_device().name == "cpu"
+    gpu.failure = RuntimeError("out of order")
+    with pytest.raises(UsageError, match="fails at a tiny sum"):
+        choose_device("mps")
+
+
+@pytest.mark.parametrize("variables", [{}, {"HOME": "/somewhere"}])
+def test_a_user_can_have_no_home(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    pwd = pytest.importorskip("pwd", reason="of users that a system does not know")
+
+    def unknown(_: int) -> None:
+        raise KeyError("no such user")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.delenv("HOME")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert home() == (Path("/somewhere") if variables else None)
 
 
 def test_results_come_in_order_and_only_so_many_are_asked_for_in_advance() -> None:

@@ -46,7 +46,7 @@ from kagglehms.inference.manifest import (
 )
 from kagglehms.learning.ensemble import Blend
 from kagglehms.learning.ladder import find_blend
-from kagglehms.runtime import LOCK, PARTIAL_SUFFIX, choose_device, exclusive, say
+from kagglehms.runtime import HOLDER, LOCK, PARTIAL_SUFFIX, choose_device, exclusive, say
 
 _STAGE = ".build-"
 _BLOCK = 1 << 20
@@ -173,7 +173,7 @@ def _stage(dist: Path) -> Iterator[Path]:
         yield stage
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-        if os.listdir(dist) == [LOCK]:
+        if {LOCK, HOLDER}.issuperset(os.listdir(dist)):
             shutil.rmtree(dist, ignore_errors=True)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kagglehms
+from kagglehms.console import open_streams
 from kagglehms.deploy.mounts import find_competition, find_output
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError
 from kagglehms.inference.supervisor import supervise
@@ -42,7 +43,7 @@ def infer(root: Path, bundle: Path, digest: str, scratch: Path) -> int:
         0 when nothing failed; what went wrong has been printed. `working/submission.csv` below `root` is the
         output either way, `working/scored-run.json` says what it is made of.
     """
-    _say_library()
+    _begin()
     try:
         competition = find_competition(root)
         print(f"competition {competition}", flush=True)
@@ -67,7 +68,8 @@ def time_limit_s(usual_s: float) -> float:
     return float(os.environ.get(TIME_LIMIT_VARIABLE) or usual_s)
 
 
-def _say_library() -> None:
+def _begin() -> None:
+    open_streams(unfailing=True)
     print(f"kagglehms {kagglehms.__version__} from {Path(kagglehms.__file__).parent}", flush=True)
 
 
@@ -77,7 +79,7 @@ def prepare(root: Path, bundle: Path, digest: str) -> int:
     Returns:
         0, or the exit code of what went wrong, which has been printed as one line.
     """
-    _say_library()
+    _begin()
     try:
         _verify(bundle, digest)
         decode(find_competition(root), root / "working" / STORE, _workers())
@@ -114,7 +116,7 @@ def train(
         end it at once.
     """
     start = time.monotonic()
-    _say_library()
+    _begin()
     from kagglehms.deploy.training import TIME_LIMIT_S, make_task, train_in_session
 
     try:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kagglehms.console import open_streams
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError, Stopped, UsageError, closest
 from kagglehms.runtime import Clock, child_environment, say, stop_signals, write_bytes
 
@@ -52,7 +53,7 @@ class TrainingTask:
         batch_size: instead of the recipes'.
         weights: the first weights, see `first_weights.find_weights`.
         save_every_s: how often the state is saved, apart from evaluations.
-        device: `cpu`, `cuda`, or None for the best that works.
+        device: `cpu`, `cuda`, `mps`, or None for the best that works.
     """
 
     recipes: tuple[str, ...]
@@ -222,6 +223,7 @@ def _train(task: TrainingTask, session: Session) -> tuple[list[str], list[str]]:
 
 
 if __name__ == "__main__":
+    open_streams(unfailing=True)
     try:
         sys.exit(main(sys.argv[1:]))
     except HMSError as error:

@@ -13,6 +13,7 @@ from email.parser import Parser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kagglehms.console import CHILDREN_PRINT
 from kagglehms.deploy.image import Image, kaggle_image
 from kagglehms.deploy.scripts import LIBRARY, Wheel, reached, read_wheel
 from kagglehms.environment import safe_environment
@@ -105,8 +106,9 @@ def _download(wanted: Requirement, folder: Path, image: Image) -> Path:
     command += ["--dest", str(folder), str(wanted)]
     try:
         run = subprocess.run(
-            command, env=safe_environment(), capture_output=True, text=True, timeout=_PIP_S, check=False
-        )
+            command, env=safe_environment() | CHILDREN_PRINT, capture_output=True, encoding="utf-8", errors="replace",
+            timeout=_PIP_S, check=False,
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RunError(f"{wanted}: pip did not fetch a wheel ({error}); try again") from error
     new = set(folder.glob("*.whl")) - before

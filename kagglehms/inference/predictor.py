@@ -259,7 +259,7 @@ def load_bundle(path: Path | str, device: str | None = None, expected_digest: st
 
     Args:
         path: its folder, such as `dist/dataset`.
-        device: `cpu`, `cuda`, or None for the best that works.
+        device: `cpu`, `cuda`, `mps`, or None for the best that works.
         expected_digest: refuse any other version of the bundle.
 
     Raises:

@@ -20,6 +20,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from kagglehms.console import open_streams
 from kagglehms.data.competition import Competition
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
 from kagglehms.features.images import CROP_SHAPES, Crop, Normaliser, Source
@@ -327,4 +328,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    open_streams(unfailing=True)
     sys.exit(main(sys.argv[1:]))

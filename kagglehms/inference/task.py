@@ -24,7 +24,7 @@ class Task:
         competition: folder of the competition.
         out: where submission.csv and the marker go.
         digest: of the bundle that is expected; None takes any.
-        device: `cpu`, `cuda`, or None for the best that works.
+        device: `cpu`, `cuda`, `mps`, or None for the best that works.
         limit_s: seconds from now, at which the best so far stands.
         scratch: for decoded crops and finished passes; None keeps neither.
         mirror: whether test-time augmentation is wanted.

@@ -162,4 +162,6 @@ def _probabilities(model: nn.Module, images_BCHW: torch.Tensor, device: Device) 
     images_BCHW = images_BCHW.to(device.name, non_blocking=True)
     with autocast(device):
         logits_BK = model(laid_out(images_BCHW, device))
+    if device.name == "mps":  # which has no float64
+        logits_BK = logits_BK.cpu()
     return torch.softmax(logits_BK.double(), dim=1)

@@ -300,7 +300,7 @@ def largest_fitting(
     return 0
 
 
-_NO_MAIN_MEMORY = ("can't allocate memory", "not enough memory")
+_NO_MAIN_MEMORY = ("can't allocate memory", "not enough memory", "MPS backend out of memory")
 """What torch says on Linux and macOS, and on Windows: main memory has no error class of its own."""
 
 

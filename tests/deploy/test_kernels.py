@@ -194,3 +194,30 @@ def test_a_sample_that_cannot_be_read_keeps_nothing_else(built: Built, root: Pat
     done = run(built, root)
     assert f"bundle {place}: 2 model(s)" in done.stdout
     np.testing.assert_allclose(submitted(root), [built.manifest.prior] * 2)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell closes the streams")
+@pytest.mark.parametrize("closed", [">&- 2>&-", ">&-", ">/dev/full 2>/dev/full"])
+def test_a_scored_run_goes_on_whatever_becomes_of_its_output(
+    dist: Path, competition_folder: Path, tmp_path: Path, closed: str
+) -> None:
+    """The models take part: nobody reads that they do, but in the submission and its marker."""
+    place = tmp_path / "input" / competition_mount(SLUG, "owner")
+    place.parent.mkdir(parents=True)
+    place.symlink_to(competition_folder, target_is_directory=True)
+    bundle = tmp_path / "input" / dataset_mount("somebody", "kagglehms-bundle", "owner")
+    bundle.parent.mkdir(parents=True)
+    bundle.symlink_to(dist / "dataset", target_is_directory=True)
+    for name in ("working", "tmp"):
+        (tmp_path / name).mkdir()
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" "$1" {closed}', sys.executable, str(dist / "kernels/infer/infer.py")],
+        cwd=tmp_path / "working",
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path / "tmp"), ROOT_VARIABLE: str(tmp_path)},
+        check=False,
+    )
+    assert done.returncode == 0
+    marker = json.loads((tmp_path / "working/scored-run.json").read_text())
+    assert marker["status"] == "complete"
+    assert marker["rows_with_prior"] in (0, {})
+    assert len(marker["models"]) >= 2

@@ -201,7 +201,9 @@ def test_sessions_with_a_time_limit_end_before_it_and_add_up_to_one(tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 143)]
+)
 def test_a_signal_ends_the_command_with_its_state_saved(
     competition_folder: Path, store: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

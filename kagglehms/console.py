@@ -1,0 +1,82 @@
+"""The standard streams as they are found: in any encoding, closed, or gone half-way. Printing ends no work."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import IO, Any
+
+CHILDREN_PRINT = {"PYTHONIOENCODING": "utf-8:replace"}
+"""For the environment of a Python whose output this project reads or passes on."""
+
+_STRICT = frozenset({"strict", "surrogateescape"})
+"""Error handlers of an encoding with which a character that it lacks is an error."""
+
+
+class _Unfailing:
+    """A stream that loses what cannot be written."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def open_streams(unfailing: bool = False) -> None:
+    """Make the standard streams of this process ones that can be printed to; the first thing that a command does.
+
+    A stream that was closed at the start goes to nowhere, and a character that its encoding lacks becomes `?`.
+
+    Args:
+        unfailing: also lose what cannot be written later, where the reader has gone or the disk is full. For work that
+            is worth more than what it says; other commands end in an error then.
+    """
+    _occupy_descriptors()
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  open to the end
+            setattr(sys, name, stream)
+        if getattr(stream, "errors", None) in _STRICT and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+        if unfailing and not isinstance(stream, _Unfailing):
+            setattr(sys, name, _Unfailing(stream))
+
+
+def _occupy_descriptors() -> None:
+    """Point closed standard descriptors to nowhere, lest a file opened later gets one and is printed into."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere == descriptor:
+                os.set_inheritable(descriptor, True)
+            else:
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+
+
+def printable(text: str, stream: IO[str]) -> str:
+    """Return `text` with a `?` for each character that the stream's encoding lacks."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
+
+
+def discard_output() -> None:
+    """Point standard output to nowhere, so that what could not be written is not tried again at the end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
