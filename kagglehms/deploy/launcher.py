@@ -15,7 +15,6 @@ import ctypes
 import json
 import os
 import platform
-import resource
 import signal
 import socket
 import struct
@@ -25,6 +24,11 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+try:
+    import resource
+except ImportError:  # as on Windows, see `lacking`
+    resource = None  # type: ignore[assignment]
 
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
@@ -88,6 +92,14 @@ class Spec:
 
 class IsolationUnavailableError(Exception):
     """This machine does not let us make the namespaces or mounts; says which step it refused."""
+
+
+def lacking() -> str:
+    """What this Python has not of all that a rehearsal needs, however isolated; empty if it has everything."""
+    needed = {"resource": resource is not None} | {
+        f"os.{name}": hasattr(os, name) for name in ("killpg", "geteuid")
+    }
+    return ", ".join(name for name, there in needed.items() if not there)
 
 
 def main(spec: Spec) -> int:

@@ -14,6 +14,7 @@ import codecs
 import contextlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -34,7 +35,7 @@ from kagglehms.inference.marker import MARKER, Marker
 from kagglehms.inference.prior import read_rows
 from kagglehms.inference.submission import SUBMISSION, read_submission
 from kagglehms.inference.task import TIME_LIMIT_S
-from kagglehms.runtime import quiet, write_bytes
+from kagglehms.runtime import quiet, show, write_bytes
 
 LOG = "rehearsal.log"
 SESSION_S = 9 * 3600.0
@@ -139,8 +140,14 @@ def rehearse(
     Raises:
         UsageError: no such kernel.
         DataError: no competition there, or no output of a kernel that this one reads.
-        RunError: a bundle that does not fit the kernel, or isolation asked for that cannot be had.
+        RunError: a bundle that does not fit the kernel, isolation asked for that cannot be had, a disk that is full, or
+            a system on which kernels cannot be rehearsed, such as Windows.
     """
+    if missing := launcher.lacking():
+        raise RunError(
+            f"a rehearsal starts, measures and ends a kernel by {missing}, which Python lacks on {platform.system()}; "
+            "rehearse on Linux or macOS, or in the Windows Subsystem for Linux"
+        )
     budget = budget or Budget()
     if hidden_from is not None and hidden_rows is None:
         hidden_rows = len(read_rows(Competition(hidden_from)))
@@ -148,14 +155,33 @@ def rehearse(
     out.mkdir(parents=True, exist_ok=True)
     for name in _OUTPUTS:
         (out / name).unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="kagglehms-rehearsal-", ignore_cleanup_errors=True) as place:
+    with _stage(out) as place:
         hidden = None
         if hidden_rows is not None:
-            hidden = make_hidden(Path(place).resolve() / "hidden", hidden_rows, hidden_from).root
+            hidden = make_hidden(place / "hidden", hidden_rows, hidden_from).root
             if (competition / "train.csv").is_file():
                 shutil.copyfile(competition / "train.csv", hidden / "train.csv")
         built = read_kernel(kernel, dist, competition, layout, out, hidden)
-        return _rehearse(built, Path(place).resolve(), out, layout, budget, isolation)
+        return _rehearse(built, place, out, layout, budget, isolation)
+
+
+@contextlib.contextmanager
+def _stage(out: Path) -> Iterator[Path]:
+    """A temporary folder for the machine of a rehearsal.
+
+    Raises:
+        RunError: there can be none, or it or `out` cannot be written, as on a full disk.
+    """
+    folder = "the folder for temporary files"
+    try:
+        with tempfile.TemporaryDirectory(prefix="kagglehms-rehearsal-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder).resolve()
+    except OSError as error:
+        where = error.filename or f"{folder} or {out}"
+        raise RunError(
+            f"{where}: cannot be written ({error.strerror or error}); free space, or name folders on another disk: "
+            "--out, and TMPDIR for temporary files"
+        ) from error
 
 
 def _rehearse(
@@ -194,8 +220,7 @@ def _launch(spec: Spec, stage: Path, log: Path) -> dict[str, Any]:
                 file.write(chunk)
                 file.flush()
                 if not quiet():
-                    sys.stdout.write(decoder.decode(chunk))
-                    sys.stdout.flush()
+                    show(decoder.decode(chunk))
         child.wait()
     finally:
         _end(child)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from kagglehms.console import CHILDREN_PRINT
 from kagglehms.data.competition import SLUG, Competition, unpacking
 from kagglehms.deploy import guard
 from kagglehms.deploy.kernels import TIME_LIMIT_VARIABLE
@@ -20,6 +21,7 @@ from kagglehms.deploy.preflight import require_bundle
 from kagglehms.deploy.stamping import KERNEL_METADATA, read_template
 from kagglehms.errors import DataError, RunError, UsageError, closest
 from kagglehms.inference.manifest import CARD
+from kagglehms.runtime import home
 
 Isolation = Literal["namespaces", "guard"]
 WITNESS = "kagglehms-rehearsal-witness.json"
@@ -254,7 +256,7 @@ def _environment(
     root: Path, temporary: Path, isolated: bool, kernel: StagedKernel, budget: Budget
 ) -> dict[str, str]:
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    environment["KAGGLE_KERNEL_RUN_TYPE"] = "Batch"
+    environment |= {"KAGGLE_KERNEL_RUN_TYPE": "Batch", **CHILDREN_PRINT}
     if kernel.scored:
         environment["KAGGLE_IS_COMPETITION_RERUN"] = "1"
     if budget.time_s is not None:
@@ -284,7 +286,7 @@ def _needed_below_tmp() -> Iterator[str]:
 
 def _to_hide() -> Iterator[str]:
     """Yield the folders of this machine that Kaggle does not have: the library, and the client's credentials."""
-    home = Path("~").expanduser()
     candidates = [Path(entry or ".") / "kagglehms" for entry in sys.path]
-    candidates += [home / ".kaggle", home / ".config/kaggle"]
+    if (own := home()) is not None:
+        candidates += [own / ".kaggle", own / ".config/kaggle"]
     yield from sorted({str(path.resolve()) for path in candidates if path.is_dir()})

@@ -44,7 +44,7 @@ class CropCache:
     """Crops on the disk, one slot a row and source.
 
     Args:
-        folder: where the files go; `close` deletes them. None keeps nothing.
+        folder: where the files go; `close` deletes them. None keeps nothing, nor does Windows.
         n_rows: of the test set.
         sources: what is kept.
         budget_bytes: rows beyond it are not kept; None takes what the disk has, but for a spare.
@@ -64,7 +64,7 @@ class CropCache:
         self._paths: list[Path] = []
         self._held = {source: np.zeros(n_rows, bool) for source in sources}
         self.rows = 0
-        if folder is None or not sources:
+        if folder is None or not sources or not hasattr(os, "preadv"):  # Windows: threads cannot share a file
             return
         if budget_bytes is None:
             budget_bytes = shutil.disk_usage(folder).free - _SPARE_BYTES

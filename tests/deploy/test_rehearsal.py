@@ -19,6 +19,7 @@ import pytest
 
 from kagglehms.cli import main
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
+from kagglehms.deploy import rehearsal, staging
 from kagglehms.deploy.mounts import LAYOUTS, Layout, competition_mount, dataset_mount
 from kagglehms.deploy.rehearsal import RehearsalReport, _keep, projection, rehearse
 from kagglehms.deploy.staging import Budget, Isolation, _few_folders_below_tmp, resolve_links
@@ -739,3 +740,45 @@ def test_a_call_that_was_killed_between_its_renames_costs_nothing(
     with pytest.raises(RunError, match="cannot be written"):
         _keep(made, tmp_path / "train", True)
     assert (tmp_path / "train" / "state").read_text() == "old"
+
+
+@pytest.mark.parametrize("written", ["folder", "kernel", "nothing"])
+def test_a_full_disk_for_temporary_files_is_one_line(
+    house: House, written: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house.kernel("submit()")
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def fails(*_: object, **__: object) -> None:
+        raise full
+
+    places = {"folder": (rehearsal.tempfile, "mkdtemp"), "kernel": (staging.shutil, "copyfile")}
+    if written in places:
+        monkeypatch.setattr(*places[written], fails)
+    else:
+        monkeypatch.setattr(rehearsal.tempfile, "tempdir", None)
+        monkeypatch.setattr(rehearsal.tempfile, "_candidate_tempdir_list", list)
+    words = ["rehearse", "look", "--data", str(house.competition), "--dist", str(house.dist)]
+    assert main([*words, "--out", str(house.out)]) == EXIT_FAILURE
+    said = capsys.readouterr().err
+    assert "cannot be written" in said
+    assert "TMPDIR" in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("isolation", BOTH)
+def test_a_kernel_may_print_anything_in_any_locale(
+    house: House, isolation: Isolation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LC_ALL", "C")
+    monkeypatch.setenv("LANG", "C")
+    house.kernel("library(); submit(); print('≥ 脳波')")
+    report = house.rehearse(isolation=isolation)
+    assert report.ok, report.sentence
+    assert "≥ 脳波" in report.log.read_text(encoding="utf-8")
+
+
+def test_a_user_without_a_home_can_rehearse(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "home", lambda: None)
+    house.kernel("library(); submit()")
+    assert house.rehearse(isolation="guard").ok

@@ -38,6 +38,20 @@ def test_a_cache_that_fails_costs_time_only(folder: Path, tmp_path: Path) -> Non
     cache.close()
 
 
+def test_a_system_whose_threads_cannot_share_a_file_reads_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = images(reader_of(folder))
+    monkeypatch.delattr(os, "preadv")
+    monkeypatch.delattr(os, "pwrite")
+    cache = CropCache(tmp_path, 4, BOTH)
+    reader = reader_of(folder, cache)
+    for _ in range(2):
+        np.testing.assert_array_equal(images(reader), expected)
+    assert reader.files_read == 16
+    assert not list(tmp_path.glob("crops-*"))
+
+
 def test_a_cache_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     for source in BOTH:
         (tmp_path / source).mkdir()
