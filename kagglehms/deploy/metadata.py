@@ -15,7 +15,7 @@ from typing import Any
 
 from kagglehms.data.competition import SLUG
 from kagglehms.deploy.image import kaggle_image
-from kagglehms.deploy.stamping import KERNEL_METADATA, OWNER_NAME, PLACEHOLDER_OWNER
+from kagglehms.deploy.stamping import KERNEL_METADATA, OWNER_NAME, is_placeholder
 from kagglehms.inference.manifest import CARD
 
 UNSCORED = ("prepare", "train")
@@ -171,7 +171,7 @@ def _id(content: Mapping[str, Any], shortest: int, where: str) -> Iterator[Findi
     if not slash or "/" in slug or not owner:
         yield Finding(where, f"id {given!r} is not of the form owner/slug", "build again")
         return
-    if owner == PLACEHOLDER_OWNER or not OWNER_NAME.fullmatch(owner):
+    if is_placeholder(owner) or not OWNER_NAME.fullmatch(owner):
         yield Finding(
             where,
             f"the owner is {owner!r}, which is no Kaggle user name",
@@ -272,7 +272,7 @@ def _sources(metadata: Mapping[str, Any], bundle_id: str, where: str) -> Iterato
             parts = source.split("/")
             if len(parts) not in {2, 3} or not all(parts) or len(parts[1]) < shortest:
                 yield Finding(where, f"{key} has {source!r}", "write owner/slug or owner/slug/version")
-            elif parts[0] == PLACEHOLDER_OWNER:
+            elif is_placeholder(parts[0]):
                 yield Finding(
                     where, f"{key} has {source!r}, which is of nobody", "build again with --owner NAME"
                 )

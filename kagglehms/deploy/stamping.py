@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from kagglehms.deploy.credentials import configurations
 from kagglehms.errors import RunError, UsageError
 
 PLACEHOLDER_OWNER = "your-kaggle-username"
@@ -18,31 +19,42 @@ STAMPS = ("OWNER", "BUNDLE", "DIGEST")
 
 OWNER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """A user name as Kaggle gives them."""
+_PLACEHOLDERS = frozenset({PLACEHOLDER_OWNER, "your-kaggle-name"})
+"""What stands in templates and examples for a name, in small letters; in no case is it somebody's."""
 
 
 def find_owner(given: str | None = None) -> tuple[str, str]:
     """Return the Kaggle user name to stamp and where it comes from.
 
     Looked for in this order: `given`, the variable KAGGLE_USERNAME, the Kaggle client's kaggle.json and what its
-    `kaggle auth login` left (of neither is a key or token kept or shown). With none it is `PLACEHOLDER_OWNER`.
+    `kaggle auth login` left (of neither is a key or token kept or shown). With none it is `PLACEHOLDER_OWNER`, and what
+    there was instead of a name stands in place of where it comes from.
 
     Raises:
-        UsageError: a name that Kaggle cannot have given.
+        UsageError: a name that Kaggle cannot have given, or one that was copied from an example.
     """
-    config, login = client_config(), Path("~/.kaggle/credentials.json").expanduser()
+    found = list(configurations())
     for name, source in (
         (given, "--owner"),
         (os.environ.get("KAGGLE_USERNAME"), "KAGGLE_USERNAME"),
-        (_configured_username(config), str(config)),
-        (_configured_username(login), str(login)),
+        *((one.username, one.place) for one in found),
     ):
         if name:
             if not OWNER_NAME.fullmatch(name):
                 raise UsageError(
                     f"owner {name!r} (from {source}) is no Kaggle user name; give it with --owner"
                 )
+            if is_placeholder(name):
+                raise UsageError(
+                    f"owner {name!r} (from {source}) stands for a Kaggle user name in examples; put your own there"
+                )
             return name, source
-    return PLACEHOLDER_OWNER, "nowhere"
+    return PLACEHOLDER_OWNER, "; ".join(["nowhere", *(f"{one.place} {one.fault}" for one in found)])
+
+
+def is_placeholder(owner: str) -> bool:
+    """Whether a name is one of those that only stand for a name."""
+    return owner.lower().replace("_", "-") in _PLACEHOLDERS
 
 
 def read_template(path: Path) -> dict[str, Any]:
@@ -111,21 +123,3 @@ def stamp_kernel(template: Path, owner: str, slug: str, digest: str) -> dict[str
 
 def _json_bytes(content: dict[str, Any]) -> bytes:
     return json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
-
-
-def client_config() -> Path:
-    """Return where the Kaggle client (2.2) keeps its configuration."""
-    if folder := os.environ.get("KAGGLE_CONFIG_DIR"):
-        return Path(folder) / "kaggle.json"
-    home = Path("~").expanduser()
-    if (home / ".kaggle").exists():
-        return home / ".kaggle" / "kaggle.json"
-    return Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle" / "kaggle.json"
-
-
-def _configured_username(config: Path) -> str | None:
-    try:
-        name = json.loads(config.read_text(encoding="utf-8")).get("username")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return name if isinstance(name, str) else None

@@ -6,10 +6,10 @@ compiles nothing: each function is compiled, or loaded from Numba's cache, when 
 
 from __future__ import annotations
 
+from kagglehms.features import jit  # first, as it says in a line which settings Numba refuses
 from kagglehms.features.arrays import empty
 from kagglehms.features.differences import DifferenceSpec, difference_signals, differences_into
 from kagglehms.features.fold import FoldSpec, folded_image, folded_image_into
-from kagglehms.features.jit import PlainPathWarning
 from kagglehms.features.mel import MelSpec, mel_image_into, mel_images
 from kagglehms.features.panels import log_normalise, normalise, normalise_rows, percentiles, summaries
 from kagglehms.features.spectra import (
@@ -19,6 +19,8 @@ from kagglehms.features.spectra import (
     difference_spectra,
     difference_spectra_into,
 )
+
+PlainPathWarning = jit.PlainPathWarning
 
 __all__ = [
     "MelSpec",

@@ -7,17 +7,23 @@ and one warning says so.
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
-from numba import types
 
-from kagglehms.errors import first_line
+from kagglehms.errors import UsageError, first_line
+
+try:
+    import numba
+    from numba import types
+except ValueError as error:  # Numba reads its settings while it is imported
+    settings = ", ".join(f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_"))
+    raise UsageError(f"Numba refuses {settings} ({first_line(error)}); correct it, or unset it") from error
 
 FLOATS = types.Array(types.float32, 1, "C")
 """What a feature writes to, or keeps its scratch in."""

@@ -1,6 +1,6 @@
 """`kagglehms doctor`: what this machine can do and why, and for every problem its cure.
 
-Nothing is changed, nothing is sent anywhere, and no credential is read further than to see that it is there.
+Nothing is changed, nothing is sent anywhere, and of credentials nothing is kept but whether the client can read them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kagglehms.data.competition import SLUG, Competition, unpacking
 from kagglehms.deploy import launcher
+from kagglehms.deploy.credentials import credentials
 from kagglehms.deploy.image import kaggle_image
 from kagglehms.deploy.mounts import LAYOUTS, competition_mount
-from kagglehms.deploy.stamping import client_config
 from kagglehms.errors import HMSError, UsageError
 from kagglehms.runtime import available_cpus, choose_device
 
@@ -158,8 +158,11 @@ def check_features() -> Iterator[Check]:
     """Compute one mel image, and see whether compiled code did it."""
     import numpy as np
 
-    from kagglehms.features import PlainPathWarning, mel_images
-
+    try:
+        from kagglehms.features import PlainPathWarning, mel_images
+    except HMSError as error:  # a setting with which Numba cannot be imported
+        yield Check("features", "stop", str(error), "correct the variable, or unset it")
+        return
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         images = mel_images(np.zeros((1, 10_000, 20), np.float32))
@@ -271,44 +274,82 @@ def _existing(path: Path) -> Path:
 
 def check_isolation() -> Iterator[Check]:
     """Run `true` as a rehearsal would run a kernel."""
+    if missing := launcher.lacking():
+        finding = f"none on {platform.system()}, whose Python lacks {missing}"
+        yield Check(
+            "rehearsal", "note", finding, "rehearse on Linux or macOS, or in the Windows Subsystem for Linux"
+        )
+        return
     why_not = namespaces_unavailable()
     if why_not is None:
         finding = "namespaces: a rehearsal has a real /kaggle, read-only input and no network"
         yield Check("rehearsal", "ok", finding)
     else:
-        cure = "nothing: the weaker guard is used; or allow them: `sysctl kernel.unprivileged_userns_clone=1`"
+        cure = f"nothing: the weaker guard is used; or {_allow_namespaces()}"
         yield Check("rehearsal", "note", f"no namespaces here ({why_not})", cure)
+
+
+_SWITCHES = {
+    "kernel.unprivileged_userns_clone": ("0", "1"),  # Debian's
+    "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),  # Ubuntu's
+    "user.max_user_namespaces": ("0", "15000"),
+}
+"""Settings that can forbid user namespaces: the value with which each does, and one with which it does not."""
+
+
+def _allow_namespaces(settings: Path = Path("/proc/sys")) -> str:
+    """How to allow namespaces on this very machine."""
+    if platform.system() != "Linux":
+        return "rehearse on Linux"
+    for name, (forbids, allows) in _SWITCHES.items():
+        try:
+            value = settings.joinpath(*name.split(".")).read_text(encoding="utf-8").strip()
+        except OSError:  # not on this machine
+            continue
+        if value == forbids:
+            return f"allow them: `sudo sysctl {name}={allows}`"
+    return "run outside of this container or sandbox, or allow `unshare` and `mount` in it"
 
 
 def namespaces_unavailable() -> str | None:
     """Why a rehearsal cannot be isolated by namespaces; None where it can."""
-    with tempfile.TemporaryDirectory(prefix="kagglehms-doctor-", ignore_cleanup_errors=True) as stage:
-        root = Path(stage).resolve()
-        (root / "root").mkdir()
-        spec = launcher.Spec(
-            argv=["/bin/true"], environment={}, folder="/", timeout_s=20, report=str(root / "report.json"),
-            new_root=str(root / "root"),
-        )  # fmt: skip
-        (root / "spec.json").write_text(spec.to_json(), encoding="utf-8")
-        command = [sys.executable, "-I", "-S", launcher.__file__, str(root / "spec.json")]
-        try:
-            subprocess.run(command, capture_output=True, timeout=60, start_new_session=True, check=False)
-            report = json.loads((root / "report.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
-            return str(error)
+    try:
+        with tempfile.TemporaryDirectory(prefix="kagglehms-doctor-", ignore_cleanup_errors=True) as stage:
+            report = _probe(Path(stage).resolve())
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        return str(error)
     if "unavailable" in report:
         return str(report["unavailable"])
     return None if report["exit_code"] == 0 else f"`true` ended with code {report['exit_code']} in them"
 
 
+def _probe(root: Path) -> dict[str, Any]:
+    """Run `true` in namespaces, and return the launcher's report."""
+    (root / "root").mkdir()
+    spec = launcher.Spec(
+        argv=["/bin/true"], environment={}, folder="/", timeout_s=20, report=str(root / "report.json"),
+        new_root=str(root / "root"),
+    )  # fmt: skip
+    (root / "spec.json").write_text(spec.to_json(), encoding="utf-8")
+    command = [sys.executable, "-I", "-S", launcher.__file__, str(root / "spec.json")]
+    subprocess.run(command, capture_output=True, timeout=60, start_new_session=True, check=False)
+    report: dict[str, Any] = json.loads((root / "report.json").read_text(encoding="utf-8"))
+    return report
+
+
 def check_client() -> Iterator[Check]:
-    """The Kaggle client and whether it has credentials. What they are is nobody's concern."""
+    """The Kaggle client and whether it can use the credentials that are there. What they are is nobody's concern."""
     from kagglehms.deploy.stamping import PLACEHOLDER_OWNER, find_owner
 
     create = "https://www.kaggle.com/settings → API → Create New Token, put into ~/.kaggle"
     found = credentials()
+    usable, broken = ([one for one in found if bool(one.fault) is wrong] for wrong in (False, True))
+    for one in broken:
+        cure = f"save it as UTF-8 without a byte order mark, or make a new one: {create}"
+        yield Check("credentials", "note" if usable else "stop", f"{one.place} {one.fault}", cure)
     if not found:
         yield Check("credentials", "note", "none: nothing can be downloaded or pushed", create)
+    if not usable:
         return
     try:
         owner, _ = find_owner()
@@ -316,20 +357,7 @@ def check_client() -> Iterator[Check]:
         yield Check("credentials", "stop", str(error), create)
         return
     known = "" if owner == PLACEHOLDER_OWNER else f", user {owner}"
-    yield Check("credentials", "ok", f"present in {', '.join(found)}{known}")
-    for place in found:
-        path = Path(place)
-        if path.is_file() and path.stat().st_mode & 0o077:
+    yield Check("credentials", "ok", f"present in {', '.join(one.place for one in usable)}{known}")
+    for path in [one.path for one in usable if one.path is not None]:
+        if os.name == "posix" and path.stat().st_mode & 0o077:
             yield Check("credentials", "note", f"{path} can be read by others", f"chmod 600 {path}")
-
-
-def credentials() -> list[str]:
-    """Where the Kaggle client would find credentials: names of variables and files, never their content."""
-    found = []
-    if os.environ.get("KAGGLE_API_TOKEN"):
-        found.append("KAGGLE_API_TOKEN")
-    if os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY"):
-        found.append("KAGGLE_USERNAME and KAGGLE_KEY")
-    config = client_config()
-    found += [str(path) for path in (config, config.with_name("access_token")) if path.is_file()]
-    return found

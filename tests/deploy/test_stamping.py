@@ -13,7 +13,14 @@ from kagglehms.data.competition import SLUG
 from kagglehms.deploy.bundle import project_root
 from kagglehms.deploy.kernels import PREPARE_KERNEL, TRAIN_KERNEL
 from kagglehms.deploy.metadata import UNSCORED
-from kagglehms.deploy.stamping import KERNEL_METADATA, PLACEHOLDER_OWNER, find_owner, stamp_card, stamp_kernel
+from kagglehms.deploy.stamping import (
+    KERNEL_METADATA,
+    PLACEHOLDER_OWNER,
+    find_owner,
+    is_placeholder,
+    stamp_card,
+    stamp_kernel,
+)
 from kagglehms.errors import RunError, UsageError
 from kagglehms.inference.manifest import CARD
 
@@ -51,6 +58,31 @@ def test_a_broken_configuration_is_as_none(no_credentials: Path, content: str) -
 def test_a_name_that_cannot_be_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="no Kaggle user name"):
         find_owner(name)
+
+
+@pytest.mark.parametrize(
+    "name", [PLACEHOLDER_OWNER, "YOUR-KAGGLE-NAME", "your_kaggle_name", "Your-Kaggle-Username"]
+)
+def test_a_name_that_was_copied_from_an_example_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="stands for a Kaggle user name"):
+        find_owner(name)
+    monkeypatch.setenv("KAGGLE_USERNAME", name)
+    with pytest.raises(UsageError, match="from KAGGLE_USERNAME"):
+        find_owner()
+
+
+def test_no_page_shows_a_name_that_a_build_would_take_for_real() -> None:
+    root = project_root()
+    pages = [root / "README.md", *(root / "docs").glob("*.md"), *(root / "examples").glob("*")]
+    names = {
+        name
+        for page in pages
+        for name in re.findall(r"--owner[ =]([\w-]+)", page.read_text(encoding="utf-8"))
+    }
+    assert names >= {"YOUR-KAGGLE-NAME"}
+    assert all(is_placeholder(name) for name in names - {"NAME"})
 
 
 def test_the_owner_that_the_client_is_logged_in_as(no_credentials: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -142,6 +143,76 @@ def test_credentials_are_found_and_never_shown(
         assert f"chmod 600 {file}" in captured.out
     file.chmod(0o600)
     assert states(doctor.check_client())["credentials"] == "ok"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_credentials_that_the_client_cannot_read_are_not_called_good(
+    home: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / ".kaggle").mkdir()
+    file = home / ".kaggle/kaggle.json"
+    file.write_text(json.dumps({"username": "somebody", "key": SECRET}), encoding=encoding)
+    (check,) = doctor.check_client()
+    assert check.state == "stop"
+    assert "the client cannot read it" in check.finding
+    assert "UTF-8" in check.cure
+    monkeypatch.setenv("KAGGLE_API_TOKEN", SECRET)
+    broken, usable = doctor.check_client()
+    assert (broken.state, usable.state) == ("note", "ok")
+    assert str(file) not in usable.finding
+
+
+def test_a_user_without_a_home_is_told_of_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("kagglehms.deploy.credentials.home", lambda: None)
+    assert main(["doctor"]) == 0
+    assert "credentials           none" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, "outside of this container"),
+        ({"kernel/unprivileged_userns_clone": "0"}, "sysctl kernel.unprivileged_userns_clone=1"),
+        (
+            {"kernel/unprivileged_userns_clone": "1", "user/max_user_namespaces": "500"},
+            "outside of this container",
+        ),
+        ({"user/max_user_namespaces": "0"}, "sysctl user.max_user_namespaces=15000"),
+        (
+            {"kernel/apparmor_restrict_unprivileged_userns": "1", "user/max_user_namespaces": "500"},
+            "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+    ],
+)
+def test_only_a_setting_that_forbids_is_named_as_a_cure(
+    settings: dict[str, str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor.platform, "system", lambda: "Linux")
+    for name, value in settings.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{value}\n")
+    cure = doctor._allow_namespaces(tmp_path)
+    assert says in cure
+    assert all(
+        name.replace("/", ".") in cure for name in settings if "sysctl" in says and settings[name] in "01"
+    ) or ("sysctl" not in cure)
+
+
+def test_the_cure_names_no_setting_that_this_machine_lacks() -> None:
+    for name in re.findall(r"sysctl ([\w.]+)=", doctor._allow_namespaces()):
+        assert Path("/proc/sys", *name.split(".")).is_file()
+
+
+def test_a_full_disk_for_temporary_files_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(doctor.tempfile, "mkdtemp", full)
+    (check,) = doctor.check_isolation()
+    assert check.state == "note"
+    assert "No space left" in check.finding
 
 
 def test_namespaces_are_probed_by_running_something(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
