@@ -19,7 +19,7 @@ from kagglehms.learning.ensemble import LADDER_BLENDS, Blend, BlendSpec, blend_f
 from kagglehms.learning.metric import Standing, floors, kl_score, shortcoming, standings
 from kagglehms.learning.published import SUFFIX
 from kagglehms.learning.recipes import RECIPES, Recipe, get_recipe, recipe_from_json
-from kagglehms.learning.run_folder import PROBABILITY_COLUMNS, read_json, read_oof
+from kagglehms.learning.run_folder import BLENDS, FOLDS, PROBABILITY_COLUMNS, RECIPE, RUN, read_json, read_oof
 
 if TYPE_CHECKING:
     from kagglehms.data.records import Records
@@ -153,8 +153,20 @@ def untrained(rows: Sequence[Row]) -> list[str]:
 
 
 def blend_path(runs: Path, name: str) -> Path:
-    """Where a fitted blend is kept."""
-    return runs / "blends" / f"{name}.json"
+    """Where a fitted blend is kept.
+
+    Raises:
+        UsageError: a name that would make the folder of all blends look like a run.
+    """
+    if f"{name}.json".lower() in {RECIPE, RUN, FOLDS}:
+        raise UsageError(f"a blend cannot be called {name!r}, as a file of a run is; choose another name")
+    return runs / BLENDS / f"{name}.json"
+
+
+def blend_files(runs: Path) -> list[Path]:
+    """Where the fitted blends are. Older versions let a run take their folder, whose own files are none."""
+    paths = {*(runs / BLENDS).glob("*.json")}
+    return sorted(paths - {runs / BLENDS / name for name in (RECIPE, RUN, FOLDS)})
 
 
 def find_blend(runs: Path, name: str) -> Blend:
@@ -169,7 +181,7 @@ def find_blend(runs: Path, name: str) -> Blend:
     given = [spec.name for spec in LADDER_BLENDS if spec.weights is not None]
     if name in given:
         return get_blend_spec(name).blend()
-    known = [*sorted(p.stem for p in (runs / "blends").glob("*.json")), *given]
+    known = [*(path.stem for path in blend_files(runs)), *given]
     raise UsageError(f"no blend {name!r}; {closest(name, known)}; `kagglehms blend` fits others")
 
 
@@ -221,7 +233,7 @@ def _given_blend(spec: BlendSpec, runs: Path, trained: dict[str, Path], truth_cs
 def _fitted_blends(runs: Path) -> list[Row]:
     """The blends that `kagglehms blend` fitted here, with their nested scores."""
     rows = []
-    for path in sorted((runs / "blends").glob("*.json")):
+    for path in blend_files(runs):
         blend = blend_from_json(path.read_bytes(), path)
         found = {
             f"{kind}_{part}": blend.scores.get(name + ending)

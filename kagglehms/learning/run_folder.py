@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 RECIPE, RUN, FOLDS, RESULT = "recipe.json", "run.json", "folds.json", "result.json"
 FIRST_WEIGHTS = "first_weights"
 """Where run.json and result.json say where a network's first weights came from."""
+BLENDS = "blends"
+"""A folder beside those of runs."""
 PROBABILITY_COLUMNS = tuple(f"{name}_probability" for name in CLASSES)
 _VERSIONED = ("torch", "timm", "numba", "numpy", "polars", "scikit-learn", "safetensors")
 
@@ -50,7 +52,10 @@ def begin(folder: Path, recipe: Recipe, dataset: Dataset, origin: Origin) -> Non
 
     Raises:
         RunError: it holds another, or cannot be read or written.
+        UsageError: the recipe has a name that no run can have.
     """
+    if folder.name == BLENDS:
+        raise UsageError(f"a run cannot be called {folder.name!r}: {folder} holds blends; rename the recipe")
     if (folder / RUN).is_file():
         try:
             stored = with_stored_folds(folder, dataset)

@@ -18,7 +18,7 @@ from kagglehms.data.records import Records
 from kagglehms.errors import HMSError, RunError, UsageError, first_line
 from kagglehms.learning.crossval import PROBABILITY_COLUMNS, read_json
 from kagglehms.learning.ensemble import Blend, blend_from_json
-from kagglehms.learning.ladder import Row, trained_row
+from kagglehms.learning.ladder import Row, blend_files, trained_row
 from kagglehms.learning.recipes import Recipe, recipe_from_json
 from kagglehms.report.statistics import Scored
 
@@ -136,7 +136,7 @@ def read_run(folder: Path) -> RunView:
 def read_blends(runs: Path) -> tuple[list[Blend], list[str]]:
     """Read every blend that was fitted below `runs`, and the sentences for those that cannot be read."""
     blends, problems = [], []
-    for path in sorted((runs / "blends").glob("*.json")):
+    for path in blend_files(runs):
         try:
             blends.append(blend_from_json(path.read_bytes(), path))
         except (HMSError, OSError) as error:

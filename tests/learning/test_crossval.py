@@ -292,3 +292,9 @@ def test_a_batch_smaller_than_the_team_is_refused(dataset: Dataset, tmp_path: Pa
     with pytest.raises(UsageError, match="a batch of 8 cannot be shared by 9 processes; give --batch-size 9"):
         cross_validate(RECIPE, dataset, tmp_path, CPU, session=session)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_cannot_take_the_folder_of_the_blends(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a run cannot be called 'blends'"):
+        cross_validate(replace(RECIPE, name="blends"), dataset, tmp_path, CPU)
+    assert list(tmp_path.iterdir()) == []

@@ -231,3 +231,9 @@ def test_blends_are_found_by_name(tmp_path: Path) -> None:
         find_blend(tmp_path, "mien")
     with pytest.raises(UsageError, match="no blend 'single-models'"):
         find_blend(tmp_path, "single-models")
+
+
+@pytest.mark.parametrize("name", ["run", "recipe", "folds", "Run"])
+def test_a_blend_cannot_be_called_like_a_file_of_a_run(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=f"a blend cannot be called '{name}'"):
+        blend_path(tmp_path, name)

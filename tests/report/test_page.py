@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from kagglehms.errors import RunError, UsageError
 from kagglehms.learning.crossval import PROBABILITY_COLUMNS
 from kagglehms.learning.ensemble import Blend
 from kagglehms.learning.metric import kl_score
+from kagglehms.learning.recipes import get_recipe
 from kagglehms.report.page import write_report
 
 HOSTILE = "<script>alert('x')</script><img src=https://example.org/x.png>&\"'"
@@ -71,6 +73,20 @@ def test_every_section_is_there_and_nothing_is_fetched(runs: Path) -> None:
     assert all(target.startswith(("#", "data:image/png;base64,")) for target in links.targets)
     assert "url(http" not in page
     assert "default-src &#39;none&#39;" in page
+
+
+def test_a_run_in_the_folder_of_the_blends_is_shown_and_is_no_blend(runs: Path) -> None:
+    """Older versions let a run have that name."""
+    other = fabricate(runs.parent / "other", "demo")
+    shutil.copytree(other, runs / "blends", dirs_exist_ok=True)
+    (runs / "blends/recipe.json").write_bytes(replace(get_recipe("demo"), name="blends").to_json())
+    run = json.loads((runs / "blends/run.json").read_text())
+    (runs / "blends/run.json").write_text(json.dumps(run | {"recipe": "blends"}))
+    assert (runs / "blends/run.json").is_file()
+    written = write_report(runs, runs.parent / "report.html")
+    assert written.problems == ()
+    assert written.n_runs == 3
+    assert "0.4321" in (runs.parent / "report.html").read_text()
 
 
 def test_the_scores_are_those_of_the_predictions(runs: Path) -> None:
