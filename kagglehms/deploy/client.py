@@ -8,6 +8,7 @@ where neither is found after an upload, what Kaggle lists decides (see `publish.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -294,7 +295,9 @@ class KaggleClient:
         return files
 
     def _call(self, *arguments: str, transfer: bool = False, temporary: Path | None = None) -> _Answer:
-        """Run the client once; raises only if it cannot be started or does not end."""
+        """Run the client once; raises only if it is not there, cannot be started or does not end."""
+        if COMMAND[0] == sys.executable and importlib.util.find_spec("kaggle") is None:
+            raise RunError(f"the Kaggle client is not installed for {sys.executable}; pip install kaggle")
         command = [*COMMAND, "-W", *arguments]
         environment = safe_environment() | {"PYTHONIOENCODING": "utf-8"}
         environment.pop("PYTHONWARNINGS", None)

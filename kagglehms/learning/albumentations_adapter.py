@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kagglehms.errors import RunError, UsageError
+from kagglehms.errors import RunError, UsageError, first_line
 from kagglehms.learning.options import Albumentations, Augmentation, Transform
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ def _import_albumentations() -> ModuleType:
         return import_module("albumentations")
     except ImportError as error:
         raise RunError(
-            f"this recipe asks for albumentations, which cannot be imported ({error}); install it"
+            f"this recipe asks for albumentations, which cannot be imported ({first_line(error)}); "
+            "pip install albumentations"
         ) from error
 
 
