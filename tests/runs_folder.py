@@ -55,7 +55,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below `folder` and its content."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
+    """Every file below `folder` and its content, but for locks, which may be left behind or not."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".lock"))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def visible(folder: Path) -> list[str]:
+    """What lies in `folder`, but for locks."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".lock"))

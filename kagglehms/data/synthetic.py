@@ -9,6 +9,7 @@ Shape suffixes: N row, K class, C channel, T time.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -38,7 +39,7 @@ from kagglehms.data.simulation_scalp import F32
 from kagglehms.data.simulation_spectrogram import rows_of
 from kagglehms.data.synthetic_plan import Recording, Session, plan_sessions
 from kagglehms.errors import UsageError
-from kagglehms.runtime import PARTIAL_SUFFIX, available_cpus, progress, sweep_partials, write_bytes, writing
+from kagglehms.runtime import PARTIAL_SUFFIX, available_cpus, progress, sweep_partials, write_bytes
 
 GENERATOR = 2
 """Raised whenever the same seed would give other bytes, so that an older half-written folder is not completed."""
@@ -237,8 +238,9 @@ def _cut(uv_CT: F32, recording: Recording, rng: np.random.Generator) -> F32:
 
 
 def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    with writing(path) as file:
-        frame.write_parquet(file, compression="lz4", statistics=False)
+    content = io.BytesIO()  # written by polars itself, a full disk would be an error of its own kind
+    frame.write_parquet(content, compression="lz4", statistics=False)
+    write_bytes(path, content.getvalue())
 
 
 # ---- The tables ----

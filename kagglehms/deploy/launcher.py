@@ -23,7 +23,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 try:
     import resource
@@ -39,6 +39,8 @@ _PR_SET_PDEATHSIG = 1
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 _LOOK_EVERY_S = 0.25
 """How often memory and disk are looked at."""
+EXIT_UNWRITTEN = 74
+"""The launcher could not write its report, as on a full disk."""
 _SHARED_MEMORY = "size=2g"
 """What Kaggle gives its own image."""
 
@@ -106,18 +108,42 @@ def main(spec: Spec) -> int:
     """Run `spec` and write its report: exit code, seconds, peak memory, or why it could not be isolated."""
     _die_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    with open(spec.report, "w", encoding="utf-8") as report:  # noqa: PTH123  opened before the root changes
+    with contextlib.ExitStack() as stack:
         try:
-            if spec.new_root is not None:
-                isolate(spec, Path(spec.new_root))
-        except IsolationUnavailableError as error:
-            json.dump({"unavailable": str(error)}, report)
-            return 0
-        json.dump(run(spec), report)
+            report = open(spec.report, "w", encoding="utf-8")  # noqa: PTH123, SIM115  before the root changes
+        except OSError as error:
+            return _unwritten(error)
+        stack.callback(_close, report)
+        outcome = _run_isolated(spec)
+        try:
+            json.dump(outcome, report)
+            report.flush()
+        except OSError as error:
+            return _unwritten(error)
     return 0
 
 
-def run(spec: Spec) -> dict[str, float | int | bool]:
+def _unwritten(error: OSError) -> int:
+    print(f"the report of the rehearsal cannot be written ({error.strerror})", file=sys.stderr)
+    return EXIT_UNWRITTEN
+
+
+def _close(file: IO[str]) -> None:
+    with contextlib.suppress(OSError):  # which flushing has met before
+        file.close()
+
+
+def _run_isolated(spec: Spec) -> dict[str, Any]:
+    """What happened to the kernel, or why it could not be isolated."""
+    try:
+        if spec.new_root is not None:
+            isolate(spec, Path(spec.new_root))
+    except IsolationUnavailableError as error:
+        return {"unavailable": str(error)}
+    return run(spec)
+
+
+def run(spec: Spec) -> dict[str, Any]:
     """Run the kernel to its end, its timeout or the end of its disk; whatever it leaves running is killed."""
     start = time.monotonic()
     child = subprocess.Popen(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import json
 import os
 import platform
@@ -224,6 +225,8 @@ def _launch(spec: Spec, stage: Path, log: Path) -> dict[str, Any]:
         child.wait()
     finally:
         _end(child)
+    if child.returncode == launcher.EXIT_UNWRITTEN:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(stage))
     try:
         report: dict[str, Any] = json.loads(Path(spec.report).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

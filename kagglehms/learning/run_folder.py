@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import platform
 from contextlib import ExitStack
@@ -24,7 +25,7 @@ from kagglehms.errors import RunError, UsageError, first_line
 from kagglehms.learning.first_weights import AUTO, FirstWeights, Origin, find_weights
 from kagglehms.learning.recipes import Recipe, recipe_from_json
 from kagglehms.learning.state import STATE
-from kagglehms.runtime import exclusive, say, write_bytes, writing
+from kagglehms.runtime import exclusive, say, write_bytes
 
 if TYPE_CHECKING:
     import polars as pl
@@ -364,8 +365,9 @@ def read_oof(folder: Path) -> pl.DataFrame | None:
 
 def write_table(path: Path, table: pl.DataFrame) -> None:
     """Write a parquet file atomically."""
-    with writing(path) as file:
-        table.write_parquet(file)
+    content = io.BytesIO()  # written by polars itself, a full disk would be an error of its own kind
+    table.write_parquet(content)
+    write_bytes(path, content.getvalue())
 
 
 def versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from runs_folder import PRIOR, make_run, tree
+from runs_folder import PRIOR, make_run, tree, visible
 
 import kagglehms
 from kagglehms.deploy import bundle
@@ -32,7 +32,6 @@ def test_the_bundle_is_flat_and_complete(runs: Path, tmp_path: Path) -> None:
     wheel = f"kagglehms-{kagglehms.__version__}-py3-none-any.whl"
     assert sorted(tree(tmp_path / "dist")) == sorted(
         [
-            ".lock",
             *(f"dataset/{name}" for name in (MANIFEST, CARD, MODEL_CARD, "LICENSE", wheel)),
             *(f"dataset/{stem}.recipe.json" for stem in ("baseline", "panels-global")),
             *(
@@ -128,7 +127,7 @@ def test_a_new_build_replaces_the_old_one_whole(runs: Path, tmp_path: Path) -> N
     built = build(runs, tmp_path / "dist", recipes=["baseline"])
     verify(built.dataset, built.manifest)
     assert (tmp_path / "dist/kernels/mine/script.py").read_text() == "kept"
-    assert sorted(path.name for path in (tmp_path / "dist").iterdir()) == [".lock", "dataset", "kernels"]
+    assert visible(tmp_path / "dist") == ["dataset", "kernels"]
 
 
 @pytest.mark.parametrize("step", ["_write_kernels", "stamp_card", "dump_manifest", "verify"])
@@ -176,7 +175,7 @@ def test_a_kernel_never_stands_beside_a_bundle_that_it_would_refuse(
         assert read_manifest(dataset).digest in script.read_text()
     monkeypatch.undo()
     build(runs, tmp_path / "dist")
-    assert sorted(path.name for path in (tmp_path / "dist").iterdir()) == [".lock", "dataset", "kernels"]
+    assert visible(tmp_path / "dist") == ["dataset", "kernels"]
 
 
 def test_what_a_killed_build_left_is_swept(runs: Path, tmp_path: Path) -> None:
@@ -184,7 +183,7 @@ def test_what_a_killed_build_left_is_swept(runs: Path, tmp_path: Path) -> None:
     stale.mkdir(parents=True)
     (stale / "big.safetensors").write_bytes(b"x")
     build(runs, tmp_path / "dist")
-    assert sorted(path.name for path in (tmp_path / "dist").iterdir()) == [".lock", "dataset", "kernels"]
+    assert visible(tmp_path / "dist") == ["dataset", "kernels"]
 
 
 def test_two_builds_into_one_folder_do_not_meet(runs: Path, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ import pytest
 
 from kagglehms.cli import main
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
-from kagglehms.deploy import rehearsal, staging
+from kagglehms.deploy import launcher, rehearsal, staging
+from kagglehms.deploy.launcher import Spec
 from kagglehms.deploy.mounts import LAYOUTS, Layout, competition_mount, dataset_mount
 from kagglehms.deploy.rehearsal import RehearsalReport, _keep, projection, rehearse
 from kagglehms.deploy.staging import Budget, Isolation, _few_folders_below_tmp, resolve_links
@@ -782,3 +783,24 @@ def test_a_user_without_a_home_can_rehearse(house: House, monkeypatch: pytest.Mo
     monkeypatch.setattr(staging, "home", lambda: None)
     house.kernel("library(); submit()")
     assert house.rehearse(isolation="guard").ok
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_a_report_that_cannot_be_written_is_one_line_of_the_launcher_too(tmp_path: Path) -> None:
+    spec = Spec(["true"], {"PATH": os.environ["PATH"]}, str(tmp_path), 60, "/dev/full")
+    (tmp_path / "spec.json").write_text(spec.to_json())
+    command = [sys.executable, "-I", "-S", launcher.__file__, str(tmp_path / "spec.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == launcher.EXIT_UNWRITTEN
+    assert done.stderr == "the report of the rehearsal cannot be written (No space left on device)\n"
+
+
+def test_a_launcher_without_space_for_its_report_is_a_full_disk(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.kernel("submit()")
+    full = tmp_path / "launcher.py"
+    full.write_text(f"raise SystemExit({launcher.EXIT_UNWRITTEN})")
+    monkeypatch.setattr(launcher, "__file__", str(full))
+    with pytest.raises(RunError, match="cannot be written .No space left on device.*TMPDIR"):
+        house.rehearse(isolation="guard")
