@@ -61,40 +61,47 @@ _minuends = permutation([PAIRS.index(first) for first, _ in STEPS])
 _subtrahends = permutation([PAIRS.index(second) for _, second in STEPS])
 _mirrored = permutation(MIRRORED)
 
-_MIDLINE = CHANNELS.index("Fz") - 4
+MIDLINE = CHANNELS.index("Fz") - 4
 """Eight channels from here on hold the midline."""
-_midline_minuends = permutation([CHANNELS.index(MIDLINE_STEPS[min(i, 1)][0]) - _MIDLINE for i in range(16)])
-_midline_subtrahends = permutation(
-    [CHANNELS.index(MIDLINE_STEPS[min(i, 1)][1]) - _MIDLINE for i in range(16)]
-)
+_midline_minuends = permutation([CHANNELS.index(MIDLINE_STEPS[min(i, 1)][0]) - MIDLINE for i in range(16)])
+_midline_subtrahends = permutation([CHANNELS.index(MIDLINE_STEPS[min(i, 1)][1]) - MIDLINE for i in range(16)])
 
 
 # ---- differences
 
 
+@helper
+def _limited(x: Any, clip: Any, factor: Any) -> Any:
+    return mul(lower(upper(x, sub(splat16(0.0), clip)), clip), factor)
+
+
 @apart
-def _subtract(eeg: Any, lanes: Any, pad: int, n_times: int, mirror: bool) -> bool:
-    """Write the sixteen differences; return whether all of them are finite."""
-    total = splat16(0.0)
+def _subtract(
+    eeg: Any, lanes: Any, pad: int, n_times: int, mirror: bool, limited: bool, clip: float, factor: float
+) -> bool:
+    """Write the sixteen differences, clipped and scaled if `limited`; return whether all of them are finite."""
+    total, clips, factors = splat16(0.0), splat16(clip), splat16(factor)
     for t in range(n_times):
         pairs = pair_up(load8(eeg, t * N_CHANNELS), load8(eeg, t * N_CHANNELS + RIGHT))
         x = sub(_minuends(pairs, pairs), _subtrahends(pairs, pairs))
         if mirror:
             x = _mirrored(x, x)
         total = add(total, x)
-        store(lanes, (pad + t) * LANES, x)
+        store(lanes, (pad + t) * LANES, _limited(x, clips, factors) if limited else x)
     return np.isfinite(lane_sum(total))
 
 
 @apart
-def _subtract_midline(eeg: Any, lanes: Any, pad: int, n_times: int) -> bool:
-    """Write the two differences of the midline; the other lanes repeat the second."""
-    total = splat16(0.0)
+def _subtract_midline(
+    eeg: Any, lanes: Any, pad: int, n_times: int, limited: bool, clip: float, factor: float
+) -> bool:
+    """The same for the two differences of the midline; the other lanes repeat the second."""
+    total, clips, factors = splat16(0.0), splat16(clip), splat16(factor)
     for t in range(n_times):
-        x = load8(eeg, t * N_CHANNELS + _MIDLINE)
+        x = load8(eeg, t * N_CHANNELS + MIDLINE)
         x = sub(_midline_minuends(x, x), _midline_subtrahends(x, x))
         total = add(total, x)
-        store(lanes, (pad + t) * LANES, x)
+        store(lanes, (pad + t) * LANES, _limited(x, clips, factors) if limited else x)
     return np.isfinite(lane_sum(total))
 
 
@@ -113,25 +120,31 @@ def fill_missing(lanes: Any, pad: int, n_times: int) -> None:
         store(lanes, (pad + t) * LANES, where_finite(x, x, mean))
 
 
-@helper
-def subtract(eeg: Any, lanes: Any, pad: int, n_times: int, midline: bool, mirror: bool) -> None:
-    """Write the differences, none of them missing."""
-    complete = (
-        _subtract_midline(eeg, lanes, pad, n_times)
-        if midline
-        else _subtract(eeg, lanes, pad, n_times, mirror)
-    )
-    if not complete:
-        fill_missing(lanes, pad, n_times)
-
-
 @apart
-def limit(lanes: Any, at: int, n_times: int, clip: float, factor: float) -> None:
+def _limit(lanes: Any, pad: int, n_times: int, clip: float, factor: float) -> None:
     """Clip to ±clip and multiply."""
-    low, high, factors = splat16(-clip), splat16(clip), splat16(factor)
-    for t in range(n_times):
-        i = at + t * LANES
-        store(lanes, i, mul(lower(upper(load16(lanes, i), low), high), factors))
+    clips, factors = splat16(clip), splat16(factor)
+    for i in range(pad * LANES, (pad + n_times) * LANES, LANES):
+        store(lanes, i, _limited(load16(lanes, i), clips, factors))
+
+
+@helper
+def subtract(
+    eeg: Any, lanes: Any, pad: int, n_times: int, midline: bool, mirror: bool, clip: float, factor: float
+) -> None:
+    """Write the differences, none of them missing, clipped to ±clip and multiplied.
+
+    Most windows are complete, so that is what is tried first, in one pass.
+    """
+    if midline:
+        if not _subtract_midline(eeg, lanes, pad, n_times, True, clip, factor):
+            _subtract_midline(eeg, lanes, pad, n_times, False, clip, factor)
+            fill_missing(lanes, pad, n_times)
+            _limit(lanes, pad, n_times, clip, factor)
+    elif not _subtract(eeg, lanes, pad, n_times, mirror, True, clip, factor):
+        _subtract(eeg, lanes, pad, n_times, mirror, False, clip, factor)
+        fill_missing(lanes, pad, n_times)
+        _limit(lanes, pad, n_times, clip, factor)
 
 
 # ---- rows of an image
@@ -220,8 +233,7 @@ def difference_rows(
     midline: bool, mirror: bool, clip: float, factor: float,
 ) -> None:  # fmt: skip
     """(n_times, 20) µV → rows of the image, both flat; three arrays of scratch, one of coefficients."""
-    subtract(eeg, lanes, pad, n_times, midline, mirror)
-    limit(lanes, pad * LANES, n_times, clip, factor)
+    subtract(eeg, lanes, pad, n_times, midline, mirror, clip, factor)
     source, at = lanes, pad * LANES
     if filter_ == CAUSAL:
         two_modes(lanes, at, n_times, coefficients)

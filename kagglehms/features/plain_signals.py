@@ -77,10 +77,12 @@ def _convolved(x: Wide, _coefficients: Wide, pad: int) -> Wide:
 
 def difference_spectra(
     eeg: NDArray[Any], out: Floats,
-    _lanes: Floats, _runs: Floats, _folded: Floats, _kept: Floats, _power: Floats, _square: Floats,
-    rows: Floats, weights: Floats,
-    n_times: int, half: int, rank: int, n_bins: int, n_wanted: int, n_columns: int, _run: int,
-    width: int, height: int, wide_start: int, wide_hop: int, centre_start: int, centre_hop: int, n_signals: int,
+    _lanes: Floats, _pair: Floats, _runs: Floats, _folded: Floats, _kept: Floats, _ring: Floats, _sums: Floats,
+    _power: Floats, _square: Floats, rows: Floats, weights: Floats,
+    _wide_turns: Floats, _wide_angle: Floats, _centre_turns: Floats, _centre_angle: Floats,
+    n_times: int, half: int, rank: int, n_bins: int, _below: int, n_wanted: int, n_columns: int, _run: int,
+    width: int, height: int, wide_start: int, wide_hop: int, _wide_tiles: int,
+    centre_start: int, centre_hop: int, _centre_tiles: int, n_signals: int,
     midline: bool, mirror: bool, clip: float, scale: float,
 ) -> None:  # fmt: skip
     """Twin of `spectra_compiled.difference_spectra`; it needs no scratch."""

@@ -20,10 +20,10 @@ Columns
     All published numbers follow from this (frames of 144 would make 465 columns of the 10 s).
 
 How
-    As the mel images (see `kagglehms.features.mel`): a frame is folded about its centre into sums and differences,
-    which are multiplied with cosine and sine rows, sixteen signals side by side. At 1.39 Hz the fourteen rows of either
-    parity are as independent as the window allows, so that a low rank would save nothing, and one stage does it; a
-    `SpectraSpec` of closer bins goes through two, its error within `tolerance`. `transform_plan.cheapest` decides.
+    Sixteen differences go side by side through the lanes of a vector; the two of the midline follow, eight columns of
+    both at once. Where bins are as far apart as the window is long, as here, neighbouring frames share most of their
+    sums, see `kagglehms.features.sliding_compiled`. Otherwise (closer bins, long hops) a frame is folded and multiplied
+    out as for the mel images, in two stages of low rank if that takes fewer products, within `tolerance`.
 
 Source: the seventh of the winning solutions of the competition, which used a Tukey window.
 """
@@ -45,10 +45,11 @@ from kagglehms.features import plain_signals
 from kagglehms.features.arrays import Pool, as_window, expected, output
 from kagglehms.features.differences import of_all
 from kagglehms.features.simd import LANES
-from kagglehms.features.spectra_compiled import COLUMNS, N_MIDLINE, N_RUNS
+from kagglehms.features.sliding_compiled import COLUMNS
+from kagglehms.features.spectra_compiled import N_MIDLINE, N_RUNS
 from kagglehms.features.spectra_compiled import difference_spectra as compute
 from kagglehms.features.transform_compiled import FRAMES
-from kagglehms.features.transform_plan import Bins, Transform, cheapest
+from kagglehms.features.transform_plan import NOT_SLIDING, Bins, Sliding, Transform, cheapest, sliding
 
 
 @dataclass(frozen=True)
@@ -224,14 +225,28 @@ def difference_spectra_into(
 
 @functools.lru_cache(maxsize=8)
 def plan(spec: SpectraSpec) -> Transform:
-    """Derive the coefficients of `spec`.
+    """Derive the coefficients by which frames of `spec` are multiplied out.
 
     Raises:
         UsageError: `spec.tolerance` is below what float32 coefficients can reach.
     """
-    return cheapest(
-        Bins(spec.n_fft, spec.win_length, *spec.bins, spec.tolerance, asked_by="SpectraSpec.tolerance")
-    )
+    return cheapest(_bins(spec))
+
+
+def _bins(spec: SpectraSpec) -> Bins:
+    return Bins(spec.n_fft, spec.win_length, *spec.bins, spec.tolerance, asked_by="SpectraSpec.tolerance")
+
+
+@functools.lru_cache(maxsize=8)
+def _sliding(spec: SpectraSpec) -> tuple[Sliding, Sliding]:
+    """Derive how the frames of both blocks are summed hop by hop, or that they are not: no tiles."""
+    slide = [
+        sliding(_bins(spec), hop)
+        if spec.n_fft == spec.win_length and 2 * hop <= spec.win_length
+        else NOT_SLIDING
+        for hop in (spec.wide_hop, spec.centre_hop)
+    ]
+    return slide[0], slide[1]
 
 
 _pool = Pool()
@@ -241,7 +256,7 @@ def _run(window: NDArray[Any], image: NDArray[np.float32], spec: SpectraSpec, mi
     n_times, longest = len(window), max(spec.wide_s, spec.centre_s) * SFREQ_HZ
     if n_times < longest:
         raise expected("eeg_uv", f"{longest:,} samples or more", n_times)
-    transform, n_columns = plan(spec), spec.n_columns
+    transform, (wide, centre), n_columns = plan(spec), _sliding(spec), spec.n_columns
     run = -(-n_columns // N_RUNS)
     narrow = (run if spec.midline else n_columns) < COLUMNS
     run_it: Any = plain_signals.difference_spectra if narrow else compute
@@ -252,12 +267,15 @@ def _run(window: NDArray[Any], image: NDArray[np.float32], spec: SpectraSpec, mi
             (spec.centre_s, spec.centre_hop, spec.centre_trim),
         )
     ]
-    hop = max(spec.wide_hop, spec.centre_hop)
+    n_tiles, hop = max(wide.n_tiles, centre.n_tiles), max(spec.wide_hop, spec.centre_hop)
     scratch = _pool.borrow(
-        n_times * LANES,
-        ((run - 1) * hop + spec.win_length) * LANES,
+        (n_times + hop) * LANES,
+        n_times * N_MIDLINE + 8,
+        (run * hop + spec.win_length) * LANES,
         spec.win_length * LANES,
         FRAMES * (transform.rank + 1) * 2 * LANES,
+        (spec.win_length // min(spec.wide_hop, spec.centre_hop) + 2 * COLUMNS) * n_tiles * 6 * LANES,
+        2 * (n_tiles * 6 + 2) * LANES,
         COLUMNS * transform.n_bins * LANES,
         LANES * LANES,
     )
@@ -266,8 +284,9 @@ def _run(window: NDArray[Any], image: NDArray[np.float32], spec: SpectraSpec, mi
     )  # one-sided; the squares of a Hann window are 3/8 in the mean
     run_it(
         window.reshape(-1), image.reshape(-1), *scratch, transform.project, transform.transform,
-        n_times, transform.half, transform.rank, transform.n_bins, spec.n_bins, n_columns, run,
-        spec.width, spec.height, starts[0], spec.wide_hop, starts[1], spec.centre_hop, spec.n_signals,
-        spec.midline, mirror, spec.clip_uv, scale,
+        wide.turns, wide.angle, centre.turns, centre.angle,
+        n_times, transform.half, transform.rank, transform.n_bins, max(wide.below, centre.below), spec.n_bins,
+        n_columns, run, spec.width, spec.height, starts[0], spec.wide_hop, wide.n_tiles,
+        starts[1], spec.centre_hop, centre.n_tiles, spec.n_signals, spec.midline, mirror, spec.clip_uv, scale,
     )  # fmt: skip
     _pool.give_back(scratch)

@@ -6,8 +6,10 @@ computes eight columns of both at once, and eighteen signals cost what eighteen 
 All arrays are flat:
 
     lanes   (n_times, 16)          µV, clipped
-    runs    (≤ n_times, 16)        the midline's, see above
-    folded  (H, 2, 16), kept (FRAMES, R + 1, 2, 16), power (COLUMNS, K, 16): see `transform_compiled`
+    pair    (n_times, 2)           the midline's, and six values beyond its end
+    runs    (≤ n_times, 16)        the same, see above
+    folded, kept: see `transform_compiled`; ring, sums: see `sliding_compiled`
+    power   (COLUMNS, K, 16)       squared magnitudes, then logarithms
     square  (16, 16)               one bin of sixteen columns of every lane
 """
 
@@ -18,8 +20,16 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from kagglehms.data.competition import CHANNELS
 from kagglehms.features import plain_signals
-from kagglehms.features.differences_compiled import MIDLINE_STEPS, limit, square_of, store_square, subtract
+from kagglehms.features.differences_compiled import (
+    MIDLINE,
+    MIDLINE_STEPS,
+    N_CHANNELS,
+    square_of,
+    store_square,
+    subtract,
+)
 from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, apart, compiled, helper
 from kagglehms.features.plain import EPSILON
 from kagglehms.features.simd import (
@@ -28,22 +38,29 @@ from kagglehms.features.simd import (
     exponent,
     fma,
     lane_sum,
+    load8,
     load16,
+    lower,
     mantissa,
     mul,
+    permutation,
+    splat8,
     splat16,
     store,
     sub,
+    upper,
     where_finite,
     widen,
 )
+from kagglehms.features.sliding_compiled import COLUMNS, sliding_frames
 from kagglehms.features.transform_compiled import frames_less_mean
 
-COLUMNS = 16
-"""Columns that are finished together: a cache line of the image."""
 N_MIDLINE = len(MIDLINE_STEPS)
 N_RUNS = LANES // N_MIDLINE
 """Runs of columns that the midline is cut into."""
+
+_minuends = permutation([CHANNELS.index(first) - MIDLINE for first, _ in MIDLINE_STEPS] + [0] * 6)
+_subtrahends = permutation([CHANNELS.index(second) - MIDLINE for _, second in MIDLINE_STEPS] + [0] * 6)
 
 
 # ---- logarithms
@@ -100,29 +117,85 @@ def _place(
 
 @apart
 def _block(
-    x: Any, out: Any, folded: Any, kept: Any, power: Any, square: Any, rows: Any, weights: Any,
-    start: int, hop: int, at: int, half: int, rank: int, n_bins: int, n_wanted: int, width: int, n_columns: int,
-    signal_step: int, n_in_lanes: int, run: int, scale: float,
+    x: Any, out: Any, folded: Any, kept: Any, ring: Any, sums: Any, power: Any, square: Any,
+    rows: Any, weights: Any, turns: Any, angle: Any,
+    start: int, hop: int, at: int, half: int, rank: int, n_bins: int, n_tiles: int, below: int,
+    n_wanted: int, width: int, n_columns: int, signal_step: int, n_in_lanes: int, run: int, scale: float,
 ) -> None:  # fmt: skip
     """Compute the rows of one block of sixteen signals, or of the runs of the midline."""
+    slots = 2 * half // hop + 2 * COLUMNS
     for first in range(0, run, COLUMNS):
         column = min(first, run - COLUMNS)
-        centre = start + half + column * hop
-        frames_less_mean(x, folded, kept, power, rows, weights, centre, COLUMNS, hop, half, rank, n_bins)
-        _take_logarithms(power, COLUMNS * n_bins, scale)
+        if n_tiles:
+            sliding_frames(
+                x,
+                start,
+                ring,
+                sums,
+                power,
+                turns,
+                angle,
+                column,
+                hop,
+                2 * half,
+                n_tiles,
+                slots,
+                below,
+                n_wanted,
+            )
+            n_computed, per_hz = n_wanted, scale / 4
+        else:
+            centre = start + half + column * hop
+            frames_less_mean(x, folded, kept, power, rows, weights, centre, COLUMNS, hop, half, rank, n_bins)
+            n_computed, per_hz = n_bins, scale
+        _take_logarithms(power, COLUMNS * n_computed, per_hz)
         _place(
-            power, square, out, at, n_bins, n_wanted, width, signal_step, n_in_lanes, run, column, n_columns
+            power,
+            square,
+            out,
+            at,
+            n_computed,
+            n_wanted,
+            width,
+            signal_step,
+            n_in_lanes,
+            run,
+            column,
+            n_columns,
         )
 
 
 @apart
-def _cut(lanes: Any, runs: Any, start: int, hop: int, half: int, run: int, n_times: int) -> None:
+def _pair_up(eeg: Any, pair: Any, n_times: int, clip: float) -> bool:
+    """Write the two differences of the midline side by side, clipped; return whether all of them are finite."""
+    total, low, high = splat8(0.0), splat8(-clip), splat8(clip)
+    for t in range(n_times):
+        x = load8(eeg, t * N_CHANNELS + MIDLINE)
+        x = sub(_minuends(x, x), _subtrahends(x, x))
+        total = add(total, x)
+        # The six lanes after these two are written over by those that come next.
+        store(pair, t * N_MIDLINE, lower(upper(x, low), high))
+    return np.isfinite(lane_sum(total))
+
+
+@helper
+def _midline(eeg: Any, lanes: Any, pair: Any, n_times: int, clip: float) -> None:
+    """The same, with what is missing filled."""
+    if not _pair_up(eeg, pair, n_times, clip):
+        subtract(eeg, lanes, 0, n_times, True, False, clip, 1.0)
+        for t in range(n_times):
+            for s in range(N_MIDLINE):
+                pair[t * N_MIDLINE + s] = lanes[t * LANES + s]
+
+
+@apart
+def _cut(pair: Any, runs: Any, start: int, hop: int, half: int, run: int, n_times: int) -> None:
     """Lay the runs of both midline signals side by side; zeros where a run goes on beyond the window."""
     for t in range((run - 1) * hop + 2 * half):
         for r in range(N_RUNS):
             source, i = start + r * run * hop + t, t * LANES + r * N_MIDLINE
             for s in range(N_MIDLINE):
-                runs[i + s] = lanes[source * LANES + s] if source < n_times else np.float32(0)
+                runs[i + s] = pair[source * N_MIDLINE + s] if source < n_times else np.float32(0)
 
 
 # ---- mean and deviation of the image
@@ -147,18 +220,14 @@ def _row_sums(out: Any, at: int, n_columns: int, less: float) -> Any:
 def _normalise(out: Any, n_rows: int, n_columns: int, width: int, height: int) -> None:
     """Take off the mean of the image, divide by its deviation; zeros beside and below it."""
     n = n_rows * n_columns
-    # First about the mean of the first row, then about the mean: no digits cancel in the squares.
-    about = np.float64(np.float32(_row_sums(out, 0, n_columns, 0.0)[0] / n_columns))
-    total = 0.0
-    for row in range(n_rows):
-        total += _row_sums(out, row * width, n_columns, about)[0]
-    mean = np.float64(np.float32(about + total / n))
+    # About a value among them, so that no digits cancel in the squares.
+    about = np.float64(np.float32(_row_sums(out, n_rows // 2 * width, n_columns, 0.0)[0] / n_columns))
     total1 = total2 = 0.0
     for row in range(n_rows):
-        d1, d2 = _row_sums(out, row * width, n_columns, mean)
+        d1, d2 = _row_sums(out, row * width, n_columns, about)
         total1, total2 = total1 + d1, total2 + d2
     deviation = np.sqrt(max(total2 / n - (total1 / n) ** 2, 0.0))
-    _scale(out, n_rows, n_columns, width, height, mean, 1.0 / (deviation + EPSILON))
+    _scale(out, n_rows, n_columns, width, height, about + total1 / n, 1.0 / (deviation + EPSILON))
 
 
 @apart
@@ -181,10 +250,9 @@ def _scale(
 # ---- the whole
 
 _ARGUMENTS = (
-    *[FLOATS] * 7,
-    FLOATS_IN,
-    FLOATS_IN,
-    *[types.int64] * 14,
+    *[FLOATS] * 10,
+    *[FLOATS_IN] * 6,
+    *[types.int64] * 17,
     types.boolean,
     types.boolean,
     types.float64,
@@ -195,33 +263,36 @@ _ARGUMENTS = (
 @compiled(plain_signals.difference_spectra, float32=(FLOATS_IN, *_ARGUMENTS), uint16=(HALVES_IN, *_ARGUMENTS))
 def difference_spectra(
     eeg: Any, out: Any,
-    lanes: Any, runs: Any, folded: Any, kept: Any, power: Any, square: Any, rows: Any, weights: Any,
-    n_times: int, half: int, rank: int, n_bins: int, n_wanted: int, n_columns: int, run: int,
-    width: int, height: int, wide_start: int, wide_hop: int, centre_start: int, centre_hop: int, n_signals: int,
+    lanes: Any, pair: Any, runs: Any, folded: Any, kept: Any, ring: Any, sums: Any, power: Any, square: Any,
+    rows: Any, weights: Any, wide_turns: Any, wide_angle: Any, centre_turns: Any, centre_angle: Any,
+    n_times: int, half: int, rank: int, n_bins: int, below: int, n_wanted: int, n_columns: int, run: int,
+    width: int, height: int, wide_start: int, wide_hop: int, wide_tiles: int,
+    centre_start: int, centre_hop: int, centre_tiles: int, n_signals: int,
     midline: bool, mirror: bool, clip: float, scale: float,
 ) -> None:  # fmt: skip
-    """(n_times, 20) µV → (height, width), both flat; six arrays of scratch, two of coefficients.
+    """(n_times, 20) µV → (height, width), both flat; nine arrays of scratch, six of coefficients.
 
-    A block's rows of one signal are `n_wanted`, of the `n_bins` that are computed; `start` is the first sample of its
-    first column, `scale` turns squared magnitudes into µV² per Hz.
+    A block's rows of one signal are `n_wanted`; `start` is the first sample of its first column, `tiles` are 0 where
+    its frames are multiplied out; `scale` turns squared magnitudes into µV² per Hz.
     """
     block, signal_step = n_wanted * width, 2 * n_wanted * width
-    subtract(eeg, lanes, 0, n_times, False, mirror)
-    limit(lanes, 0, n_times, clip, 1.0)
-    for b in range(2):
-        start, hop = (centre_start, centre_hop) if b else (wide_start, wide_hop)
+    subtract(eeg, lanes, 0, n_times, False, mirror, clip, 1.0)
+    for group in range(1 + midline):
+        x, per_run, n_in_lanes, first_row = lanes, n_columns, LANES, 0
+        if group == 1:
+            x, per_run, n_in_lanes, first_row = runs, run, N_MIDLINE, LANES * signal_step
+            _midline(eeg, lanes, pair, n_times, clip)
+            _cut(pair, runs, wide_start, wide_hop, half, run, n_times)
         _block(
-            lanes, out, folded, kept, power, square, rows, weights, start, hop, b * block, half, rank, n_bins,
-            n_wanted, width, n_columns, signal_step, LANES, n_columns, scale,
+            x, out, folded, kept, ring, sums, power, square, rows, weights, wide_turns, wide_angle,
+            0 if group else wide_start, wide_hop, first_row, half, rank, n_bins, wide_tiles, below,
+            n_wanted, width, n_columns, signal_step, n_in_lanes, per_run, scale,
         )  # fmt: skip
-    if midline:
-        subtract(eeg, lanes, 0, n_times, True, mirror)
-        limit(lanes, 0, n_times, clip, 1.0)
-        for b in range(2):
-            start, hop = (centre_start, centre_hop) if b else (wide_start, wide_hop)
-            _cut(lanes, runs, start, hop, half, run, n_times)
-            _block(
-                runs, out, folded, kept, power, square, rows, weights, 0, hop, LANES * signal_step + b * block,
-                half, rank, n_bins, n_wanted, width, n_columns, signal_step, N_MIDLINE, run, scale,
-            )  # fmt: skip
+        if group == 1:
+            _cut(pair, runs, centre_start, centre_hop, half, run, n_times)
+        _block(
+            x, out, folded, kept, ring, sums, power, square, rows, weights, centre_turns, centre_angle,
+            0 if group else centre_start, centre_hop, first_row + block, half, rank, n_bins, centre_tiles, below,
+            n_wanted, width, n_columns, signal_step, n_in_lanes, per_run, scale,
+        )  # fmt: skip
     _normalise(out, n_signals * 2 * n_wanted, n_columns, width, height)

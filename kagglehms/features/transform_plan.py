@@ -114,6 +114,43 @@ def cheapest(bins: Bins) -> Transform:
     return Transform(half, 0, n_bins, project, np.zeros(1, np.float32), error)
 
 
+@dataclass(frozen=True, eq=False)
+class Sliding:
+    """What the compiled code needs to know to sum frames hop by hop, see `sliding_compiled`.
+
+    Attributes:
+        n_tiles: tiles of three bins.
+        below: place of the neighbour below the first bin; 0 where that is bin 0, which counts nothing.
+        turns: flat float32, n_tiles of (n_fft + hop, 3 cosines and 3 negative sines).
+        angle: flat float32 (n_fft, 3).
+    """
+
+    n_tiles: int
+    below: int
+    turns: F32
+    angle: F32
+
+
+NOT_SLIDING = Sliding(0, 0, np.zeros(1, np.float32), np.zeros(1, np.float32))
+
+
+def sliding(bins: Bins, hop: int) -> Sliding:
+    """Derive the factors of the samples, for a window as long as the transform."""
+    lowest = max(bins.first - 1, 1)
+    n_tiles = -(-(bins.last + 2 - lowest) // TILE)
+    k = lowest + np.arange(n_tiles * TILE).reshape(n_tiles, 1, TILE)
+    step = 2 * np.pi / bins.n_fft
+    # Whole turns are taken off before they are rounded.
+    angle = step * (k * np.arange(bins.n_fft + hop)[:, None] % bins.n_fft)
+    t = step * np.arange(bins.n_fft)
+    return Sliding(
+        n_tiles=n_tiles,
+        below=bins.first - lowest,
+        turns=np.concatenate([np.cos(angle), -np.sin(angle)], axis=-1).astype(np.float32).reshape(-1),
+        angle=(np.stack([-np.cos(t), -np.sin(t), np.sin(t)], axis=-1) / 2).astype(np.float32).reshape(-1),
+    )
+
+
 class _Parity:
     """Cosine (even) or sine (odd) rows of the windowed transform of one frame, folded onto one half of it."""
 

@@ -1,0 +1,157 @@
+"""Frames of sixteen signals → power in their bins, where bins are as far apart as the window is long.
+
+With n_fft = win_length = N a Hann window is three bins of a rectangular one,
+
+    X(k) = ½ R(k) − ¼ R(k − 1) − ¼ R(k + 1),    R(k) = Σ x(n) exp(−2πi k n / N) over the frame,
+
+and taking off a frame's mean is setting R(0) to 0. R needs no window, so what neighbouring frames share is summed
+once: samples are multiplied with exp(−2πi k n / N), n counted from the first frame on, and summed over one hop at a
+time; a frame is a sum of hops and, where the hop does not divide N, of the first part of one more. Its beginning t
+turns R(k) by k t, which power does not see but for the angle between neighbours, one for all k: with
+u = exp(−2πi t / N)
+
+    |X(k)| = |½ R(k) − ¼ u R(k − 1) − ¼ ū R(k + 1)|.
+
+From frame to frame the sum of hops gains one and loses one; it is made anew every `COLUMNS` frames, so that rounding
+does not pile up. For 14 bins, N = 144 and a hop of 21 this takes 630 products and 350 other operations a frame; the
+matrix products of `transform_compiled` take 2,160, a Fourier transform of 144 about as many, of which few run side by
+side.
+
+All arrays are flat; M is the number of R's, those of the bins and of their neighbours without k = 0, in whole tiles:
+
+    turns  (M / 3, N + hop, 3 cosines and 3 negative sines)   the factors of the samples
+    angle  (N, 3)                                             −½ cos, −½ sin and ½ sin of 2π t / N
+    ring   (slots, M, 2, 16)                                  sums of single hops
+    sums   (2, 1 + M, 2, 16)                                  zeros and the sum of a frame's hops; zeros and its R
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kagglehms.features.jit import apart, helper
+from kagglehms.features.simd import LANES, add, broadcast16, fma, load16, mul, splat16, store, sub
+
+COLUMNS = 16
+"""Frames that are finished together, and that a sum of hops lasts."""
+
+
+@helper
+def _turn(
+    x: Any, at: int, turns: Any, row: int, n: int, c0: Any, c1: Any, c2: Any, s0: Any, s1: Any, s2: Any
+) -> Any:
+    """Add `n` samples to the sums of three bins: twelve registers of AVX2."""
+    for i in range(n):
+        value, r = load16(x, at + i * LANES), row + i * 6
+        c0 = fma(broadcast16(turns, r), value, c0)
+        c1 = fma(broadcast16(turns, r + 1), value, c1)
+        c2 = fma(broadcast16(turns, r + 2), value, c2)
+        s0 = fma(broadcast16(turns, r + 3), value, s0)
+        s1 = fma(broadcast16(turns, r + 4), value, s1)
+        s2 = fma(broadcast16(turns, r + 5), value, s2)
+    return c0, c1, c2, s0, s1, s2
+
+
+@helper
+def _keep(out: Any, at: int, c0: Any, c1: Any, c2: Any, s0: Any, s1: Any, s2: Any) -> None:
+    store(out, at, c0)
+    store(out, at + LANES, s0)
+    store(out, at + 2 * LANES, c1)
+    store(out, at + 3 * LANES, s1)
+    store(out, at + 4 * LANES, c2)
+    store(out, at + 5 * LANES, s2)
+
+
+@helper
+def _sum_hop(
+    x: Any, at: int, turns: Any, phase: int, ring: Any, slot: int, part: Any, part_at: int,
+    hop: int, rest: int, period: int, n_tiles: int,
+) -> None:  # fmt: skip
+    """Write the sums over a hop, and those over the first `rest` of its samples."""
+    for tile in range(n_tiles):
+        row, o = (tile * (period + hop) + phase) * 6, tile * 6 * LANES
+        c0 = c1 = c2 = s0 = s1 = s2 = splat16(0.0)
+        c0, c1, c2, s0, s1, s2 = _turn(x, at, turns, row, rest, c0, c1, c2, s0, s1, s2)
+        if rest:
+            _keep(part, part_at + o, c0, c1, c2, s0, s1, s2)
+        c0, c1, c2, s0, s1, s2 = _turn(
+            x, at + rest * LANES, turns, row + rest * 6, hop - rest, c0, c1, c2, s0, s1, s2
+        )
+        _keep(ring, slot + o, c0, c1, c2, s0, s1, s2)
+
+
+@helper
+def _sum_hops(ring: Any, first: int, n_hops: int, slots: int, width: int, sums: Any, at: int) -> None:
+    """Add up the hops of a frame."""
+    # Six vectors at a time: as many chains of additions hide their latency.
+    oldest, end = first % slots * width, slots * width
+    for i in range(at, at + width, 6 * LANES):
+        slot, o = oldest, i - at
+        t0 = t1 = t2 = t3 = t4 = t5 = splat16(0.0)
+        for _ in range(n_hops):
+            t0, t1 = add(t0, load16(ring, slot + o)), add(t1, load16(ring, slot + o + LANES))
+            t2, t3 = add(t2, load16(ring, slot + o + 2 * LANES)), add(t3, load16(ring, slot + o + 3 * LANES))
+            t4, t5 = add(t4, load16(ring, slot + o + 4 * LANES)), add(t5, load16(ring, slot + o + 5 * LANES))
+            slot += width
+            slot = 0 if slot == end else slot
+        store(sums, i, t0)
+        store(sums, i + LANES, t1)
+        store(sums, i + 2 * LANES, t2)
+        store(sums, i + 3 * LANES, t3)
+        store(sums, i + 4 * LANES, t4)
+        store(sums, i + 5 * LANES, t5)
+
+
+@helper
+def _powers(r: Any, at: int, angle: Any, t: int, power: Any, out_at: int, n_wanted: int) -> None:
+    """Write 4 |X|² of a frame that begins at `t`, from the R of the bins, `at` being the neighbour below the first."""
+    minus_cosine, minus_sine, sine = (
+        broadcast16(angle, 3 * t),
+        broadcast16(angle, 3 * t + 1),
+        broadcast16(angle, 3 * t + 2),
+    )
+    for k in range(n_wanted):
+        i = at + k * 2 * LANES
+        below, below_i = load16(r, i), load16(r, i + LANES)
+        above, above_i = load16(r, i + 4 * LANES), load16(r, i + 5 * LANES)
+        real, imag = load16(r, i + 2 * LANES), load16(r, i + 3 * LANES)
+        real = fma(minus_cosine, add(below, above), fma(minus_sine, sub(below_i, above_i), real))
+        imag = fma(minus_cosine, add(below_i, above_i), fma(sine, sub(below, above), imag))
+        store(power, out_at + k * LANES, fma(real, real, mul(imag, imag)))
+
+
+@apart
+def sliding_frames(
+    x: Any, start: int, ring: Any, sums: Any, power: Any, turns: Any, angle: Any,
+    column: int, hop: int, period: int, n_tiles: int, slots: int, below: int, n_wanted: int,
+) -> None:  # fmt: skip
+    """Write 4 |X|² of `COLUMNS` frames from `column` on, (COLUMNS, n_wanted, 16).
+
+    Frames must come in order, from column 0 on; some of them may come again. `below` is the place, in the sums, of the
+    neighbour below the first bin; the place before all others stays 0.
+    """
+    n_hops, rest, width = period // hop, period % hop, n_tiles * 6 * LANES
+    whole, frame = 2 * LANES, width + 4 * LANES  # where the sum of hops begins in `sums`, and R of the frame
+    if column == 0:
+        for j in range(n_hops):
+            at = (start + j * hop) * LANES
+            _sum_hop(
+                x, at, turns, j * hop % period, ring, j % slots * width, sums, frame, hop, 0, period, n_tiles
+            )
+    _sum_hops(ring, column, n_hops, slots, width, sums, whole)
+    for c in range(COLUMNS):
+        j = column + c
+        newest, oldest = (j + n_hops) % slots * width, j % slots * width
+        at, phase = (start + (j + n_hops) * hop) * LANES, (j + n_hops) * hop % period
+        _sum_hop(x, at, turns, phase, ring, newest, sums, frame, hop, rest, period, n_tiles)
+        r = whole
+        if rest:
+            r = frame
+            for i in range(0, width, LANES):
+                store(sums, frame + i, add(load16(sums, frame + i), load16(sums, whole + i)))
+        _powers(
+            sums, r + (below - 1) * 2 * LANES, angle, j * hop % period, power, c * n_wanted * LANES, n_wanted
+        )
+        for i in range(0, width, LANES):
+            more = sub(load16(ring, newest + i), load16(ring, oldest + i))
+            store(sums, whole + i, add(load16(sums, whole + i), more))
