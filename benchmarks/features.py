@@ -309,6 +309,7 @@ def signal_section(windows: Any, rounds: int) -> dict[str, Any]:
     groups: dict[str, dict[str, Callable[[], object]]] = {
         "filter A, 16 signals": {
             f"{OURS}, with a copy of the signals": lambda: _copy_and_filter(ready, lanes, x.shape[1], modes),
+            "that copy alone": lambda: _copy_and_filter(ready, lanes, 0, modes),
             "scipy.signal.sosfilt": lambda: causal(x),
         },
         "folded image, filter A": {
