@@ -78,7 +78,7 @@ def _convolved(x: Wide, _coefficients: Wide, pad: int) -> Wide:
 def difference_spectra(
     eeg: NDArray[Any], out: Floats,
     _lanes: Floats, _pair: Floats, _runs: Floats, _folded: Floats, _kept: Floats, _ring: Floats, _sums: Floats,
-    _power: Floats, _square: Floats, rows: Floats, weights: Floats,
+    _part: Floats, _power: Floats, _square: Floats, rows: Floats, weights: Floats,
     _wide_turns: Floats, _wide_angle: Floats, _centre_turns: Floats, _centre_angle: Floats,
     n_times: int, half: int, rank: int, n_bins: int, _below: int, n_wanted: int, n_columns: int, _run: int,
     width: int, height: int, wide_start: int, wide_hop: int, _wide_tiles: int,

@@ -22,7 +22,8 @@ All arrays are flat; M is the number of R's, those of the bins and of their neig
     turns  (M / 3, N + hop, 3 cosines and 3 negative sines)   the factors of the samples
     angle  (N, 3)                                             −½ cos, −½ sin and ½ sin of 2π t / N
     ring   (slots, M, 2, 16)                                  sums of single hops
-    sums   (2, 1 + M, 2, 16)                                  zeros and the sum of a frame's hops; zeros and its R
+    sums   (M, 2, 16)                                         the sum of a frame's hops
+    part   (M, 2, 16)                                         the sum of what follows its last whole hop
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def _keep(out: Any, at: int, c0: Any, c1: Any, c2: Any, s0: Any, s1: Any, s2: An
 
 @helper
 def _sum_hop(
-    x: Any, at: int, turns: Any, phase: int, ring: Any, slot: int, part: Any, part_at: int,
+    x: Any, at: int, turns: Any, phase: int, ring: Any, slot: int, part: Any,
     hop: int, rest: int, period: int, n_tiles: int,
 ) -> None:  # fmt: skip
     """Write the sums over a hop, and those over the first `rest` of its samples."""
@@ -73,7 +74,7 @@ def _sum_hop(
         c0 = c1 = c2 = s0 = s1 = s2 = splat16(0.0)
         c0, c1, c2, s0, s1, s2 = _turn(x, at, turns, row, rest, c0, c1, c2, s0, s1, s2)
         if rest:
-            _keep(part, part_at + o, c0, c1, c2, s0, s1, s2)
+            _keep(part, o, c0, c1, c2, s0, s1, s2)
         c0, c1, c2, s0, s1, s2 = _turn(
             x, at + rest * LANES, turns, row + rest * 6, hop - rest, c0, c1, c2, s0, s1, s2
         )
@@ -81,17 +82,17 @@ def _sum_hop(
 
 
 @helper
-def _sum_hops(ring: Any, first: int, n_hops: int, slots: int, width: int, sums: Any, at: int) -> None:
+def _sum_hops(ring: Any, first: int, n_hops: int, slots: int, width: int, sums: Any) -> None:
     """Add up the hops of a frame."""
     # Six vectors at a time: as many chains of additions hide their latency.
     oldest, end = first % slots * width, slots * width
-    for i in range(at, at + width, 6 * LANES):
-        slot, o = oldest, i - at
+    for i in range(0, width, 6 * LANES):
+        slot = oldest
         t0 = t1 = t2 = t3 = t4 = t5 = splat16(0.0)
         for _ in range(n_hops):
-            t0, t1 = add(t0, load16(ring, slot + o)), add(t1, load16(ring, slot + o + LANES))
-            t2, t3 = add(t2, load16(ring, slot + o + 2 * LANES)), add(t3, load16(ring, slot + o + 3 * LANES))
-            t4, t5 = add(t4, load16(ring, slot + o + 4 * LANES)), add(t5, load16(ring, slot + o + 5 * LANES))
+            t0, t1 = add(t0, load16(ring, slot + i)), add(t1, load16(ring, slot + i + LANES))
+            t2, t3 = add(t2, load16(ring, slot + i + 2 * LANES)), add(t3, load16(ring, slot + i + 3 * LANES))
+            t4, t5 = add(t4, load16(ring, slot + i + 4 * LANES)), add(t5, load16(ring, slot + i + 5 * LANES))
             slot += width
             slot = 0 if slot == end else slot
         store(sums, i, t0)
@@ -103,55 +104,59 @@ def _sum_hops(ring: Any, first: int, n_hops: int, slots: int, width: int, sums: 
 
 
 @helper
-def _powers(r: Any, at: int, angle: Any, t: int, power: Any, out_at: int, n_wanted: int) -> None:
-    """Write 4 |X|² of a frame that begins at `t`, from the R of the bins, `at` being the neighbour below the first."""
-    minus_cosine, minus_sine, sine = (
-        broadcast16(angle, 3 * t),
-        broadcast16(angle, 3 * t + 1),
-        broadcast16(angle, 3 * t + 2),
-    )
-    for k in range(n_wanted):
-        i = at + k * 2 * LANES
-        below, below_i = load16(r, i), load16(r, i + LANES)
-        above, above_i = load16(r, i + 4 * LANES), load16(r, i + 5 * LANES)
-        real, imag = load16(r, i + 2 * LANES), load16(r, i + 3 * LANES)
-        real = fma(minus_cosine, add(below, above), fma(minus_sine, sub(below_i, above_i), real))
-        imag = fma(minus_cosine, add(below_i, above_i), fma(sine, sub(below, above), imag))
-        store(power, out_at + k * LANES, fma(real, real, mul(imag, imag)))
+def _powers_and_next(
+    sums: Any, part: Any, rest: int, ring: Any, newest: int, oldest: int, angle: Any, t: int,
+    power: Any, out_at: int, n_places: int, below: int, n_wanted: int,
+) -> None:  # fmt: skip
+    """Write 4 |X|² of a frame that begins at `t`, and move the sum of its hops on by one, in one reading.
+
+    A bin is done when its neighbour above arrives.
+    """
+    minus_cosine, minus_sine = broadcast16(angle, 3 * t), broadcast16(angle, 3 * t + 1)
+    sine = broadcast16(angle, 3 * t + 2)
+    lower_real = lower_imag = real = imag = splat16(0.0)
+    for place in range(n_places):
+        i = place * 2 * LANES
+        upper_real, upper_imag = load16(sums, i), load16(sums, i + LANES)
+        more = sub(load16(ring, newest + i), load16(ring, oldest + i))
+        more_imag = sub(load16(ring, newest + i + LANES), load16(ring, oldest + i + LANES))
+        store(sums, i, add(upper_real, more))
+        store(sums, i + LANES, add(upper_imag, more_imag))
+        if rest:
+            upper_real = add(upper_real, load16(part, i))
+            upper_imag = add(upper_imag, load16(part, i + LANES))
+        k = place - below - 1
+        if 0 <= k < n_wanted:
+            x = fma(
+                minus_cosine, add(lower_real, upper_real), fma(minus_sine, sub(lower_imag, upper_imag), real)
+            )
+            y = fma(minus_cosine, add(lower_imag, upper_imag), fma(sine, sub(lower_real, upper_real), imag))
+            store(power, out_at + k * LANES, fma(x, x, mul(y, y)))
+        lower_real, lower_imag, real, imag = real, imag, upper_real, upper_imag
 
 
 @apart
 def sliding_frames(
-    x: Any, start: int, ring: Any, sums: Any, power: Any, turns: Any, angle: Any,
+    x: Any, start: int, ring: Any, sums: Any, part: Any, power: Any, turns: Any, angle: Any,
     column: int, hop: int, period: int, n_tiles: int, slots: int, below: int, n_wanted: int,
 ) -> None:  # fmt: skip
     """Write 4 |X|² of `COLUMNS` frames from `column` on, (COLUMNS, n_wanted, 16).
 
-    Frames must come in order, from column 0 on; some of them may come again. `below` is the place, in the sums, of the
-    neighbour below the first bin; the place before all others stays 0.
+    Frames must come in order, from column 0 on; some of them may come again. `below` tells whether the first bin has a
+    neighbour below it that counts.
     """
     n_hops, rest, width = period // hop, period % hop, n_tiles * 6 * LANES
-    whole, frame = 2 * LANES, width + 4 * LANES  # where the sum of hops begins in `sums`, and R of the frame
     if column == 0:
         for j in range(n_hops):
-            at = (start + j * hop) * LANES
-            _sum_hop(
-                x, at, turns, j * hop % period, ring, j % slots * width, sums, frame, hop, 0, period, n_tiles
-            )
-    _sum_hops(ring, column, n_hops, slots, width, sums, whole)
+            at, phase = (start + j * hop) * LANES, j * hop % period
+            _sum_hop(x, at, turns, phase, ring, j % slots * width, part, hop, 0, period, n_tiles)
+    _sum_hops(ring, column, n_hops, slots, width, sums)
     for c in range(COLUMNS):
         j = column + c
         newest, oldest = (j + n_hops) % slots * width, j % slots * width
         at, phase = (start + (j + n_hops) * hop) * LANES, (j + n_hops) * hop % period
-        _sum_hop(x, at, turns, phase, ring, newest, sums, frame, hop, rest, period, n_tiles)
-        r = whole
-        if rest:
-            r = frame
-            for i in range(0, width, LANES):
-                store(sums, frame + i, add(load16(sums, frame + i), load16(sums, whole + i)))
-        _powers(
-            sums, r + (below - 1) * 2 * LANES, angle, j * hop % period, power, c * n_wanted * LANES, n_wanted
-        )
-        for i in range(0, width, LANES):
-            more = sub(load16(ring, newest + i), load16(ring, oldest + i))
-            store(sums, whole + i, add(load16(sums, whole + i), more))
+        _sum_hop(x, at, turns, phase, ring, newest, part, hop, rest, period, n_tiles)
+        _powers_and_next(
+            sums, part, rest, ring, newest, oldest, angle, j * hop % period,
+            power, c * n_wanted * LANES, n_tiles * 3, below, n_wanted,
+        )  # fmt: skip

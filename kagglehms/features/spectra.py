@@ -275,7 +275,8 @@ def _run(window: NDArray[Any], image: NDArray[np.float32], spec: SpectraSpec, mi
         spec.win_length * LANES,
         FRAMES * (transform.rank + 1) * 2 * LANES,
         (spec.win_length // min(spec.wide_hop, spec.centre_hop) + 2 * COLUMNS) * n_tiles * 6 * LANES,
-        2 * (n_tiles * 6 + 2) * LANES,
+        n_tiles * 6 * LANES,
+        n_tiles * 6 * LANES,
         COLUMNS * transform.n_bins * LANES,
         LANES * LANES,
     )

@@ -8,7 +8,7 @@ All arrays are flat:
     lanes   (n_times, 16)          µV, clipped
     pair    (n_times, 2)           the midline's, and six values beyond its end
     runs    (≤ n_times, 16)        the same, see above
-    folded, kept: see `transform_compiled`; ring, sums: see `sliding_compiled`
+    folded, kept: see `transform_compiled`; ring, sums, part: see `sliding_compiled`
     power   (COLUMNS, K, 16)       squared magnitudes, then logarithms
     square  (16, 16)               one bin of sixteen columns of every lane
 """
@@ -117,7 +117,7 @@ def _place(
 
 @apart
 def _block(
-    x: Any, out: Any, folded: Any, kept: Any, ring: Any, sums: Any, power: Any, square: Any,
+    x: Any, out: Any, folded: Any, kept: Any, ring: Any, sums: Any, part: Any, power: Any, square: Any,
     rows: Any, weights: Any, turns: Any, angle: Any,
     start: int, hop: int, at: int, half: int, rank: int, n_bins: int, n_tiles: int, below: int,
     n_wanted: int, width: int, n_columns: int, signal_step: int, n_in_lanes: int, run: int, scale: float,
@@ -132,6 +132,7 @@ def _block(
                 start,
                 ring,
                 sums,
+                part,
                 power,
                 turns,
                 angle,
@@ -203,13 +204,17 @@ def _cut(pair: Any, runs: Any, start: int, hop: int, half: int, run: int, n_time
 
 @apart
 def _row_sums(out: Any, at: int, n_columns: int, less: float) -> Any:
-    """Return Σ(x − less) and Σ(x − less)² of a row, 16 partial sums each in float32."""
-    lesses, whole = splat16(less), n_columns - n_columns % LANES
-    d1 = d2 = splat16(0.0)
-    for i in range(at, at + whole, LANES):
-        d = sub(load16(out, i), lesses)
+    """Return Σ(x − less) and Σ(x − less)² of a row, in float32 within a lane."""
+    lesses, pairs, whole = splat16(less), n_columns - n_columns % (2 * LANES), n_columns - n_columns % LANES
+    d1 = d2 = e1 = e2 = splat16(0.0)
+    for i in range(at, at + pairs, 2 * LANES):
+        d, e = sub(load16(out, i), lesses), sub(load16(out, i + LANES), lesses)
         d1, d2 = add(d1, d), fma(d, d, d2)
-    total1, total2 = lane_sum(widen(d1)), lane_sum(widen(d2))
+        e1, e2 = add(e1, e), fma(e, e, e2)
+    if pairs < whole:
+        d = sub(load16(out, at + pairs), lesses)
+        d1, d2 = add(d1, d), fma(d, d, d2)
+    total1, total2 = lane_sum(widen(add(d1, e1))), lane_sum(widen(add(d2, e2)))
     for i in range(at + whole, at + n_columns):
         rest = np.float64(out[i]) - less
         total1, total2 = total1 + rest, total2 + rest * rest
@@ -250,7 +255,7 @@ def _scale(
 # ---- the whole
 
 _ARGUMENTS = (
-    *[FLOATS] * 10,
+    *[FLOATS] * 11,
     *[FLOATS_IN] * 6,
     *[types.int64] * 17,
     types.boolean,
@@ -263,14 +268,14 @@ _ARGUMENTS = (
 @compiled(plain_signals.difference_spectra, float32=(FLOATS_IN, *_ARGUMENTS), uint16=(HALVES_IN, *_ARGUMENTS))
 def difference_spectra(
     eeg: Any, out: Any,
-    lanes: Any, pair: Any, runs: Any, folded: Any, kept: Any, ring: Any, sums: Any, power: Any, square: Any,
+    lanes: Any, pair: Any, runs: Any, folded: Any, kept: Any, ring: Any, sums: Any, part: Any, power: Any, square: Any,
     rows: Any, weights: Any, wide_turns: Any, wide_angle: Any, centre_turns: Any, centre_angle: Any,
     n_times: int, half: int, rank: int, n_bins: int, below: int, n_wanted: int, n_columns: int, run: int,
     width: int, height: int, wide_start: int, wide_hop: int, wide_tiles: int,
     centre_start: int, centre_hop: int, centre_tiles: int, n_signals: int,
     midline: bool, mirror: bool, clip: float, scale: float,
 ) -> None:  # fmt: skip
-    """(n_times, 20) µV → (height, width), both flat; nine arrays of scratch, six of coefficients.
+    """(n_times, 20) µV → (height, width), both flat; ten arrays of scratch, six of coefficients.
 
     A block's rows of one signal are `n_wanted`; `start` is the first sample of its first column, `tiles` are 0 where
     its frames are multiplied out; `scale` turns squared magnitudes into µV² per Hz.
@@ -284,14 +289,14 @@ def difference_spectra(
             _midline(eeg, lanes, pair, n_times, clip)
             _cut(pair, runs, wide_start, wide_hop, half, run, n_times)
         _block(
-            x, out, folded, kept, ring, sums, power, square, rows, weights, wide_turns, wide_angle,
+            x, out, folded, kept, ring, sums, part, power, square, rows, weights, wide_turns, wide_angle,
             0 if group else wide_start, wide_hop, first_row, half, rank, n_bins, wide_tiles, below,
             n_wanted, width, n_columns, signal_step, n_in_lanes, per_run, scale,
         )  # fmt: skip
         if group == 1:
             _cut(pair, runs, centre_start, centre_hop, half, run, n_times)
         _block(
-            x, out, folded, kept, ring, sums, power, square, rows, weights, centre_turns, centre_angle,
+            x, out, folded, kept, ring, sums, part, power, square, rows, weights, centre_turns, centre_angle,
             0 if group else centre_start, centre_hop, first_row + block, half, rank, n_bins, centre_tiles, below,
             n_wanted, width, n_columns, signal_step, n_in_lanes, per_run, scale,
         )  # fmt: skip

@@ -120,7 +120,7 @@ class Sliding:
 
     Attributes:
         n_tiles: tiles of three bins.
-        below: place of the neighbour below the first bin; 0 where that is bin 0, which counts nothing.
+        below: 1 where the first bin has a neighbour below it; 0 where that is bin 0, which counts nothing.
         turns: flat float32, n_tiles of (n_fft + hop, 3 cosines and 3 negative sines).
         angle: flat float32 (n_fft, 3).
     """
