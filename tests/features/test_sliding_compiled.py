@@ -1,0 +1,52 @@
+"""Frames that share their sums, against one Fourier transform for each of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kagglehms.features.sliding_compiled import COLUMNS, sliding_frames
+from kagglehms.features.transform_plan import Bins, sliding
+
+pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="vectors exist in compiled code only")
+
+START = 5
+N_FRAMES = 40
+
+
+def powers(x: NDArray[np.float32], bins: Bins, hop: int) -> NDArray[np.float32]:
+    """(n_times, 16) → (N_FRAMES, K, 16) squared magnitudes."""
+    plan = sliding(bins, hop)
+    n_wanted, slots = bins.last - bins.first + 1, bins.n_fft // hop + 2 * COLUMNS
+    width = plan.n_tiles * 6 * 16
+    ring, sums, part = (np.zeros(size, np.float32) for size in (slots * width, width, width))
+    power = np.zeros((COLUMNS, n_wanted, 16), np.float32)
+    frames = numba.njit(lambda *given: sliding_frames(*given))
+    found = np.empty((N_FRAMES, n_wanted, 16), np.float32)
+    for first in range(0, N_FRAMES, COLUMNS):
+        column = min(first, N_FRAMES - COLUMNS)  # the last frames come again
+        frames(
+            x.reshape(-1), START, ring, sums, part, power.reshape(-1), plan.turns, plan.angle,
+            column, hop, bins.n_fft, plan.n_tiles, slots, plan.below, n_wanted,
+        )  # fmt: skip
+        found[column : column + COLUMNS] = power / 4
+    return found
+
+
+@pytest.mark.parametrize("hop", [1, 4, 12, 21, 50, 72])
+@pytest.mark.parametrize("last", [14, 3, 71])
+@pytest.mark.parametrize("first", [1, 3])
+def test_agrees_with_a_transform_of_each_frame(first: int, last: int, hop: int) -> None:
+    rng = np.random.default_rng(hop)
+    x = (rng.normal(0, 30, (N_FRAMES * hop + 400, 16)) + rng.normal(0, 300, 16)).astype(np.float32)
+    bins = Bins(144, 144, first, last, 1e-6, "here")
+    frames: Any = np.lib.stride_tricks.sliding_window_view(x[START:].astype(np.float64), 144, axis=0)
+    frames = frames[::hop][:N_FRAMES]
+    less_mean = frames - frames.mean(axis=-1, keepdims=True)
+    spectrum = np.fft.rfft(less_mean * np.sin(np.pi * np.arange(144) / 144) ** 2, axis=-1)
+    wanted = np.abs(spectrum[:, :, first : last + 1].transpose(0, 2, 1)) ** 2
+    np.testing.assert_allclose(powers(x, bins, hop), wanted, rtol=1e-4, atol=1e-5 * wanted.max())
