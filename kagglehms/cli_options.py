@@ -51,8 +51,8 @@ class Train:
         epochs: per stage, instead of the recipe's.
         batch_size: instead of the recipe's.
         backbone: any timm model, instead of the recipe's; `half:` before its name halves the images.
-        weights: ImageNet weights: `auto` (timm's hub if it can be reached), `none`, a .safetensors file or a
-            folder with `<backbone>.safetensors`.
+        weights: what networks start from: `auto` (timm's ImageNet weights, from the cache of the hub's client or from
+            the hub), a .safetensors file, a folder with `<backbone>.safetensors`, or `none` to start from scratch.
         device: `cpu`, `cuda` (NVIDIA's or AMD's) or `mps` (Apple's) (default: `cuda` if it works).
         time_limit: stop in time with the state saved, such as `8.5h` or `90m`, counted from the start of this command;
             the same command goes on from there. Exit code 3 says that something is left.

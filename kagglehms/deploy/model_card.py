@@ -14,6 +14,7 @@ from kagglehms.inference.manifest import Model, Prior
 from kagglehms.learning.ensemble import Blend, score_name
 from kagglehms.learning.metric import Standing, shortcoming
 from kagglehms.learning.recipes import recipe_from_json
+from kagglehms.learning.run_folder import named_origin
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -80,6 +81,7 @@ def _described(run: Run) -> dict[str, Any]:
         "image": describe(recipe.layout),
         "network": recipe.backbone,
         "epochs": recipe.epochs,
+        "first_weights": named_origin(run.first_weights),
         "name": run.recipe,
         "folds": len(run.folds),
         "n_folds": run.n_folds,

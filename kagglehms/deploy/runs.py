@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from kagglehms.errors import DataError, RunError, UsageError, closest
 from kagglehms.inference.manifest import Prior
+from kagglehms.learning.first_weights import Origin
+from kagglehms.learning.run_folder import origin_of
 
 _READ = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 """Training may write more than a bundle reads."""
@@ -92,6 +94,7 @@ class Run:
         records: labelled records that it was trained on.
         prior: class means of their targets.
         versions: packages that it was trained with.
+        first_weights: what all its networks started from; None if an older version did not write it down.
         folds: the finished ones, ascending.
     """
 
@@ -101,6 +104,7 @@ class Run:
     records: int
     prior: Prior
     versions: dict[str, str]
+    first_weights: Origin | None
     folds: tuple[FoldModel, ...]
 
 
@@ -116,8 +120,9 @@ def select_runs(
 
     Raises:
         UsageError: no such folder, or nothing in it, or unknown names.
-        RunError: a run without a finished fold, a fold asked for that is not finished, or a file that is missing,
-            cut short or of another form, such as a recipe of another version.
+        RunError: a run without a finished fold, a fold asked for that is not finished, folds that started from
+            different weights, or a file that is missing, cut short or of another form, such as a recipe of another
+            version.
     """
     if not runs.is_dir():
         raise UsageError(f"{runs}: no such folder; give the one that `kagglehms train --out` wrote")
@@ -177,7 +182,16 @@ def _read_run(path: Path, folds: Collection[int] | None) -> Run:
         )
     wanted = finished if folds is None else sorted(set(folds))
     models = tuple(_read_fold(path / f"fold{fold}", fold) for fold in wanted)
-    return Run(info.recipe, recipe_file, info.n_folds, info.records, info.prior, info.versions, models)
+    return Run(
+        info.recipe,
+        recipe_file,
+        info.n_folds,
+        info.records,
+        info.prior,
+        info.versions,
+        origin_of(path),
+        models,
+    )
 
 
 def _read_fold(path: Path, fold: int) -> FoldModel:

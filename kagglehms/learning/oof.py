@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError, closest, first_line
 from kagglehms.learning.ensemble import check_members, check_stack
-from kagglehms.learning.run_folder import PROBABILITY_COLUMNS, read_json
+from kagglehms.learning.run_folder import PROBABILITY_COLUMNS, origin_of, read_json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -108,6 +108,7 @@ def _read_info(runs: Path, name: str) -> tuple[dict[str, str], str]:
         listed = closest(name, there) if there else "there is none at all"
         raise RunError(f"{folder}: no such run; {listed}; train it first: kagglehms train {name}")
     run = read_json(folder / "run.json")
+    origin_of(folder)  # raises where the folds are not of one run
     if run.get("scores") is None or not (folder / "oof.parquet").is_file():
         raise RunError(f"{folder}: not all folds are trained; finish it: kagglehms train {name}")
     try:

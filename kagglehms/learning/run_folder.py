@@ -91,7 +91,7 @@ def begin(folder: Path, recipe: Recipe, dataset: Dataset, origin: Origin) -> Non
 def _give_up(folder: Path, recipe: Recipe) -> None:
     """Remove what a run says about itself, unless somebody trains its first steps right now."""
     with ExitStack() as held:
-        for fold in sorted(folder.glob("fold*")):
+        for fold in sorted(path for path in folder.glob("fold*") if path.is_dir()):
             held.enter_context(exclusive(fold, f"training of {recipe.name}, {fold.name},"))
         for name in (RUN, RECIPE, FOLDS):
             (folder / name).unlink(missing_ok=True)
@@ -167,7 +167,7 @@ def refuse_other_run(
     different += [f"other {name}" for name, digest in dataset.identity.items() if identity[name] != digest]
     stored = read_origin(folder / RUN)
     if origin is not None and (stored is None or stored.key != origin.key):
-        different.append(f"first weights {_named(stored)} there, {_named(origin)} now")
+        different.append(f"first weights {named_origin(stored)} there, {named_origin(origin)} now")
     if different:
         raise RunError(f"{folder}: holds another run ({'; '.join(different)}); {cure}")
 
@@ -193,19 +193,25 @@ def origin_of(folder: Path) -> Origin | None:
     Raises:
         RunError: its folds did not start alike, so that their scores together are those of no run.
     """
-    paths = [folder / RUN, *sorted(folder.glob(f"fold*/{RESULT}"))]
-    origins = {path: read_origin(path) for path in paths}
+    origins = all_origins(folder)
     run = origins[folder / RUN]
     for path, origin in origins.items():
         if (origin and origin.key) != (run and run.key):
             raise RunError(
-                f"{path}: started from other first weights than its run ({_named(origin)} there, {_named(run)} in "
-                f"{folder / RUN}); delete {path.parent} and train that fold again"
+                f"{path}: started from other first weights than its run ({named_origin(origin)} there, "
+                f"{named_origin(run)} in {folder / RUN}); delete {path.parent} and train that fold again"
             )
     return run
 
 
-def _named(origin: Origin | None) -> str:
+def all_origins(folder: Path) -> dict[Path, Origin | None]:
+    """Where the run.json and each result.json of a run say that the first weights came from."""
+    paths = [folder / RUN, *sorted(folder.glob(f"fold*/{RESULT}"))]
+    return {path: read_origin(path) for path in paths}
+
+
+def named_origin(origin: Origin | None) -> str:
+    """An origin in words, also one that an older version did not write down."""
     return "not recorded" if origin is None else str(origin)
 
 

@@ -20,6 +20,7 @@ from kagglehms.learning.crossval import PROBABILITY_COLUMNS, read_json
 from kagglehms.learning.ensemble import Blend, blend_from_json
 from kagglehms.learning.ladder import Row, blend_files, trained_row
 from kagglehms.learning.recipes import Recipe, recipe_from_json
+from kagglehms.learning.run_folder import all_origins, named_origin, origin_of
 from kagglehms.report.statistics import Scored
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class RunView:
         folder: RUNS/<name>.
         info: run.json.
         recipe: what was trained.
+        first_weights: what its networks started from, each origin in words; more than one is a problem.
         row: its line of the ladder's table.
         results: result.json of each finished fold.
         history: evaluations of every fold that has any, with a column `fold`.
@@ -54,6 +56,7 @@ class RunView:
     folder: Path
     info: dict[str, Any] = field(default_factory=dict)
     recipe: Recipe | None = None
+    first_weights: list[str] = field(default_factory=list)
     row: Row | None = None
     results: list[dict[str, Any]] = field(default_factory=list)
     history: pl.DataFrame | None = None
@@ -115,11 +118,16 @@ def read_run(folder: Path) -> RunView:
         try:
             return read()
         except HMSError as error:
-            run.problems.append(str(error))
+            if str(error) not in run.problems:
+                run.problems.append(str(error))
         return None
 
     run.info = attempt(lambda: read_json(folder / "run.json")) or {}
     run.recipe = attempt(lambda: _recipe(folder))
+    if run.info:
+        attempt(lambda: origin_of(folder))
+        origins = attempt(lambda: all_origins(folder)) or {}
+        run.first_weights = sorted({named_origin(origin) for origin in origins.values()})
     run.results = [
         result
         for path in _numbered(folder, "result.json")

@@ -33,8 +33,11 @@ def card(runs: Path, blend: str | None = None) -> str:
 def test_it_names_every_recipe_and_every_score(runs: Path) -> None:
     text = card(runs)
     assert "# Model card: 3 models of 2 recipes" in text
-    assert "| baseline | panels, 400 × 300 | efficientnet\\_b2 | 6 | 2 of 2 | 100 |" in text
-    assert "| eeg+percentiles | eeg+percentiles, 512 × 512 | efficientnet\\_b2 | 6 | 1 of 2 | 100 |" in text
+    assert "| baseline | panels, 400 × 300 | efficientnet\\_b2 | not recorded | 6 | 2 of 2 | 100 |" in text
+    assert (
+        "| eeg+percentiles | eeg+percentiles, 512 × 512 | efficientnet\\_b2 | not recorded | 6 | 1 of 2 |"
+        in text
+    )
     for fold in (0, 1):
         assert f"| baseline | {fold} | {0.9 + fold:.4f} | 1.4000 | 1.7000 | – | – | – |" in text
     assert "| eeg+percentiles | 1 | 1.9000 | 1.4000 | 1.7000 | – | – | – |" in text
@@ -76,6 +79,17 @@ def test_tables_have_as_many_cells_in_every_row(runs: Path) -> None:
         elif widths:
             assert len(set(widths)) == 1, widths
             widths = []
+
+
+def test_the_origin_of_first_weights_is_told(runs: Path) -> None:
+    assert card(runs).count("| not recorded |") == 2
+    origin = {"source": "hub", "name": "timm/test_x.a_in1k", "sha256": "ab" * 32}
+    for path in (runs / "baseline").rglob("*.json"):
+        if path.name in {"run.json", "result.json"}:
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"first_weights": origin}))
+    text = card(runs)
+    assert text.count("| not recorded |") == 1
+    assert "| timm/test\\_x.a\\_in1k of the hub, sha256 abababababab |" in text
 
 
 def test_a_blend_is_told_with_its_weights_and_scores(runs: Path) -> None:

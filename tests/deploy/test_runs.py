@@ -10,6 +10,7 @@ from runs_folder import PRIOR, make_fold, make_run, write_json
 
 from kagglehms.deploy.runs import select_runs
 from kagglehms.errors import RunError, UsageError
+from kagglehms.learning.first_weights import Origin
 from kagglehms.learning.recipes import get_recipe
 
 
@@ -82,6 +83,27 @@ def test_damaged_weights_are_refused_by_name(runs: Path, damage: str) -> None:
         select_runs(runs)
     assert str(weights) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_first_weights_are_read_and_folds_of_different_ones_refused(runs: Path) -> None:
+    assert [run.first_weights for run in select_runs(runs)] == [None] * len(select_runs(runs))
+    folder = runs / "baseline"
+    origin = Origin("file", "w.safetensors", "ab" * 32)
+    files = [folder / "run.json", folder / "fold0/result.json", folder / "fold1/result.json"]
+    for path in files[:2]:
+        edit(path, first_weights=origin.to_json())
+    with pytest.raises(
+        RunError, match=r"fold1/result\.json: started from .* than its run .not recorded there"
+    ):
+        select_runs(runs, ["baseline"])
+    edit(files[2], first_weights=Origin().to_json())
+    with pytest.raises(
+        RunError, match=r"\(none, from scratch there, w\.safetensors, sha256 abababababab in"
+    ) as raised:
+        select_runs(runs, ["baseline"])
+    assert "\n" not in str(raised.value)
+    edit(files[2], first_weights=origin.to_json())
+    assert select_runs(runs, ["baseline"])[0].first_weights == origin
 
 
 def test_result_of_another_fold_is_refused(runs: Path) -> None:

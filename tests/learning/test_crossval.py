@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
 
 from kagglehms.data.competition import VOTE_COLUMNS, Competition
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import plan, prepare
-from kagglehms.errors import RunError, UsageError
-from kagglehms.learning import run_folder
+from kagglehms.errors import DataError, RunError, Stopped, UsageError
+from kagglehms.learning import first_weights, run_folder
 from kagglehms.learning.crossval import (
     PROBABILITY_COLUMNS,
     Dataset,
@@ -23,11 +28,13 @@ from kagglehms.learning.crossval import (
     continue_from,
     cross_validate,
 )
+from kagglehms.learning.first_weights import Origin
 from kagglehms.learning.metric import Standing, kl_score
 from kagglehms.learning.recipes import Stage, get_recipe, recipe_from_json
+from kagglehms.learning.run_folder import begin, fingerprint, origin_of
 from kagglehms.learning.session import Session
 from kagglehms.learning.team import Team
-from kagglehms.runtime import choose_device, exclusive
+from kagglehms.runtime import choose_device, exclusive, stop_signals
 
 CPU = choose_device("cpu")
 RECIPE = replace(
@@ -154,10 +161,148 @@ def test_another_recipe_or_other_data_are_refused(dataset: Dataset, runs: Path) 
 
 
 def test_a_broken_run_is_named(dataset: Dataset, runs: Path, tmp_path: Path) -> None:
-    (tmp_path / "baseline").mkdir()
-    (tmp_path / "baseline" / "run.json").write_text("{")
+    shutil.copytree(runs, tmp_path / "runs")
+    (tmp_path / "runs" / "baseline" / "run.json").write_text("{")
     with pytest.raises(RunError, match=r"run\.json: cannot be read"):
+        cross_validate(RECIPE, dataset, tmp_path / "runs", CPU)
+
+
+def test_nothing_is_written_before_the_network_is_made(dataset: Dataset, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for backbone in ("half:test_efficientne", "half:test_efficientnet.nope", "ast:test_efficientnet"):
+        with pytest.raises(UsageError, match="backbone"):
+            cross_validate(replace(RECIPE, backbone=backbone), dataset, runs, CPU)
+    save_file({"mine": torch.ones(1)}, tmp_path / "mine.safetensors")
+    for weights in ("absent.safetensors", "mine.safetensors"):
+        with pytest.raises(DataError, match=weights):
+            cross_validate(RECIPE, dataset, runs, CPU, str(tmp_path / weights))
+    assert not runs.exists()
+
+
+def test_a_run_of_which_nothing_was_trained_binds_nobody(dataset: Dataset, tmp_path: Path) -> None:
+    folder, fold = tmp_path / "baseline", tmp_path / "baseline" / "fold0"
+    other = replace(RECIPE, lr=1e-4)
+    begin(folder, RECIPE, dataset, Origin())
+    with exclusive(fold, "training"), pytest.raises(RunError, match="fold0, is under way by process"):
+        begin(folder, other, dataset, Origin())  # somebody takes its first steps
+    with exclusive(fold, "training"):
+        begin(folder, RECIPE, dataset, Origin())  # as two processes train two folds of a run
+    assert recipe_from_json((folder / "recipe.json").read_bytes()) == RECIPE
+    begin(folder, other, other_cut(dataset), Origin())
+    assert recipe_from_json((folder / "recipe.json").read_bytes()) == other
+    assert json.loads((folder / "run.json").read_text())["fingerprint"] == fingerprint(
+        other, other_cut(dataset), Origin()
+    )
+    (folder / "run.json").write_text("{")
+    begin(folder, RECIPE, dataset, Origin())
+    assert recipe_from_json((folder / "recipe.json").read_bytes()) == RECIPE
+    for name in ("state.safetensors", "result.json"):
+        (fold / name).write_bytes(b"")
+        with pytest.raises(RunError, match=r"holds another run \(lr 0\.001 there, 0\.0001 now\)"):
+            begin(folder, other, dataset, Origin())
+        (fold / name).unlink()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of first weights."""
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    save_file(timm.create_model("test_efficientnet").state_dict(), path)
+    return path
+
+
+def test_folds_of_other_first_weights_are_never_mixed(
+    dataset: Dataset, weights: Path, tmp_path: Path
+) -> None:
+    cross_validate(RECIPE, dataset, tmp_path, CPU, str(weights), only_folds=[0])
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    wanted = {"source": "file", "name": "w.safetensors", "sha256": digest}
+    folder = tmp_path / "baseline"
+    for name in ("run.json", "fold0/result.json"):
+        assert json.loads((folder / name).read_text())["first_weights"] == wanted
+    state = load_file(weights)
+    other = weights.with_name("other.safetensors")
+    save_file(state | {"bn2.bias": state["bn2.bias"] + 1}, other)
+    with pytest.raises(
+        RunError, match=rf"first weights w\.safetensors, sha256 {digest[:12]} there, none, from"
+    ):
         cross_validate(RECIPE, dataset, tmp_path, CPU)
+    with pytest.raises(
+        RunError, match=r"first weights w\.safetensors, .* there, other\.safetensors, sha256 .* now"
+    ):
+        cross_validate(RECIPE, dataset, tmp_path, CPU, str(other))
+    with pytest.raises(RunError, match="first weights .* or leave --resume-from away"):
+        continue_from(tmp_path, tmp_path / "then", RECIPE, dataset)
+    assert not (tmp_path / "then").exists()
+    # The same bytes are the same weights, whatever they are called.
+    renamed = weights.with_name("renamed.safetensors")
+    shutil.copy(weights, renamed)
+    assert cross_validate(RECIPE, dataset, tmp_path, CPU, str(renamed)).finished == (0, 1)
+    assert origin_of(folder) == Origin(**wanted)
+
+    result = json.loads((folder / "fold1/result.json").read_text())
+    for change in ({"first_weights": Origin().to_json()}, {"first_weights": None}):
+        (folder / "fold1/result.json").write_text(json.dumps(result | change))
+        with pytest.raises(RunError, match=r"fold1/result\.json: (started from other|no origin)"):
+            origin_of(folder)
+    del result["first_weights"]
+    (folder / "fold1/result.json").write_text(json.dumps(result))
+    with pytest.raises(RunError, match="not recorded there"):
+        origin_of(folder)
+
+
+def test_an_unfinished_fold_is_not_gone_on_with_from_other_weights(
+    dataset: Dataset, weights: Path, tmp_path: Path
+) -> None:
+    """Even where the run's own account of itself has been lost."""
+    with stop_signals() as stop:
+        stop.signal = signal.SIGINT
+        with pytest.raises(Stopped):
+            cross_validate(RECIPE, dataset, tmp_path, CPU, str(weights), session=Session(stop=stop))
+    for name in ("run.json", "recipe.json"):
+        (tmp_path / "baseline" / name).unlink()
+    with pytest.raises(
+        RunError, match=r"was saved with other first weights \([0-9a-f]{12} there, none now\)"
+    ):
+        cross_validate(RECIPE, dataset, tmp_path, CPU)
+
+
+def test_a_run_from_the_hub_needs_no_hub_to_be_gone_on_with(
+    dataset: Dataset, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(name: str) -> tuple[str, Path]:
+        raise UsageError(f"timm's hub gave no weights of {name}")
+
+    monkeypatch.setattr(first_weights, "_from_hub", lambda name: (f"timm/{name}", weights))
+    cross_validate(RECIPE, dataset, tmp_path, CPU, "auto", only_folds=[0])
+    with stop_signals() as stop:
+        stop.signal = signal.SIGINT
+        with pytest.raises(Stopped):
+            cross_validate(RECIPE, dataset, tmp_path, CPU, "auto", session=Session(stop=stop))
+    assert (tmp_path / "baseline" / "fold1" / "state.safetensors").is_file()
+    monkeypatch.setattr(first_weights, "_from_hub", gone)
+    assert continue_from(tmp_path, tmp_path / "then", RECIPE, dataset, "auto") == 2
+    assert cross_validate(RECIPE, dataset, tmp_path, CPU, "auto").finished == (0, 1)
+    origin = origin_of(tmp_path / "baseline")
+    assert origin is not None
+    assert (origin.source, origin.name) == ("hub", "timm/test_efficientnet")
+    shutil.rmtree(tmp_path / "baseline" / "fold1")
+    with pytest.raises(UsageError, match="timm's hub gave no weights"):
+        cross_validate(RECIPE, dataset, tmp_path, CPU, "auto")
+    with pytest.raises(UsageError, match="timm's hub gave no weights"):
+        cross_validate(RECIPE, dataset, tmp_path / "new", CPU, "auto")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_of_an_older_version_says_what_it_lacks(dataset: Dataset, runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs, tmp_path / "runs")
+    path = tmp_path / "runs" / "baseline" / "run.json"
+    run = json.loads(path.read_text())
+    del run["first_weights"]
+    path.write_text(json.dumps(run))
+    with pytest.raises(RunError, match="first weights not recorded there, none, from scratch now"):
+        cross_validate(RECIPE, dataset, tmp_path / "runs", CPU)
 
 
 def test_an_unknown_fold_is_refused(dataset: Dataset, tmp_path: Path) -> None:

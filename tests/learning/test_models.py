@@ -10,22 +10,28 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kagglehms.errors import DataError, UsageError
-from kagglehms.learning import models
+from kagglehms.errors import UsageError
+from kagglehms.learning.backbones import timm_name
 from kagglehms.learning.checkpoint import load_weights, save_weights
-from kagglehms.learning.models import classifier_layers, make_model, reset_classifier
-from kagglehms.learning.recipes import RECIPES, get_recipe
+from kagglehms.learning.first_weights import FirstWeights
+from kagglehms.learning.models import check_model, classifier_layers, make_model, reset_classifier
+from kagglehms.learning.recipes import RECIPES, Recipe, get_recipe
 
 SMALL = replace(get_recipe("baseline"), backbone="test_efficientnet")
 
 
-def check_head(model: torch.nn.Module, images: torch.Tensor) -> None:
+def inputs_of(recipe: Recipe, n: int = 1) -> torch.Tensor:
+    """Noise of the shape that the recipe's network takes."""
+    return torch.randn(n, *(() if recipe.front_end else (1,)), *recipe.layout.shape)
+
+
+def check_head(model: torch.nn.Module, network: torch.nn.Module, images: torch.Tensor) -> None:
     """The classifier starts as `nn.Linear` does, and the loss of its first logits is little more than that of a guess.
 
     One draw of a head says little (six rows of weights), so the loss is the mean over several draws on the same
     features. With balanced targets it is the cross-entropy with equal shares.
     """
-    layers = classifier_layers(model, "under test")
+    layers = classifier_layers(network, "under test")
     seen = {}
     hooks = [
         layer.register_forward_pre_hook(lambda layer, inputs: seen.update({layer: inputs[0].detach()}))
@@ -45,7 +51,7 @@ def check_head(model: torch.nn.Module, images: torch.Tensor) -> None:
     losses = []
     for seed in range(16):
         torch.manual_seed(seed)
-        reset_classifier(model, "under test")
+        reset_classifier(network, "under test")
         with torch.no_grad():
             logits = torch.stack([layer(inputs) for layer, inputs in seen.items()]).mean(dim=0)
         losses.append(-logits.flatten(1).log_softmax(dim=1).mean())
@@ -63,8 +69,9 @@ def test_the_contract_of_every_recipes_network(name: str, tmp_path: Path) -> Non
     torch.manual_seed(0)
     model, where_from = make_model(recipe)
     assert "from scratch" in where_from
-    images = torch.randn(1, 1, *recipe.layout.shape)
-    check_head(make_model(replace(recipe, dropout=0.0))[0], images)
+    images = inputs_of(recipe)
+    undropped, _ = make_model(replace(recipe, dropout=0.0))
+    check_head(undropped, undropped if recipe.front_end is None else undropped.backbone, images)
     logits = model(images)
     assert logits.shape == (1, 6)
     logits.square().sum().backward()
@@ -74,7 +81,7 @@ def test_the_contract_of_every_recipes_network(name: str, tmp_path: Path) -> Non
     with torch.inference_mode():
         with torch.autocast("cpu", dtype=torch.bfloat16):
             # Half precision is slow on CPUs without units for it; a network of any size looks at a corner.
-            assert torch.isfinite(model(images if "transformer" in name else images[..., :128, :96])).all()
+            assert torch.isfinite(model(images if fixed(recipe) else images[..., :128, :96])).all()
         before = model(images)
         save_weights(model, tmp_path / "w.safetensors")
         torch.manual_seed(1)
@@ -83,12 +90,20 @@ def test_the_contract_of_every_recipes_network(name: str, tmp_path: Path) -> Non
         assert torch.equal(fresh(images), before)
 
 
-@pytest.mark.parametrize("name", [n for n in DISTINCT.values() if not n.startswith("transformer")])
+def fixed(recipe: Recipe) -> bool:
+    """Whether the network takes inputs of one size only."""
+    import timm
+
+    name = timm_name(recipe.backbone)
+    return recipe.front_end is not None or bool(timm.get_pretrained_cfg_value(name, "fixed_input_size"))
+
+
+@pytest.mark.parametrize("name", [n for n in DISTINCT.values() if not fixed(get_recipe(n))])
 def test_the_head_of_every_convolutional_recipe_starts_as_a_linear_layer(name: str) -> None:
     recipe = replace(get_recipe(name), drop_path_rate=0.0, dropout=0.0)
     torch.manual_seed(recipe.seed)
     model, _ = make_model(recipe)
-    check_head(model, torch.randn(6, 1, 96, 96))
+    check_head(model, model, torch.randn(6, 1, 96, 96))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +122,7 @@ def test_the_head_of_any_network_starts_as_a_linear_layer(backbone: str, n_heads
     torch.manual_seed(recipe.seed)
     model, _ = make_model(recipe)
     assert len(classifier_layers(model, backbone)) == n_heads
-    check_head(model, torch.randn(2, 1, 400, 300))
+    check_head(model, model, torch.randn(2, 1, 400, 300))
 
 
 @pytest.mark.parametrize(
@@ -134,8 +149,8 @@ def test_the_head_on_imagenet_features_starts_as_a_linear_layer(imagenet_weights
     )
     torch.manual_seed(recipe.seed)
     model, where_from = make_model(recipe, str(imagenet_weights))
-    assert "ImageNet" in where_from
-    check_head(model, torch.randn(6, 1, 128, 128))
+    assert "tf_efficientnet_lite0.safetensors" in where_from
+    check_head(model, model, torch.randn(6, 1, 128, 128))
 
 
 def test_the_head_is_a_function_of_the_seed() -> None:
@@ -223,60 +238,38 @@ def test_half_shows_the_network_means_of_two_by_two_pixels(backbone: str) -> Non
     assert seen[0][0] in (200, 201, 224)  # 201: padded by its first convolution, 224: to whole patches
 
 
-def imagenet_like(path: Path) -> dict[str, torch.Tensor]:
-    """Weights of the small backbone as timm's hub would serve them: three channels, 1000 classes."""
+def test_an_input_that_a_network_cannot_take_is_refused_before_training() -> None:
+    check_model(SMALL, FirstWeights())
+    # Its constructor takes the size and its first step would not.
+    with pytest.raises(UsageError, match=r"backbone 'crossvit_9_240' cannot take \(400, 300\) images"):
+        check_model(replace(SMALL, backbone="crossvit_9_240"), FirstWeights())
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_b0_ns", "half:swsl_resnet18"])
+def test_networks_that_timm_has_renamed_are_made(backbone: str) -> None:
+    model, _ = make_model(replace(SMALL, backbone=backbone))
+    assert classifier_layers(model, backbone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DISTINCT.values())
+def test_every_recipes_network_starts_from_weights_of_timm(name: str, tmp_path: Path) -> None:
+    """Three channels, a thousand classes, an image size of its own: all of it fits, and the head is a new one."""
     import timm
 
+    recipe = replace(get_recipe(name), drop_path_rate=0.0, dropout=0.0)
     torch.manual_seed(1)
-    state = timm.create_model("test_efficientnet", in_chans=3, num_classes=1000).state_dict()
-    save_file(state, path)
-    return state
-
-
-@pytest.mark.parametrize("as_folder", [False, True])
-def test_local_weights_are_adapted_to_one_channel(tmp_path: Path, as_folder: bool) -> None:
-    path = tmp_path / "test_efficientnet.r160_in1k.safetensors"
-    state = imagenet_like(path)
-    model, where_from = make_model(SMALL, str(tmp_path if as_folder else path))
-    assert where_from == f"weights: ImageNet, from {path}"
-    loaded = model.state_dict()
-    torch.testing.assert_close(loaded["conv_stem.weight"], state["conv_stem.weight"].sum(dim=1, keepdim=True))
-    torch.testing.assert_close(loaded["conv_head.weight"], state["conv_head.weight"])
-    assert loaded["classifier.weight"].shape[0] == 6
-
-
-def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    imagenet_like(tmp_path / "test_efficientnet.safetensors")
-    other = replace(SMALL, backbone="efficientnet_b0")
-    with pytest.raises(DataError, match="does not hold weights of efficientnet_b0"):
-        make_model(other, str(tmp_path / "test_efficientnet.safetensors"))
-    with pytest.raises(DataError, match=r"has no efficientnet_b0.safetensors; it holds test_efficientnet"):
-        make_model(other, str(tmp_path))
-    with pytest.raises(DataError, match="no such file"):
-        make_model(other, str(tmp_path / "none.safetensors"))
-    (tmp_path / "pickled.pth").write_bytes(b"x")
-    with pytest.raises(DataError, match="pickled weights can run code"):
-        make_model(other, str(tmp_path / "pickled.pth"))
-    (tmp_path / "efficientnet_b0.safetensors").write_bytes(b"truncated")
-    with pytest.raises(DataError, match="does not hold weights"):
-        make_model(other, str(tmp_path))
-
-
-def test_without_a_network_training_starts_from_scratch_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(models, "HUB", ("127.0.0.1", 9))  # nothing listens there
-    _, where_from = make_model(SMALL, "auto")
-    assert "from scratch, since timm's hub gave none (127.0.0.1 cannot be reached" in where_from
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "HF_HUB_OFFLINE is set" in make_model(SMALL, "auto")[1]
-
-
-def test_a_hub_that_answers_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    path = tmp_path / "test_efficientnet.safetensors"
-    imagenet_like(path)
-    monkeypatch.setattr(models, "_hub_unreachable", lambda: None)
-    monkeypatch.setattr(models, "_create", lambda recipe, hub=False: ("network", hub))
-    assert make_model(SMALL, "auto") == (("network", True), "weights: ImageNet, from timm's hub")
+    state = timm.create_model(timm_name(recipe.backbone)).state_dict()
+    path = tmp_path / "w.safetensors"
+    save_file({key: tensor.contiguous() for key, tensor in state.items()}, path)
+    model, where_from = make_model(recipe, str(path))
+    path.unlink()
+    assert "w.safetensors" in where_from
+    network = model if recipe.front_end is None else model.backbone
+    same = [k for k, t in network.state_dict().items() if k in state and torch.equal(t, state[k])]
+    assert len(same) > 0.9 * len(state)
+    check_head(model, network, inputs_of(recipe))
 
 
 def test_an_unknown_backbone_suggests_others() -> None:

@@ -15,6 +15,7 @@ from kagglehms.errors import RunError, UsageError
 from kagglehms.learning.blending import nested_score
 from kagglehms.learning.crossval import PROBABILITY_COLUMNS
 from kagglehms.learning.ensemble import Fitting
+from kagglehms.learning.first_weights import Origin
 from kagglehms.learning.metric import kl_score
 from kagglehms.learning.oof import load_oof
 
@@ -60,6 +61,15 @@ def runs(tmp_path: Path) -> Path:
 def change(folder: Path, **content: object) -> None:
     path = folder / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | content))
+
+
+def test_a_member_whose_folds_started_from_different_weights_is_refused(runs: Path) -> None:
+    change(runs / "second", first_weights=Origin().to_json())
+    fold = runs / "second" / "fold0"
+    fold.mkdir()
+    (fold / "result.json").write_text(json.dumps({"first_weights": Origin("file", "w", "ab" * 32).to_json()}))
+    with pytest.raises(RunError, match=r"fold0/result\.json: started from other first weights"):
+        load_oof(runs, ["first", "second"])
 
 
 def test_members_are_aligned_by_record(runs: Path) -> None:

@@ -143,6 +143,26 @@ def test_the_same_runs_give_the_same_bytes(runs: Path) -> None:
     assert report(runs) == report(runs)
 
 
+def test_first_weights_are_shown_and_a_mix_is_a_problem(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path / "runs", "baseline")
+    assert '<th>first weights</th><td class="digest">not recorded</td>' in report(tmp_path / "runs")
+    origin = {"source": "file", "name": "w.safetensors", "sha256": "ab" * 32}
+    for name in ("run.json", "fold0/result.json", "fold1/result.json"):
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"first_weights": origin}))
+    page = report(tmp_path / "runs")
+    assert '<td class="digest">w.safetensors, sha256 abababababab</td>' in page
+    assert "Not everything could be read" not in page
+    path.write_text(
+        json.dumps(
+            json.loads(path.read_text()) | {"first_weights": {"source": "none", "name": "", "sha256": ""}}
+        )
+    )
+    page = report(tmp_path / "runs")
+    assert "none, from scratch; w.safetensors, sha256 abababababab" in page
+    assert "fold1/result.json: started from other first weights than its run" in page
+
+
 def test_every_string_of_the_data_is_escaped(tmp_path: Path) -> None:
     table = oof_table().with_columns(pl.lit(HOSTILE).alias("expert_consensus"))
     folder = fabricate(tmp_path / "runs", "baseline", table=table, device=HOSTILE)
@@ -151,6 +171,7 @@ def test_every_string_of_the_data_is_escaped(tmp_path: Path) -> None:
         "fingerprint": HOSTILE,
         "versions": {HOSTILE: HOSTILE},
         "identity": {"records": HOSTILE, "store": HOSTILE},
+        "first_weights": {"source": "file", "name": HOSTILE, "sha256": HOSTILE},
     }
     (folder / "run.json").write_text(json.dumps(run))
     (folder / "fold0/history.csv").write_text(HOSTILE)
