@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -192,7 +193,9 @@ def _translated(state: State, network: nn.Module, path: Path, backbone: str) -> 
     if translate is None:
         return state
     try:
-        return dict(translate(dict(state), network))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about how timm's rules are written
+            return dict(translate(dict(state), network))
     except (
         Exception
     ) as error:  # timm's rules expect names and shapes without a check, so anything can be raised
