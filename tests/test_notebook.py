@@ -23,7 +23,7 @@ def test_it_is_small_and_kept_without_outputs() -> None:
         assert len(cell.source.splitlines()) <= 12
 
 
-@pytest.mark.slow
+@pytest.mark.slow(40)
 def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nbclient import NotebookClient
 

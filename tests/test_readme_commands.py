@@ -24,7 +24,7 @@ def quick(words: list[str], eeg_id: int) -> list[str]:
     return words
 
 
-@pytest.mark.slow
+@pytest.mark.slow(40)
 def test_every_command_does_what_it_says(
     competition_folder: Path,
     tmp_path: Path,

@@ -171,7 +171,7 @@ def configured(dist: Path, **options: Any) -> None:
     script.write_text(text)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(60)
 def test_two_rehearsed_sessions_equal_one_long_one(competition_folder: Path, tmp_path: Path) -> None:
     built = build(tmp_path / "no-runs", tmp_path / "dist", owner="somebody", library_only=True)
     assert sorted(path.name for path in built.kernels) == ["prepare", "train"]
