@@ -120,12 +120,14 @@ def misnamed(found: Sequence[str], expected: Sequence[str]) -> str | None:
         found: the names that there are.
         expected: the names that are needed, each once; others are nobody's concern.
     """
-    counts = Counter(found)
-    missing = [name for name in expected if name not in counts]
+    if list(found) == list(expected):
+        return None
+    there, wanted = Counter(found), set(expected)
+    missing = [name for name in expected if name not in there]
     if missing:
-        unknown = [str(name) for name in found if name not in set(expected)]
+        unknown = [name for name in there if name not in wanted]
         return f"lacks {_some(missing)}" + (f" and has unknown {_some(unknown)}" if unknown else "")
-    twice = [name for name in expected if counts[name] > 1]
+    twice = [name for name in expected if there[name] > 1]
     return f"has more than one {_some(twice)}" if twice else None
 
 

@@ -44,7 +44,8 @@ def as_crops(
         UsageError: see `Predictor.predict`.
     """
     given: dict[Source, NDArray[np.float32]] = {}
-    for source, values in (("eeg", eeg_uv), ("kaggle", spectrogram)):
+    parts: dict[Source, Recordings | None] = {"eeg": eeg_uv, "kaggle": spectrogram}
+    for source, values in parts.items():
         if values is not None:
             given[source] = _as_array(source, values)
         elif source in sources:
@@ -126,7 +127,7 @@ def _numbers(name: str, values: Any) -> NDArray[np.float32]:
     """Numbers as float32; NaN where they are masked or None."""
     try:
         if isinstance(values, np.ma.MaskedArray):
-            values = values.astype(np.float32).filled(np.nan)
+            values = np.ma.filled(values.astype(np.float32), np.nan)
         array = np.asarray(values)
         if array.dtype.kind not in "fiuO":
             raise TypeError(f"its values are {array.dtype}")

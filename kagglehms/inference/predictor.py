@@ -79,6 +79,11 @@ class Prediction:
     from_prior: NDArray[np.bool_]
     from_fewer_models: NDArray[np.bool_]
 
+    def __getitem__(self, row: int) -> Prediction:
+        """What is said of one recording of a batch."""
+        parts = (self.probabilities, self.from_prior, self.from_fewer_models)
+        return Prediction(*(np.asarray(part[row]) for part in parts))
+
 
 class Predictor:
     """All models of a bundle.
@@ -172,8 +177,12 @@ class Predictor:
             means.add(model.recipe.name, _predict_visible(model, crops))
         known_RB = means.known_RB
         some_B = known_RB.any(axis=0)
-        parts = means.blended(self.prior / self.prior.sum()), ~some_B, some_B & ~known_RB.all(axis=0)
-        return Prediction(*(part[0] if single else part for part in parts))
+        found = Prediction(
+            means.blended(self.prior / self.prior.sum()),
+            np.asarray(~some_B),
+            np.asarray(some_B & ~known_RB.all(axis=0)),
+        )
+        return found[0] if single else found
 
 
 def _predict_visible(model: LoadedModel, crops: Sequence[Crop]) -> NDArray[np.float64]:
