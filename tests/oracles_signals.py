@@ -106,9 +106,9 @@ def folded(eeg_uv: NDArray[Any], phases: int = 10, **how: Any) -> F64:
 def spectra(
     eeg_uv: NDArray[Any], wide_s: int = 50, wide_hop: int = 21, wide_trim: int = 3, centre_s: int = 10,
     centre_hop: int = 4, centre_trim: int = 0, win_length: int = 144, n_fft: int = 144, fmin: float = 0.5,
-    fmax: float = 20.0, midline: bool = True, clip_uv: float = 1024.0,
+    fmax: float = 20.0, midline: bool = True, clip_uv: float = 1024.0, height: int = 512, width: int = 512,
 ) -> F64:  # fmt: skip
-    """(n_times, 20) µV → the image before it is padded, by `scipy.signal.spectrogram` in float64.
+    """(n_times, 20) µV → the image without its padding, by `scipy.signal.spectrogram` in float64.
 
     Of the frames that SciPy finds, 144 samples each, one at the end is left out if sample 145 is not there.
     """
@@ -125,4 +125,5 @@ def spectra(
         kept = power[:, (hz >= fmin) & (hz <= fmax), trim : n_frames - trim]
         blocks.append(np.log1p(kept))
     image = np.concatenate(blocks, axis=1).reshape(-1, blocks[0].shape[-1])
-    return np.asarray((image - image.mean()) / (image.std() + 1e-6))
+    whole = np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1])))
+    return np.asarray((image - whole.mean()) / (whole.std() + 1e-6))

@@ -95,9 +95,9 @@ def difference_spectra(
         power = _squared_magnitudes(frames - frames.mean(axis=-1, keepdims=True), rows, weights, half, rank)
         blocks.append(np.log1p(power[:, :, :n_wanted] * scale).transpose(0, 2, 1))
     image = np.stack(blocks, axis=1).reshape(2 * n_wanted * n_signals, n_columns)
-    target = out.reshape(height, width)
-    target[:] = 0
-    target[: len(image), :n_columns] = (image - image.mean()) / (image.std() + EPSILON)
+    whole = np.zeros((height, width))
+    whole[: len(image), :n_columns] = image
+    out.reshape(height, width)[:] = (whole - whole.mean()) / (whole.std() + EPSILON)
 
 
 def _squared_magnitudes(frames: Wide, rows: Floats, weights: Floats, half: int, rank: int) -> Wide:

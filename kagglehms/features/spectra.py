@@ -10,8 +10,10 @@ What is computed
     that is power in µV² per Hz (one-sided) of frames of 144 samples less their mean, in bins 200 / 144 = 1.39 Hz apart,
     fourteen of which lie between 0.5 and 20 Hz. Every signal has 28 rows: fourteen of a wide window, with few columns a
     second, above fourteen of the ten labelled seconds in the middle, with many. Frequency rises downwards. 18 · 28 =
-    504 rows of 464 columns, less their mean, divided by their deviation, stand in the upper left corner of 512 × 512
-    pixels, the others of which are 0. Signals come in the order LL, RL, LP, RP, midline.
+    504 rows of 464 columns stand in the upper left corner of 512 × 512 zeros, and all of it is normalised by its one
+    mean and deviation. (Zeros beside an image that is normalised already would, through a convolution that has no bias
+    yet and a layer normalisation, become a division by nothing: gradients of 1e8, which half precision cannot hold.)
+    Signals come in the order LL, RL, LP, RP, midline.
 
 Columns
     A Hann window of 144 samples has a zero at its beginning; with the zero that follows it, a frame spans 145. 50 s
@@ -188,7 +190,7 @@ def difference_spectra(
         mirror: whether left and right are exchanged.
 
     Returns:
-        (B, height, width) float32, of mean 0 and deviation 1 where there is no padding; without B for one window.
+        (B, height, width) float32, of mean 0 and deviation 1, padding included; without B for one window.
 
     Raises:
         UsageError: a shape, a dtype or an `out` that cannot be used; a window shorter than the wide block.

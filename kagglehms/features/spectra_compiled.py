@@ -223,14 +223,15 @@ def _row_sums(out: Any, at: int, n_columns: int, less: float) -> Any:
 
 @apart
 def _normalise(out: Any, n_rows: int, n_columns: int, width: int, height: int) -> None:
-    """Take off the mean of the image, divide by its deviation; zeros beside and below it."""
-    n = n_rows * n_columns
+    """Take off the mean of the image, divide by its deviation, both with the zeros beside and below it."""
+    n, n_zeros = width * height, width * height - n_rows * n_columns
     # About a value among them, so that no digits cancel in the squares.
     about = np.float64(np.float32(_row_sums(out, n_rows // 2 * width, n_columns, 0.0)[0] / n_columns))
     total1 = total2 = 0.0
     for row in range(n_rows):
         d1, d2 = _row_sums(out, row * width, n_columns, about)
         total1, total2 = total1 + d1, total2 + d2
+    total1, total2 = total1 - n_zeros * about, total2 + n_zeros * about * about
     deviation = np.sqrt(max(total2 / n - (total1 / n) ** 2, 0.0))
     _scale(out, n_rows, n_columns, width, height, about + total1 / n, 1.0 / (deviation + EPSILON))
 
@@ -240,6 +241,7 @@ def _scale(
     out: Any, n_rows: int, n_columns: int, width: int, height: int, mean: float, factor: float
 ) -> None:
     means, factors, whole = splat16(mean), splat16(factor), n_columns - n_columns % LANES
+    nothing = (np.float32(0) - np.float32(mean)) * np.float32(factor)
     for row in range(n_rows):
         at = row * width
         for i in range(at, at + whole, LANES):
@@ -247,9 +249,9 @@ def _scale(
         for i in range(at + whole, at + n_columns):
             out[i] = (out[i] - np.float32(mean)) * np.float32(factor)
         for i in range(at + n_columns, at + width):
-            out[i] = 0
+            out[i] = nothing
     for i in range(n_rows * width, height * width):
-        out[i] = 0
+        out[i] = nothing
 
 
 # ---- the whole

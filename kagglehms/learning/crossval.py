@@ -261,7 +261,7 @@ def _train_fold(
     session: Session,
 ) -> None:
     from kagglehms.learning.albumentations_adapter import albumentations_adapter
-    from kagglehms.learning.feed import Feed, measure
+    from kagglehms.learning.feed import Feed, drawing_threads, measure
     from kagglehms.learning.trainer import fit
 
     if session.team.leads:
@@ -272,6 +272,7 @@ def _train_fold(
         f"{recipe.name} fold {fold} of {dataset.n_folds}: {len(train)} records to learn from, {len(valid)} held out"
     )
     normaliser = measure(dataset.store, dataset.records, train, recipe.layout.global_sources, recipe.windows)
+    on_gpu = device.name == "cuda"
     feed = Feed(
         dataset.store,
         dataset.records,
@@ -279,8 +280,8 @@ def _train_fold(
         normaliser,
         albumentations_adapter(recipe.augmentations, recipe.layout.shape),
         recipe.seed,
-        threads=max(1, available_cpus() // session.team.size_here),
-        pin=device.name == "cuda",
+        threads=drawing_threads(max(1, available_cpus() // session.team.size_here), beside_gpu=on_gpu),
+        pin=on_gpu,
         windows=recipe.windows,
     )
     identity = {

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _WINDOWS, _MIRROR = 1_000_002, 1_000_004
 """Third words of the seeds of sub-windows and of mirroring; augmentations use small ones (see `augment`)."""
 
+MOST_BESIDE_GPU = 4
+"""Threads that draw beside a GPU at most."""
 
 T = TypeVar("T")
 
@@ -112,7 +114,7 @@ class Feed:
         normaliser: statistics for tiles that are normalised globally.
         augmenter: applied to every training image, by the thread that draws it.
         seed: of augmenter and sub-windows.
-        threads: images drawn at a time; all available CPUs when None.
+        threads: images drawn at a time; see `drawing_threads` when None.
         pin: put batches into page-locked memory, from which a GPU can copy by itself.
         windows: which sub-window stands for a record, see `data.records.Windows`.
     """
@@ -135,7 +137,7 @@ class Feed:
         self.normaliser = normaliser
         self.augmenter = augmenter
         self.seed = seed
-        self.threads = threads or available_cpus()
+        self.threads = threads or drawing_threads(available_cpus(), beside_gpu=pin)
         self.pin = pin
         self.windows = windows
         self._places = records.places(windows)
@@ -202,6 +204,20 @@ class Feed:
             draw(self.layout, crop, out, self.normaliser, mirror)
             if self.augmenter and epoch is not None:
                 out[0] = self.augmenter(out[0], self.seed, epoch, position)
+
+
+def drawing_threads(n_cpus: int, beside_gpu: bool) -> int:
+    """How many threads draw images.
+
+    Beside a GPU one CPU is left to the loop that launches its work, and no more than `MOST_BESIDE_GPU` threads draw:
+    each also needs the interpreter's lock now and then, for which that loop would wait, and so few draw thousands of
+    images a second.
+
+    Args:
+        n_cpus: CPUs that may be used.
+        beside_gpu: whether a GPU learns from what is drawn.
+    """
+    return max(1, min(MOST_BESIDE_GPU, n_cpus - 1)) if beside_gpu else n_cpus
 
 
 def crop_of(

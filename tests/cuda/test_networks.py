@@ -23,6 +23,7 @@ SMALL = {
     "baseline": "half:test_efficientnet",
     "eeg+percentiles": "half:test_convnext",
     "transformer-vit": "half:test_vit",
+    "stft-50-10": "convnext_atto",
 }
 """Recipe → the backbone in its place on a CPU."""
 BOUNDS = {None: 1e-3, "float16": 1e-2, "bfloat16": 5e-2}

@@ -189,4 +189,6 @@ def test_batches_arrive_whole_while_the_device_is_busy(place: str) -> None:
     assert len(kept) == len(expected)
     for images_BCHW, total, wanted_BCHW in zip(kept, sums, expected, strict=True):
         torch.testing.assert_close(images_BCHW.cpu(), wanted_BCHW, rtol=0, atol=0)
-        assert float(total) == pytest.approx(float(wanted_BCHW.double().sum()), rel=1e-9)
+        # In another order of adding; images of mean 0 add up to hardly anything.
+        rounding = 1e-9 * float(wanted_BCHW.double().abs().sum())
+        assert float(total) == pytest.approx(float(wanted_BCHW.double().sum()), abs=rounding)

@@ -19,7 +19,7 @@ from kagglehms.errors import RunError
 from kagglehms.features import mel_images
 from kagglehms.features.images import KAGGLE_AND_EEG, PANELS_BY_THEMSELVES, Crop, Normaliser
 from kagglehms.features.inputs import mirrored, stack
-from kagglehms.learning.feed import Feed, Work, crop_of, measure, shuffled, split
+from kagglehms.learning.feed import Feed, Work, crop_of, drawing_threads, measure, shuffled, split
 
 NORMALISER = Normaliser({"kaggle": (1.0, 2.0)})
 
@@ -174,9 +174,9 @@ def test_statistics_are_those_of_the_windows_that_are_seen(records: Records, sto
         store.spectrogram(int(id_))[row : row + 300].astype(np.float64)
         for id_, row in zip(records.spectrogram_ids, rows, strict=True)
     ]
-    values = np.concatenate([part[np.isfinite(part)] for part in power])
-    mean, std = measure(store, records, positions, {"kaggle"}, "nearest").statistics["kaggle"]
-    np.testing.assert_allclose([mean, std], [values.mean(), values.std()], rtol=1e-9)
+    expected = np.mean([(np.nanmean(part), np.nanstd(part)) for part in power], axis=0)
+    measured = measure(store, records, positions, {"kaggle"}, "nearest").statistics["kaggle"]
+    np.testing.assert_allclose(measured, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("n", "size"), [(1, 4), (4, 4), (5, 4), (12, 5), (0, 3)])
@@ -262,3 +262,11 @@ def test_global_statistics_of_the_eeg_are_those_of_its_mel_images() -> None:
 def test_records_without_any_value_cannot_be_measured() -> None:
     with pytest.raises(RunError, match="none of 1 training records has a single kaggle value"):
         measure(Uneven(), uneven_records(6), np.array([EMPTY]), {"kaggle"})
+
+
+@pytest.mark.parametrize(
+    ("n_cpus", "alone", "beside_gpu"), [(1, 1, 1), (2, 2, 1), (4, 4, 3), (5, 5, 4), (64, 64, 4)]
+)
+def test_a_gpus_loop_has_a_cpu_of_its_own(n_cpus: int, alone: int, beside_gpu: int) -> None:
+    assert drawing_threads(n_cpus, beside_gpu=False) == alone
+    assert drawing_threads(n_cpus, beside_gpu=True) == beside_gpu

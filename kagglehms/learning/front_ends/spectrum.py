@@ -2,8 +2,8 @@
 
 Each block looks at the middle of the recording: frames of one window length, a hop apart, as many in every block. Of a
 frame's power in µV² per Hz the bins within the band are kept, and log(1 + power) taken. Rows run from low to high
-frequencies; the blocks of one signal stand one upon the other, and signal upon signal. All this is normalised by its
-own mean and deviation, and stands in the upper left corner of an image that is 0 elsewhere.
+frequencies; the blocks of one signal stand one upon the other, and signal upon signal. All this stands in the upper
+left corner of an image that is 0 elsewhere, which is normalised as a whole by its own mean and deviation.
 
 With the default, the seventh place's: 18 differences × 2 blocks (50 s, hop 21, three frames left out at either end; the
 middle 10 s, hop 4) × 14 bins = 504 rows × 464 columns, in 512 × 512.
@@ -69,7 +69,7 @@ class Spectrum(nn.Module):
             content = torch.stack(blocks, dim=1 if options.planes else 2)
             image = content.reshape(n_batch, n_planes, height, width)
             padding = (0, options.size[1] - width, 0, options.size[0] - height)
-            return functional.pad(_normalised(image), padding)
+            return _normalised(functional.pad(image, padding))
 
     def _log_power(self, signals_BCT: Tensor, block: int) -> Tensor:
         """(B, C, F, N) of one block."""

@@ -47,10 +47,9 @@ def image_of(x_CT: NDArray[Any], options: SpectrumOptions) -> F64:
         planes = [blocks[:, b].reshape(n_signals * n_bins, n_columns) for b in range(n_blocks)]
     else:
         planes = [blocks.reshape(n_signals * n_blocks * n_bins, n_columns)]
-    content = np.stack(planes)
     image = np.zeros((len(planes), *options.size))
-    image[:, : content.shape[1], :n_columns] = (content - content.mean()) / (content.std() + 1e-6)
-    return image
+    image[:, : len(planes[0]), :n_columns] = planes
+    return (image - image.mean()) / (image.std() + 1e-6)
 
 
 def eighteen(kind: str) -> torch.Tensor:
