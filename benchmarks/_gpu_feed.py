@@ -83,7 +83,7 @@ SETTINGS = (
     Setting("wave-stack", 256, ()),
     Setting("baseline", 256, (), backbone="efficientnet_b4"),
 )
-SETTINGS_DRY = (Setting("baseline", 4, backbone="half:test_efficientnet"),)
+SETTINGS_DRY = (Setting("baseline", 4, (SOURCE, CONVENTIONAL), backbone="half:test_efficientnet"),)
 GAINS = (32, 256)
 """Batches of B0 on which the gains of channels last and of the fused AdamW are measured."""
 

@@ -60,7 +60,9 @@ def launch(command: Sequence[str], log: Path, **more: str) -> subprocess.Popen[b
     """Begin a command in a process group of its own; what it prints goes to the end of `log`."""
     path = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).parent)]
     path += filter(None, [os.environ.get("PYTHONPATH")])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"} | more
+    # A pytest that is started is not one of a pytest's processes, whoever started this one.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    environment = inherited | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"} | more
     with log.open("ab") as file:
         return subprocess.Popen(
             command,

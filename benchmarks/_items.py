@@ -95,8 +95,8 @@ def spectra(recordings: InMemory) -> Item:
         wide, fine = power(uv_CT, 21)[..., 3:467], power(uv_CT[:, 4000:6000], 4)[..., :464]
         stacked = np.concatenate([wide, fine], axis=1).reshape(-1, 464)
         image = np.zeros((1, 512, 512), np.float32)
-        image[0, : len(stacked), :464] = (stacked - stacked.mean()) / (stacked.std() + 1e-6)
-        return image
+        image[0, : len(stacked), :464] = stacked
+        return (image - image.mean()) / (image.std() + np.float32(1e-6))
 
     return item
 

@@ -34,7 +34,12 @@ def _found(out: Path) -> list[dict[str, Any]]:
 def test_a_dry_run_goes_through_all_parts(tmp_path: Path) -> None:
     done = _gpu(tmp_path)
     assert done.returncode == 0, done.stdout + (tmp_path / "gpu.log").read_text()[-8000:]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["gpu.jsonl", "gpu.log", "gpu.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "gpu.jsonl",
+        "gpu.log",
+        "gpu.md",
+        "ladder-oof.parquet",
+    ]
     found = _found(tmp_path)
     assert not [line for line in found if line["what"] in {"failed", "left out"}]
     assert found[-1]["endings"] == dict.fromkeys(PARTS, "done")

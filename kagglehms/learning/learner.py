@@ -184,7 +184,8 @@ class Learner:
         size, shape = len(batch.images_BCHW), batch.images_BCHW.shape[1:]
         self.optimizer.zero_grad(set_to_none=True)
         fitting = largest_fitting(self.model, size // 2, tuple(shape), self.device, self.optimizer)
-        what = f"a batch of {size} inputs of {' × '.join(map(str, shape[-2:]))} does not fit into memory"
+        kind = "images" if len(shape) == 3 else "recordings"
+        what = f"a batch of {size} {kind} of {' × '.join(map(str, shape[-2:]))} does not fit into memory"
         hint = (
             f"{fitting * self.team.size} would: give --batch-size {fitting * self.team.size}"
             if fitting

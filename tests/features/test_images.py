@@ -19,8 +19,8 @@ from kagglehms.features.images import (
     Normaliser,
     Tile,
     render,
-    stack,
 )
+from kagglehms.features.inputs import stack
 
 NORMALISER = Normaliser({"kaggle": (0.7, 1.9), "eeg": (-0.2, 0.4)})
 

@@ -210,13 +210,17 @@ def test_features_leave_the_gil_to_others() -> None:
         percentiles(panels, out=out)
         progress.append(steps - before)
 
-    thread = threading.Thread(target=compute)
-    thread.start()
-    inside.wait()
-    while thread.is_alive():
-        steps += 1
-    thread.join()
-    assert progress[0] > 100
+    for _ in range(20):  # on a busy machine this thread may not be given a processor the first time
+        inside.clear()
+        thread = threading.Thread(target=compute)
+        thread.start()
+        inside.wait()
+        while thread.is_alive():
+            steps += 1
+        thread.join()
+        if progress[-1] > 100:
+            break
+    assert progress[-1] > 100
 
 
 def test_plain_twins_agree_with_the_features(monkeypatch: pytest.MonkeyPatch, here: dict[str, Any]) -> None:

@@ -149,7 +149,7 @@ def test_channels_last_weights_go_on_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The layout of a GPU: moments come back contiguous from the file, and the fused AdamW takes them as they lie."""
-    for module in (trainer, learner, evaluation):
+    for module in (trainer, evaluation):
         monkeypatch.setattr(module, "memory_format", lambda _: torch.channels_last)
     recipe = replace(THOROUGH, batch_size=4)
     model = make_model(recipe)[0].to(memory_format=torch.channels_last)
