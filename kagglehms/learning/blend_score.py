@@ -14,6 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 from kagglehms.learning.ensemble import Blend, Floats
 from kagglehms.learning.metric import Standing, floors, shortcoming, standing_text
 
+_ROWS = (
+    ("before: plain mean", "plain_mean"),
+    ("class priors corrected, nothing else", "corrected"),
+    ("after: nested score of the blend", "nested"),
+    ("class prior of the same records", "prior"),
+    ("uniform guess", "uniform"),
+)
+"""How the figures of a blend are told side by side: words, and the name in `Blend.scores`."""
+
 
 @dataclass(frozen=True)
 class NestedScore:
@@ -26,10 +35,11 @@ class NestedScore:
         scores: one a seed.
         plain_mean: the members' plain mean on the same rows.
         in_sample: `blend` scored on the rows that it was fitted on: too good to be true.
-        gain: `plain_mean` − `score`.
+        gain: `plain_mean` − `score`, on the rows that the blend is for.
         gain_error: its standard error, rows of one patient taken together.
         fits: the blends of all folds and seeds.
         terms_N: the nested score of each row, mean over seeds.
+        corrected_N: that of the members' mean where nothing but their class priors is corrected; None without that.
         n_rows: rows scored.
         n_patients: of how many patients.
     """
@@ -44,6 +54,7 @@ class NestedScore:
     gain_error: float
     fits: tuple[Blend, ...]
     terms_N: Floats
+    corrected_N: Floats | None
     n_rows: int
     n_patients: int
 
@@ -60,6 +71,9 @@ class NestedScore:
     @property
     def sentence(self) -> str:
         """The figures, for a person."""
+        fitting = self.blend.fitting
+        if fitting is not None and (fitting.population == "many" or self.blend.prior is not None):
+            return self._before_and_after
         scores, short = self.blend.scores, self.shortcoming
         many = ("", "")
         if self.of_many is not None:
@@ -70,6 +84,45 @@ class NestedScore:
             f"{self.gain_error:.4f}), in-sample {self.in_sample:.4f}{many[1]}; lower is better"
             f"{f'; the blend is {short}' if short else ''}"
         )
+
+    @property
+    def _before_and_after(self) -> str:
+        """The figures of a blend that is for one population or corrects for priors, on both populations."""
+        scores, fitting = self.blend.scores, self.blend.fitting
+        assert fitting is not None
+        own = "all records" if fitting.population == "all" else "records with many (≥ 10) votes"
+        head = (
+            f"{self.blend.name}: for {own}, fitted to {self.blend.n_rows} of {self.n_rows} records of "
+            f"{self.n_patients} patients"
+        )
+        lines = [head, f"{'KL divergence, lower is better':<44}{'all records':>12}{'many votes':>12}"]
+        for words, key in _ROWS:
+            if key in scores:
+                many = scores.get(f"{key}_votes10")
+                lines.append(f"{words:<44}{scores[key]:>12.4f}{'–' if many is None else f'{many:.4f}':>12}")
+        in_sample = scores["in_sample" if fitting.population == "all" else "in_sample_votes10"]
+        short = self.shortcoming
+        lines.append(
+            f"gain {self.gain:.4f} ± {self.gain_error:.4f} on {own}, in-sample {in_sample:.4f} there"
+            f"{f'; the blend is {short}' if short else ''}"
+        )
+        return "\n".join([*lines, *self._price])
+
+    @property
+    def _price(self) -> list[str]:
+        """A sentence on the population that the blend is not for, where that has got worse."""
+        fitting, scores = self.blend.fitting, self.blend.scores
+        assert fitting is not None
+        ending, other = (
+            ("", "all records") if fitting.population == "many" else ("_votes10", "those with many votes")
+        )
+        before, after = scores.get(f"plain_mean{ending}"), scores.get(f"nested{ending}")
+        if before is None or after is None or after <= before:
+            return []
+        told = (
+            f"On {other} it gets worse, {after:.4f} after {before:.4f}: the classes have other shares there"
+        )
+        return [told]
 
     @property
     def shortcoming(self) -> str:

@@ -16,9 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from kagglehms.data.competition import CLASSES
 from kagglehms.errors import RunError, UsageError
+from kagglehms.learning.blend_data import BlendData
 from kagglehms.learning.blend_score import NestedScore, figures_of, kept_mask
-from kagglehms.learning.ensemble import Blend, Fitting, Floats, Space, Stack, check_members, check_stack, pool
-from kagglehms.learning.metric import CLIP, check_probabilities, kl_terms
+from kagglehms.learning.ensemble import Blend, Fitting, Floats, Space, Stack, check_members, pool
+from kagglehms.learning.metric import CLIP, kl_terms
+from kagglehms.learning.prior_correction import MOST, PriorCorrection
 
 Loss = Callable[[Floats], tuple[float, Floats]]
 """Parameters → the value to be minimised and its gradient."""
@@ -39,6 +41,8 @@ def fit_blend(
     sample_weights_N: ArrayLike | None = None,
     name: str = "blend",
     seed: int = 0,
+    many_votes_N: ArrayLike | None = None,
+    training_MN: ArrayLike | None = None,
 ) -> Blend:
     """Fit a blend's weights and calibration to out-of-fold predictions.
 
@@ -51,11 +55,16 @@ def fit_blend(
         sample_weights_N: (n,) weights ≥ 0 of the rows, or a mask; default: all the same.
         name: of the blend.
         seed: of the inner folds.
+        many_votes_N: (n,) bool, the rows with many votes; needed where the blend is for those.
+        training_MN: (members, n) what each row counts in the last stage of each member's training, see
+            `prior_correction.training_weights`; needed where members are corrected for the class prior of that.
 
     Raises:
         UsageError: arrays that do not fit together, no rows, fewer than two patients to choose with.
     """
-    data = _Data.of(predictions_MNK, targets_NK, members, patients_N, sample_weights_N)
+    data = BlendData.of(
+        predictions_MNK, targets_NK, members, patients_N, sample_weights_N, fitting, many_votes_N, training_MN
+    )
     check_members(name, members, None)
     with _one_thread():
         return replace(_fit(data, fitting, seed), name=name)
@@ -71,66 +80,15 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
-class _Data:
-    """Checked arrays of one fit; rows of weight 0 are gone."""
-
-    names: tuple[str, ...]
-    predictions_MNK: Floats
-    targets_NK: Floats
-    row_weights_N: Floats  # above 0
-    patients_N: NDArray[np.intp] | None  # 0, 1, 2, …
-
-    @classmethod
-    def of(
-        cls,
-        predictions: Stack,
-        targets: ArrayLike,
-        names: Sequence[str],
-        patients: ArrayLike | None,
-        sample_weights: ArrayLike | None,
-    ) -> _Data:
-        stack = check_stack(predictions, names)
-        n = stack.shape[1]
-        targets_NK = np.asarray(targets, dtype=np.float64)
-        rows = np.ones(n) if sample_weights is None else np.asarray(sample_weights, dtype=np.float64)
-        codes = None if patients is None else np.unique(np.asarray(patients), return_inverse=True)[1]
-        for what, values, shape in (
-            ("targets", targets_NK, (n, len(CLASSES))),
-            ("sample weights", rows, (n,)),
-            ("patients", codes, (n,)),
-        ):
-            if values is not None and values.shape != shape:
-                raise UsageError(f"{what} must be {shape} to fit the predictions, but are {values.shape}")
-        if not np.isfinite(rows).all() or (rows < 0).any() or not rows.any():
-            raise UsageError("sample weights must be finite, ≥ 0 and not all 0")
-        try:
-            check_probabilities(targets_NK)
-        except UsageError as error:
-            raise UsageError(f"targets: {str(error).replace('the predictions', 'the targets')}") from error
-        return cls(tuple(names), stack, targets_NK, rows, codes).take(rows > 0)
-
-    def take(self, mask: NDArray[np.bool_]) -> _Data:
-        patients = None if self.patients_N is None else self.patients_N[mask]
-        return replace(
-            self,
-            predictions_MNK=self.predictions_MNK[:, mask],
-            targets_NK=self.targets_NK[mask],
-            row_weights_N=self.row_weights_N[mask],
-            patients_N=patients,
-        )
-
-    def terms(self, blend: Blend) -> Floats:
-        """The competition's score of each row."""
-        pool_NK = pool(self.predictions_MNK, np.array(blend.weights), blend.space)
-        return kl_terms(self.targets_NK, blend.finish(pool_NK))
-
-
-def _fit(data: _Data, fitting: Fitting, seed: int) -> Blend:
+def _fit(data: BlendData, fitting: Fitting, seed: int) -> Blend:
     if fitting.chooses:
         fitting = _choose(data, fitting, seed)
     assert fitting.space != "auto"
     assert fitting.shrinkage is not None
+    own, prior = data.own(), data.prior(fitting)
+    if prior is not None and fitting.prior_exponent == "fit":
+        prior = replace(prior, exponent=_fit_exponent(own, prior, fitting.space, fitting.shrinkage))
+    data = own.corrected(prior)
     rows, n_members = data.row_weights_N / data.row_weights_N.sum(), len(data.names)
     loss = weights_loss(data.predictions_MNK, data.targets_NK, rows, fitting.space, fitting.shrinkage)
     weights = _minimise(loss, np.full(n_members, 1 / n_members), [(0.0, 1.0)] * n_members, on_simplex=True)
@@ -148,7 +106,28 @@ def _fit(data: _Data, fitting: Fitting, seed: int) -> Blend:
         biases=tuple(biases) if fitting.biases else None,  # type: ignore[arg-type]
         fitting=fitting,
         n_rows=data.targets_NK.shape[0],
+        prior=prior,
     )
+
+
+def _fit_exponent(data: BlendData, prior: PriorCorrection, space: Space, shrinkage: float) -> float:
+    """Minimise the score of the corrected members' plain mean, plus ½λ·(exponent − 1)²."""
+    from scipy.optimize import minimize_scalar
+
+    rows = data.row_weights_N / data.row_weights_N.sum()
+    equal = np.full(len(data.names), 1 / len(data.names))
+
+    def loss(exponent: float) -> float:
+        stack_MNK = replace(prior, exponent=float(exponent)).apply(data.predictions_MNK)
+        value, _ = _cross_entropy(pool(stack_MNK, equal, space), data.targets_NK, rows)
+        return value + shrinkage / 2 * (exponent - 1) ** 2
+
+    # Convex for one member; a mean of several could have two valleys, so the best of a grid is where to look.
+    grid = np.linspace(0, MOST, 9)
+    best = int(np.argmin([loss(x) for x in grid]))
+    bounds = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7})
+    return float(found.x)
 
 
 def _calibrate(pool_NK: Floats, targets_NK: Floats, row_weights_N: Floats, fitting: Fitting) -> list[float]:
@@ -279,18 +258,27 @@ def patient_folds(patients_N: NDArray[Any], n_folds: int, seed: int) -> NDArray[
     return folds[codes]
 
 
-def _cross_fit(
-    data: _Data, fitting: Fitting, folds_N: NDArray[np.intp], seed: int
-) -> tuple[Floats, list[Blend]]:
-    """Score every row with a blend fitted on the other folds' patients; return terms and blends."""
-    terms, blends = np.empty(len(folds_N)), []
+@dataclass(frozen=True)
+class _Crossed:
+    """One cross-validation: each row's score by the blend of the other folds, and by its prior correction alone."""
+
+    terms_N: Floats
+    corrected_N: Floats
+    blends: tuple[Blend, ...]
+
+
+def _cross_fit(data: BlendData, fitting: Fitting, folds_N: NDArray[np.intp], seed: int) -> _Crossed:
+    """Score every row with a blend fitted on the other folds' patients."""
+    terms, corrected, blends = np.empty(len(folds_N)), np.empty(len(folds_N)), []
     for fold in range(int(folds_N.max()) + 1):
         blends.append(_fit(data.take(folds_N != fold), fitting, seed))
-        terms[folds_N == fold] = data.take(folds_N == fold).terms(blends[-1])
-    return terms, blends
+        held_out = data.take(folds_N == fold)
+        terms[folds_N == fold] = held_out.terms(blends[-1])
+        corrected[folds_N == fold] = held_out.corrected_terms(blends[-1])
+    return _Crossed(terms, corrected, tuple(blends))
 
 
-def _choose(data: _Data, fitting: Fitting, seed: int) -> Fitting:
+def _choose(data: BlendData, fitting: Fitting, seed: int) -> Fitting:
     """Choose space and shrinkage by cross-validation on these rows alone."""
     if data.patients_N is None:
         raise UsageError("to choose shrinkage or space, patients are needed; give them or both values")
@@ -298,7 +286,8 @@ def _choose(data: _Data, fitting: Fitting, seed: int) -> Fitting:
     spaces: tuple[Space, ...] = ("probability", "logit") if fitting.space == "auto" else (fitting.space,)
     shrinkages = SHRINKAGES if fitting.shrinkage is None else (fitting.shrinkage,)
     candidates = [replace(fitting, space=a, shrinkage=b) for a in spaces for b in shrinkages]
-    scores = [float(_cross_fit(data, c, folds, seed)[0] @ data.row_weights_N) for c in candidates]
+    rows = data.row_weights_N * data.own_N
+    scores = [float(_cross_fit(data, c, folds, seed).terms_N @ rows) for c in candidates]
     return candidates[int(np.argmin(scores))]
 
 
@@ -323,24 +312,29 @@ def nested_score(
     name: str = "blend",
     watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
     many_votes_N: ArrayLike | None = None,
+    training_MN: ArrayLike | None = None,
 ) -> NestedScore:
     """Fit a blend and score it honestly, by cross-validation grouped by patient.
 
-    Everything that is fitted or chosen is so on the other folds' patients alone. Rows of weight 0 are left out, all
-    others count the same in the scores, as in the competition. See `fit_blend` for the arguments.
+    Everything that is fitted or chosen is so on the other folds' patients alone, class priors among it. Rows of weight
+    0 are left out, all others count the same in the scores, as in the competition, also those that `fitting` does not
+    fit to. See `fit_blend` for the arguments.
 
     Args:
         n_folds: of the outer cross-validation.
         seeds: one outer cross-validation each.
         watch: wraps them, given their number, to show progress.
         many_votes_N: (n,) bool, the rows with many votes, which are scored by themselves as well.
+        training_MN: as in `fit_blend`.
 
     Raises:
         UsageError: as `fit_blend`; no seeds.
     """
     if not seeds:
         raise UsageError("give at least one seed")
-    data = _Data.of(predictions_MNK, targets_NK, members, patients_N, sample_weights_N)
+    data = BlendData.of(
+        predictions_MNK, targets_NK, members, patients_N, sample_weights_N, fitting, many_votes_N, training_MN
+    )
     check_members(name, members, None)
     assert data.patients_N is not None
     folds = [patient_folds(data.patients_N, n_folds, seed) for seed in seeds]
@@ -348,23 +342,26 @@ def nested_score(
         pairs = watch(list(zip(folds, seeds, strict=True)), len(folds))
         crossed = [_cross_fit(data, fitting, *both) for both in pairs]
         blend = replace(_fit(data, fitting, seeds[0]), name=name)
-    terms = np.mean([terms for terms, _ in crossed], axis=0)
+    terms = np.mean([one.terms_N for one in crossed], axis=0)
     plain = kl_terms(data.targets_NK, data.predictions_MNK.mean(axis=0))
-    gain, gain_error = clustered_mean(plain - terms, np.ones(len(terms)), data.patients_N)
+    gain, gain_error = clustered_mean(plain - terms, data.own_N.astype(np.float64), data.patients_N)
     kinds = {"nested": terms, "plain_mean": plain, "in_sample": data.terms(blend)}
+    if blend.prior is not None:
+        kinds["corrected"] = np.mean([one.corrected_N for one in crossed], axis=0)
     many = kept_mask(many_votes_N, sample_weights_N, len(terms))
     figures, of_all, of_many = figures_of(kinds, data.targets_NK, many)
     return NestedScore(
         blend=replace(blend, scores=figures),
         of_all=of_all,
         of_many=of_many,
-        scores=tuple(float(terms.mean()) for terms, _ in crossed),
+        scores=tuple(float(one.terms_N.mean()) for one in crossed),
         plain_mean=figures["plain_mean"],
         in_sample=figures["in_sample"],
         gain=gain,
         gain_error=gain_error,
-        fits=tuple(fit for _, fits in crossed for fit in fits),
+        fits=tuple(fit for one in crossed for fit in one.blends),
         terms_N=terms,
+        corrected_N=kinds.get("corrected"),
         n_rows=len(terms),
         n_patients=len(np.unique(data.patients_N)),
     )

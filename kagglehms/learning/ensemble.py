@@ -5,9 +5,10 @@ Shapes: M members, N rows, K classes (always the six). A blend pools its members
     z = ln Σ_M w·p  (space "probability")   or   z = Σ_M w·ln p  (space "logit")
     prediction = softmax_K(z / temperature + biases)
 
-Weights are ≥ 0 and sum to 1. The mean of forecasts is too timid even where every forecast is calibrated (Ranjan and
-Gneiting 2010, "Combining probability forecasts"), which is what the temperature mends. `shrinkage` λ pulls
-everything at once towards the plain mean: the fit minimises the competition's score plus
+Before that, where asked for, each member's p is corrected for the class prior that it was trained with, see
+`prior_correction`. Weights are ≥ 0 and sum to 1. The mean of forecasts is too timid even where every forecast is
+calibrated (Ranjan and Gneiting 2010, "Combining probability forecasts"), which is what the temperature mends.
+`shrinkage` λ pulls everything at once towards the plain mean: the fit minimises the competition's score plus
 ½λ·(M·Σ(w − 1/M)²) for the weights, then, with these held, plus ½λ·((1/temperature − 1)² + Σ biases²) for the
 calibration. Both are convex problems. See docs/blending.md for what that gives on real predictions.
 """
@@ -26,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from kagglehms.data.competition import CLASSES
 from kagglehms.errors import DataError, UsageError, closest
 from kagglehms.learning.metric import CLIP, check_probabilities
+from kagglehms.learning.prior_correction import MOST, PriorCorrection, Target
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -48,6 +50,9 @@ class Fitting:
         shrinkage: the pull towards the plain mean, ≥ 0. None: inner cross-validation, grouped by
             patient, chooses from `blending.SHRINKAGES`.
         n_folds: of the inner cross-validation.
+        population: the records that the blend is for and is fitted to; others are only scored.
+        prior_exponent: of the members' correction to the class prior of that population, see `prior_correction`;
+            `fit` fits it, with 1 as what it is pulled to; None for no correction.
     """
 
     space: Literal["probability", "logit", "auto"] = "probability"
@@ -55,6 +60,8 @@ class Fitting:
     biases: bool = False
     shrinkage: float | None = None
     n_folds: int = 5
+    population: Target = "all"
+    prior_exponent: float | Literal["fit"] | None = None
 
     __pydantic_config__ = _STRICT
 
@@ -63,6 +70,10 @@ class Fitting:
             raise UsageError(f"shrinkage must be a number ≥ 0, but got {self.shrinkage}")
         if self.n_folds < 2:
             raise UsageError(f"n_folds must be at least 2, but got {self.n_folds}")
+        if isinstance(self.prior_exponent, (int, float)) and not 0 <= self.prior_exponent <= MOST:
+            raise UsageError(
+                f"prior_exponent must be a number from 0 to {MOST:g}, or fit, but got {self.prior_exponent}"
+            )
 
     @property
     def chooses(self) -> bool:
@@ -83,8 +94,10 @@ class Blend:
         biases: one a class, added before the softmax; or none.
         fitting: how it was fitted, with the space and shrinkage that were chosen; None if the weights were given.
         n_rows: rows that it was fitted on.
-        scores: by name, such as `nested` (the honest one), `in_sample`, `plain_mean`, and the floors `prior` and
-            `uniform`; with `_votes10` after it, on the rows with at least 10 votes.
+        scores: by name, such as `nested` (the honest one), `in_sample`, `plain_mean`, `corrected` (the mean of
+            members corrected for their priors, nothing else), and the floors `prior` and `uniform`; with `_votes10`
+            after it, on the rows with at least 10 votes.
+        prior: corrects the members for the class priors that they were trained with, before they are pooled; or None.
     """
 
     name: str
@@ -96,6 +109,7 @@ class Blend:
     fitting: Fitting | None = None
     n_rows: int = 0
     scores: dict[str, float] = field(default_factory=dict)
+    prior: PriorCorrection | None = None
 
     __pydantic_config__ = _STRICT
 
@@ -107,6 +121,11 @@ class Blend:
             len(self.biases) != len(CLASSES) or not np.isfinite(self.biases).all()
         ):
             raise UsageError(f"blend {self.name}: biases must be six finite numbers, but got {self.biases}")
+        if self.prior is not None and len(self.prior.trained) != len(self.members):
+            raise UsageError(
+                f"blend {self.name}: {len(self.members)} members, but the prior correction is of "
+                f"{len(self.prior.trained)}"
+            )
 
     @property
     def active(self) -> tuple[str, ...]:
@@ -130,7 +149,13 @@ class Blend:
             raise UsageError(f"blend {self.name} needs predictions of {', '.join(missing)}")
         stack_MNK = check_stack([predictions[name] for name in self.active], self.active)
         weights = np.array([weight for weight in self.weights if weight > 0])
-        return self.finish(pool(stack_MNK, weights, self.space))
+        prior = self._prior_of(self.active)
+        corrected_MNK = stack_MNK if prior is None else prior.apply(stack_MNK)
+        return self.finish(pool(corrected_MNK, weights, self.space))
+
+    def _prior_of(self, names: Sequence[str]) -> PriorCorrection | None:
+        """The correction of these members, in this order."""
+        return None if self.prior is None else self.prior.only([self.members.index(name) for name in names])
 
     def finish(self, pool_NK: Floats) -> Floats:
         """Calibrate what `pool` returned: (n, 6) probabilities."""
@@ -141,7 +166,8 @@ class Blend:
     def only(self, names: Sequence[str]) -> Blend:
         """What is left of the blend if just these members are at hand.
 
-        Weights are scaled up; the calibration goes, as it was the whole's, unless nobody with a say is missing.
+        Weights are scaled up. Temperature and biases go, as they were the whole's, unless nobody with a say is missing;
+        the correction for class priors stays, as it is each member's own.
 
         Raises:
             UsageError: none of the members is among them.
@@ -153,7 +179,8 @@ class Blend:
             raise UsageError(f"blend {self.name} has none of the members {', '.join(names) or '(none)'}")
         weights = np.array([w for _, w in kept])
         weights = weights / weights.sum() if weights.sum() > 0 else np.full(len(kept), 1 / len(kept))
-        return Blend(self.name, tuple(m for m, _ in kept), tuple(weights.tolist()), self.space)
+        names = tuple(m for m, _ in kept)
+        return Blend(self.name, names, tuple(weights.tolist()), self.space, prior=self._prior_of(names))
 
     def to_json(self) -> bytes:
         """Strict JSON, the same bytes for the same blend."""
@@ -163,6 +190,7 @@ class Blend:
 def score_name(name: str) -> str:
     """How a name of `Blend.scores` is written for a person."""
     words = name.removesuffix("_votes10").replace("_", " ").replace("prior", "class prior")
+    words = words.replace("corrected", "corrected for class priors alone")
     return f"{words} (many votes)" if name.endswith("_votes10") else words
 
 

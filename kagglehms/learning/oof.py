@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError, closest, first_line
 from kagglehms.learning.ensemble import check_members, check_stack
-from kagglehms.learning.run_folder import PROBABILITY_COLUMNS, origin_of, read_json
+from kagglehms.learning.recipes import recipe_from_json
+from kagglehms.learning.run_folder import PROBABILITY_COLUMNS, RECIPE, origin_of, read_json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -98,6 +99,32 @@ def load_oof(runs: Path, names: Sequence[str], min_votes: int = 1) -> OofSet:
         records_N=tables[0]["record"].to_numpy(),
         fingerprints=tuple(fingerprint for _, fingerprint in infos),
     )
+
+
+def load_training_weights(runs: Path, oof: OofSet) -> NDArray[np.float64]:
+    """What each record counts in the last stage of each run, as its recipe.json says.
+
+    Args:
+        runs: the folder of all runs.
+        oof: the runs' out-of-fold predictions of all their records.
+
+    Returns:
+        (runs, n) weights ≥ 0, see `prior_correction.training_weights`.
+
+    Raises:
+        RunError, DataError: a recipe that cannot be read, or whose last stage has none of the records.
+    """
+    from kagglehms.learning.prior_correction import training_weights
+
+    weights = []
+    for name in oof.names:
+        path = runs / name / RECIPE
+        try:
+            recipe = recipe_from_json(path.read_bytes(), path)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be read ({error.strerror}); train {name} again") from error
+        weights.append(training_weights(recipe, oof.votes_NK))
+    return np.stack(weights)
 
 
 def _read_info(runs: Path, name: str) -> tuple[dict[str, str], str]:

@@ -398,6 +398,214 @@ def test_a_blend_worse_than_knowing_nothing_says_so() -> None:
     assert "worse" not in nested_score(good, right, names(2), patients, Fitting(shrinkage=1.0)).sentence
 
 
+# --- class priors ------------------------------------------------------------------------------------------
+
+SHIFTED = Fitting(biases=True, shrinkage=0.01, population="many", prior_exponent=1.0)
+
+
+def shifted(
+    n_patients: int = 60, seed: int = 0
+) -> tuple[Floats, Floats, NDArray[np.intp], NDArray[np.bool_], Floats]:
+    """Two populations that differ in nothing but the shares of their classes, and two models trained on all of them.
+
+    Each record has a class, and a model sees Gaussian noise around it: its posterior is known exactly. The second
+    model has learned from the records with many votes alone.
+
+    Returns:
+        predictions, targets, patients, which have many votes, what each record counts in training.
+    """
+    rng = np.random.default_rng(seed)
+    patients = np.repeat(np.arange(n_patients), 5)
+    many = rng.random(len(patients)) < 0.4
+    shares = np.where(many[:, None], [0.02, 0.18, 0.1, 0.1, 0.1, 0.5], [0.4, 0.12, 0.1, 0.1, 0.1, 0.18])
+    classes = np.array([rng.choice(6, p=p) for p in shares])
+    targets = np.eye(6)[classes]
+    training = np.stack([np.ones(len(many)), many.astype(float)])
+    stack = []
+    for weights in training:
+        prior = weights @ targets / weights.sum()
+        evidence = 2 * (1.3 * targets + rng.normal(0, 0.8, targets.shape))
+        stack.append(softmax(np.log(np.maximum(prior, 1e-3)) + evidence))
+    return np.stack(stack), targets, patients, many, training
+
+
+def prior_by_hand(targets: Floats, weights: Floats) -> Floats:
+    """The weighted class means with one even record more, of mean weight."""
+    extra = weights[weights > 0].mean()
+    return (weights @ targets + extra / 6) / (weights.sum() + extra)
+
+
+def corrected_by_hand(
+    predictions: Floats, priors: list[Floats], target: Floats, exponent: float = 1.0
+) -> Floats:
+    moved = [p * (target / prior) ** exponent for p, prior in zip(predictions, priors, strict=True)]
+    return np.stack([m / m.sum(axis=1, keepdims=True) for m in moved])
+
+
+def test_a_blend_for_many_votes_against_the_same_steps_by_hand() -> None:
+    """Priors in plain NumPy, then the fit to the corrected members on the records with many votes alone."""
+    predictions, targets, _, many, training = shifted()
+    blend = fit(predictions, targets, SHIFTED, many_votes_N=many, training_MN=training)
+    priors = [prior_by_hand(targets, weights) for weights in training]
+    target = prior_by_hand(targets, many.astype(float))
+    assert blend.prior is not None
+    np.testing.assert_allclose(blend.prior.trained, priors, rtol=1e-12)
+    np.testing.assert_allclose(blend.prior.target, target, rtol=1e-12)
+    np.testing.assert_allclose(
+        priors[1], target, rtol=1e-12
+    )  # nothing to correct for the one that learned from these
+    moved = corrected_by_hand(predictions, priors, target)
+    expected = fit(moved[:, many], targets[many], Fitting(biases=True, shrinkage=0.01))
+    np.testing.assert_allclose(blend.weights, expected.weights, atol=1e-9)
+    assert blend.temperature == pytest.approx(expected.temperature, abs=1e-9)
+    np.testing.assert_allclose(blend.biases, expected.biases, atol=1e-9)
+    assert blend.n_rows == many.sum()
+
+
+def test_the_nested_score_takes_priors_of_the_other_folds_patients_alone() -> None:
+    predictions, targets, patients, many, training = shifted()
+    fitting = replace(
+        SHIFTED, temperature=False, biases=False, shrinkage=1e9
+    )  # so that priors are all there is
+    nested = nested_score(
+        predictions,
+        targets,
+        names(2),
+        patients,
+        fitting,
+        n_folds=4,
+        seeds=[3],
+        many_votes_N=many,
+        training_MN=training,
+    )
+    folds = patient_folds(patients, 4, 3)
+    joined = np.empty_like(targets)
+    for fold in range(4):
+        known, held_out = folds != fold, folds == fold
+        priors = [prior_by_hand(targets[known], weights[known]) for weights in training]
+        target = prior_by_hand(targets[known], many[known].astype(float))
+        joined[held_out] = corrected_by_hand(predictions[:, held_out], priors, target).mean(axis=0)
+    scores = nested.blend.scores
+    for ending, rows in (("", many >= 0), ("_votes10", many)):
+        expected = kl_score(targets[rows], joined[rows])
+        assert scores[f"corrected{ending}"] == pytest.approx(expected, rel=1e-9)
+        assert scores[f"nested{ending}"] == pytest.approx(expected, rel=1e-6)
+    assert nested.corrected_N is not None
+    np.testing.assert_allclose(nested.corrected_N, kl_terms(targets, joined), rtol=1e-9, atol=1e-12)
+    plain = kl_terms(targets, predictions.mean(axis=0))
+    assert nested.gain == pytest.approx((plain - nested.terms_N)[many].mean(), rel=1e-9)
+    assert nested.n_rows == len(targets)
+
+
+def test_nothing_of_a_held_out_patient_reaches_its_priors() -> None:
+    predictions, targets, patients, many, training = shifted(30)
+    fitting = replace(SHIFTED, prior_exponent="fit")
+    more = {"n_folds": 3, "seeds": [7], "many_votes_N": many, "training_MN": training}
+    before = nested_score(predictions, targets, names(2), patients, fitting, **more)  # type: ignore[arg-type]
+    held_out = patient_folds(patients, 3, 7) == 1
+    wrong = targets.copy()
+    wrong[held_out] = np.eye(6)[0]
+    after = nested_score(predictions, wrong, names(2), patients, fitting, **more)  # type: ignore[arg-type]
+    assert after.fits[1] == before.fits[1]
+    assert after.fits[0].prior != before.fits[0].prior
+    assert after.fits[2].prior != before.fits[2].prior
+
+
+def test_records_with_few_votes_say_nothing_but_what_the_models_learned_from() -> None:
+    predictions, targets, patients, many, _ = shifted(30)
+    fitting = Fitting(biases=True, population="many")  # shrinkage chosen inside, on these records alone
+    blend = fit(predictions, targets, fitting, patients_N=patients, many_votes_N=many)
+    scrambled = predictions.copy()
+    scrambled[:, ~many] = np.roll(predictions[:, ~many], 1, axis=2)
+    assert fit(scrambled, targets, fitting, patients_N=patients, many_votes_N=many) == blend
+    other = fit(scrambled, targets, replace(fitting, population="all"), patients_N=patients)
+    assert other.weights != blend.weights
+
+
+def test_a_fitted_exponent_is_the_best_and_is_pulled_to_1() -> None:
+    predictions, targets, _, many, training = shifted(200)
+    free = replace(SHIFTED, prior_exponent="fit", shrinkage=0.0)
+    blend = fit(predictions[:1], targets, free, many_votes_N=many, training_MN=training[:1])
+    prior, target = prior_by_hand(targets, training[0]), prior_by_hand(targets, many.astype(float))
+    grid = np.linspace(0, 2, 2001)
+    values = [
+        kl_score(targets[many], corrected_by_hand(predictions[:1, many], [prior], target, x)[0]) for x in grid
+    ]
+    assert blend.prior is not None
+    assert blend.prior.exponent == pytest.approx(grid[np.argmin(values)], abs=1e-3)
+    assert 0.1 < blend.prior.exponent < 1.9, "the case must have its optimum inside"
+    pulled = fit(
+        predictions[:1], targets, replace(free, shrinkage=1e6), many_votes_N=many, training_MN=training[:1]
+    )
+    assert pulled.prior is not None
+    assert pulled.prior.exponent == pytest.approx(1, abs=1e-4)
+
+
+def test_correcting_helps_the_population_and_costs_the_other_and_both_are_told() -> None:
+    predictions, targets, patients, many, training = shifted(200)
+    nested = nested_score(
+        predictions[:1],
+        targets,
+        ["m"],
+        patients,
+        SHIFTED,
+        seeds=[0],
+        many_votes_N=many,
+        training_MN=training[:1],
+    )
+    scores = nested.blend.scores
+    assert scores["corrected_votes10"] < scores["plain_mean_votes10"] - 0.02
+    assert scores["nested_votes10"] < scores["plain_mean_votes10"]
+    assert scores["nested"] > scores["plain_mean"]
+    lines = nested.sentence.splitlines()
+    told = {tuple(line.split()[-2:]) for line in lines}
+    for name in ("plain_mean", "corrected", "nested", "prior", "uniform"):
+        assert (f"{scores[name]:.4f}", f"{scores[f'{name}_votes10']:.4f}") in told
+    assert lines[-1].startswith("On all records it gets worse")
+    assert f"{scores['nested']:.4f} after {scores['plain_mean']:.4f}" in lines[-1]
+    for_all = nested_score(
+        predictions[1:],
+        targets,
+        ["m"],
+        patients,
+        replace(SHIFTED, population="all"),
+        seeds=[0],
+        many_votes_N=many,
+        training_MN=training[1:],
+    )
+    assert for_all.blend.scores["nested"] < for_all.blend.scores["plain_mean"]
+    assert for_all.sentence.splitlines()[-1].startswith("On those with many votes it gets worse")
+    harmless = nested_score(
+        predictions[1:],
+        targets,
+        ["m"],
+        patients,
+        SHIFTED,
+        seeds=[0],
+        many_votes_N=many,
+        training_MN=training[:1] * 0 + many,
+    )
+    assert harmless.blend.scores["corrected"] == pytest.approx(harmless.blend.scores["plain_mean"], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"many_votes_N": None}, "say which they are"),
+        ({"training_MN": None}, "say what each row counts in each member's training"),
+        ({"many_votes_N": np.ones(3, bool)}, r"rows with many votes must be \(50,\)"),
+        ({"training_MN": np.ones((3, 50))}, r"rows' weights in training must be \(2, 50\)"),
+        ({"many_votes_N": np.zeros(50, bool)}, "none has any; give more records, or fit to all"),
+        ({"training_MN": np.zeros((2, 50))}, "needs at least one record, but none counts"),
+    ],
+)
+def test_populations_that_do_not_fit_are_refused(change: dict[str, object], message: str) -> None:
+    predictions, targets, _, many, training = shifted(10)
+    more: dict[str, object] = {"many_votes_N": many, "training_MN": training}
+    with pytest.raises(UsageError, match=message):
+        fit(predictions, targets, SHIFTED, **(more | change))
+
+
 def test_noise_is_not_sold_as_skill() -> None:
     # Exchangeable members and few patients: fitted freely the weights shine in-sample only.
     predictions, targets, patients = make(12, n_patients=20, seed=5)
@@ -549,3 +757,36 @@ def test_on_real_predictions_little_depends_on_the_shrinkage(
     hand_tuned = kl_score(targets, np.tensordot(family_weights(models), predictions, 1))
     fitting = Fitting(shrinkage=shrinkage)
     assert nested_score(predictions, targets, models, patients, fitting).score < hand_tuned
+
+
+def test_on_real_predictions_correcting_moves_the_score_to_the_other_population() -> None:
+    """These models learned from many votes last: what helps them on all records costs them on those."""
+    path: Path = SHARED / "hms-real" / "oof_18_models.parquet"
+    if not path.exists():
+        pytest.skip(f"needs {path.name}: real out-of-fold predictions, which are not part of the project")
+    import polars as pl
+
+    table = pl.read_parquet(path)
+    model = "spectrogram_50_10_convnextbase"
+    predictions = table.select(f"{model}:{c}" for c in CLASSES).to_numpy().astype(np.float64)
+    targets = table.select(VOTE_COLUMNS).to_numpy().astype(np.float64)
+    many = table["n_votes"].to_numpy() >= 10
+    moved = predictions * targets.mean(axis=0) / targets[many].mean(axis=0)
+    moved /= moved.sum(axis=1, keepdims=True)
+    fitting = Fitting(shrinkage=0.001, prior_exponent=1.0)
+    nested = nested_score(
+        predictions[None],
+        targets,
+        [model],
+        table["patient_id"].to_numpy(),
+        fitting,
+        seeds=[0],
+        many_votes_N=many,
+        training_MN=many[None].astype(np.float64),
+    )
+    scores = nested.blend.scores
+    assert (scores["plain_mean"], scores["plain_mean_votes10"]) == pytest.approx((0.6228, 0.2360), abs=1e-4)
+    # The same in plain NumPy, whose priors know the held-out patients as well.
+    assert scores["corrected"] == pytest.approx(kl_score(targets, moved), abs=0.01)
+    assert scores["corrected"] < scores["plain_mean"] - 0.05
+    assert scores["corrected_votes10"] > scores["plain_mean_votes10"] + 0.05

@@ -18,8 +18,12 @@ from kagglehms.learning.ensemble import (
     blend_from_json,
     get_blend_spec,
 )
+from kagglehms.learning.prior_correction import PriorCorrection
 from kagglehms.learning.recipes import RECIPES
 
+EVEN = (1 / 6,) * 6
+RARE = (0.05, 0.15, 0.1, 0.1, 0.1, 0.5)
+COMMON = (0.2, 0.15, 0.1, 0.1, 0.1, 0.35)
 FULL = Blend(
     "pair",
     ("a", "b", "c"),
@@ -30,6 +34,13 @@ FULL = Blend(
     fitting=Fitting("logit", biases=True, shrinkage=0.03),
     n_rows=100,
     scores={"nested": 0.25, "in_sample": 0.125},
+)
+
+
+CORRECTED = replace(
+    FULL,
+    fitting=Fitting("logit", biases=True, shrinkage=0.03, population="many", prior_exponent="fit"),
+    prior=PriorCorrection("many", RARE, (COMMON, RARE, EVEN), 0.9),
 )
 
 
@@ -60,6 +71,20 @@ def test_logits_are_averaged() -> None:
     given = predictions()
     powers = (given["a"] ** 0.25 * given["b"] ** 0.75) ** (1 / 0.9) * np.exp(FULL.biases)
     np.testing.assert_allclose(FULL.apply(given), powers / powers.sum(axis=1, keepdims=True), rtol=1e-12)
+
+
+@pytest.mark.parametrize("space", ["probability", "logit"])
+def test_members_are_corrected_for_their_priors_before_they_are_pooled(space: str) -> None:
+    given = predictions()
+    moved = {}
+    for name, trained in (("a", COMMON), ("b", RARE)):
+        powers = given[name] * (np.array(RARE) / np.array(trained)) ** 0.9
+        moved[name] = powers / powers.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(moved["b"], given["b"], rtol=1e-12)
+    blend = replace(CORRECTED, space=space)
+    expected = replace(blend, prior=None).apply(moved)
+    np.testing.assert_allclose(blend.apply(given), expected, rtol=1e-12)
+    assert np.abs(expected - replace(blend, prior=None).apply(given)).max() > 0.01
 
 
 def test_worked_by_hand() -> None:
@@ -97,6 +122,10 @@ def test_what_is_left_when_members_are_missing() -> None:
     assert blend.only(["c", "b", "a"]) is blend
     assert FULL.only(["a", "b"]) is FULL, "a member that has no say is not missed"
     assert FULL.only(["c"]).weights == (1.0,)
+    alone = CORRECTED.only(["b"])
+    assert (alone.temperature, alone.biases) == (1.0, None)
+    assert alone.prior == PriorCorrection("many", RARE, (RARE,), 0.9), "each member has a prior of its own"
+    assert CORRECTED.only(["c", "b", "a"]) is CORRECTED
     with pytest.raises(UsageError, match=r"blend pair has none of the members x"):
         FULL.only(["x"])
     with pytest.raises(UsageError, match=r"none of the members \(none\)"):
@@ -125,9 +154,15 @@ def test_unusable_predictions_are_refused(
 
 
 def test_json_and_back() -> None:
-    for blend in (FULL, Blend("plain", ("a",), (1.0,))):
+    for blend in (FULL, CORRECTED, Blend("plain", ("a",), (1.0,))):
         assert blend_from_json(blend.to_json()) == blend
         assert blend_from_json(blend.to_json()).to_json() == blend.to_json()
+
+
+def test_a_blend_of_before_there_were_prior_corrections_is_read() -> None:
+    content = json.loads(FULL.to_json())
+    del content["prior"], content["fitting"]["population"], content["fitting"]["prior_exponent"]
+    assert blend_from_json(json.dumps(content).encode()) == FULL
 
 
 @pytest.mark.parametrize(
@@ -140,6 +175,27 @@ def test_json_and_back() -> None:
         ({"weights": [0.5, 0.6, 0.0]}, "weights must be ≥ 0 and sum to 1"),
         ({"fitting": {"lambda": 1}}, "fitting.lambda: Unexpected"),
         ({"fitting": {"shrinkage": -1.0}}, "shrinkage must be a number ≥ 0"),
+        ({"fitting": {"prior_exponent": 3.0}}, "prior_exponent must be a number from 0 to 2, or fit"),
+        ({"fitting": {"population": "few"}}, "fitting.population: Input should be 'all' or 'many'"),
+        ({"prior": {"target": EVEN, "trained": [EVEN] * 3}}, "prior.population: Field required"),
+        (
+            {"prior": {"population": "many", "target": EVEN, "trained": [EVEN] * 3, "x": 1}},
+            "prior.x: Unexpected",
+        ),
+        (
+            {"prior": {"population": "many", "target": EVEN, "trained": [EVEN] * 2}},
+            "3 members, but .* is of 2",
+        ),
+        (
+            {
+                "prior": {
+                    "population": "many",
+                    "target": [1.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+                    "trained": [EVEN] * 3,
+                }
+            },
+            "six numbers above 0 of sum 1",
+        ),
     ],
 )
 def test_json_that_is_no_blend_is_refused(change: dict[str, object], message: str) -> None:

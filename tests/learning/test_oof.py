@@ -17,7 +17,9 @@ from kagglehms.learning.crossval import PROBABILITY_COLUMNS
 from kagglehms.learning.ensemble import Fitting
 from kagglehms.learning.first_weights import Origin
 from kagglehms.learning.metric import kl_score
-from kagglehms.learning.oof import load_oof
+from kagglehms.learning.oof import load_oof, load_training_weights
+from kagglehms.learning.prior_correction import class_prior
+from kagglehms.learning.recipes import get_recipe
 
 N = 30
 
@@ -93,6 +95,28 @@ def test_they_can_be_blended(runs: Path) -> None:
         oof.predictions_MNK, oof.targets_NK, oof.names, oof.patients_N, Fitting(shrinkage=0.1), seeds=[0]
     )
     assert kl_score(oof.targets_NK, nested.blend.apply(oof.by_name)) == pytest.approx(nested.in_sample)
+
+
+def test_every_run_says_what_its_last_stage_learned_from(runs: Path) -> None:
+    for name, recipe in (("first", "baseline"), ("second", "vote-weighted"), ("third", "raw-fold")):
+        (runs / name / "recipe.json").write_bytes(get_recipe(recipe).to_json())
+    oof = load_oof(runs, ["third", "first", "second"])
+    n = oof.n_votes_N
+    expected = [n >= 10, np.ones(N), np.log(n + 1)]
+    np.testing.assert_allclose(load_training_weights(runs, oof), expected, rtol=1e-6)
+    (runs / "first" / "recipe.json").unlink()
+    with pytest.raises(RunError, match=r"first.recipe\.json: cannot be read .*train first again"):
+        load_training_weights(runs, oof)
+
+
+def test_the_prior_of_a_plain_run_is_that_in_its_run_json(dist: Path) -> None:
+    runs = dist.parent / "runs"
+    oof = load_oof(runs, ["baseline"])
+    run = json.loads((runs / "baseline" / "run.json").read_text())
+    expected = (np.array(run["prior"]) * run["records"] + 1 / 6) / (run["records"] + 1)
+    np.testing.assert_allclose(
+        class_prior(oof.targets_NK, load_training_weights(runs, oof)[0]), expected, rtol=1e-9
+    )
 
 
 def test_a_run_of_crossval_is_understood(dist: Path) -> None:

@@ -1,0 +1,126 @@
+"""Prior correction: probabilities learned from one population → those of another whose classes have other shares.
+
+    q ∝ p · (target / trained)^exponent
+
+By Bayes' rule this is exact, with an exponent of 1, where recordings of one class look alike in both populations
+(Saerens, Latinne and Decaestecker 2002, "Adjusting the outputs of a classifier to new a priori probabilities"). Records
+with many votes are such a population: seizures are far rarer among them than among the others.
+
+Shapes: M members, N rows, K classes (always the six).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kagglehms.data.competition import CLASSES
+from kagglehms.errors import UsageError
+
+if TYPE_CHECKING:
+    from kagglehms.learning.recipes import Recipe
+
+Target = Literal["all", "many"]
+"""The records that a blend is for: all of them, or those with many votes."""
+Shares = tuple[float, float, float, float, float, float]
+Floats = NDArray[np.float64]
+
+MOST = 2.0
+"""The largest exponent."""
+
+
+@dataclass(frozen=True)
+class PriorCorrection:
+    """The step from the class priors that models were trained with to that of the records they are to predict.
+
+    Attributes:
+        population: the records that they are to predict.
+        target: class prior of these.
+        trained: one class prior a model, of the records that its last stage learned from.
+        exponent: from 0, which changes nothing, to 2; 1 is Bayes' rule.
+    """
+
+    population: Target
+    target: Shares
+    trained: tuple[Shares, ...]
+    exponent: float = 1.0
+
+    __pydantic_config__ = {"extra": "forbid", "strict": True, "allow_inf_nan": False}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.exponent <= MOST:
+            raise UsageError(
+                f"the exponent of a prior correction must be from 0 to {MOST:g}, but is {self.exponent}"
+            )
+        for shares in (self.target, *self.trained):
+            values = np.asarray(shares, dtype=np.float64)
+            # A class that is impossible in one population and not in the other has no ratio.
+            if values.shape != (len(CLASSES),) or not (values > 0).all() or not np.isclose(values.sum(), 1):
+                raise UsageError(
+                    f"a class prior must be six numbers above 0 of sum 1, but got {list(shares)}"
+                )
+
+    def only(self, positions: Sequence[int]) -> PriorCorrection:
+        """The same for the models at these positions."""
+        trained = tuple(self.trained[i] for i in positions)
+        return PriorCorrection(self.population, self.target, trained, self.exponent)
+
+    def apply(self, predictions_MNK: Floats) -> Floats:
+        """Correct every model's probabilities by its own prior: (models, n, 6), rows of sum 1."""
+        ratios_MK = np.array(self.target) / np.array(self.trained)
+        moved_MNK = predictions_MNK * (ratios_MK**self.exponent)[:, None, :]
+        return moved_MNK / moved_MNK.sum(axis=2, keepdims=True)
+
+
+def class_prior(targets_NK: ArrayLike, weights_N: ArrayLike) -> Shares:
+    """The weighted class means, as if there were one record more, of mean weight and with equal votes.
+
+    So no class is impossible, and a class that no record has does not make a ratio infinite.
+
+    Args:
+        targets_NK: (n, 6) vote fractions.
+        weights_N: (n,) ≥ 0; rows of weight 0 do not count.
+
+    Raises:
+        UsageError: no row counts.
+    """
+    weights = np.asarray(weights_N, dtype=np.float64)
+    if not (weights > 0).any():
+        raise UsageError("a class prior needs at least one record, but none counts")
+    one = weights[weights > 0].mean()
+    sums_K = weights @ np.asarray(targets_NK, dtype=np.float64) + one / len(CLASSES)
+    a, b, c, d, e, f = (sums_K / sums_K.sum()).tolist()
+    return a, b, c, d, e, f
+
+
+def training_weights(recipe: Recipe, votes_NK: NDArray[np.int64]) -> Floats:
+    """What each record counts in a recipe's last stage, whose class means are the prior that its networks learn.
+
+    Args:
+        recipe: of which only the last stage's records and loss matter.
+        votes_NK: (n, 6) vote counts.
+
+    Returns:
+        (n,) weights: 0 where the stage leaves a record out, else what its loss makes of the record's votes.
+
+    Raises:
+        RunError: the stage leaves all of them out.
+    """
+    import polars as pl
+    import torch
+
+    from kagglehms.data.competition import VOTE_COLUMNS
+    from kagglehms.data.records import Records
+    from kagglehms.learning.losses import vote_weights
+    from kagglehms.learning.trainer import population
+
+    stage = recipe.stages[-1]
+    records = Records(pl.DataFrame(votes_NK, schema=list(VOTE_COLUMNS), orient="row"))
+    learned = population(records, np.arange(len(records)), stage.records)
+    weights_N = np.zeros(len(records))
+    weights_N[learned] = vote_weights(torch.from_numpy(records.n_votes[learned]), stage.loss).numpy()
+    return weights_N
