@@ -143,16 +143,25 @@ def ladder(options: Ladder) -> int:
 def blend(options: FitBlend) -> int:
     from kagglehms.data.records import MANY_VOTES
     from kagglehms.learning.blending import nested_score
-    from kagglehms.learning.ensemble import Fitting, get_blend_spec
-    from kagglehms.learning.ladder import blend_path
-    from kagglehms.learning.oof import load_oof
+    from kagglehms.learning.ensemble import Fitting
+    from kagglehms.learning.ladder import blend_members, blend_path
+    from kagglehms.learning.oof import load_oof, load_training_weights
     from kagglehms.runtime import progress, tell, write_bytes
 
-    if not options.names:
-        raise UsageError("name the runs to blend, or one blend of the ladder, such as kaggle-ensemble")
+    if options.correct_prior and options.min_votes > 1:
+        raise UsageError(
+            "--correct-prior needs the records that the runs learned from, and --min-votes leaves some out; give "
+            "--population many to fit to those with many votes"
+        )
     path = blend_path(options.runs, options.name)
-    members = get_blend_spec(options.names[0]).members if len(options.names) == 1 else options.names
-    fitting = Fitting(space=options.space, biases=options.biases, shrinkage=options.shrinkage)
+    members = blend_members(options.runs, options.names)
+    fitting = Fitting(
+        space=options.space,
+        biases=options.biases,
+        shrinkage=options.shrinkage,
+        population=options.population,
+        prior_exponent=options.prior_exponent if options.correct_prior else None,
+    )
     oof = load_oof(options.runs, members, options.min_votes)
     nested = nested_score(
         oof.predictions_MNK,
@@ -163,6 +172,7 @@ def blend(options: FitBlend) -> int:
         name=options.name,
         watch=lambda items, n: progress(items, n, "cross-validate"),
         many_votes_N=oof.n_votes_N >= MANY_VOTES,
+        training_MN=load_training_weights(options.runs, oof) if options.correct_prior else None,
     )
     fitted = nested.blend
     write_bytes(path, fitted.to_json())

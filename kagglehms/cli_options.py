@@ -148,10 +148,15 @@ class FitBlend:
     cross-validation.
 
     Attributes:
-        names: runs to blend, or one blend of the ladder, such as `kaggle-ensemble`.
+        names: runs to blend, or one run to calibrate alone, or one blend of the ladder, such as `kaggle-ensemble`.
         name: of the fitted blend; it is kept in RUNS/blends.
         runs: the folder of all runs.
-        min_votes: fit and score on records with at least so many votes.
+        population: fit to `all` records, or to those with `many` (at least 10) votes, as the hidden test set seems to
+            have; scored on both.
+        correct_prior: move each run's predictions from the class prior of the records that it learned from to that of
+            the population, before anything else.
+        prior_exponent: of that correction: 1 is Bayes' rule, 0 none at all, `fit` fits it.
+        min_votes: leave records with fewer votes out of everything.
         space: what is averaged, probabilities or their logarithms; `auto` lets inner cross-validation choose.
         biases: whether each class gets a bias.
         shrinkage: the pull towards equal weights (default: inner cross-validation chooses).
@@ -161,6 +166,9 @@ class FitBlend:
     names: tyro.conf.Positional[tuple[str, ...]]
     name: str = "blend"
     runs: Path = Path("runs")
+    population: Literal["all", "many"] = "all"
+    correct_prior: bool = False
+    prior_exponent: float | Literal["fit"] = 1.0
     min_votes: int = 1
     space: Literal["probability", "logit", "auto"] = "probability"
     biases: bool = False

@@ -185,6 +185,23 @@ def find_blend(runs: Path, name: str) -> Blend:
     raise UsageError(f"no blend {name!r}; {closest(name, known)}; `kagglehms blend` fits others")
 
 
+def blend_members(runs: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """The runs that names on the command line mean: themselves, or the members of one blend of the ladder.
+
+    Raises:
+        UsageError: no names, or one that is neither a run nor a blend.
+    """
+    if not names:
+        raise UsageError("name the runs to blend, or one blend of the ladder, such as kaggle-ensemble")
+    if len(names) > 1 or (runs / names[0] / RUN).is_file():
+        return tuple(names)
+    given = {spec.name: spec.members for spec in LADDER_BLENDS}
+    if names[0] not in given:
+        known = [*sorted(path.parent.name for path in runs.glob(f"*/{RUN}")), *given]
+        raise UsageError(f"no run or blend {names[0]!r}; {closest(names[0], known)}")
+    return given[names[0]]
+
+
 def published_row(name: str) -> Row:
     """What the source published of a recipe, without anything of ours."""
     rung = rung_of(name)
@@ -241,12 +258,21 @@ def _fitted_blends(runs: Path) -> list[Row]:
             for part, ending in (("all", ""), ("votes10", "_votes10"))
         }
         names = ", ".join(blend.active)
-        of = f"fitted: nested score on {blend.n_rows} records, of {names}" if blend.fitting else names
+        of = f"{_fitted_how(blend)}, of {names}" if blend.fitting else names
         short = _shortcoming(found)
         rows.append(
             Row(blend.name, **found, note="; ".join(part for part in (of, short) if part), kind="blend")  # type: ignore[arg-type]
         )
     return rows
+
+
+def _fitted_how(blend: Blend) -> str:
+    """What a blend was fitted to, and what its scores are."""
+    if blend.fitting is None or (blend.fitting.population == "all" and blend.prior is None):
+        return f"fitted: nested score on {blend.n_rows} records"
+    many = " with many votes" if blend.fitting.population == "many" else ""
+    corrected = ", class priors corrected" if blend.prior else ""
+    return f"fitted to {blend.n_rows} records{many}{corrected}: nested scores"
 
 
 def _row(rung: Rung, folder: Path, truth_csv: Path | None = None) -> Row:

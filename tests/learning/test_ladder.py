@@ -13,10 +13,11 @@ import pytest
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError
 from kagglehms.learning.crossval import PROBABILITY_COLUMNS
-from kagglehms.learning.ensemble import LADDER_BLENDS, get_blend_spec
-from kagglehms.learning.ladder import RUNGS, blend_path, find_blend, ladder, untrained
+from kagglehms.learning.ensemble import LADDER_BLENDS, Blend, Fitting, get_blend_spec
+from kagglehms.learning.ladder import RUNGS, blend_members, blend_path, find_blend, ladder, untrained
 from kagglehms.learning.ladder_table import render
 from kagglehms.learning.metric import kl_score
+from kagglehms.learning.prior_correction import PriorCorrection
 from kagglehms.learning.recipes import RECIPES, Recipe, get_recipe
 
 
@@ -217,6 +218,37 @@ def test_a_broken_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "baseline" / "run.json").write_text('{"n_folds": 2, "identity": {}}')
     with pytest.raises(RunError, match="baseline: its run.json or a result.json lacks"):
         ladder(tmp_path)
+
+
+def test_a_blend_for_many_votes_says_so_in_its_row(tmp_path: Path) -> None:
+    even, prior = (1 / 6,) * 6, (0.05, 0.15, 0.1, 0.1, 0.1, 0.5)
+    blend = Blend(
+        "mine",
+        ("baseline",),
+        (1.0,),
+        fitting=Fitting(population="many", prior_exponent=1.0, shrinkage=0.1),
+        n_rows=12,
+        scores={"nested": 0.9, "prior": 1.2, "uniform": 1.4, "nested_votes10": 0.5},
+        prior=PriorCorrection("many", prior, (even,)),
+    )
+    blend_path(tmp_path, "mine").parent.mkdir()
+    blend_path(tmp_path, "mine").write_bytes(blend.to_json())
+    row = next(row for row in ladder(tmp_path) if row.recipe == "mine")
+    assert (row.cv_all, row.cv_votes10) == (0.9, 0.5)
+    assert (
+        row.note == "fitted to 12 records with many votes, class priors corrected: nested scores, of baseline"
+    )
+
+
+def test_names_to_blend_are_runs_one_run_or_one_blend(tmp_path: Path) -> None:
+    fake_run(tmp_path, get_recipe("baseline"))
+    assert blend_members(tmp_path, ["baseline"]) == ("baseline",)
+    assert blend_members(tmp_path, ["kaggle-ensemble"]) == ("baseline", "global-stats")
+    assert blend_members(tmp_path, ["baseline", "any"]) == ("baseline", "any")
+    with pytest.raises(UsageError, match=r"no run or blend 'basline'; did you mean 'baseline'\?"):
+        blend_members(tmp_path, ["basline"])
+    with pytest.raises(UsageError, match="name the runs to blend"):
+        blend_members(tmp_path, [])
 
 
 def test_blends_are_found_by_name(tmp_path: Path) -> None:
