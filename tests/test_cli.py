@@ -17,6 +17,7 @@ from runs_folder import make_run
 
 from kagglehms.arguments import option_names
 from kagglehms.cli import COMMANDS, main
+from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.deploy.bundle import build
 from kagglehms.runtime import say
 
@@ -391,6 +392,44 @@ def test_a_fitted_blend_goes_into_bundle_and_predictions(
         members.setdefault(model.recipe.name, []).append(model.predict(crops))
     means = {name: np.mean(folds, axis=0) for name, folds in members.items()}
     np.testing.assert_allclose(predictor.predict(spectrogram=power), predictor.blend.apply(means), atol=1e-9)
+
+
+def test_one_run_is_calibrated_for_many_votes_and_predicts_so(
+    two_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kagglehms import load_bundle
+    from kagglehms.data.recordings import encode_spectrogram
+    from kagglehms.deploy.bundle import build
+    from kagglehms.features.images import Crop
+
+    runs = str(two_runs / "runs")
+    command = ["blend", "baseline", "--name", "alone", "--runs", runs, "--shrinkage", "1", "--biases"]
+    assert main([*command, "--population", "many", "--correct-prior", "--prior-exponent", "fit"]) == 0
+    assert "after: nested score of the blend" in capsys.readouterr().out
+    assert main([*command, "--population", "many", "--correct-prior"]) == 0
+    text = capsys.readouterr().out
+    assert "class priors corrected, nothing else" in text
+    built = build(two_runs / "runs", two_runs / "dist3", owner="somebody", blend="alone")
+    assert "class prior of the records that its last stage" in (built.dataset / "MODEL_CARD.md").read_text()
+    predictor = load_bundle(built.dataset, "cpu")
+    blend = predictor.blend
+    assert blend is not None
+    assert blend.prior is not None
+    table = pl.read_parquet(two_runs / "runs" / "baseline" / "oof.parquet")
+    votes = table.select(VOTE_COLUMNS).to_numpy().astype(float)
+    n = votes.sum(axis=1)
+    targets = votes / n[:, None]
+    trained, target = ((targets[rows].sum(axis=0) + 1 / 6) / (rows.sum() + 1) for rows in (n > 0, n >= 10))
+    np.testing.assert_allclose(predictor.prior, target, rtol=1e-9)  # where there is no recording
+    power = np.random.default_rng(0).lognormal(1, 1, (2, 300, 400)).astype(np.float32)
+    crops = [Crop(encode_spectrogram(p)) for p in power]
+    mean = np.mean([model.predict(crops) for model in predictor.models()], axis=0)
+    powers = (mean * target / trained) / (mean * target / trained).sum(axis=1, keepdims=True)
+    powers = powers ** (1 / blend.temperature) * np.exp(blend.biases)
+    expected = powers / powers.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(predictor.predict(spectrogram=power), expected, rtol=1e-6)
+    assert main([*command, "--correct-prior", "--min-votes", "5"]) == 2
+    assert "give --population many" in capsys.readouterr().err
 
 
 def test_a_given_blend_can_be_bundled_and_an_unknown_one_is_named(two_runs: Path) -> None:

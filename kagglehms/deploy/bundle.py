@@ -38,6 +38,7 @@ from kagglehms.inference.manifest import (
     Library,
     Manifest,
     Model,
+    Prior,
     dump_manifest,
     hash_file,
     read_manifest,
@@ -82,6 +83,12 @@ class Content:
     half: bool = False
     held_out: HeldOut | None = None
     wheels: tuple[str, ...] | None = None
+
+    @property
+    def prior(self) -> Prior:
+        """The answer where no model has one: the class prior of the records that the bundle is for."""
+        correction = None if self.blend is None else self.blend.prior
+        return joint_prior(self.runs) if correction is None else correction.target
 
     def measure(self) -> Callable[[Run, FoldModel, Path], dict[str, float | None] | None]:
         """Return what measures a fold's half precision; the records are opened once."""
@@ -250,7 +257,8 @@ def _write_dataset(folder: Path, root: Path, content: Content, owner: str) -> tu
     if content.blend is not None:
         files[BLEND] = _write(folder / BLEND, content.blend.to_json())
     models = _write_models(folder, content, files)
-    told = model_card(content.runs, models, _versions(content.runs), joint_prior(content.runs), content.blend)
+    prior = content.prior
+    told = model_card(content.runs, models, _versions(content.runs), prior, content.blend)
     files[MODEL_CARD] = _write(folder / MODEL_CARD, told)
     files = dict(sorted(files.items()))
     manifest = Manifest(
@@ -258,7 +266,7 @@ def _write_dataset(folder: Path, root: Path, content: Content, owner: str) -> tu
         Library(kagglehms.__version__, wheel, _commit(root)),
         _versions(content.runs),
         tuple(models),
-        joint_prior(content.runs),
+        prior,
         files,
         digest=tree_digest(files),
         wheels=tuple(path.name for path in vendored),

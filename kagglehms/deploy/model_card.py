@@ -13,6 +13,7 @@ from kagglehms.features.inputs import describe
 from kagglehms.inference.manifest import Model, Prior
 from kagglehms.learning.ensemble import Blend, score_name
 from kagglehms.learning.metric import Standing, shortcoming
+from kagglehms.learning.prior_correction import PriorCorrection
 from kagglehms.learning.recipes import recipe_from_json
 from kagglehms.learning.run_folder import named_origin
 
@@ -48,6 +49,7 @@ def model_card(
         half=any(model.precision == "float16" for model in models),
         versions=versions,
         prior=prior,
+        prior_of_many=blend is not None and blend.prior is not None and blend.prior.population == "many",
         classes=CLASSES,
         combination=_combination(runs, blend),
     )  # fmt: skip
@@ -108,6 +110,8 @@ def _combination(runs: Sequence[Run], blend: Blend | None) -> str:
         scores = "; ".join(f"{score_name(name)} {score:.4f}" for name, score in blend.scores.items())
         calibration = f", temperature {blend.temperature:.3f}" + (", class biases" if blend.biases else "")
         scored = f" Its scores: {scores}." if scores else ""
+        if blend.prior is not None:
+            scored = f" {_correction(blend.prior)}{scored}"
         return (
             f"Folds are averaged within a recipe, then recipes are combined by the blend {_cell(blend.name)} "
             f"({blend.space} space{calibration}): {weights}.{scored}"
@@ -117,3 +121,11 @@ def _combination(runs: Sequence[Run], blend: Blend | None) -> str:
     if len(runs) == 1:
         return "The folds' probabilities are averaged."
     return "Folds are averaged within a recipe, then recipes, all alike."
+
+
+def _correction(prior: PriorCorrection) -> str:
+    many = "records with many votes" if prior.population == "many" else "all records"
+    return (
+        "Before that each recipe's probabilities are corrected from the class prior of the records that its last stage "
+        f"learned from to that of {many} (exponent {prior.exponent:.3f}), and they are meant for no others."
+    )

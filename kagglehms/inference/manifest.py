@@ -99,7 +99,7 @@ class Manifest:
         versions: packages that the models were trained with.
         models: one entry per fold's weights, in the order in which they are meant to run.
         prior: class means of the training targets and of one record more, with equal votes; the answer where there is
-            no better one.
+            no better one. With a blend that corrects for class priors, those of the records that it is for.
         files: every file except the manifest and the card, by name.
         digest: see `tree_digest`; the kernel is stamped with it.
         wheels: further wheels in the bundle, of packages that Kaggle's image lacks.

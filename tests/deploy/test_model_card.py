@@ -12,6 +12,7 @@ from kagglehms.data.competition import CLASSES
 from kagglehms.deploy.bundle import build
 from kagglehms.deploy.model_card import MODEL_CARD
 from kagglehms.learning.ensemble import Blend
+from kagglehms.learning.prior_correction import PriorCorrection
 from kagglehms.learning.recipes import get_recipe
 
 
@@ -101,6 +102,19 @@ def test_a_blend_is_told_with_its_weights_and_scores(runs: Path) -> None:
     text = card(runs, "mine")
     assert "blend mine (probability space, temperature 0.900): baseline 0.250, eeg+percentiles 0.750." in text
     assert "nested 0.5000" in text
+
+
+def test_a_blend_for_many_votes_is_told_with_its_prior(runs: Path) -> None:
+    (runs / "blends").mkdir()
+    prior = (0.05, 0.15, 0.1, 0.1, 0.1, 0.5)
+    correction = PriorCorrection("many", prior, ((1 / 6,) * 6,), 0.75)
+    blend = Blend("mine", ("baseline",), (1.0,), scores={"corrected_votes10": 0.5}, prior=correction)
+    (runs / "blends/mine.json").write_bytes(blend.to_json())
+    text = card(runs, "mine")
+    assert "to that of records with many votes (exponent 0.750)" in text
+    assert "corrected for class priors alone (many votes) 0.5000" in text
+    assert f"| {' | '.join(f'{p:.4f}' for p in prior)} |" in text
+    assert "of their vote fractions where many voted" in text
 
 
 def test_strings_of_the_runs_are_no_markup(runs: Path) -> None:

@@ -14,7 +14,10 @@ import pytest
 from folders import copied, spectrogram_frame
 from trained import make_dist
 
-from kagglehms.data.competition import VOTE_COLUMNS, Competition
+from kagglehms.data.competition import CHANNELS, VOTE_COLUMNS, Competition
+from kagglehms.data.recordings import encode_eeg, encode_spectrogram
+from kagglehms.deploy.bundle import build
+from kagglehms.features.images import Crop
 from kagglehms.inference import scored
 from kagglehms.inference.marker import Marker
 from kagglehms.inference.predictor import LoadedModel, load_bundle
@@ -22,6 +25,8 @@ from kagglehms.inference.scored import run_scored
 from kagglehms.inference.steps import SAFETY
 from kagglehms.inference.submission import read_submission
 from kagglehms.inference.task import UNDER_WAY, Task
+from kagglehms.learning.ensemble import Blend
+from kagglehms.learning.prior_correction import PriorCorrection
 
 
 @pytest.fixture
@@ -134,10 +139,54 @@ def test_a_row_is_blended_of_the_recipes_that_can_see_it(both: Path, folder: Pat
     np.testing.assert_allclose(values[1], np.mean(alone, axis=0), atol=1e-6)
 
 
-def _crop(power: np.ndarray) -> Any:
-    from kagglehms.data.recordings import encode_spectrogram
-    from kagglehms.features.images import Crop
+def test_a_blend_for_many_votes_corrects_every_recipe_by_its_own_prior(
+    both: Path, folder: Path, tmp_path: Path
+) -> None:
+    """Against the formula by hand: with both recipes, with one of them, and with none."""
+    target = (0.05, 0.15, 0.1, 0.1, 0.1, 0.5)
+    trained = ((0.2, 0.15, 0.1, 0.1, 0.1, 0.35), (1 / 6,) * 6)
+    blend = Blend(
+        "many",
+        ("baseline", "kaggle+eeg"),
+        (0.25, 0.75),
+        temperature=0.8,
+        prior=PriorCorrection("many", target, trained),
+    )
+    runs = tmp_path / "runs"
+    shutil.copytree(both.parent / "runs", runs)
+    (runs / "blends").mkdir()
+    (runs / "blends" / "many.json").write_bytes(blend.to_json())
+    built = build(runs, tmp_path / "dist", owner="somebody", blend="many")
+    ids = ids_of(folder)
+    Competition(folder).eeg(ids[1], "test").unlink()
+    paths_of(folder)[2].unlink()
+    _, values, marker = run(tmp_path / "dist", folder, tmp_path / "out", mirror=False)
+    assert list(marker.rows_with_fewer_models) == [str(ids[1])]
+    assert list(marker.rows_with_prior) == [str(ids[2])]
+    predictor = load_bundle(built.dataset, "cpu")
 
+    def moved(row: int, member: int) -> np.ndarray:
+        power = pl.read_parquet(paths_of(folder)[row]).drop("time").to_numpy()
+        eeg = read_eeg_window(folder, ids[row]) if member else None
+        name = blend.members[member]
+        models = [model for model in predictor.models() if model.entry.recipe == name]
+        crop = Crop(encode_spectrogram(power), None if eeg is None else encode_eeg(eeg))
+        mean = np.mean([model.predict([crop])[0] for model in models], axis=0)
+        powers = mean * np.array(target) / np.array(trained[member])
+        return np.asarray(powers / powers.sum())
+
+    pooled = (0.25 * moved(0, 0) + 0.75 * moved(0, 1)) ** (1 / 0.8)
+    np.testing.assert_allclose(values[0], pooled / pooled.sum(), atol=1e-6)
+    np.testing.assert_allclose(values[1], moved(1, 0), atol=1e-6)
+    np.testing.assert_allclose(values[2], target, atol=1e-6)
+
+
+def read_eeg_window(folder: Path, eeg_id: int) -> np.ndarray:
+    """The 50 s of a test recording, in the competition's order."""
+    return pl.read_parquet(Competition(folder).eeg(eeg_id, "test")).select(CHANNELS).to_numpy()
+
+
+def _crop(power: np.ndarray) -> Any:
     return Crop(encode_spectrogram(power))
 
 
