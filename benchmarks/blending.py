@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from _populations import report as populations
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
@@ -85,13 +86,23 @@ def variants(case: Case) -> dict[str, tuple[tuple[str, ...], NDArray[np.float64]
     return found
 
 
+def versions() -> dict[str, str]:
+    found = {name: version(name) for name in ("kagglehms", "numpy", "scipy", "scikit-learn")}
+    return found | {"python": platform.python_version()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("oof", type=Path)
     parser.add_argument("--min-votes", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=5, help="outer cross-validations, five folds each")
     parser.add_argument("--hand-tuned", default=HAND_TUNED, help="prefix=weight of each family")
+    parser.add_argument("--populations", action="store_true", help="what prior correction is worth, instead")
     args = parser.parse_args()
+    if args.populations:
+        found = populations(args.oof, args.seeds)
+        print(json.dumps({"benchmark": "populations", "versions": versions(), **found}))
+        return
     case = load(args.oof, args.min_votes, args.hand_tuned)
     equal = np.full(len(case.names), 1 / len(case.names))
     fixed = {
@@ -150,8 +161,7 @@ def main() -> None:
         "min_votes": args.min_votes,
         "seeds": args.seeds,
         "seconds": round(time.perf_counter() - start, 1),
-        "versions": {n: version(n) for n in ("kagglehms", "numpy", "scipy")}
-        | {"python": platform.python_version()},
+        "versions": versions(),
         "results": results,
     }
     print(json.dumps(report))
