@@ -28,6 +28,7 @@ from kagglehms.data.competition import CLASSES
 from kagglehms.errors import DataError, UsageError, closest
 from kagglehms.learning.metric import CLIP, check_probabilities
 from kagglehms.learning.prior_correction import MOST, PriorCorrection, Target
+from kagglehms.learning.recipes import RECIPES
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -335,6 +336,7 @@ _SINGLE = (
 _TWO_STAGE = ("two-stage", "two-stage-stats")
 _EEG_TWO_STAGE = ("eeg-two-stage", "eeg-two-stage-stats")
 _QUARTERS = (0.25, 0.25, 0.25, 0.25)
+_WINNERS = ("raw-fold", "raw-fold-hgnet", "stft-50-10", "stft-30-10", "stft-50-10-maxvit")
 
 LADDER_BLENDS = (
     BlendSpec("kaggle-ensemble", _KAGGLE, _HALVES, published_lb=0.42),
@@ -364,5 +366,16 @@ LADDER_BLENDS = (
     ),
     BlendSpec("final", (*_TWO_STAGE, *_EEG_TWO_STAGE), _QUARTERS, published_lb=0.32),
     BlendSpec("single-models", _SINGLE, note="not of the source: the mean of its single models"),
+    BlendSpec(
+        "winners",
+        _WINNERS,
+        (0.2,) * len(_WINNERS),
+        note="not of the source: recipes after the 2nd and the 7th place, who blended others; no figure published",
+    ),
+    BlendSpec(
+        "all-rungs",
+        tuple(name for name in RECIPES if name != "demo"),
+        note="not of the source: the mean of all recipes",
+    ),
 )
-"""The ensembles of the source's ladder, in its order, and one of our own."""
+"""The ensembles of the source's ladder, in its order, and our own."""

@@ -250,6 +250,8 @@ def test_the_blends_of_the_ladder() -> None:
         "eeg-two-stage-ensemble": 0.37,
         "final": 0.32,
         "single-models": None,
+        "winners": None,
+        "all-rungs": None,
     }
     settled = {spec.name: spec.published_settled for spec in LADDER_BLENDS if spec.published_settled}
     assert settled == {"two-stage-ensemble": 0.4142, "eeg-two-stage-ensemble": 0.4608}
@@ -266,6 +268,18 @@ def test_final_is_the_mean_of_the_two_two_stage_ensembles() -> None:
 def test_their_members_are_recipes_and_their_names_are_not(spec: BlendSpec) -> None:
     assert set(spec.members) <= set(RECIPES)
     assert spec.name not in RECIPES
+
+
+def test_winners_is_the_mean_of_the_five_recipes_of_their_kind() -> None:
+    spec = get_blend_spec("winners")
+    assert spec.members == ("raw-fold", "raw-fold-hgnet", "stft-50-10", "stft-30-10", "stft-50-10-maxvit")
+    assert (spec.published_lb, spec.published_settled) == (None, None)
+    given = {name: probabilities(seed=seed) for seed, name in enumerate(spec.members)}
+    np.testing.assert_allclose(spec.blend().apply(given), np.mean(list(given.values()), axis=0), rtol=1e-12)
+
+
+def test_all_rungs_leaves_no_recipe_out_but_the_demonstration() -> None:
+    assert set(get_blend_spec("all-rungs").members) == set(RECIPES) - {"demo"}
 
 
 def test_the_blend_of_two_blends_is_flat() -> None:

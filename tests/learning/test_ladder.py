@@ -240,6 +240,22 @@ def test_a_blend_for_many_votes_says_so_in_its_row(tmp_path: Path) -> None:
     )
 
 
+def test_the_winners_blend_is_shown_without_a_published_figure(tmp_path: Path) -> None:
+    row = next(row for row in ladder(tmp_path) if row.recipe == "winners")
+    assert (row.kind, row.published_cv, row.published_lb, row.published_settled) == (
+        "blend",
+        None,
+        None,
+        None,
+    )
+    assert "2nd and the 7th place" in row.note
+    for name in get_blend_spec("winners").members:
+        fake_run(tmp_path, get_recipe(name))
+    row = next(row for row in ladder(tmp_path) if row.recipe == "winners")
+    assert row.cv_all is not None
+    assert "winners " in render(ladder(tmp_path))
+
+
 def test_names_to_blend_are_runs_one_run_or_one_blend(tmp_path: Path) -> None:
     fake_run(tmp_path, get_recipe("baseline"))
     assert blend_members(tmp_path, ["baseline"]) == ("baseline",)
