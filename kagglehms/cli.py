@@ -153,6 +153,8 @@ def blend(options: FitBlend) -> int:
             "--correct-prior needs the records that the runs learned from, and --min-votes leaves some out; give "
             "--population many to fit to those with many votes"
         )
+    if options.prior_exponent != 1.0 and not options.correct_prior:
+        raise UsageError("--prior-exponent belongs to --correct-prior; give both or neither")
     path = blend_path(options.runs, options.name)
     members = blend_members(options.runs, options.names)
     fitting = Fitting(

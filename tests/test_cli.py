@@ -430,6 +430,10 @@ def test_one_run_is_calibrated_for_many_votes_and_predicts_so(
     np.testing.assert_allclose(predictor.predict(spectrogram=power), expected, rtol=1e-6)
     assert main([*command, "--correct-prior", "--min-votes", "5"]) == 2
     assert "give --population many" in capsys.readouterr().err
+    assert main([*command, "--prior-exponent", "fit"]) == 2
+    assert "give both or neither" in capsys.readouterr().err
+    assert main([*command, "--correct-prior", "--prior-exponent", "3"]) == 2
+    assert "prior_exponent must be a number from 0 to 2" in capsys.readouterr().err
 
 
 def test_a_given_blend_can_be_bundled_and_an_unknown_one_is_named(two_runs: Path) -> None:

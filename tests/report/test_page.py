@@ -21,6 +21,7 @@ from kagglehms.errors import RunError, UsageError
 from kagglehms.learning.crossval import PROBABILITY_COLUMNS
 from kagglehms.learning.ensemble import Blend
 from kagglehms.learning.metric import kl_score
+from kagglehms.learning.prior_correction import PriorCorrection
 from kagglehms.learning.recipes import get_recipe
 from kagglehms.report.page import write_report
 
@@ -59,6 +60,14 @@ def report(runs: Path, **options: object) -> str:
     out = runs.parent / "report.html"
     write_report(runs, out, **options)  # type: ignore[arg-type]
     return out.read_text()
+
+
+def test_a_blend_for_many_votes_is_called_so(runs: Path) -> None:
+    assert "class priors corrected" not in report(runs)
+    even = (1 / 6,) * 6
+    blend = Blend("many", ("baseline",), (1.0,), prior=PriorCorrection("many", even, (even,)))
+    (runs / "blends/many.json").write_bytes(blend.to_json())
+    assert "class priors corrected to those of records with many votes" in report(runs)
 
 
 def test_every_section_is_there_and_nothing_is_fetched(runs: Path) -> None:
