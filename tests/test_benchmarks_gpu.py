@@ -32,7 +32,7 @@ def _found(out: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_a_dry_run_goes_through_all_parts(tmp_path: Path) -> None:
-    done = _gpu(tmp_path)
+    done = _gpu(tmp_path, "--ladder", "baseline", "mosaic-xloss", "raw-fold", "stft-50-10")
     assert done.returncode == 0, done.stdout + (tmp_path / "gpu.log").read_text()[-8000:]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "gpu.jsonl",

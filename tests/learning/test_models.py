@@ -59,21 +59,23 @@ def check_head(model: torch.nn.Module, network: torch.nn.Module, images: torch.T
 
 
 NETWORKS = {recipe.backbone: name for name, recipe in RECIPES.items()}
-DISTINCT = {(recipe.backbone, recipe.layout.shape): name for name, recipe in RECIPES.items()}
+DISTINCT = {
+    (recipe.backbone, recipe.front_end, recipe.layout.array_shape): name for name, recipe in RECIPES.items()
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DISTINCT.values())
 def test_the_contract_of_every_recipes_network(name: str, tmp_path: Path) -> None:
     """Six logits, gradients for all parameters, finite in half precision, the same after export and import."""
-    recipe = replace(get_recipe(name), drop_path_rate=0.0)  # else a whole branch may be left out of a step
+    # With drop path a whole branch may be left out of a step.
+    recipe = replace(get_recipe(name), drop_path_rate=0.0, dropout=0.0)
     torch.manual_seed(0)
     model, where_from = make_model(recipe)
     assert "from scratch" in where_from
     images = inputs_of(recipe)
-    undropped, _ = make_model(replace(recipe, dropout=0.0))
     corner = images if fixed(recipe) else images[..., :128, :96]
-    check_head(undropped, undropped if recipe.front_end is None else undropped.backbone, corner)
+    check_head(model, model if recipe.front_end is None else model.backbone, corner)
     logits = model(images)
     assert logits.shape == (1, 6)
     logits.square().sum().backward()
