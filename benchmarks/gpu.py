@@ -29,13 +29,13 @@ from _gpu_book import Book
 from _gpu_parts import GRACE_S, Circumstances, finish, start
 
 SHARES = {
-    "machine": 35,
-    "correctness": 80,
-    "feed": 165,
-    "scored": 85,
-    "ladder": 70,
-    "team": 50,
-    "compile": 40,
+    "machine": 20,
+    "correctness": 100,
+    "feed": 190,
+    "scored": 100,
+    "ladder": 75,
+    "team": 45,
+    "compile": 90,
 }
 """Seconds of the whole budget that a part gets, in proportion; a dry run has nothing to share out, it is small."""
 LADDER = ("baseline", "vote-weighted", "global-norm", "mosaic-xloss", "raw-fold", "stft-50-10")
