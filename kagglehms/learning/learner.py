@@ -18,7 +18,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kagglehms.errors import RunError
-from kagglehms.learning.augment import augment, device_augmentations, mixes_records, mosaic_batch, smooth
+from kagglehms.learning.augment import augment, device_augmentations, mixes_records, mosaic_batch
+from kagglehms.learning.augmentations import smooth
 from kagglehms.learning.evaluation import autocast, laid_out
 from kagglehms.learning.feed import Batch
 from kagglehms.learning.losses import weighted_kl_loss

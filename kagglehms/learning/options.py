@@ -32,7 +32,7 @@ class _Strict:
 
 @dataclass(frozen=True)
 class SameClassCutMix(_Strict):
-    """Records of one class exchange a band of their images, see `augment.same_class_cutmix`.
+    """Records of one class exchange a band of their images, see `augmentations.same_class_cutmix`.
 
     Attributes:
         probability: that it happens to a batch.
@@ -53,7 +53,7 @@ class SameClassCutMix(_Strict):
 
 @dataclass(frozen=True)
 class HorizontalFlip(_Strict):
-    """Time runs backwards, in each tile by itself, see `augment.flip_time`.
+    """Time runs backwards, in each tile by itself, see `augmentations.flip_time`.
 
     Attributes:
         probability: that it happens to a record.
@@ -69,7 +69,7 @@ class HorizontalFlip(_Strict):
 
 @dataclass(frozen=True)
 class TimeMask(_Strict):
-    """Bands of time are blanked, the same ones in every tile, see `augment.mask_time`.
+    """Bands of time are blanked, the same ones in every tile, see `augmentations.mask_time`.
 
     Attributes:
         probability: that it happens to a record.
@@ -90,7 +90,7 @@ class TimeMask(_Strict):
 
 @dataclass(frozen=True)
 class FrequencyMask(_Strict):
-    """Bands of frequency are blanked, the same ones in every panel, see `augment.mask_frequency`.
+    """Bands of frequency are blanked, the same ones in every panel, see `augmentations.mask_frequency`.
 
     Attributes:
         probability: that it happens to a record.
@@ -168,7 +168,7 @@ class Mirror(_Strict):
 
 @dataclass(frozen=True)
 class VerticalFlip(_Strict):
-    """Rows are turned upside down, the whole image at once, see `augment.flip_rows`.
+    """Rows are turned upside down, the whole image at once, see `augmentations.flip_rows`.
 
     Attributes:
         probability: that it happens to a record.
@@ -184,7 +184,7 @@ class VerticalFlip(_Strict):
 
 @dataclass(frozen=True)
 class SignFlip(_Strict):
-    """All signals of a record change their sign, see `augment.flip_sign`.
+    """All signals of a record change their sign, see `augmentations.flip_sign`.
 
     Attributes:
         probability: that it happens to a record.
@@ -200,7 +200,7 @@ class SignFlip(_Strict):
 
 @dataclass(frozen=True)
 class Mixup(_Strict):
-    """Each record is mixed with another of its batch, inputs and targets alike, see `augment.mix`.
+    """Each record is mixed with another of its batch, inputs and targets alike, see `augmentations.mix`.
 
     Source: Zhang et al. (2018), "mixup: Beyond Empirical Risk Minimization".
 

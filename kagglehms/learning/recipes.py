@@ -56,7 +56,7 @@ class Stage:
         last_lr: where a `cosine` schedule ends.
         weight_decay: of AdamW.
         clip_norm: the largest norm of all gradients together; None for no limit.
-        smoothing: taken off the largest targets of records with at most three votes, see `augment.smooth`.
+        smoothing: taken off the largest targets of records with at most three votes, see `augmentations.smooth`.
         augmentations: in place of the recipe's.
         reset_all_epoch: reset the best before every evaluation of the first epoch after the warm-up and not before
             the first alone, so that the last of them stands, as in the source's notebooks.

@@ -13,7 +13,7 @@ import torch
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.errors import UsageError
 from kagglehms.features.images import Crop, Layout, Normaliser, Tile, render
-from kagglehms.learning.augment import mosaic, same_class_cutmix, same_class_partners
+from kagglehms.learning.augmentations import mosaic, same_class_cutmix, same_class_partners
 from kagglehms.learning.losses import vote_weights, weighted_kl_loss
 from kagglehms.learning.options import HorizontalFlip, SameClassCutMix
 from kagglehms.learning.published import NOTEBOOKS, SUFFIX, as_published
