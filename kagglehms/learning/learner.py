@@ -22,7 +22,7 @@ from kagglehms.learning.augment import augment, device_augmentations, mixes_reco
 from kagglehms.learning.augmentations import smooth
 from kagglehms.learning.evaluation import autocast, laid_out
 from kagglehms.learning.feed import Batch
-from kagglehms.learning.losses import weighted_kl_loss
+from kagglehms.learning.losses import weighted_loss
 from kagglehms.learning.options import LossName
 from kagglehms.learning.recipes import Recipe, Stage
 from kagglehms.learning.state import State
@@ -69,6 +69,7 @@ class Learner:
             model.parameters(), lr=self.stage.lr or recipe.lr, weight_decay=decay, fused=True
         )
         self.schedule = make_schedule(recipe, self.optimizer, total_steps, self.stage)
+        self.total_steps = total_steps
         self.scaler = torch.amp.GradScaler(device.name, enabled=device.amp == "float16")
         self.step = 0
         self.loss_sum = torch.zeros((), device=device.name)
@@ -80,6 +81,11 @@ class Learner:
     def evaluated(self) -> nn.Module:
         """What is scored and kept: the network, or the moving average of its weights."""
         return self.average.module if self.average is not None else self.model
+
+    @property
+    def elapsed(self) -> float:
+        """Epochs of the stage before the one under way, over all of them."""
+        return self.step * self.stage.epochs // self.total_steps / self.stage.epochs
 
     def learn(self, batch: Batch, epoch: int, warm_up: bool, loss_name: LossName, n_all: int) -> None:
         """Take one step.
@@ -98,7 +104,7 @@ class Learner:
         loss = None
         try:
             batch = self._augmented(batch, epoch, warm_up, n_all)
-            loss = self._forward_backward(batch, "kl" if warm_up else loss_name, n_all)
+            loss = self._forward_backward(batch, warm_up, loss_name, n_all)
             self._clip()
             self.scaler.step(self.optimizer)  # whose first call makes room for the moments
         except RuntimeError as error:
@@ -135,12 +141,21 @@ class Learner:
             batch = augment(batch, steps, recipe.seed, epoch, widths, tile_heights=heights)
         return self.team.part_of(batch) if mixes else batch
 
-    def _forward_backward(self, batch: Batch, loss_name: LossName, n_all: int) -> Tensor:
+    def _forward_backward(self, batch: Batch, warm_up: bool, loss_name: LossName, n_all: int) -> Tensor:
         """Gradients of one batch; returns this member's part of its mean loss."""
         images_BCHW = laid_out(batch.images_BCHW, self.device)
         with autocast(self.device):
             logits_BK = self.network(images_BCHW)
-        loss = weighted_kl_loss(logits_BK, batch.targets_BK, batch.n_votes_B, loss_name)
+        # Mosaics, whose loss is plain, have no votes of their own.
+        weights = None if warm_up else self.stage.weights
+        loss = weighted_loss(
+            logits_BK,
+            batch.targets_BK,
+            batch.n_votes_B,
+            "kl" if warm_up else loss_name,
+            weights,
+            self.elapsed,
+        )
         loss = loss * self.team.weight(n_all, len(images_BCHW))
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

@@ -14,10 +14,26 @@ from pydantic import Discriminator
 
 from kagglehms.errors import UsageError
 
-LossName: TypeAlias = Literal["kl", "kl-log-votes", "kl-votes", "kl-capped-votes", "kl-two-stage"]
-"""`kl`: every record counts alike; the others weight it by its votes, see `losses.vote_weights`."""
+LossName: TypeAlias = Literal[
+    "kl",
+    "kl-log-votes",
+    "kl-votes",
+    "kl-capped-votes",
+    "kl-two-stage",
+    "cross-entropy",
+    "binary-cross-entropy",
+]
+"""What is minimised, see `losses`. `kl-X` is `kl` whose records are weighted as `X` says, the others weight them
+equally unless the stage names `weights`."""
 
 LOSSES: tuple[str, ...] = get_args(LossName)
+
+WeightsName: TypeAlias = Literal[
+    "equal", "log-votes", "log3-votes", "votes", "capped-votes", "two-stage", "quarter-few", "groups"
+]
+"""What a record counts by its votes, and by the epoch, see `losses.vote_weights`."""
+
+WEIGHTS: tuple[str, ...] = get_args(WeightsName)
 
 Scalar: TypeAlias = bool | int | float | str | None
 OptionValue: TypeAlias = Scalar | tuple[Scalar | tuple[Scalar, ...], ...]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kagglehms.errors import UsageError
-from kagglehms.learning.options import Albumentations, Augmentation, LossName
+from kagglehms.learning.options import Albumentations, Augmentation, LossName, WeightsName
 
 Population = Literal["all", "few", "unsettled", "settled", "many"]
 """Which records a stage learns from and is judged by, see `data.records.Records.few_votes`, `settled`, `many_votes`."""
@@ -26,7 +26,8 @@ class Stage:
             evaluation is reset after it.
         records: learn from `all` records, the `unsettled` or the `settled` ones, or those of `few` or `many`
             votes. A later stage starts from the best weights of the one before.
-        loss: see `losses`.
+        loss: see `losses.weighted_loss`.
+        weights: what a record counts by its votes, see `losses.vote_weights`; None for those in the loss's name.
         judged_by: the held-out records whose score decides which evaluation is best; `records` when None.
         lr: the highest learning rate.
         schedule: of the learning rate.
@@ -44,6 +45,7 @@ class Stage:
     mosaic_epochs: int = 0
     records: Population = "all"
     loss: LossName = "kl"
+    weights: WeightsName | None = None
     judged_by: Population | None = None
     lr: float | None = None
     schedule: Schedule | None = None
@@ -72,6 +74,10 @@ class Stage:
                 raise UsageError(f"{field} must be above 0, but got {getattr(self, field)}")
         if not 0 <= self.smoothing < 1:
             raise UsageError(f"smoothing must be in [0, 1), but got {self.smoothing}")
+        if self.weights is not None and self.loss.startswith("kl-"):
+            raise UsageError(
+                f"weights must be None where the loss has its own, but got {self.weights}, {self.loss}"
+            )
         if any(isinstance(a, Albumentations) for a in self.augmentations or ()):
             raise UsageError("albumentations belong to the recipe; a stage cannot have its own")
 

@@ -125,12 +125,12 @@ def _advised(train_with_a_batch_too_large: Callable[[], Fit]) -> int:
 
 def test_a_step_that_overflows_in_float16_is_left_out(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scaled loss of the fourth step is too large for its gradient: no weight moves, and the scale is halved."""
-    real, steps = learner.weighted_kl_loss, itertools.count(1)
+    real, steps = learner.weighted_loss, itertools.count(1)
 
     def loss(*arguments: Any) -> torch.Tensor:
         return real(*arguments) * (1e36 if next(steps) == 4 else 1)
 
-    monkeypatch.setattr(learner, "weighted_kl_loss", loss)
+    monkeypatch.setattr(learner, "weighted_loss", loss)
     own = learner_of(replace(RECIPE, backbone="half:test_efficientnet"), device_at(place, "float16"))
     batch = next(striped_feed(8).batches(np.arange(8), 8)).to(torch.device(place))
     weights, scales = [], []
@@ -149,12 +149,12 @@ def test_a_step_that_overflows_in_float16_is_left_out(place: str, monkeypatch: p
 def test_a_loss_that_is_not_finite_is_named_with_its_records(
     place: str, amp: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, steps = learner.weighted_kl_loss, itertools.count(1)
+    real, steps = learner.weighted_loss, itertools.count(1)
 
     def loss(*arguments: Any) -> torch.Tensor:
         return real(*arguments) * (float("nan") if next(steps) == 5 else 1)
 
-    monkeypatch.setattr(learner, "weighted_kl_loss", loss)
+    monkeypatch.setattr(learner, "weighted_loss", loss)
     recipe, feed = replace(RECIPE, backbone="half:test_efficientnet"), striped_feed()
     with pytest.raises(
         RunError, match=r"is not finite at step 5 \(epoch 1\), whose batch has the EEGs"

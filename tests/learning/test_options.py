@@ -55,7 +55,13 @@ def test_kinds_and_defaults_are_those_of_the_ladder() -> None:
     ]
     assert (SameClassCutMix().probability, HorizontalFlip().probability) == (0.4, 0.5)
     assert SameClassCutMix().axis == "time"
-    assert LOSSES == ("kl", "kl-log-votes", "kl-votes", "kl-capped-votes", "kl-two-stage")
+    assert [loss for loss in LOSSES if loss.startswith("kl")] == [
+        "kl",
+        "kl-log-votes",
+        "kl-votes",
+        "kl-capped-votes",
+        "kl-two-stage",
+    ]
 
 
 def test_equal_options_give_equal_json() -> None:

@@ -14,7 +14,7 @@ from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.errors import UsageError
 from kagglehms.features.images import Crop, Layout, Normaliser, Tile, render
 from kagglehms.learning.augmentations import mosaic, same_class_cutmix, same_class_partners
-from kagglehms.learning.losses import vote_weights, weighted_kl_loss
+from kagglehms.learning.losses import own_weights, vote_weights, weighted_loss
 from kagglehms.learning.options import HorizontalFlip, SameClassCutMix
 from kagglehms.learning.published import NOTEBOOKS, SUFFIX, as_published
 from kagglehms.learning.recipes import RECIPES, get_recipe, recipe_from_json
@@ -135,7 +135,7 @@ def test_losses(loss: str) -> None:
         WEIGHTS[loss](sum(row)) * plain_kl(z, t) for row, z, t in zip(votes, logits, targets, strict=True)
     ]
     n_votes = torch.tensor([sum(row) for row in votes])
-    found = weighted_kl_loss(torch.tensor(logits), torch.tensor(targets), n_votes, loss)  # type: ignore[arg-type]
+    found = weighted_loss(torch.tensor(logits), torch.tensor(targets), n_votes, loss)  # type: ignore[arg-type]
     assert found.item() == pytest.approx(math.fsum(terms) / len(terms), rel=1e-5)
     assert n_votes.min() < 10 < n_votes.max()  # both sides of where the weights change
 
@@ -149,7 +149,7 @@ def test_losses(loss: str) -> None:
     ],
 )
 def test_weights(loss: str, weights: dict[int, float]) -> None:
-    found = vote_weights(torch.tensor(list(weights)), loss)  # type: ignore[arg-type]
+    found = vote_weights(torch.tensor(list(weights)), own_weights(loss))  # type: ignore[arg-type]
     np.testing.assert_allclose(found, list(weights.values()), atol=5e-5)
 
 

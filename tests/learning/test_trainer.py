@@ -160,6 +160,26 @@ def test_a_stage_has_settings_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert max(norms) <= 0.01 * (1 + 1e-4)
 
 
+def test_weights_are_given_the_epoch_of_their_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three steps an epoch; a warm-up and a plain stage before the one that is weighted."""
+    seen: list[tuple[Any, ...]] = []
+    real = learner.weighted_loss
+
+    def loss(*arguments: Any) -> torch.Tensor:
+        seen.append(arguments[3:])
+        return real(*arguments)
+
+    monkeypatch.setattr(learner, "weighted_loss", loss)
+    stages = (
+        Stage(epochs=1),
+        Stage(epochs=4, mosaic_epochs=1, loss="binary-cross-entropy", weights="groups"),
+    )
+    fit(replace(RECIPE, stages=stages), striped_feed(), np.arange(24), np.arange(24, 28), CPU, tmp_path)
+    assert seen[:3] == [("kl", None, 0.0)] * 3
+    assert seen[3:6] == [("kl", None, 0.0)] * 3
+    assert seen[6:] == [("binary-cross-entropy", "groups", e / 4) for e in (1, 1, 1, 2, 2, 2, 3, 3, 3)]
+
+
 def test_frequencies_are_masked_per_tile_in_training() -> None:
     """Kaggle panels have 100 rows and mel panels 128, side by side."""
     recipe = replace(
@@ -209,12 +229,12 @@ def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, steps = learner.weighted_kl_loss, itertools.count(1)
+    real, steps = learner.weighted_loss, itertools.count(1)
 
     def loss(*arguments: Any) -> torch.Tensor:
         return real(*arguments) * (float("nan") if next(steps) == 5 else 1)
 
-    monkeypatch.setattr(learner, "weighted_kl_loss", loss)
+    monkeypatch.setattr(learner, "weighted_loss", loss)
     feed = striped_feed()
     with pytest.raises(
         RunError, match=r"is not finite at step 5 \(epoch 1\), whose batch has the EEGs"
