@@ -29,7 +29,8 @@ Normalise = Literal["none", "panel", "image", "global"]
 
 _FITTING_TILES = frozenset(
     (
-        "same-class-cutmix", "horizontal-flip", "time-mask", "frequency-mask", "mixup", "mirror", "albumentations",
+        "same-class-cutmix", "horizontal-flip", "time-mask", "frequency-mask", "mixup", "mirror", "shift",
+        "albumentations",
     )
 )  # fmt: skip
 

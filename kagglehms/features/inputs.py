@@ -16,10 +16,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kagglehms.data.competition import CHAINS, CHANNELS, N_BINS, PANELS
+from kagglehms.data.competition import CHAINS, CHANNELS, N_BINS, PANELS, SFREQ_HZ
 from kagglehms.features.differences import DifferenceSpec, differences_into
 from kagglehms.features.fold import FoldSpec, folded_image_into
 from kagglehms.features.images import LAYOUTS, Crop, Layout, Normaliser, Source, render
+from kagglehms.features.simd import LANES
 from kagglehms.features.spectra import SPECTRA_30_10, SPECTRA_50_10, SpectraSpec, difference_spectra_into
 
 
@@ -75,9 +76,24 @@ class Folded(_OfDifferences):
         return (self.shape,)
 
     @property
+    def signal_rows(self) -> NDArray[np.int64]:
+        """Which difference each row is of."""
+        return np.repeat(np.arange(LANES), self.fold.phases)
+
+    @property
+    def phases(self) -> int:
+        """Neighbouring samples that stand one below the other."""
+        return self.fold.phases
+
+    @property
+    def sfreq_hz(self) -> float:
+        """Samples of a difference per second."""
+        return SFREQ_HZ / self.fold.step
+
+    @property
     def fitting(self) -> frozenset[str]:
-        """Kinds of augmentations that fit: rows are differences and phases, not frequencies; a flip tears phases."""
-        return frozenset({"same-class-cutmix", "time-mask", "mixup", "sign-flip", "mirror"})
+        """Kinds of augmentations that fit: rows are differences and phases, not frequencies."""
+        return _FITTING_SIGNALS
 
 
 @dataclass(frozen=True)
@@ -106,9 +122,33 @@ class Spectra(_OfDifferences):
         return (self.shape,)
 
     @property
+    def signal_rows(self) -> NDArray[np.int64]:
+        """Which difference each row is of; −1 below the last."""
+        signals = np.repeat(np.arange(self.spectra.n_signals), 2 * self.spectra.n_bins)
+        return self._padded(signals)
+
+    @property
+    def bin_rows(self) -> NDArray[np.int64]:
+        """Which bin each row is, from 0, in either block of every difference; −1 below the last."""
+        return self._padded(np.tile(np.arange(self.spectra.n_bins), 2 * self.spectra.n_signals))
+
+    def _padded(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.pad(rows, (0, self.shape[0] - len(rows)), constant_values=-1)
+
+    @property
     def fitting(self) -> frozenset[str]:
         """Kinds of augmentations that fit; a band of columns would be another stretch in each of the two windows."""
-        return frozenset({"horizontal-flip", "vertical-flip", "mixup", "mirror"})
+        return frozenset(
+            {
+                "horizontal-flip",
+                "vertical-flip",
+                "frequency-mask",
+                "drop-differences",
+                "mixup",
+                "mirror",
+                "shift",
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -137,12 +177,40 @@ class Signals(_OfDifferences):
         return (self.shape,)
 
     @property
-    def fitting(self) -> frozenset[str]:
-        """Kinds of augmentations that fit; a horizontal flip lets time run backwards."""
-        return frozenset(
-            {"same-class-cutmix", "horizontal-flip", "time-mask", "mixup", "sign-flip", "mirror"}
-        )
+    def signal_rows(self) -> NDArray[np.int64]:
+        """Which difference each row is of: its own."""
+        return np.arange(self.signals.n_signals)
 
+    @property
+    def phases(self) -> int:
+        """One: all samples of a difference stand side by side."""
+        return 1
+
+    @property
+    def sfreq_hz(self) -> float:
+        """Samples of a difference per second."""
+        return SFREQ_HZ / self.signals.step
+
+    @property
+    def fitting(self) -> frozenset[str]:
+        """Kinds of augmentations that fit. Only here chains may change places: in an image a place tells the side."""
+        return _FITTING_SIGNALS | {"chain-permutation"}
+
+
+_FITTING_SIGNALS = frozenset(
+    {
+        "same-class-cutmix",
+        "horizontal-flip",
+        "time-mask",
+        "mixup",
+        "sign-flip",
+        "mirror",
+        "shift",
+        "drop-differences",
+        "band-pass",
+    }
+)
+"""Kinds of augmentations that fit wherever samples are seen, folded or not; a flip lets time run backwards."""
 
 Input: TypeAlias = Layout | Folded | Spectra | Signals
 """What a recipe can give its network."""

@@ -18,32 +18,45 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from kagglehms.data.competition import CLASSES
+from kagglehms.data.competition import CHAINS, CLASSES
+from kagglehms.features.inputs import Folded, Input, Signals, Spectra
+from kagglehms.features.simd import LANES
 from kagglehms.learning.augmentations import (
     CUTMIX_COLUMNS,
     PIECES,
+    band_columns,
+    band_pass,
+    blank_rows,
     flip_rows,
     flip_sign,
     flip_time,
+    folded,
     mask_frequency,
     mask_time,
     mix,
     mosaic,
     panel_rows,
+    permute_rows,
     same_class_cutmix,
     same_class_partners,
+    unfold,
 )
 from kagglehms.learning.feed import Batch
 from kagglehms.learning.options import (
     Albumentations,
     Augmentation,
+    BandPass,
     BatchAugmentation,
+    ChainPermutation,
+    DropDifferences,
     FrequencyMask,
     HorizontalFlip,
     Mirror,
     Mixup,
     SameClassCutMix,
+    Shift,
     SignFlip,
     TimeMask,
     VerticalFlip,
@@ -59,6 +72,9 @@ CUTMIX_MARGIN, CUTMIX_MIN_WIDTH, CUTMIX_MAX_WIDTH = 50, 25, 75
 # `albumentations_adapter`. Never 0: NumPy fills short seeds up with zeros, and (seed, epoch) orders the records.
 _MOSAIC, _STEP = 1, 3
 
+_REST = 4
+"""Seconds, over a band-pass's lower edge in Hz, after which its answer is below 1e-7."""
+
 
 def augment(
     batch: Batch,
@@ -68,6 +84,7 @@ def augment(
     tile_widths: Sequence[int],
     device: torch.device | None = None,
     tile_heights: Sequence[int] | None = None,
+    layout: Input | None = None,
 ) -> Batch:
     """Apply `augmentations` to a batch, one after the other.
 
@@ -80,9 +97,10 @@ def augment(
         tile_widths: columns of the image's tiles, left to right.
         device: where to compute and where the result lies; where the batch lies when None.
         tile_heights: rows of the tiles; all of the image's when None.
+        layout: what the batch is of; needed where an augmentation depends on which rows are which difference.
 
     Raises:
-        ValueError: the tiles do not make up the image.
+        ValueError: the tiles do not make up the image, or an augmentation needs a layout of differences.
     """
     records = batch.index_B.cpu().numpy()
     batch = batch if device is None else batch.to(device)
@@ -95,10 +113,19 @@ def augment(
             case SameClassCutMix():
                 images_BCHW = _cutmix(images_BCHW, batch.targets_BK, augmentation, draws, tile_widths)
             case HorizontalFlip():
-                images_BCHW = flip_time(images_BCHW, draws.happens(augmentation.probability), tile_widths)
+                phases = layout.phases if isinstance(layout, Folded) else 1
+                images_BCHW = flip_time(
+                    images_BCHW, draws.happens(augmentation.probability), tile_widths, phases
+                )
             case TimeMask(probability, longest, count):
                 bands = draws.bands(probability, longest, count, tile_widths[0])
                 images_BCHW = mask_time(images_BCHW, *bands, tile_widths)
+            case FrequencyMask(probability, longest, count) if isinstance(layout, Spectra):
+                bands = draws.bands(probability, longest, count, layout.spectra.n_bins)
+                marked_BX = band_columns(*bands, [layout.spectra.n_bins], layout.spectra.n_bins).any(dim=1)
+                # One more, which is not marked, for rows of none: their number is −1.
+                blank_BH = functional.pad(marked_BX, (0, 1))[:, draws.tensor(layout.bin_rows)]
+                images_BCHW = blank_rows(images_BCHW, blank_BH)
             case FrequencyMask(probability, longest, count):
                 rows = panel_rows(tiles[0][0])
                 bands = draws.bands(probability, longest, count, rows)
@@ -110,6 +137,15 @@ def augment(
             case Mixup():
                 batch = _mixed(replace(batch, images_BCHW=images_BCHW), augmentation, draws)
                 images_BCHW = batch.images_BCHW
+            case DropDifferences():
+                images_BCHW = _dropped(images_BCHW, augmentation, draws, _of_signals(layout, augmentation))
+            case ChainPermutation(probability):
+                n_signals = len(_of_signals(layout, augmentation).signal_rows)
+                images_BCHW = permute_rows(images_BCHW, draws.chains(probability, n_signals))
+            case BandPass():
+                images_BCHW = _band_passed(
+                    images_BCHW, augmentation, draws, _of_signals(layout, augmentation)
+                )
             case _:
                 raise ValueError(f"{augmentation} is not for batches; see device_augmentations")
     return replace(batch, images_BCHW=images_BCHW)
@@ -134,12 +170,17 @@ def mosaic_batch(
 
 def device_augmentations(augmentations: Sequence[Augmentation]) -> tuple[BatchAugmentation, ...]:
     """Return those of a recipe's augmentations that `augment` applies: all but those of the drawing."""
-    return tuple(a for a in augmentations if not isinstance(a, Albumentations | Mirror))
+    return tuple(a for a in augmentations if not isinstance(a, Albumentations | Mirror | Shift))
 
 
 def mirror_probability(augmentations: Sequence[Augmentation]) -> float:
     """Return how probable it is that a record is mirrored: 0 where no augmentation does so."""
     return next((a.probability for a in augmentations if isinstance(a, Mirror)), 0.0)
+
+
+def shift_seconds(augmentations: Sequence[Augmentation]) -> float:
+    """Return how far a record's window is moved at most: 0 where no augmentation does so."""
+    return next((a.seconds for a in augmentations if isinstance(a, Shift)), 0.0)
 
 
 def mixes_records(augmentations: Sequence[Augmentation]) -> bool:
@@ -185,6 +226,15 @@ class _Draws:
                 start_M[:] = draw.integers(0, size - length_M, endpoint=True)
         return self.tensor(drawn[0]), self.tensor(drawn[1])
 
+    def chains(self, probability: float, n_signals: int) -> Tensor:
+        """(B, C) int64: whose place each signal takes; the midline, behind the chains, keeps its own."""
+        order_BC = np.tile(np.arange(n_signals), (len(self.records), 1))
+        by_chain = np.arange(LANES).reshape(len(CHAINS), -1)
+        for draw, order_C in zip(self.of_records(), order_BC, strict=True):
+            if draw.random() < probability:
+                order_C[:LANES] = draw.permutation(by_chain).ravel()
+        return self.tensor(order_BC)
+
 
 def _cutmix(
     images_BCHW: Tensor,
@@ -218,6 +268,44 @@ def _mixed(batch: Batch, options: Mixup, draws: _Draws) -> Batch:
         batch.images_BCHW, batch.targets_BK, batch.n_votes_B, partner_B, share_B
     )
     return replace(batch, images_BCHW=inputs, targets_BK=targets_BK, n_votes_B=n_votes_B)
+
+
+def _dropped(
+    inputs: Tensor, options: DropDifferences, draws: _Draws, layout: Folded | Spectra | Signals
+) -> Tensor:
+    rows = layout.signal_rows
+    n_signals = int(rows.max()) + 1
+    dropped_BC = np.zeros((len(draws.records), n_signals), dtype=np.bool_)
+    for draw, dropped_C in zip(draws.of_records(), dropped_BC, strict=True):
+        if draw.random() < options.probability:
+            n_dropped = draw.integers(options.least, options.most, endpoint=True)
+            dropped_C[draw.choice(n_signals, n_dropped, replace=False)] = True
+    return blank_rows(inputs, draws.tensor(dropped_BC[:, rows] & (rows >= 0)))
+
+
+def _band_passed(
+    inputs: Tensor, options: BandPass, draws: _Draws, layout: Folded | Spectra | Signals
+) -> Tensor:
+    if isinstance(layout, Spectra):
+        raise ValueError(f"{options.kind} needs samples, and spectra have none")
+    chosen, edges = [], []
+    for place, draw in enumerate(draws.of_records()):
+        if draw.random() < options.probability:
+            chosen.append(place)
+            edges.append((draw.uniform(*options.low_hz), draw.uniform(*options.high_hz)))
+    if not chosen:
+        return inputs
+    at = draws.tensor(np.array(chosen))
+    low_B, high_B = draws.tensor(np.array(edges, np.float32).T.copy())
+    signals_BCT = unfold(inputs[at], layout.phases)
+    filtered_BCT = band_pass(signals_BCT, low_B, high_B, layout.sfreq_hz, _REST / options.low_hz[0])
+    return inputs.index_copy(0, at, folded(filtered_BCT, layout.phases, inputs))
+
+
+def _of_signals(layout: Input | None, augmentation: BatchAugmentation) -> Folded | Spectra | Signals:
+    if not isinstance(layout, Folded | Spectra | Signals):
+        raise ValueError(f"{augmentation.kind} needs a layout of differences, but got {layout}")
+    return layout
 
 
 def _check_tiles(images_BCHW: Tensor, tile_widths: Sequence[int]) -> None:

@@ -4,11 +4,12 @@
 is done in every tile by itself, at the same place. Nothing waits for a GPU.
 
 Shape legend: B batch, C channel, H image rows, W image columns, K the six classes, M bands per record, P pieces of
-a mosaic (four), X columns or rows.
+a mosaic (four), S signals, T samples, F frequencies, X columns or rows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kagglehms.data.competition import PANELS, SPECTROGRAM_ROWS
+from kagglehms.learning.front_ends.band_pass import fast_size
 
 PIECES = 4
 """Images in a mosaic, each shrunk to this part of its duration."""
@@ -141,10 +143,19 @@ def mosaic(
     return torch.cat(mosaics, dim=-1), targets_BK[picks_BP].mean(dim=1)
 
 
-def flip_time(images_BCHW: Tensor, flip_B: Tensor, tile_widths: Sequence[int]) -> Tensor:
-    """Let time run backwards, in every tile by itself, in the images that `flip_B` (bool) marks."""
+def flip_time(images_BCHW: Tensor, flip_B: Tensor, tile_widths: Sequence[int], phases: int = 1) -> Tensor:
+    """Let time run backwards, in every tile by itself, in the images that `flip_B` (bool) marks.
+
+    Args:
+        images_BCHW: images, or signals (B, C, T).
+        flip_B: bool.
+        tile_widths: columns of each tile.
+        phases: neighbouring samples that stand one below the other, and are turned around as well.
+    """
     tiles = torch.split(images_BCHW, list(tile_widths), dim=-1)
     flipped_BCHW = torch.cat([tile.flip(-1) for tile in tiles], dim=-1)
+    if phases > 1:
+        flipped_BCHW = flipped_BCHW.unflatten(-2, (-1, phases)).flip(-2).flatten(-3, -2)
     return torch.where(_records(flip_B, images_BCHW), flipped_BCHW, images_BCHW)
 
 
@@ -156,6 +167,63 @@ def flip_rows(images_BCHW: Tensor, flip_B: Tensor) -> Tensor:
 def flip_sign(inputs: Tensor, flip_B: Tensor) -> Tensor:
     """Change the sign of the records that `flip_B` (bool) marks: polarity depends on which electrode is subtracted."""
     return torch.where(_records(flip_B, inputs), -inputs, inputs)
+
+
+def blank_rows(inputs: Tensor, blank_BH: Tensor) -> Tensor:
+    """Set the rows that `blank_BH` (bool) marks to 0: no signal, or the mean of a normalised image."""
+    return inputs.masked_fill(_rows(blank_BH, inputs), 0)
+
+
+def permute_rows(inputs: Tensor, source_BH: Tensor) -> Tensor:
+    """Let row h of each record be what row `source_BH`[…, h] (int64) was."""
+    return inputs.gather(-2, _rows(source_BH, inputs).expand_as(inputs))
+
+
+def unfold(images_BCHW: Tensor, phases: int) -> Tensor:
+    """Signals (B, S, T) of folded images (B, 1, S · phases, T / phases); signals as they are."""
+    if images_BCHW.ndim == 3:
+        return images_BCHW
+    return images_BCHW[:, 0].unflatten(1, (-1, phases)).movedim(2, 3).flatten(-2)
+
+
+def folded(signals_BCT: Tensor, phases: int, like: Tensor) -> Tensor:
+    """The inverse of `unfold`, in the shape that `like` has beyond the batch."""
+    if like.ndim == 3:
+        return signals_BCT
+    return signals_BCT.unflatten(-1, (-1, phases)).movedim(2, 3).flatten(1, 2)[:, None]
+
+
+def band_pass(signals_BCT: Tensor, low_B: Tensor, high_B: Tensor, sfreq_hz: float, rest_s: float) -> Tensor:
+    """Filter every record by a causal Butterworth band-pass of order 2 of its own, from rest.
+
+    That is what `scipy.signal.sosfilt` does with `butter(2, (low, high), "bandpass", fs=sfreq_hz, output="sos")`, as
+    one product of spectra: the response of the bilinear transform at the frequencies of an FFT that is longer than
+    the signal by what the filter takes to come to rest.
+
+    Args:
+        signals_BCT: float32.
+        low_B: lower edges (−3 dB), Hz.
+        high_B: upper edges, Hz, below half of `sfreq_hz`.
+        sfreq_hz: samples per second.
+        rest_s: seconds after which an answer has died away; 4 / low do for an error of 1e-6.
+
+    Returns:
+        (B, C, T) float32.
+    """
+    n_times = signals_BCT.shape[-1]
+    size = fast_size(n_times + math.ceil(rest_s * sfreq_hz))
+    angle_F = torch.linspace(0, math.pi / 2, size // 2 + 1, device=signals_BCT.device)
+    sine_F, cosine_F = angle_F.sin(), angle_F.cos()
+    low_B1, high_B1 = (
+        torch.tan(edge_B.float() * (math.pi / sfreq_hz))[:, None] for edge_B in (low_B, high_B)
+    )
+    # The prototype 1 / (q² + √2·q + 1) at q = j·off / band, multiplied out by band²: nowhere is anything divided by 0.
+    band_BF = (high_B1 - low_B1) * sine_F * cosine_F
+    off_BF = sine_F**2 - low_B1 * high_B1 * cosine_F**2
+    below_BF = torch.complex(band_BF**2 - off_BF**2, math.sqrt(2) * band_BF * off_BF)
+    response_BF = band_BF**2 / below_BF
+    spectrum_BCF = torch.fft.rfft(signals_BCT, n=size)
+    return torch.fft.irfft(spectrum_BCF * response_BF[:, None], n=size)[..., :n_times]
 
 
 def mix(

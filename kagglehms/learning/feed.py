@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kagglehms.data.competition import N_TIMES, PANELS, SPECTROGRAM_ROWS
+from kagglehms.data.competition import N_TIMES, PANELS, SFREQ_HZ, SPECTROGRAM_ROWS, SPECTROGRAM_STEP_S
 from kagglehms.data.records import Records, Windows
 from kagglehms.errors import RunError
 from kagglehms.features.images import PANEL_SHAPES, Crop, Normaliser, Source, draw_source
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-_WINDOWS, _MIRROR = 1_000_002, 1_000_004
-"""Third words of the seeds of sub-windows and of mirroring; augmentations use small ones (see `augment`)."""
+_WINDOWS, _MIRROR, _SHIFT = 1_000_002, 1_000_004, 1_000_005
+"""Third words of the seeds of sub-windows, mirroring and shifts; augmentations use small ones (see `augment`)."""
 
 MOST_BESIDE_GPU = 4
 """Threads that draw beside a GPU at most."""
@@ -85,12 +85,14 @@ class Work:
         epoch: of training, for augmenter and sub-windows; None for evaluation, which does without both.
         augment: whether the augmenter is applied.
         mirror: probability that left and right are swapped in a record, in training.
+        shift_s: how far a record's window is moved at most along its recording, to either side, in training.
     """
 
     index: NDArray[np.integer]
     epoch: int | None = None
     augment: bool = True
     mirror: float = 0.0
+    shift_s: float = 0.0
 
 
 class _Shared(Iterator[T]):
@@ -141,8 +143,7 @@ class Feed:
         self.pin = pin
         self.windows = windows
         self._places = records.places(windows)
-        self._offsets: tuple[int, NDArray[np.float64]] | None = None
-        self._sides: tuple[int, NDArray[np.float64]] | None = None
+        self._drawn: dict[int, tuple[int, NDArray[np.float64]]] = {}
         self._targets_NK = torch.from_numpy(records.targets_NK.astype(np.float32))
         self._n_votes_N = torch.from_numpy(records.n_votes)
 
@@ -168,6 +169,7 @@ class Feed:
             rows.tolist(),
             samples.tolist(),
             mirror_B.tolist(),
+            self._shifts(work).tolist(),
             images_BCHW.numpy(),
             strict=True,
         )
@@ -181,26 +183,33 @@ class Feed:
         if self.windows != "random" or work.epoch is None:
             rows, samples = self._places
             return rows[work.index], samples[work.index]
-        if self._offsets is None or self._offsets[0] != work.epoch:
-            # For all records at once: a generator for each would cost more than its one number is worth.
-            rng = np.random.default_rng((self.seed, work.epoch, _WINDOWS))
-            self._offsets = work.epoch, rng.random(len(self.records))
-        return self.records.starts(work.index, self._offsets[1][work.index])
+        return self.records.starts(work.index, self._draws(_WINDOWS, work.epoch)[work.index])
 
     def _mirrored(self, work: Work) -> NDArray[np.bool_]:
         """(B,) whether left and right are swapped, by (seed, epoch, record)."""
         if not work.mirror or work.epoch is None:
             return np.zeros(len(work.index), dtype=np.bool_)
-        if self._sides is None or self._sides[0] != work.epoch:
-            rng = np.random.default_rng((self.seed, work.epoch, _MIRROR))
-            self._sides = work.epoch, rng.random(len(self.records))
-        return self._sides[1][work.index] < work.mirror
+        return self._draws(_MIRROR, work.epoch)[work.index] < work.mirror
+
+    def _shifts(self, work: Work) -> NDArray[np.float64]:
+        """(B,) seconds by which windows are to be moved, by (seed, epoch, record)."""
+        if not work.shift_s or work.epoch is None:
+            return np.zeros(len(work.index))
+        return (2 * self._draws(_SHIFT, work.epoch)[work.index] - 1) * work.shift_s
+
+    def _draws(self, word: int, epoch: int) -> NDArray[np.float64]:
+        """Numbers of [0, 1) for all records at once: a generator for each would cost more than its number is worth."""
+        drawn = self._drawn.get(word)
+        if drawn is None or drawn[0] != epoch:
+            rng = np.random.default_rng((self.seed, epoch, word))
+            drawn = self._drawn[word] = epoch, rng.random(len(self.records))
+        return drawn[1]
 
     def _draw_some(
-        self, images: Iterator[tuple[int, int, int, bool, NDArray[np.float32]]], epoch: int | None
+        self, images: Iterator[tuple[int, int, int, bool, float, NDArray[np.float32]]], epoch: int | None
     ) -> None:
-        for position, row, sample, mirror, out in images:
-            crop = _crop(self.recordings, self.records, position, row, sample, self.layout.sources)
+        for position, row, sample, mirror, shift_s, out in images:
+            crop = _crop(self.recordings, self.records, position, row, sample, self.layout.sources, shift_s)
             draw(self.layout, crop, out, self.normaliser, mirror)
             if self.augmenter and epoch is not None:
                 out[0] = self.augmenter(out[0], self.seed, epoch, position)
@@ -239,14 +248,25 @@ def _crop(
     row: int,
     sample: int,
     sources: Collection[Source],
+    shift_s: float = 0.0,
 ) -> Crop:
+    """Cut a window that begins at `row` and `sample`, or `shift_s` later, as far as the recordings go."""
     log_power = eeg_uv = None
+    if "eeg" in sources:
+        eeg = recordings.eeg(int(records.eeg_ids[position]))
+        start = _moved(sample, round(shift_s * SFREQ_HZ), len(eeg) - N_TIMES)
+        shift_s = (start - sample) / SFREQ_HZ  # the spectrogram moves as far as the EEG could
+        eeg_uv = eeg[start : start + N_TIMES]
     if "kaggle" in sources:
         rows = recordings.spectrogram(int(records.spectrogram_ids[position]))
+        row = _moved(row, round(shift_s / SPECTROGRAM_STEP_S), len(rows) - SPECTROGRAM_ROWS)
         log_power = rows[row : row + SPECTROGRAM_ROWS]
-    if "eeg" in sources:
-        eeg_uv = recordings.eeg(int(records.eeg_ids[position]))[sample : sample + N_TIMES]
     return Crop(log_power, eeg_uv)
+
+
+def _moved(start: int, by: int, last: int) -> int:
+    """`start` moved, no further than from 0 to `last`, and not at all where it already lies beyond."""
+    return min(max(start + by, min(start, 0)), max(start, last)) if by else start
 
 
 def measure(

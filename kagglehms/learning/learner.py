@@ -138,7 +138,9 @@ class Learner:
                 targets_BK = smooth(batch.targets_BK, batch.n_votes_B, self.stage.smoothing)
                 batch = replace(batch, targets_BK=targets_BK)
             steps = device_augmentations(augmentations)
-            batch = augment(batch, steps, recipe.seed, epoch, widths, tile_heights=heights)
+            batch = augment(
+                batch, steps, recipe.seed, epoch, widths, tile_heights=heights, layout=recipe.layout
+            )
         return self.team.part_of(batch) if mixes else batch
 
     def _forward_backward(self, batch: Batch, warm_up: bool, loss_name: LossName, n_all: int) -> Tensor:

@@ -71,6 +71,8 @@ class SameClassCutMix(_Strict):
 class HorizontalFlip(_Strict):
     """Time runs backwards, in each tile by itself, see `augmentations.flip_time`.
 
+    Of a folded recording sample by sample: columns and phases are both turned around.
+
     Attributes:
         probability: that it happens to a record.
     """
@@ -108,9 +110,11 @@ class TimeMask(_Strict):
 class FrequencyMask(_Strict):
     """Bands of frequency are blanked, the same ones in every panel, see `augmentations.mask_frequency`.
 
+    In spectra of differences: in every block of every difference.
+
     Attributes:
         probability: that it happens to a record.
-        max_height: of a band, in rows of a panel of the first tile; heights are drawn from 1 to it.
+        max_height: of a band, in rows of a panel of the first tile, or of a block; heights are drawn from 1 to it.
         count: bands per record; they may overlap.
     """
 
@@ -240,12 +244,108 @@ class Mixup(_Strict):
             )
 
 
+@dataclass(frozen=True)
+class DropDifferences(_Strict):
+    """Some differences of a record become 0, wherever they stand in its input, see `augmentations.blank_rows`.
+
+    Attributes:
+        probability: that it happens to a record.
+        least: fewest differences that are dropped; how many is drawn evenly between it and `most`.
+        most: most of them, at most all sixteen; the two of the midline are drawn from as well where there are any.
+    """
+
+    probability: float = 0.5
+    least: int = 1
+    most: int = 8
+    _: KW_ONLY
+    kind: Literal["drop-differences"] = "drop-differences"
+
+    def __post_init__(self) -> None:
+        _check_probability(self.probability)
+        _check_at_least_1(least=self.least, most=self.most)
+        if not self.least <= self.most <= 16:
+            raise UsageError(f"Allowed values for most are least ({self.least}) to 16, but got {self.most}")
+
+
+@dataclass(frozen=True)
+class ChainPermutation(_Strict):
+    """The four chains change places, see `augmentations.permute_rows`; the midline stays.
+
+    Every order is as likely, so that left and right are no longer neighbours: not for a network that finds the side of
+    a pattern by its place.
+
+    Attributes:
+        probability: that it happens to a record.
+    """
+
+    probability: float = 0.5
+    _: KW_ONLY
+    kind: Literal["chain-permutation"] = "chain-permutation"
+
+    def __post_init__(self) -> None:
+        _check_probability(self.probability)
+
+
+@dataclass(frozen=True)
+class BandPass(_Strict):
+    """The signals of a record pass through a causal Butterworth filter, see `augmentations.band_pass`.
+
+    Attributes:
+        probability: that it happens to a record.
+        low_hz: between which two frequencies the lower edge (−3 dB) is drawn.
+        high_hz: between which two the upper edge is.
+    """
+
+    probability: float = 0.2
+    low_hz: tuple[float, float] = (0.5, 2.0)
+    high_hz: tuple[float, float] = (10.0, 20.0)
+    _: KW_ONLY
+    kind: Literal["band-pass"] = "band-pass"
+
+    def __post_init__(self) -> None:
+        _check_probability(self.probability)
+        edges = (*self.low_hz, *self.high_hz)
+        if len(edges) != 4 or not 0.01 <= edges[0] <= edges[1] < edges[2] <= edges[3] < 100:
+            raise UsageError(
+                "Allowed values for low_hz and high_hz are two pairs that rise from 0.01 to below 100, but got "
+                f"{self.low_hz}, {self.high_hz}"
+            )
+
+
+@dataclass(frozen=True)
+class Shift(_Strict):
+    """The window is moved along the recording, as far as there is any, see `feed.Feed`.
+
+    Attributes:
+        seconds: furthest to either side; how far is drawn evenly between.
+    """
+
+    seconds: float = 50 / 3
+    _: KW_ONLY
+    kind: Literal["shift"] = "shift"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds < float("inf"):
+            raise UsageError(f"Allowed values for seconds are finite numbers above 0, but got {self.seconds}")
+
+
 BatchAugmentation: TypeAlias = (
-    SameClassCutMix | HorizontalFlip | VerticalFlip | TimeMask | FrequencyMask | SignFlip | Mixup
+    SameClassCutMix
+    | HorizontalFlip
+    | VerticalFlip
+    | TimeMask
+    | FrequencyMask
+    | SignFlip
+    | Mixup
+    | DropDifferences
+    | ChainPermutation
+    | BandPass
 )
 """Applied to a batch, on its device."""
 
-Augmentation: TypeAlias = Annotated[BatchAugmentation | Mirror | Albumentations, Discriminator("kind")]
+Augmentation: TypeAlias = Annotated[
+    BatchAugmentation | Mirror | Shift | Albumentations, Discriminator("kind")
+]
 """What a recipe can list."""
 
 

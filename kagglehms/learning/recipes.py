@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from kagglehms.data.records import Windows
 from kagglehms.errors import DataError, UsageError, closest
 from kagglehms.features import images, inputs
-from kagglehms.features.inputs import Input, Signals
-from kagglehms.learning.front_ends.options import FrontEnd, SpectrumOptions, WaveStackOptions
+from kagglehms.features.inputs import Folded, Input, Signals
+from kagglehms.learning.front_ends.options import FoldOptions, FrontEnd, SpectrumOptions, WaveStackOptions
 from kagglehms.learning.options import (
     Augmentation,
+    BandPass,
     HorizontalFlip,
     Mirror,
     Mixup,
@@ -109,11 +110,23 @@ class Recipe:
         if not self.layout.makes_mosaics and any(stage.mosaic_epochs for stage in self.stages):
             raise UsageError("mosaic_epochs must be 0: mosaics can only be made of images of tiles")
         asked = [a for stage in self.stages for a in self.augmentations_of(stage)] + [*self.augmentations]
-        unfit = sorted({a.kind for a in asked} - self.layout.fitting)
+        fitting = self.layout.fitting
+        if isinstance(self.front_end, FoldOptions | SpectrumOptions):
+            fitting -= {"chain-permutation"}  # in their images a place tells the side
+        unfit = sorted({a.kind for a in asked} - fitting)
         if unfit:
             raise UsageError(
-                f"augmentations {', '.join(unfit)} do not fit this input; "
-                f"{', '.join(sorted(self.layout.fitting))} do"
+                f"augmentations {', '.join(unfit)} do not fit this input; {', '.join(sorted(fitting))} do"
+            )
+        self._check_band_pass(asked)
+
+    def _check_band_pass(self, asked: list[Augmentation]) -> None:
+        """Refuse an edge that the input's samples are too few for."""
+        highest = max((a.high_hz[1] for a in asked if isinstance(a, BandPass)), default=0.0)
+        if isinstance(self.layout, Folded | Signals) and highest >= self.layout.sfreq_hz / 2:
+            raise UsageError(
+                f"high_hz of band-pass must be below half of the input's {self.layout.sfreq_hz:g} samples per second, "
+                f"but got {highest:g}"
             )
 
     @property

@@ -22,7 +22,7 @@ import torch
 
 from kagglehms.data.records import Records
 from kagglehms.errors import EXIT_UNFINISHED, RunError, Stopped
-from kagglehms.learning.augment import mirror_probability
+from kagglehms.learning.augment import mirror_probability, shift_seconds
 from kagglehms.learning.checkpoint import plain_state, save_tensors
 from kagglehms.learning.evaluation import Evaluation, memory_format, predict, score
 from kagglehms.learning.feed import Batch, Feed, Work, on_device, shuffled, split
@@ -277,9 +277,10 @@ class _Fold:
 
     def _batches(self, plan: _Plan, first_step: int) -> Generator[Batch]:
         """This member's share of every batch from a step on, on the device; drawn ahead across epochs."""
-        mirror = mirror_probability(self.recipe.augmentations_of(plan.stage))
+        asked = self.recipe.augmentations_of(plan.stage)
+        mirror, shift_s = mirror_probability(asked), shift_seconds(asked)
         work = (
-            Work(self.team.share(chunk), epoch, augment=not plan.warms_up(epoch), mirror=mirror)
+            Work(self.team.share(chunk), epoch, not plan.warms_up(epoch), mirror, shift_s)
             for epoch, chunk in plan.chunks_from(first_step)
         )
         drawn = self.feed.draw(work)

@@ -12,11 +12,11 @@ from kagglehms.errors import UsageError
 from kagglehms.features import inputs
 from kagglehms.features.differences import DifferenceSpec
 from kagglehms.features.fold import FoldSpec
-from kagglehms.features.images import CROP_SHAPES, KAGGLE_AND_EEG, LAYOUTS, Crop, Normaliser
+from kagglehms.features.images import CROP_SHAPES, KAGGLE_AND_EEG, LAYOUTS, Crop, Layout, Normaliser
 from kagglehms.features.inputs import Folded, Input, Signals, Spectra, draw, mirrored, stack
 from kagglehms.features.spectra import SPECTRA_50_10
 from kagglehms.learning import options
-from kagglehms.learning.front_ends.options import WaveStackOptions
+from kagglehms.learning.front_ends.options import FoldOptions, SpectrumOptions, WaveStackOptions
 from kagglehms.learning.options import Augmentation
 from kagglehms.learning.recipes import RECIPES, Recipe, Stage
 
@@ -87,6 +87,7 @@ def recipe(layout: Input, **settings: Any) -> Recipe:
 EVERY = (
     options.SameClassCutMix(), options.HorizontalFlip(), options.VerticalFlip(), options.TimeMask(),
     options.FrequencyMask(), options.SignFlip(), options.Mixup(), options.Mirror(),
+    options.Shift(), options.DropDifferences(), options.ChainPermutation(), options.BandPass(),
     options.Albumentations((options.Transform("HorizontalFlip", {}),)),
 )  # fmt: skip
 
@@ -103,6 +104,39 @@ def test_what_does_not_fit_is_refused_by_name(kind: str, augmentation: Augmentat
     if not isinstance(augmentation, options.Albumentations):
         with pytest.raises(UsageError, match=f"{augmentation.kind} do not fit"):
             recipe(layout, stages=(Stage(augmentations=(augmentation,)),))
+
+
+def test_chains_change_places_only_where_a_place_does_not_tell_the_side() -> None:
+    layout, augmentations = KINDS["signals"], (options.ChainPermutation(),)
+    assert recipe(layout, augmentations=augmentations).augmentations == augmentations
+    for front_end in (FoldOptions(), SpectrumOptions()):
+        with pytest.raises(
+            UsageError, match=r"chain-permutation do not fit this input; band-pass, (?!chain)"
+        ):
+            Recipe("some", layout, front_end=front_end, augmentations=augmentations)
+
+
+def test_a_band_beyond_what_the_samples_hold_is_refused() -> None:
+    augmentations = (options.BandPass(high_hz=(10.0, 20.0)),)
+    coarse = Folded(FoldSpec(step=5, phases=5))  # 40 Hz
+    with pytest.raises(
+        UsageError, match="high_hz of band-pass must be below half of the input's 40 samples per"
+    ):
+        recipe(coarse, augmentations=augmentations)
+    assert recipe(coarse, augmentations=(options.BandPass(high_hz=(10.0, 19.0)),)).augmentations
+
+
+def test_rows_know_their_difference_and_their_bin() -> None:
+    for layout, rows in ((KINDS["folded"], 10), (KINDS["spectra-50-10"], 28), (KINDS["signals"], 1)):
+        assert not isinstance(layout, Layout)
+        n_signals = 18 if rows == 28 else 16
+        below = layout.shape[0] - rows * n_signals
+        assert (
+            layout.signal_rows.tolist() == [c for c in range(n_signals) for _ in range(rows)] + [-1] * below
+        )
+    spectra = KINDS["spectra-50-10"]
+    assert isinstance(spectra, Spectra)
+    assert spectra.bin_rows.tolist() == list(range(14)) * 36 + [-1] * 8
 
 
 def test_nothing_fits_that_does_not_exist() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -9,24 +10,33 @@ import numpy as np
 import pytest
 import torch
 from augmented_batches import KAGGLE_AND_EEG, SIDE_BY_SIDE, SINGLE, band, noisy, numbered, some_images
+from scipy.signal import butter, sosfilt
 
+from kagglehms.features.differences import DifferenceSpec
+from kagglehms.features.fold import FoldSpec
+from kagglehms.features.inputs import SPECTRA_50_AND_10_S, Folded, Input, Signals
 from kagglehms.learning.augment import (
     augment,
     device_augmentations,
     mirror_probability,
     mixes_records,
     mosaic_batch,
+    shift_seconds,
 )
 from kagglehms.learning.augmentations import flip_time
 from kagglehms.learning.feed import Batch
 from kagglehms.learning.options import (
     Albumentations,
+    BandPass,
     BatchAugmentation,
+    ChainPermutation,
+    DropDifferences,
     FrequencyMask,
     HorizontalFlip,
     Mirror,
     Mixup,
     SameClassCutMix,
+    Shift,
     SignFlip,
     TimeMask,
     Transform,
@@ -191,6 +201,9 @@ def test_what_depends_on_the_drawing_and_on_the_batch() -> None:
     assert device_augmentations([Mirror(), SignFlip()]) == (SignFlip(),)
     assert mirror_probability([SignFlip(), Mirror(0.3)]) == 0.3
     assert mirror_probability([SignFlip()]) == 0
+    assert device_augmentations([Shift(), SignFlip()]) == (SignFlip(),)
+    assert shift_seconds([SignFlip(), Shift(2.5)]) == 2.5
+    assert shift_seconds([SignFlip()]) == 0
     assert mixes_records([Mixup()])
     assert mixes_records([SameClassCutMix()])
     assert not mixes_records([Mirror(), HorizontalFlip(), TimeMask()])
@@ -295,3 +308,172 @@ def test_mistakes_of_the_caller_are_named() -> None:
         HorizontalFlip(),
         TimeMask(),
     )
+
+
+# -- what depends on which rows are which difference
+
+FOLDED = Folded(FoldSpec(step=2, phases=5))
+SPECTRA = SPECTRA_50_AND_10_S
+SIGNALS = Signals(DifferenceSpec(step=2, midline=True))
+PLACES = {"folded": FOLDED, "spectra": SPECTRA, "signals": SIGNALS}
+
+
+def rows_of(layout: Input, signal: int) -> list[int]:
+    """Rows of a difference, as the documentation of each input says."""
+    if layout is FOLDED:
+        return list(range(5 * signal, 5 * signal + 5))
+    if layout is SPECTRA:
+        return list(range(28 * signal, 28 * signal + 28))
+    return [signal]
+
+
+def of_layout(layout: Input, records: Sequence[int]) -> Batch:
+    """Noise of the layout's shape; of the spectra only some columns."""
+    batch = noisy(records, 12)
+    shape = (*layout.array_shape[:-1], 12 if layout is SPECTRA else layout.array_shape[-1])
+    images = [np.random.default_rng(r).normal(size=shape).astype(np.float32) for r in records]
+    return replace(batch, images_BCHW=torch.from_numpy(np.stack(images)))
+
+
+def done(batch: Batch, augmentation: BatchAugmentation, layout: Input, epoch: int = 0) -> torch.Tensor:
+    width = batch.images_BCHW.shape[-1]
+    return augment(batch, [augmentation], 1, epoch, (width,), layout=layout).images_BCHW
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_whole_differences_are_dropped_and_nothing_else(kind: str) -> None:
+    layout = PLACES[kind]
+    batch = of_layout(layout, range(60))
+    dropped = done(batch, DropDifferences(), layout)
+    n_signals = 16 if kind == "folded" else 18
+    counts, which = [], set()
+    for before, after in zip(batch.images_BCHW, dropped, strict=True):
+        gone = [c for c in range(n_signals) if not after[..., rows_of(layout, c), :].any()]
+        counts.append(len(gone))
+        which |= set(gone)
+        rows = [row for c in gone for row in rows_of(layout, c)]
+        expected = before.clone()
+        expected[..., rows, :] = 0
+        assert torch.equal(after, expected)
+    assert set(counts) == set(range(9))  # none, or 1 to 8
+    assert 15 < counts.count(0) < 45
+    assert which == set(range(n_signals))
+
+
+def test_bands_of_frequency_are_masked_in_both_blocks_of_every_difference() -> None:
+    batch = of_layout(SPECTRA, range(40))
+    masked = done(batch, FrequencyMask(1.0, max_height=4), SPECTRA)
+    heights, firsts = set(), set()
+    for before, after in zip(batch.images_BCHW[:, 0], masked[:, 0], strict=True):
+        blocks = after[:504].reshape(36, 14, 12)
+        gone = [i for i in range(14) if not blocks[0, i].any()]
+        heights.add(len(gone))
+        firsts.add(gone[0])
+        assert gone == list(range(gone[0], gone[0] + len(gone)))
+        expected = before.clone()
+        for block in range(36):
+            expected[[14 * block + i for i in gone]] = 0
+        assert torch.equal(after, expected)
+    assert heights == {1, 2, 3, 4}
+    assert len(firsts) > 8
+
+
+def test_chains_change_places_and_the_midline_stays() -> None:
+    batch = of_layout(SIGNALS, range(100))
+    moved = done(batch, ChainPermutation(1.0), SIGNALS)
+    orders = set()
+    for before, after in zip(batch.images_BCHW, moved, strict=True):
+        order = [
+            next(q for q in range(4) if torch.equal(after[4 * p : 4 * p + 4], before[4 * q : 4 * q + 4]))
+            for p in range(4)
+        ]
+        orders.add(tuple(order))
+        assert sorted(order) == [0, 1, 2, 3]
+        assert torch.equal(after[16:], before[16:])
+    assert len(orders) > 18  # of 24
+    some = done(batch, ChainPermutation(0.5), SIGNALS)
+    same = sum(torch.equal(a, b) for a, b in zip(some, batch.images_BCHW, strict=True))
+    assert 35 < same < 70
+
+
+@pytest.mark.parametrize("kind", ["folded", "signals"])
+def test_some_records_pass_a_band_and_their_image_is_that_of_the_filtered_signals(kind: str) -> None:
+    """What changed is explained by a filter with edges in the range that was asked for."""
+    layout = PLACES[kind]
+    batch = of_layout(layout, range(40))
+    passed = done(batch, BandPass(low_hz=(1.0, 1.0), high_hz=(15.0, 15.0)), layout)
+    sections = butter(2, (1.0, 15.0), "bandpass", fs=100, output="sos")
+    changed = 0
+    for before, after in zip(batch.images_BCHW.numpy(), passed.numpy(), strict=True):
+        if np.array_equal(before, after):
+            continue
+        changed += 1
+        for c in (0, 7, 15):
+            rows = rows_of(layout, c)
+            before_T, after_T = (x[..., rows, :].reshape(len(rows), -1).T.ravel() for x in (before, after))
+            np.testing.assert_allclose(after_T, sosfilt(sections, before_T.astype(float)), atol=2e-5)
+    assert 2 <= changed <= 16  # 8 expected
+
+
+def test_edges_are_drawn_over_their_whole_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    edges: list[tuple[float, float]] = []
+
+    def spy(signals: torch.Tensor, low: torch.Tensor, high: torch.Tensor, *rest: float) -> torch.Tensor:
+        edges.extend(zip(low.tolist(), high.tolist(), strict=True))
+        return signals
+
+    monkeypatch.setattr("kagglehms.learning.augment.band_pass", spy)
+    for epoch in range(5):
+        done(of_layout(SIGNALS, range(30)), BandPass(1.0), SIGNALS, epoch)
+    low, high = np.array(edges).T
+    assert 0.5 <= low.min() < 0.6
+    assert 1.9 < low.max() <= 2
+    assert 10 <= high.min() < 10.5
+    assert 19.5 < high.max() <= 20
+
+
+def test_a_folded_recording_is_flipped_with_its_phases() -> None:
+    batch = of_layout(FOLDED, range(12))
+    flipped = done(batch, HorizontalFlip(), FOLDED)
+    n_flipped = 0
+    for before, after in zip(batch.images_BCHW[:, 0], flipped[:, 0], strict=True):
+        if torch.equal(before, after):
+            continue
+        n_flipped += 1
+        for c in range(16):
+            rows = rows_of(FOLDED, c)
+            assert torch.equal(after[rows].T.ravel(), before[rows].T.ravel().flip(0))
+    assert 1 <= n_flipped <= 11
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "kind"),
+    [
+        (DropDifferences(), "folded"),
+        (DropDifferences(), "spectra"),
+        (ChainPermutation(), "signals"),
+        (BandPass(0.5), "folded"),
+        (FrequencyMask(), "spectra"),
+    ],
+)
+def test_a_record_of_differences_is_drawn_alike_in_whatever_batch(
+    augmentation: BatchAugmentation, kind: str
+) -> None:
+    layout, mixed_up = PLACES[kind], [11, 3, 15, 0]
+    together = done(of_layout(layout, range(16)), augmentation, layout)
+    apart = done(of_layout(layout, mixed_up), augmentation, layout)
+    assert torch.equal(apart, together[mixed_up])
+    assert not torch.equal(together, done(of_layout(layout, range(16)), augmentation, layout, epoch=1))
+    meta = augment(
+        of_layout(layout, range(16)), [augmentation], 1, 0, (together.shape[-1],), torch.device("meta"),
+        layout=layout,
+    )  # fmt: skip
+    assert meta.images_BCHW.shape == together.shape  # and no value was asked for
+
+
+@pytest.mark.parametrize("augmentation", [DropDifferences(), ChainPermutation(), BandPass()])
+def test_without_a_layout_of_differences_they_are_refused(augmentation: BatchAugmentation) -> None:
+    with pytest.raises(ValueError, match=f"{augmentation.kind} needs a layout of differences"):
+        augment(noisy([0]), [augmentation], 1, 0, SINGLE)
+    with pytest.raises(ValueError, match="band-pass needs samples"):
+        done(of_layout(SPECTRA, [0]), BandPass(), SPECTRA)

@@ -8,19 +8,25 @@ import torch
 from augmented_batches import SINGLE, band, numbered, some_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.signal import butter, sosfilt
 
 from kagglehms.learning.augmentations import (
     band_columns,
+    band_pass,
+    blank_rows,
     flip_rows,
     flip_sign,
     flip_time,
+    folded,
     mask_frequency,
     mask_time,
     mix,
     mosaic,
+    permute_rows,
     same_class_cutmix,
     same_class_partners,
     smooth,
+    unfold,
 )
 
 tiles = st.lists(st.integers(4, 40), min_size=1, max_size=3)
@@ -314,3 +320,66 @@ def test_smoothing_worked_by_hand() -> None:
     np.testing.assert_allclose(smoothed, expected, atol=1e-7)
     all_equal = torch.full((1, 6), 1 / 6)
     torch.testing.assert_close(smooth(all_equal, torch.tensor([2]), 0.1), all_equal)
+
+
+# -- what depends on where the samples of a difference stand
+
+
+def fold(signals_CT: np.ndarray, phases: int) -> np.ndarray:
+    """Every sample put into its place, one by one."""
+    n_signals, n_times = signals_CT.shape
+    image = np.empty((1, n_signals * phases, n_times // phases), np.float32)
+    for c in range(n_signals):
+        for t in range(n_times):
+            image[0, phases * c + t % phases, t // phases] = signals_CT[c, t]
+    return image
+
+
+@quick
+@given(flips=st.lists(st.booleans(), min_size=1, max_size=4), phases=st.sampled_from([1, 2, 5]))
+def test_folded_time_runs_backwards_sample_by_sample(flips: list[bool], phases: int) -> None:
+    signals = np.random.default_rng(len(flips)).normal(size=(len(flips), 3, 30)).astype(np.float32)
+    images = np.stack([fold(s, phases) for s in signals])
+    expected = np.stack(
+        [fold(s[:, ::-1] if flip else s, phases) for s, flip in zip(signals, flips, strict=True)]
+    )
+    found = flip_time(torch.from_numpy(images), torch.tensor(flips), [30 // phases], phases)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("phases", [1, 2, 5])
+def test_what_is_unfolded_and_folded_is_the_same(phases: int) -> None:
+    signals = np.random.default_rng(0).normal(size=(2, 3, 30)).astype(np.float32)
+    images = torch.from_numpy(np.stack([fold(s, phases) for s in signals]))
+    np.testing.assert_array_equal(unfold(images, phases), signals)
+    assert torch.equal(folded(torch.from_numpy(signals), phases, images), images)
+    plain = torch.from_numpy(signals)
+    assert torch.equal(folded(unfold(plain, 1), 1, plain), plain)
+
+
+@pytest.mark.parametrize(("sfreq_hz", "n_times"), [(200, 10_000), (100, 5_000), (200, 300)])
+def test_each_record_passes_a_filter_of_its_own(sfreq_hz: float, n_times: int) -> None:
+    """Against SciPy's recursion, from rest, in float64."""
+    rng = np.random.default_rng(0)
+    signals = rng.normal(size=(4, 2, n_times)) + rng.normal(size=(4, 2, 1)) * 3
+    low, high = np.array([0.5, 1.0, 2.0, 0.7]), np.array([20.0, 10.0, 12.5, 19.0])
+    found = band_pass(
+        torch.from_numpy(signals).float(), torch.from_numpy(low), torch.from_numpy(high), sfreq_hz, 4 / 0.5
+    )
+    assert found.dtype == torch.float32
+    for i in range(4):
+        sections = butter(2, (low[i], high[i]), "bandpass", fs=sfreq_hz, output="sos")
+        np.testing.assert_allclose(found[i], sosfilt(sections, signals[i]), atol=2e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 6, 7), (3, 6, 7)])
+def test_rows_are_blanked_and_change_places_where_it_is_said(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=shape).astype(np.float32)
+    blank, source = rng.random((3, 6)) < 0.4, np.stack([rng.permutation(6) for _ in range(3)])
+    blanked = blank_rows(torch.from_numpy(inputs), torch.from_numpy(blank))
+    moved = permute_rows(torch.from_numpy(inputs), torch.from_numpy(source))
+    for b in range(3):
+        for h in range(6):
+            assert (blanked[b, ..., h, :].numpy() == (0 if blank[b, h] else inputs[b, ..., h, :])).all()
+            np.testing.assert_array_equal(moved[b, ..., h, :], inputs[b, ..., source[b, h], :])

@@ -211,6 +211,85 @@ def test_half_of_the_records_are_mirrored_by_seed_epoch_and_record(records: Reco
     assert abs(np.sum(patterns) - n / 2) < 4 * np.sqrt(n / 4)
 
 
+class Cut:
+    """A recording of so many rows, that notes where it is cut."""
+
+    def __init__(self, n_rows: int, n_columns: int, starts: list[int]) -> None:
+        self.shape, self.starts = (n_rows, n_columns), starts
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        self.starts.append(part.start)
+        assert 0 <= part.start <= part.stop <= self.shape[0]
+        return np.ones((part.stop - part.start, self.shape[1]), np.float16)
+
+
+class Long:
+    """EEGs of 100 s, and spectrograms of 16 minutes; of record 1 there are only the 50 s and the ten minutes."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.samples: list[int] = []
+
+    def spectrogram(self, spectrogram_id: int) -> Cut:
+        return Cut(300 if spectrogram_id == 1 else 480, 400, self.rows)
+
+    def eeg(self, eeg_id: int) -> Cut:
+        return Cut(10_000 if eeg_id == 1 else 20_000, 20, self.samples)
+
+
+def starts_of(work: Work, seed: int = 0) -> tuple[list[int], list[int]]:
+    """Where the spectrograms and the EEGs of three records are cut: the middle 50 s of 100 s, all, the first 50 s."""
+    columns = dict.fromkeys(VOTE_COLUMNS, [1] * 3)
+    eeg_s, spectrogram_s = [25.0, 0.0, 0.0], [180.0, 0.0, 180.0]
+    offsets = {
+        f"{what}_offset_{end}_s": values
+        for what, values in (("eeg", eeg_s), ("spectrogram", spectrogram_s))
+        for end in ("min", "max")
+    }
+    frame = pl.DataFrame(columns | offsets | {"eeg_id": [0, 1, 2], "spectrogram_id": [0, 1, 2]})
+    recordings = Long()
+    feed = Feed(recordings, Records(frame), KAGGLE_AND_EEG, NORMALISER, seed=seed, threads=1)  # type: ignore[arg-type]
+    list(feed.draw([work]))
+    return recordings.rows, recordings.samples
+
+
+def test_windows_are_moved_as_far_as_there_is_a_recording() -> None:
+    everything = np.arange(3)
+    seen = []
+    for epoch in range(200):
+        rows, samples = starts_of(Work(everything, epoch, shift_s=50 / 3))
+        seen.append(samples)
+        assert rows[1] == samples[1] == 0  # nothing lies beyond
+        for record, (first_row, first) in ((0, (90, 5_000)), (2, (90, 0))):
+            moved_s = (samples[record] - first) / 200
+            assert abs((rows[record] - first_row) * 2 - moved_s) <= 1  # both recordings move together
+            assert abs(moved_s) <= 50 / 3 + 0.0025
+    moved = np.array(seen)[:, 0] - 5_000
+    assert moved.min() < -0.95 * 10_000 / 3
+    assert moved.max() > 0.95 * 10_000 / 3
+    assert abs(moved.mean()) < 4 * 10_000 / 3 / np.sqrt(3 * 200)  # of a uniform draw
+    at_the_start = [samples[2] for samples in seen]
+    assert min(at_the_start) == 0
+    assert 70 < at_the_start.count(0) < 130  # half of the shifts would lead out of the recording
+
+
+def test_shifts_depend_on_seed_epoch_and_record_and_are_for_training_alone() -> None:
+    everything = np.arange(3)
+    rows, samples = starts_of(Work(everything, 4, shift_s=10))
+    assert starts_of(Work(everything, 4, shift_s=10)) == (rows, samples)
+    assert starts_of(Work(everything[[2, 0]], 4, shift_s=10)) == (
+        [rows[2], rows[0]],
+        [samples[2], samples[0]],
+    )
+    assert starts_of(Work(everything, 5, shift_s=10))[1] != samples
+    assert starts_of(Work(everything, 4, shift_s=10), seed=1)[1] != samples
+    for still in (Work(everything, 4), Work(everything, None, shift_s=10)):
+        assert starts_of(still) == ([90, 0, 90], [5_000, 0, 0])
+
+
 class Uneven:
     """Recordings as unlike each other as can be: loud and quiet, with gaps, and one without any value."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -13,9 +14,13 @@ from kagglehms.learning.options import (
     LOSSES,
     Albumentations,
     Augmentation,
+    BandPass,
+    ChainPermutation,
+    DropDifferences,
     FrequencyMask,
     HorizontalFlip,
     SameClassCutMix,
+    Shift,
     TimeMask,
     Transform,
 )
@@ -28,6 +33,10 @@ ALL = [
     HorizontalFlip(0.25),
     TimeMask(0.5, max_width=40, count=2),
     FrequencyMask(1, max_height=12, count=3),
+    DropDifferences(0.3, least=2, most=16),
+    ChainPermutation(0.1),
+    BandPass(0.4, low_hz=(0.1, 1.0), high_hz=(12.0, 40.0)),
+    Shift(2.0),
     Albumentations(
         (XY, Transform("D4", {}), Transform("X", {"a": True, "b": None, "c": "s", "d": [[1, 2]]}))
     ),
@@ -51,9 +60,17 @@ def test_kinds_and_defaults_are_those_of_the_ladder() -> None:
         "horizontal-flip",
         "time-mask",
         "frequency-mask",
+        "drop-differences",
+        "chain-permutation",
+        "band-pass",
+        "shift",
         "albumentations",
     ]
     assert (SameClassCutMix().probability, HorizontalFlip().probability) == (0.4, 0.5)
+    dropped, passed = DropDifferences(), BandPass()
+    assert (dropped.probability, dropped.least, dropped.most) == (0.5, 1, 8)
+    assert (passed.probability, passed.low_hz, passed.high_hz) == (0.2, (0.5, 2.0), (10.0, 20.0))
+    assert (ChainPermutation().probability, Shift().seconds) == (0.5, 50 / 3)
     assert SameClassCutMix().axis == "time"
     assert [loss for loss in LOSSES if loss.startswith("kl")] == [
         "kl",
@@ -94,7 +111,37 @@ def test_mistyped_json_is_refused(content: str, where: tuple[str | int, ...], wh
     assert (problem["loc"], problem["type"]) == (where, what)
 
 
-@pytest.mark.parametrize("kind", [SameClassCutMix, HorizontalFlip, TimeMask, FrequencyMask])
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda: DropDifferences(least=0), "least are 1 and above, but got 0"),
+        (lambda: DropDifferences(least=5, most=4), r"most are least \(5\) to 16, but got 4"),
+        (lambda: DropDifferences(most=17), r"most are least \(1\) to 16, but got 17"),
+        (lambda: BandPass(low_hz=(2.0, 0.5)), "two pairs that rise"),
+        (lambda: BandPass(low_hz=(0.0, 0.5)), "two pairs that rise from 0.01"),
+        (lambda: BandPass(low_hz=(0.5, 12.0)), "two pairs that rise"),
+        (lambda: BandPass(high_hz=(10.0, 100.0)), "to below 100"),
+        (lambda: Shift(0.0), "seconds are finite numbers above 0, but got 0"),
+        (lambda: Shift(float("inf")), "seconds are finite numbers above 0, but got inf"),
+    ],
+)
+def test_ranges_that_cannot_be_are_refused(change: Callable[[], object], what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        change()
+
+
+KINDS = [
+    SameClassCutMix,
+    HorizontalFlip,
+    TimeMask,
+    FrequencyMask,
+    DropDifferences,
+    ChainPermutation,
+    BandPass,
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("probability", [-0.1, 1.1, float("nan"), "0.5"])
 def test_probabilities_are_probabilities(kind: type, probability: object) -> None:
     with pytest.raises(

@@ -44,7 +44,7 @@ class CausalBandPass(nn.Module):
         n_times = signals_BCT.shape[-1]
         with torch.autocast(signals_BCT.device.type, enabled=False):
             taps_N = self._taps.float()[:n_times]
-            size = _fast_size(n_times + taps_N.shape[0] - 1)
+            size = fast_size(n_times + taps_N.shape[0] - 1)
             response = torch.fft.rfft(taps_N, n=size)
             spectrum = torch.fft.rfft(signals_BCT.float(), n=size)
             return torch.fft.irfft(spectrum * response, n=size)[..., :n_times]
@@ -74,6 +74,6 @@ def _impulse_response(options: BandPassOptions) -> tuple[NDArray[np.float64], ND
     raise UsageError(f"CausalBandPass: the answer of {options} does not die away")
 
 
-def _fast_size(n: int) -> int:
+def fast_size(n: int) -> int:
     """Return the least 2^a · m ≥ n, m in 1, 3, 5, 9, 15: a length that FFTs like."""
     return min(m << max(0, (-(-n // m) - 1).bit_length()) for m in (1, 3, 5, 9, 15))
