@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from kagglehms.data.records import Records
 from kagglehms.errors import EXIT_UNFINISHED, RunError, Stopped
 from kagglehms.learning.augment import mirror_probability, shift_seconds
 from kagglehms.learning.checkpoint import plain_state, save_tensors
 from kagglehms.learning.evaluation import Evaluation, memory_format, predict, score
-from kagglehms.learning.feed import Batch, Feed, Work, on_device, shuffled, split
+from kagglehms.learning.feed import Batch, Feed, Work, on_device
 from kagglehms.learning.first_weights import NONE, FirstWeights
 from kagglehms.learning.journal import Journal
 from kagglehms.learning.learner import Learner
 from kagglehms.learning.models import make_model
-from kagglehms.learning.recipes import Population, Recipe
+from kagglehms.learning.recipes import Recipe
 from kagglehms.learning.session import Pace, Session
+from kagglehms.learning.stage_plan import Plan
 from kagglehms.learning.state import STATE, State, read_state, write_state
 from kagglehms.runtime import Device, duration, progress, say
 
@@ -94,87 +94,6 @@ def fit(
     ).train()
 
 
-def population(records: Records, positions: NDArray[np.integer], which: Population) -> NDArray[np.integer]:
-    """Those of `positions` that a stage learns from or is judged by.
-
-    Raises:
-        RunError: there are none.
-    """
-    chosen = {
-        "all": np.ones(len(records), bool),
-        "few": records.few_votes,
-        "unsettled": ~records.settled,
-        "settled": records.settled,
-        "many": records.many_votes,
-    }[which]
-    kept = positions[chosen[positions]]
-    if not len(kept):
-        raise RunError(f"none of {len(positions)} records is {which}, and a stage of the recipe needs some")
-    return kept
-
-
-def evaluation_steps(steps_per_epoch: int, per_epoch: int) -> frozenset[int]:
-    """Steps of an epoch (from 1) after which to evaluate: evenly spread, the last one always among them."""
-    return frozenset(max(1, steps_per_epoch * i // per_epoch) for i in range(1, per_epoch + 1))
-
-
-class _Plan:
-    """The steps of one stage: which epoch and records each has, and where the stage is evaluated."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        number: int,
-        feed: Feed,
-        train: NDArray[np.integer],
-        valid: NDArray[np.integer],
-        n_members: int,
-    ) -> None:
-        self.recipe, self.number, self.stage = recipe, number, recipe.stages[number]
-        self.train = population(feed.records, train, self.stage.records)
-        self.judged = np.isin(valid, population(feed.records, valid, self.stage.judging))
-        """Which of the held-out records the stage is judged by."""
-        self.first_epoch = sum(stage.epochs for stage in recipe.stages[:number])
-        self.steps_per_epoch = -(-len(self.train) // recipe.batch_size)
-        self.n_steps = self.steps_per_epoch * self.stage.epochs
-        self.batch_sizes = [len(chunk) for chunk in split(self.train, recipe.batch_size)]
-        self.evaluate_after = evaluation_steps(self.steps_per_epoch, recipe.evaluations_per_epoch)
-        if min(self.batch_sizes) < n_members:
-            raise RunError(
-                f"stage {number + 1} of {recipe.name} learns from {len(self.train)} records, in batches of down to "
-                f"{min(self.batch_sizes)}, too few for {n_members} processes; start fewer, or choose another "
-                "--batch-size"
-            )
-
-    def chunks(self, epoch: int) -> list[NDArray[np.integer]]:
-        """Positions of the records of each batch of an epoch (counted over all stages)."""
-        return split(shuffled(self.train, self.recipe.seed, epoch), self.recipe.batch_size)
-
-    def chunks_from(self, step: int) -> Iterator[tuple[int, NDArray[np.integer]]]:
-        """Epoch and positions of every batch that is left after `step` steps."""
-        first, place = self.epoch_of(step)
-        for epoch in range(first, self.first_epoch + self.stage.epochs):
-            yield from ((epoch, chunk) for chunk in self.chunks(epoch)[place if epoch == first else 0 :])
-
-    def epoch_of(self, step: int) -> tuple[int, int]:
-        """Epoch (over all stages) and place in it of the step after `step` others."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        return self.first_epoch + epoch, place
-
-    def warms_up(self, epoch: int) -> bool:
-        return epoch - self.first_epoch < self.stage.mosaic_epochs
-
-    def resets_best(self, step: int) -> bool:
-        """Whether the best so far is forgotten before the evaluation after `step` steps."""
-        epoch, place = divmod(step - 1, self.steps_per_epoch)
-        first = place + 1 == min(self.evaluate_after)
-        return 0 < self.stage.mosaic_epochs == epoch and (first or self.stage.reset_all_epoch)
-
-    def evaluates_after(self, step: int) -> bool:
-        """Whether an evaluation is due when `step` steps are done."""
-        return step > 0 and (step - 1) % self.steps_per_epoch + 1 in self.evaluate_after
-
-
 Pause = Literal["evaluate", "save", "stop"]
 
 
@@ -198,7 +117,7 @@ class _Fold:
         folder.mkdir(parents=True, exist_ok=True)
         self.state = read_state(folder / STATE, identity)
         stages = range(len(recipe.stages))
-        self.plans = [_Plan(recipe, number, feed, train, valid, self.team.size) for number in stages]
+        self.plans = [Plan(recipe, number, feed, train, valid, self.team.size) for number in stages]
         self.journal = Journal(folder, self.team.leads, session.tensorboard)
         self.pace = Pace(session)
         # Image sizes never change and batches by one record at most: trying convolution algorithms pays.
@@ -231,7 +150,7 @@ class _Fold:
         self.journal.event("finished", score_all=self.best.score_all, seconds=round(self.seconds, 1))
         return Fit(self.best, self.predictions_NK, tuple(self.history), self.seconds)
 
-    def _train_stage(self, plan: _Plan) -> None:
+    def _train_stage(self, plan: Plan) -> None:
         if plan.number and not self.state:
             self.model.load_state_dict(self.best_weights)
         before = sum(earlier.n_steps for earlier in self.plans[: plan.number])
@@ -250,7 +169,7 @@ class _Fold:
             if pause == "stop":
                 raise self._stopped(plan, learner)
 
-    def _pauses(self, plan: _Plan, learner: Learner) -> Iterator[Pause]:
+    def _pauses(self, plan: Plan, learner: Learner) -> Iterator[Pause]:
         """Take the steps that are left of the stage, and pause where something else is due."""
         if plan.evaluates_after(learner.step) and not self._is_evaluated(learner):
             yield "evaluate"  # the last session ended between the step and its evaluation
@@ -275,7 +194,7 @@ class _Fold:
                     yield "evaluate"
                     self.model.train()
 
-    def _batches(self, plan: _Plan, first_step: int) -> Generator[Batch]:
+    def _batches(self, plan: Plan, first_step: int) -> Generator[Batch]:
         """This member's share of every batch from a step on, on the device; drawn ahead across epochs."""
         asked = self.recipe.augmentations_of(plan.stage)
         mirror, shift_s = mirror_probability(asked), shift_seconds(asked)
@@ -296,7 +215,7 @@ class _Fold:
             parts.append(f"held out {self.history[-1].score_all:.4f}")
         return ", ".join(parts)
 
-    def _evaluate(self, plan: _Plan, learner: Learner) -> None:
+    def _evaluate(self, plan: Plan, learner: Learner) -> None:
         train_loss = learner.mean_loss()
         with self.pace.measured("evaluation"):
             predictions_NK = predict(
@@ -323,7 +242,7 @@ class _Fold:
         self.journal.evaluated(self.history, improved, lr=learner.schedule.get_last_lr()[0])
         say(now.line(self.recipe, improved))
 
-    def _refuse_bad_loss(self, plan: _Plan, learner: Learner) -> None:
+    def _refuse_bad_loss(self, plan: Plan, learner: Learner) -> None:
         """Raises RunError if a loss since the start of the stage was not finite, and names its records."""
         bad = learner.first_bad_step()
         if bad is None:
@@ -362,7 +281,7 @@ class _Fold:
     def _is_evaluated(self, learner: Learner) -> bool:
         return bool(self.history) and self.history[-1].step == learner.steps_before + learner.step
 
-    def _save(self, plan: _Plan, learner: Learner) -> None:
+    def _save(self, plan: Plan, learner: Learner) -> None:
         """Write the state. Weights of the best evaluation are a part of it, so that both always fit together."""
         tensors = learner.tensors()  # which the whole team takes part in
         with self.pace.measured("saving"):
@@ -399,7 +318,7 @@ class _Fold:
     def _all_steps(self) -> int:
         return sum(plan.n_steps for plan in self.plans)
 
-    def _stopped(self, plan: _Plan, learner: Learner) -> Stopped:
+    def _stopped(self, plan: Plan, learner: Learner) -> Stopped:
         stop = self.session.stop
         why = "the time limit is near" if stop.signal is None else f"{stop.signal.name} came"
         done = learner.steps_before + learner.step

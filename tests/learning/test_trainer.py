@@ -29,7 +29,7 @@ from kagglehms.learning.recipes import RECIPES, Stage, get_recipe
 from kagglehms.learning.session import Session
 from kagglehms.learning.state import STATE, State, read_state
 from kagglehms.learning.team import Team
-from kagglehms.learning.trainer import WEIGHTS, evaluation_steps, fit
+from kagglehms.learning.trainer import WEIGHTS, fit
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +76,6 @@ def test_evaluations_come_twice_an_epoch(fitted: tuple[trainer.Fit, Path]) -> No
     assert [e.step for e in done.history[:4]] == [1, 3, 4, 6]  # three steps an epoch
     assert [e.epoch for e in done.history[1:4:2]] == [1.0, 2.0]
     assert len(done.history) == 16
-
-
-@pytest.mark.parametrize(
-    ("steps", "per_epoch", "expected"),
-    [(1, 2, {1}), (2, 2, {1, 2}), (7, 2, {3, 7}), (10, 3, {3, 6, 10}), (2, 5, {1, 2}), (100, 1, {100})],
-)
-def test_evaluation_steps(steps: int, per_epoch: int, expected: set[int]) -> None:
-    assert evaluation_steps(steps, per_epoch) == expected
 
 
 def test_one_cycle_falls_along_half_a_cosine_to_a_tenth() -> None:
@@ -312,19 +304,6 @@ def test_a_later_stage_starts_from_the_best_of_the_one_before(
     torch.testing.assert_close(started[1], kept[0], rtol=0, atol=0)
     assert done.best == done.history[3]
     assert [e.step for e in done.history] == [1, 2, 3, 4]
-
-
-def test_stages_learn_from_and_are_judged_by_their_own_records() -> None:
-    records = striped_feed(8, few=3).records
-    positions = np.arange(8)
-    assert trainer.population(records, positions, "unsettled").tolist() == [0, 1, 2]
-    assert trainer.population(records, positions, "few").tolist() == [0, 1, 2]
-    assert trainer.population(records, positions, "settled").tolist() == [3, 4, 5, 6, 7]
-    assert trainer.population(records, positions, "all").tolist() == positions.tolist()
-    many = [i for i in range(8) if records.votes_NK[i].sum() >= 10]
-    assert trainer.population(records, positions, "many").tolist() == many
-    with pytest.raises(RunError, match="none of 3 records is settled"):
-        trainer.population(records, np.arange(3), "settled")
 
 
 def test_every_stage_is_checked_before_the_first_one_starts(tmp_path: Path) -> None:
