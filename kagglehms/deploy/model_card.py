@@ -41,8 +41,13 @@ def model_card(
         prior: of the bundle, see `Manifest.prior`.
         blend: how recipes are combined; None for their plain mean.
     """
+    described = [_described(run) for run in runs]
+    keeping: dict[str, list[str]] = {}
+    for each in described:
+        keeping.setdefault(each["kept"], []).append(each["name"])
     text = _environment().get_template("model_card.md").render(
-        runs=[_described(run) for run in runs],
+        runs=described,
+        keeping=keeping,
         models=models,
         shortcomings=[told for model in models if (told := _shortcoming(model))],
         version=__version__,
@@ -83,6 +88,7 @@ def _described(run: Run) -> dict[str, Any]:
         "image": describe(recipe.layout),
         "network": recipe.backbone,
         "epochs": recipe.epochs,
+        "kept": recipe.kept,
         "first_weights": named_origin(run.first_weights),
         "name": run.recipe,
         "folds": len(run.folds),

@@ -155,7 +155,8 @@ def flip_time(images_BCHW: Tensor, flip_B: Tensor, tile_widths: Sequence[int], p
     tiles = torch.split(images_BCHW, list(tile_widths), dim=-1)
     flipped_BCHW = torch.cat([tile.flip(-1) for tile in tiles], dim=-1)
     if phases > 1:
-        flipped_BCHW = flipped_BCHW.unflatten(-2, (-1, phases)).flip(-2).flatten(-3, -2)
+        by_phase = flipped_BCHW.reshape(*flipped_BCHW.shape[:-2], -1, phases, flipped_BCHW.shape[-1])
+        flipped_BCHW = by_phase.flip(-2).flatten(-3, -2)
     return torch.where(_records(flip_B, images_BCHW), flipped_BCHW, images_BCHW)
 
 
@@ -183,14 +184,16 @@ def unfold(images_BCHW: Tensor, phases: int) -> Tensor:
     """Signals (B, S, T) of folded images (B, 1, S · phases, T / phases); signals as they are."""
     if images_BCHW.ndim == 3:
         return images_BCHW
-    return images_BCHW[:, 0].unflatten(1, (-1, phases)).movedim(2, 3).flatten(-2)
+    n, _, rows, columns = images_BCHW.shape
+    return images_BCHW.reshape(n, rows // phases, phases, columns).movedim(2, 3).flatten(-2)
 
 
 def folded(signals_BCT: Tensor, phases: int, like: Tensor) -> Tensor:
     """The inverse of `unfold`, in the shape that `like` has beyond the batch."""
     if like.ndim == 3:
         return signals_BCT
-    return signals_BCT.unflatten(-1, (-1, phases)).movedim(2, 3).flatten(1, 2)[:, None]
+    n, n_signals, n_times = signals_BCT.shape
+    return signals_BCT.reshape(n, n_signals, n_times // phases, phases).movedim(2, 3).flatten(1, 2)[:, None]
 
 
 def band_pass(signals_BCT: Tensor, low_B: Tensor, high_B: Tensor, sfreq_hz: float, rest_s: float) -> Tensor:

@@ -4,7 +4,7 @@
                   run.json                    on which data, folds and first weights; scores once all folds are done
                   folds.json                  the fold of each record: another scikit-learn would cut others
                   oof.parquet                 out-of-fold predictions, once all folds are done
-                  fold<k>/weights.safetensors  best evaluation
+                  fold<k>/weights.safetensors  the evaluation that is kept
                   fold<k>/oof.parquet          its predictions of the held-out records
                   fold<k>/history.csv          all evaluations
                   fold<k>/log.jsonl            all events: evaluations, savings, interruptions
@@ -319,6 +319,7 @@ def _finish_fold(
         "uniform_all": done.best.uniform_all,
         "uniform_votes10": done.best.uniform_votes10,
         "best_step": done.best.step,
+        "kept": recipe.kept,
         "n_records": len(valid),
         "seconds": round(done.seconds, 1),
         "device": device.reason,
@@ -331,7 +332,7 @@ def _finish_fold(
         {"all held-out records": done.best.all, "the held-out ones with many votes": done.best.many}
     )
     if short:
-        say(f"{recipe.name} fold {fold}: its best evaluation is {short}")
+        say(f"{recipe.name} fold {fold}: what was kept is {short}")
 
 
 def _conclude(folder: Path, dataset: Dataset, run: str, writes: bool) -> Outcome:

@@ -42,6 +42,7 @@ class Evaluation:
         seconds: of training and evaluation before it, over all sessions.
         prior_stage, prior_all, prior_votes10: what the same records' class means score.
         uniform_stage, uniform_all, uniform_votes10: what a uniform guess scores.
+        averaged: of how many evaluations' weights the mean was scored; 1 for weights as they were at that step.
     """
 
     stage: int
@@ -59,6 +60,7 @@ class Evaluation:
     uniform_stage: float
     uniform_all: float
     uniform_votes10: float | None
+    averaged: int = 1
 
     @property
     def all(self) -> Standing:
@@ -77,11 +79,14 @@ class Evaluation:
         records = recipe.stages[self.stage].judging
         own = Standing(self.score_stage, self.prior_stage, self.uniform_stage)
         told = "" if records in {"all", "many"} else f", {records} {own.text}"
+        held_out = f"held out {self.all.text}{many}{told}, {self.seconds:.0f} s"
+        if self.averaged > 1:
+            return f"  mean of the weights of the {self.averaged} best evaluations: {held_out}  (kept)"
         warm_up = " (warm-up)" if self.warm_up else ""
-        best = "  (best so far)" if improved else ""
+        best = "  (the last so far, kept)" if recipe.keep == "last" else "  (best so far)" if improved else ""
         return (
             f"  epoch {self.epoch:.1f}/{recipe.epochs}{warm_up}, step {self.step}: loss {self.train_loss:.4f}, "
-            f"held out {self.all.text}{many}{told}, {self.seconds:.0f} s{best}"
+            f"{held_out}{best}"
         )
 
 

@@ -22,7 +22,9 @@ from kagglehms.learning.augment import augment, device_augmentations, mixes_reco
 from kagglehms.learning.augmentations import smooth
 from kagglehms.learning.evaluation import autocast, laid_out
 from kagglehms.learning.feed import Batch
+from kagglehms.learning.front_ends.network import SignalNetwork
 from kagglehms.learning.losses import weighted_loss
+from kagglehms.learning.models import classifier_layers
 from kagglehms.learning.options import LossName
 from kagglehms.learning.recipes import Recipe, Stage
 from kagglehms.learning.state import State
@@ -64,10 +66,7 @@ class Learner:
         self.stage = stage or recipe.stages[0]
         self.device, self.team, self.steps_before = device, team, steps_before
         self.average = _average(model, recipe.ema)
-        decay = recipe.weight_decay if self.stage.weight_decay is None else self.stage.weight_decay
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=self.stage.lr or recipe.lr, weight_decay=decay, fused=True
-        )
+        self.optimizer = make_optimizer(recipe, model, self.stage)
         self.schedule = make_schedule(recipe, self.optimizer, total_steps, self.stage)
         self.total_steps = total_steps
         self.scaler = torch.amp.GradScaler(device.name, enabled=device.amp == "float16")
@@ -258,6 +257,27 @@ class Learner:
         self.loss_sum += state.tensors["loss/sum"].to(self.loss_sum.device) / self.team.size
 
 
+def make_optimizer(recipe: Recipe, model: nn.Module, stage: Stage) -> torch.optim.Optimizer:
+    """Return the optimizer of a stage: one group of parameters, or those of the head in a second one."""
+    decay = recipe.weight_decay if stage.weight_decay is None else stage.weight_decay
+    kind = torch.optim.Adam if (stage.optimizer or recipe.optimizer) == "adam" else torch.optim.AdamW
+    rates = _rates(recipe, stage)
+    parts: list[dict[str, Any]] = [{"params": list(model.parameters())}]
+    if len(rates) > 1:
+        image_network = model.backbone if isinstance(model, SignalNetwork) else model
+        heads = {p for layer in classifier_layers(image_network, recipe.backbone) for p in layer.parameters()}
+        everything = parts[0]["params"]
+        parts = [{"params": [p for p in everything if (p in heads) == of_head]} for of_head in (False, True)]
+    groups = [part | {"lr": lr} for part, lr in zip(parts, rates, strict=True)]
+    return kind(groups, lr=rates[0], weight_decay=decay, fused=True)
+
+
+def _rates(recipe: Recipe, stage: Stage) -> list[float]:
+    """The highest rate of each group of parameters."""
+    head = stage.head_lr or recipe.head_lr
+    return [stage.lr or recipe.lr, *([] if head is None else [head])]
+
+
 def make_schedule(
     recipe: Recipe, optimizer: torch.optim.Optimizer, total_steps: int, stage: Stage | None = None
 ) -> LRScheduler:
@@ -267,10 +287,12 @@ def make_schedule(
     beta1 rises from 0.85 to 0.95. `constant` is that cycle as it is made and never stepped: beta1 stays at 0.85.
     (The rate of its first step is below lr, by less than a millionth part in 1,500 steps or more; here it is lr.)
     `cosine` rises linearly along the stage's `warm_up_steps`, or half of its steps where it has fewer than twice as
-    many, and falls along half a cosine to `last_lr`.
+    many, and falls along half a cosine to `last_lr`. A head with a rate of its own is at every step at the same part
+    of its highest rate.
     """
     stage = stage or recipe.stages[0]
     schedule, lr = stage.schedule or recipe.schedule, stage.lr or recipe.lr
+    rates = _rates(recipe, stage)
     if schedule == "cosine":
         rise = min(stage.warm_up_steps, total_steps // 2)
         part = partial(_cosine, rise=rise, fall=total_steps - rise, last=stage.last_lr / lr)
@@ -280,7 +302,7 @@ def make_schedule(
             group["betas"] = (_FIRST_BETA1, group["betas"][1])
         return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, lr, total_steps=total_steps, pct_start=0.0, div_factor=25, final_div_factor=0.4
+        optimizer, rates, total_steps=total_steps, pct_start=0.0, div_factor=25, final_div_factor=0.4
     )
 
 

@@ -35,6 +35,12 @@ WeightsName: TypeAlias = Literal[
 
 WEIGHTS: tuple[str, ...] = get_args(WeightsName)
 
+OptimizerName: TypeAlias = Literal["adamw", "adam"]
+"""AdamW takes weight decay off the weights themselves, Adam adds it to the gradients."""
+
+KeepName: TypeAlias = Literal["best", "last"]
+"""Which evaluation of a stage stands in the end."""
+
 Scalar: TypeAlias = bool | int | float | str | None
 OptionValue: TypeAlias = Scalar | tuple[Scalar | tuple[Scalar, ...], ...]
 """What an option of an albumentations transform can be; a list of JSON is a tuple here."""

@@ -17,8 +17,10 @@ from kagglehms.learning.options import (
     Augmentation,
     BandPass,
     HorizontalFlip,
+    KeepName,
     Mirror,
     Mixup,
+    OptimizerName,
     SameClassCutMix,
     SignFlip,
     TimeMask,
@@ -47,14 +49,21 @@ class Recipe:
         drop_path_rate: stochastic depth inside the backbone.
         dropout: before the linear head.
         batch_size: records per step.
+        optimizer: `adamw`, or `adam`, whose weight decay goes through its moments.
         lr: the highest learning rate of the schedule.
-        weight_decay: of AdamW, on all parameters.
+        head_lr: that of the layers that make the logits, which then follow the schedule at a rate of their own; `lr`
+            when None. A stage that has an `lr` of its own keeps the recipe's `head_lr`.
+        weight_decay: of the optimizer, on all parameters.
         schedule: `one-cycle` falls from `lr` to a tenth of it; `cosine` rises and falls as the stage says (see
             `learner.make_schedule`); `constant` is what the source's notebooks really did, as they never stepped
             their scheduler: `lr`, and a beta1 of 0.85.
         ema: decay per step of an exponential moving average of the weights, which then is what is evaluated and
             kept; None for the weights themselves.
-        evaluations_per_epoch: how often the held-out fold is scored; the best evaluation is kept.
+        evaluations_per_epoch: how often the held-out fold is scored.
+        keep: the `best` evaluation of a stage, which is chosen on the held-out records and a little optimistic for
+            that, or the `last`, which is not. The next stage starts from it, and the last stage's is the run's.
+        average_best: of so many of a stage's best evaluations the mean of the weights and buffers is taken, scored and
+            kept; 1 for the best alone.
         windows: which 50 s stand for a record: the `middle` between its first and last sub-window, its own sub-window
             `nearest` to that, or in training a `random` place between the two; see `data.records.Windows`.
         seed: of the initial weights, the order of records, augmentations and dropout.
@@ -68,11 +77,15 @@ class Recipe:
     drop_path_rate: float = 0.2
     dropout: float = 0.3
     batch_size: int = 32
+    optimizer: OptimizerName = "adamw"
     lr: float = 1e-3
+    head_lr: float | None = None
     weight_decay: float = 1e-2
     schedule: Schedule = "one-cycle"
     ema: float | None = None
     evaluations_per_epoch: int = 2
+    keep: KeepName = "best"
+    average_best: int = 1
     windows: Windows = "middle"
     seed: int = 42
     front_end: FrontEnd | None = None
@@ -85,7 +98,7 @@ class Recipe:
             raise UsageError(f"a recipe's name is made of a-z, 0-9, '-', '+' and '_', but got {self.name!r}")
         if not self.stages:
             raise UsageError("a recipe needs at least one stage")
-        for field in ("batch_size", "evaluations_per_epoch"):
+        for field in ("batch_size", "evaluations_per_epoch", "average_best"):
             if getattr(self, field) < 1:
                 raise UsageError(f"{field} must be at least 1, but got {getattr(self, field)}")
         if self.seed < 0:
@@ -94,6 +107,10 @@ class Recipe:
             raise UsageError(
                 f"lr must be above and weight_decay at least 0, but got {self.lr}, {self.weight_decay}"
             )
+        if self.head_lr is not None and self.head_lr <= 0:
+            raise UsageError(f"head_lr must be above 0, but got {self.head_lr}")
+        if self.keep == "last" and self.average_best > 1:
+            raise UsageError(f"average_best must be 1 where the last is kept, but got {self.average_best}")
         for field in ("drop_path_rate", "dropout", "ema"):
             if not 0 <= (getattr(self, field) or 0) < 1:
                 raise UsageError(f"{field} must be in [0, 1), but got {getattr(self, field)}")
@@ -137,6 +154,18 @@ class Recipe:
     def augmentations_of(self, stage: Stage) -> tuple[Augmentation, ...]:
         """What is done to the training records of a stage: its own augmentations, or the recipe's."""
         return self.augmentations if stage.augmentations is None else stage.augmentations
+
+    @property
+    def kept(self) -> str:
+        """Which weights a run keeps, and what that says about their score."""
+        of = " of the moving average" if self.ema is not None else ""
+        if self.keep == "last":
+            return f"the last evaluation{of}, whatever its score"
+        chosen = "chosen on the held-out records, so that its score is a little optimistic"
+        if self.average_best > 1:
+            mean = f"the mean of the weights of the {self.average_best} best evaluations"
+            return f"{mean}{of}, or of as many as there were, {chosen}"
+        return f"the best evaluation{of}, {chosen}"
 
     @property
     def epochs(self) -> int:

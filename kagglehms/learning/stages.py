@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kagglehms.errors import UsageError
-from kagglehms.learning.options import Albumentations, Augmentation, LossName, WeightsName
+from kagglehms.learning.options import Albumentations, Augmentation, LossName, OptimizerName, WeightsName
 
 Population = Literal["all", "few", "unsettled", "settled", "many"]
 """Which records a stage learns from and is judged by, see `data.records.Records.few_votes`, `settled`, `many_votes`."""
@@ -29,11 +29,13 @@ class Stage:
         loss: see `losses.weighted_loss`.
         weights: what a record counts by its votes, see `losses.vote_weights`; None for those in the loss's name.
         judged_by: the held-out records whose score decides which evaluation is best; `records` when None.
+        optimizer: see `Recipe`.
         lr: the highest learning rate.
+        head_lr: that of the layers that make the logits, see `Recipe`.
         schedule: of the learning rate.
         warm_up_steps: steps along which a `cosine` schedule rises from 0, at most half of the stage's.
         last_lr: where a `cosine` schedule ends.
-        weight_decay: of AdamW.
+        weight_decay: of the optimizer.
         clip_norm: the largest norm of all gradients together; None for no limit.
         smoothing: taken off the largest targets of records with at most three votes, see `augmentations.smooth`.
         augmentations: in place of the recipe's.
@@ -47,7 +49,9 @@ class Stage:
     loss: LossName = "kl"
     weights: WeightsName | None = None
     judged_by: Population | None = None
+    optimizer: OptimizerName | None = None
     lr: float | None = None
+    head_lr: float | None = None
     schedule: Schedule | None = None
     warm_up_steps: int = 0
     last_lr: float = 0.0
@@ -69,7 +73,7 @@ class Stage:
         for field in ("warm_up_steps", "last_lr", "weight_decay"):
             if (getattr(self, field) or 0) < 0:
                 raise UsageError(f"{field} must be at least 0, but got {getattr(self, field)}")
-        for field in ("lr", "clip_norm"):
+        for field in ("lr", "head_lr", "clip_norm"):
             if getattr(self, field) is not None and getattr(self, field) <= 0:
                 raise UsageError(f"{field} must be above 0, but got {getattr(self, field)}")
         if not 0 <= self.smoothing < 1:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from kagglehms.learning.evaluation import Evaluation, memory_format, predict, sc
 from kagglehms.learning.feed import Batch, Feed, Work, on_device
 from kagglehms.learning.first_weights import NONE, FirstWeights
 from kagglehms.learning.journal import Journal
+from kagglehms.learning.keeping import Keeper, averaged
 from kagglehms.learning.learner import Learner
 from kagglehms.learning.models import make_model
 from kagglehms.learning.recipes import Recipe
@@ -47,7 +48,7 @@ class Fit:
     """One trained fold.
 
     Attributes:
-        best: the evaluation whose weights were kept.
+        best: the evaluation whose weights were kept, see `Recipe.keep`.
         predictions_NK: (n_valid, 6) float64 probabilities at that evaluation, in the order of `valid`.
         history: all evaluations.
         seconds: of all sessions together.
@@ -70,7 +71,7 @@ def fit(
     session: Session | None = None,
     identity: Mapping[str, str] | None = None,
 ) -> Fit:
-    """Train one fold, stage by stage, and keep the weights of the last stage's best evaluation.
+    """Train one fold, stage by stage, and keep the weights of the last stage that the recipe says.
 
     Args:
         recipe: what to do.
@@ -131,9 +132,7 @@ class _Fold:
         self.model, network = self.team.distributed(model, device)
         self.network: Callable[[Tensor], Tensor] = torch.compile(network) if session.compile else network
         self.history: list[Evaluation] = []
-        self.best: Evaluation | None = None
-        self.best_weights: dict[str, Tensor] = {}
-        self.predictions_NK = np.empty(0)
+        self.keeper = Keeper(recipe)
         self.seconds_before, self.start = 0.0, time.monotonic()
 
     @property
@@ -144,15 +143,17 @@ class _Fold:
         first = int(self.state.numbers["stage"]) if self.state else 0
         for plan in self.plans[first:]:
             self._train_stage(plan)
-        assert self.best is not None
+        kept = self.keeper.best
+        assert kept is not None
         if self.team.leads:
-            save_tensors(self.best_weights, self.folder / WEIGHTS, self.feed.normaliser)
-        self.journal.event("finished", score_all=self.best.score_all, seconds=round(self.seconds, 1))
-        return Fit(self.best, self.predictions_NK, tuple(self.history), self.seconds)
+            save_tensors(dict(self.keeper.weights), self.folder / WEIGHTS, self.feed.normaliser)
+        say(f"  kept: {self.recipe.kept} (step {kept.step})")
+        self.journal.event("finished", score_all=kept.score_all, seconds=round(self.seconds, 1))
+        return Fit(kept, self.keeper.predictions_NK, tuple(self.history), self.seconds)
 
     def _train_stage(self, plan: Plan) -> None:
         if plan.number and not self.state:
-            self.model.load_state_dict(self.best_weights)
+            self.model.load_state_dict(self.keeper.weights)
         before = sum(earlier.n_steps for earlier in self.plans[: plan.number])
         learner = Learner(
             self.recipe, self.model, self.network, plan.n_steps, before, self.device, self.team, plan.stage
@@ -160,7 +161,7 @@ class _Fold:
         if self.state:
             self._restore(learner)
         else:
-            self.best = None
+            self.keeper.forget()
         for pause in self._pauses(plan, learner):
             self._refuse_bad_loss(plan, learner)
             if pause == "evaluate":
@@ -168,6 +169,7 @@ class _Fold:
             self._save(plan, learner)
             if pause == "stop":
                 raise self._stopped(plan, learner)
+        self._keep_mean(plan, learner)
 
     def _pauses(self, plan: Plan, learner: Learner) -> Iterator[Pause]:
         """Take the steps that are left of the stage, and pause where something else is due."""
@@ -217,12 +219,7 @@ class _Fold:
 
     def _evaluate(self, plan: Plan, learner: Learner) -> None:
         train_loss = learner.mean_loss()
-        with self.pace.measured("evaluation"):
-            predictions_NK = predict(
-                learner.evaluated, self.feed, self.valid, self.recipe.batch_size, self.device, self.team
-            )
-        self._refuse_bad_predictions(learner, predictions_NK)
-        scores = score(self.feed.records, self.valid, plan.judged, predictions_NK)
+        predictions_NK, columns = self._scored(learner.evaluated, plan, learner)
         now = Evaluation(
             stage=plan.number,
             warm_up=learner.step <= plan.steps_per_epoch * plan.stage.mosaic_epochs,
@@ -230,15 +227,42 @@ class _Fold:
             epoch=plan.first_epoch + learner.step / plan.steps_per_epoch,
             train_loss=train_loss,
             seconds=self.seconds,
-            **scores.columns,
+            **columns,
         )
         if plan.resets_best(learner.step):
-            self.best = None
-        improved = self.best is None or now.score_stage <= self.best.score_stage
+            self.keeper.forget()
+        improved = self.keeper.offer(now, lambda: plain_state(learner.evaluated), predictions_NK)
+        self._write_down(now, learner, improved)
+
+    def _keep_mean(self, plan: Plan, learner: Learner) -> None:
+        """Let the mean of the best weights of the stage stand, where the recipe asks for it, and score it.
+
+        No state is saved with it: whoever goes on from the stage's last evaluation makes the same mean again.
+        """
+        mean = self.keeper.mean()
+        if mean is None:
+            return
+        if self.pace.wish(evaluation_follows=True) == "stop":
+            raise self._stopped(plan, learner)
+        self.model.load_state_dict(mean)
+        predictions_NK, columns = self._scored(self.model, plan, learner)
+        now = averaged(self.history[-1], len(self.keeper.kept), self.seconds, columns)
+        self.keeper.stand(now, mean, predictions_NK)
+        self._write_down(now, learner, improved=True)
+
+    def _scored(
+        self, model: torch.nn.Module, plan: Plan, learner: Learner
+    ) -> tuple[NDArray[np.float64], dict[str, Any]]:
+        """Predictions of the held-out fold, and their scores as `Evaluation` names them."""
+        with self.pace.measured("evaluation"):
+            predictions_NK = predict(
+                model, self.feed, self.valid, self.recipe.batch_size, self.device, self.team
+            )
+        self._refuse_bad_predictions(learner, predictions_NK)
+        return predictions_NK, score(self.feed.records, self.valid, plan.judged, predictions_NK).columns
+
+    def _write_down(self, now: Evaluation, learner: Learner, improved: bool) -> None:
         self.history.append(now)
-        if improved:
-            self.best, self.predictions_NK = now, predictions_NK
-            self.best_weights = plain_state(learner.evaluated)
         self.journal.evaluated(self.history, improved, lr=learner.schedule.get_last_lr()[0])
         say(now.line(self.recipe, improved))
 
@@ -287,13 +311,12 @@ class _Fold:
         with self.pace.measured("saving"):
             if not self.team.leads:
                 return
-            tensors |= {f"best/{name}": value for name, value in self.best_weights.items()}
-            tensors["predictions/NK"] = torch.from_numpy(self.predictions_NK)
+            tensors |= self.keeper.tensors()
             numbers = {
                 "stage": plan.number,
                 "learner": learner.numbers(),
                 "history": [dataclasses.asdict(e) for e in self.history],
-                "best": None if self.best is None else self.history.index(self.best),
+                "kept": self.keeper.numbers(self.history),
                 "seconds": self.seconds,
             }
             write_state(self.folder / STATE, State(tensors, numbers, self.identity))
@@ -304,10 +327,7 @@ class _Fold:
         assert state is not None
         learner.restore(state)
         self.history = [Evaluation(**row) for row in state.numbers["history"]]
-        best = state.numbers["best"]
-        self.best = None if best is None else self.history[best]
-        self.best_weights = state.part("best")
-        self.predictions_NK = state.tensors["predictions/NK"].numpy()
+        self.keeper.restore(state, state.numbers["kept"], self.history)
         self.seconds_before = float(state.numbers["seconds"])
         self.state = None
         step = learner.steps_before + learner.step
@@ -323,7 +343,8 @@ class _Fold:
         why = "the time limit is near" if stop.signal is None else f"{stop.signal.name} came"
         done = learner.steps_before + learner.step
         left = self._all_steps - done
-        evaluations = sum(p.stage.epochs * len(p.evaluate_after) for p in self.plans) - len(self.history)
+        evaluations = sum(p.stage.epochs * len(p.evaluate_after) for p in self.plans)
+        evaluations -= sum(e.averaged == 1 for e in self.history)
         seconds = left * self.pace.mean("step") + evaluations * self.pace.mean("evaluation")
         reckoned = f", about {duration(seconds)}" if self.pace.mean("step") else ""
         self.journal.event("stopped", step=done, why=why, steps_left=left, seconds_left=round(seconds, 1))

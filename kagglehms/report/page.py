@@ -292,6 +292,7 @@ def _provenance(view: RunView) -> dict[str, Any]:
         "folds": f"{len(view.results)} of {view.info.get('n_folds', '?')}",
         "hardware": [h for h in hardware if h],
         "first_weights": "; ".join(view.first_weights) or "not recorded",
+        "kept": view.recipe.kept if view.recipe else "not recorded",
         "seconds": sum(float(r.get("seconds") or 0) for r in view.results),
         "versions": {package: ", ".join(sorted(found)) for package, found in sorted(versions.items())},
         "digests": {name: str(value) for name, value in digests.items() if value},

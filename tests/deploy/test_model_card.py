@@ -72,6 +72,20 @@ def test_folds_of_an_earlier_version_have_no_floors(runs: Path) -> None:
     assert "| baseline | 0 | 0.9000 | – | – | – | – | – |" in card(runs)
 
 
+def test_what_was_kept_is_told_once_for_all_recipes_of_its_kind(runs: Path) -> None:
+    text = card(runs)
+    assert text.count("what is kept is the best evaluation, chosen on the held-out records") == 1
+    assert "Of each fold of baseline, eeg+percentiles, what is kept" in text
+    path = runs / "baseline/recipe.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"keep": "last", "ema": 0.99}))
+    text = card(runs)
+    assert (
+        "Of each fold of baseline, what is kept is the last evaluation of the moving average, whatever"
+        in text
+    )
+    assert "Of each fold of eeg+percentiles, what is kept is the best evaluation" in text
+
+
 def test_tables_have_as_many_cells_in_every_row(runs: Path) -> None:
     widths: list[int] = []
     for line in card(runs).splitlines():

@@ -145,6 +145,39 @@ def test_stopped_after_any_step_it_ends_with_the_same_bits(batches: int, tmp_pat
     assert replace(parts.best, seconds=0) == replace(whole.best, seconds=0)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"average_best": 2, "evaluations_per_epoch": 2},
+        {"keep": "last"},
+        {"optimizer": "adam", "head_lr": 5e-3, "ema": None},
+        {"head_lr": 5e-3, "schedule": "cosine"},
+    ],
+    ids=["mean", "last", "adam", "head"],
+)
+def test_whatever_is_kept_and_however_it_is_optimised_the_bits_are_the_same(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    stages = (
+        Stage(epochs=2, mosaic_epochs=1),
+        Stage(epochs=2, loss="binary-cross-entropy", weights="groups", lr=1e-4, warm_up_steps=2),
+    )
+    recipe = replace(THOROUGH, batch_size=4, stages=stages, **settings)
+    whole = fit(recipe, striped_feed(16, few=6), TRAIN, VALID, CPU, tmp_path / "whole")
+    parts, sessions = in_sessions(recipe, tmp_path / "parts", batches=2)
+    assert sessions >= 6
+    np.testing.assert_array_equal(parts.predictions_NK, whole.predictions_NK)
+    assert (tmp_path / "parts" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+    assert [replace(e, seconds=0) for e in parts.history] == [replace(e, seconds=0) for e in whole.history]
+    assert replace(parts.best, seconds=0) == replace(whole.best, seconds=0)
+    # Stopped when all steps were taken: the mean is made again, of the same weights.
+    state = tmp_path / "parts" / STATE
+    again = fit(recipe, striped_feed(16, few=6), TRAIN, VALID, CPU, tmp_path / "parts")
+    assert state.exists()
+    np.testing.assert_array_equal(again.predictions_NK, whole.predictions_NK)
+    assert [replace(e, seconds=0) for e in again.history] == [replace(e, seconds=0) for e in whole.history]
+
+
 def test_channels_last_weights_go_on_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,4 +377,4 @@ def test_weights_of_the_best_and_the_last_are_both_in_the_state(tmp_path: Path) 
     assert set(state.part("best")) == set(best) == set(state.part("model"))
     for name, value in state.part("best").items():
         np.testing.assert_array_equal(value.numpy(), best[name])
-    assert state.numbers["best"] == whole.history.index(whole.best)
+    assert state.numbers["kept"] == [whole.history.index(whole.best)]

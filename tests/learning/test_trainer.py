@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from striped import CPU, RECIPE, striped_feed
 
 from kagglehms.data.records import Records
@@ -21,7 +22,7 @@ from kagglehms.learning.checkpoint import load_weights
 from kagglehms.learning.evaluation import Evaluation, predict
 from kagglehms.learning.feed import Feed, shuffled
 from kagglehms.learning.front_ends.options import WaveStackOptions
-from kagglehms.learning.learner import make_schedule
+from kagglehms.learning.learner import make_optimizer, make_schedule
 from kagglehms.learning.metric import kl_score
 from kagglehms.learning.models import make_model
 from kagglehms.learning.options import FrequencyMask
@@ -387,3 +388,146 @@ def test_the_moving_average_is_what_is_kept(tmp_path: Path) -> None:
     torch.testing.assert_close(weights["fast"], weights["plain"])  # decay 0: the last weights themselves
     # The first update copies the weights after one step; from then on this average hardly moves.
     assert (weights["frozen"] - weights["plain"]).abs().max() > 1e-4
+
+
+def small_model(seed: int = 0) -> tuple[torch.nn.Module, list[torch.nn.Parameter]]:
+    """A network with its head's two parameters."""
+    torch.manual_seed(seed)
+    model, _ = make_model(RECIPE)
+    return model, [p for name, p in model.named_parameters() if name.startswith("classifier.")]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one-cycle", "constant"])
+def test_the_head_has_a_rate_of_its_own(schedule: str) -> None:
+    """It keeps its proportion to the backbone's throughout."""
+    recipe = replace(RECIPE, schedule=schedule, lr=5e-4, head_lr=1e-3)
+    model, head = small_model()
+    optimizer = make_optimizer(recipe, model, Stage(warm_up_steps=3))
+    rest, of_head = optimizer.param_groups
+    assert [id(p) for p in of_head["params"]] == [id(p) for p in head]
+    assert len(rest["params"]) + len(head) == len(list(model.parameters()))
+    steps = make_schedule(recipe, optimizer, 12, Stage(warm_up_steps=3))
+    rates = []
+    for _ in range(12):
+        rates.append((rest["lr"], of_head["lr"]))
+        optimizer.step()
+        steps.step()
+    backbone, heads = np.array(rates).T
+    np.testing.assert_allclose(heads, 2 * backbone, rtol=1e-9)
+    assert backbone.max() == pytest.approx(5e-4, rel=0.02)
+    assert (backbone.max() > backbone.min()) == (schedule != "constant")
+
+
+def test_the_head_behind_a_front_end_is_found_as_well() -> None:
+    recipe = replace(get_recipe("wave-stack"), backbone="half:test_efficientnet", head_lr=1e-3)
+    model, _ = make_model(recipe)
+    _, head = make_optimizer(recipe, model, recipe.stages[0]).param_groups
+    classifier = model.backbone.classifier  # type: ignore[union-attr]
+    assert [id(p) for p in head["params"]] == [id(p) for p in classifier.parameters()]  # type: ignore[union-attr]
+
+
+def test_a_stages_optimizer_and_head_rate_come_before_the_recipes() -> None:
+    model, _ = small_model()
+    recipe = replace(RECIPE, optimizer="adam", lr=1e-3, head_lr=2e-3)
+    of_recipe = make_optimizer(recipe, model, Stage())
+    of_stage = make_optimizer(recipe, model, Stage(optimizer="adamw", lr=1e-4, head_lr=3e-4))
+    assert type(of_recipe) is torch.optim.Adam
+    assert [group["lr"] for group in of_recipe.param_groups] == [1e-3, 2e-3]
+    assert type(of_stage) is torch.optim.AdamW
+    assert [group["lr"] for group in of_stage.param_groups] == [1e-4, 3e-4]
+    assert [g["lr"] for g in make_optimizer(recipe, model, Stage(lr=1e-4)).param_groups] == [1e-4, 2e-3]
+    assert len(make_optimizer(RECIPE, model, Stage()).param_groups) == 1
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_adam_adds_decay_to_the_gradient_and_adamw_takes_it_off_the_weight(kind: str) -> None:
+    """One weight, two steps, by the formulas of Kingma & Ba and of Loshchilov & Hutter."""
+    model = torch.nn.Linear(1, 1, bias=False).double()
+    model.weight.data.fill_(2.0)
+    recipe = replace(RECIPE, optimizer=kind, lr=0.1, weight_decay=0.5)
+    optimizer = make_optimizer(recipe, model, Stage())
+    w, m, v = 2.0, 0.0, 0.0
+    for step, gradient in enumerate((0.3, -0.2), start=1):
+        model.weight.grad = torch.full_like(model.weight, gradient)
+        optimizer.step()
+        if kind == "adam":
+            gradient += 0.5 * w
+        else:
+            w -= 0.1 * 0.5 * w
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        w -= 0.1 * (m / (1 - 0.9**step)) / (math.sqrt(v / (1 - 0.999**step)) + 1e-8)
+        assert model.weight.item() == pytest.approx(w, rel=1e-9)
+
+
+def test_the_mean_of_the_best_is_scored_kept_and_what_the_next_stage_starts_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copies: list[dict[str, torch.Tensor]] = []
+    started: list[dict[str, torch.Tensor]] = []
+    real = trainer.plain_state
+
+    def keep(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        copies.append(real(model))
+        return copies[-1]
+
+    class Spy(trainer.Learner):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            started.append(real(self.model))
+
+    monkeypatch.setattr(trainer, "plain_state", keep)
+    monkeypatch.setattr(trainer, "Learner", Spy)
+    # Three evaluations and the mean of the two best; then one, which needs none.
+    scores = iter([0.9, 0.5, 0.7, 0.6, 0.55])
+    monkeypatch.setattr(evaluation, "kl_score", lambda *_: next(scores))
+    recipe = replace(
+        RECIPE, stages=(Stage(epochs=3), Stage(epochs=1)), evaluations_per_epoch=1, average_best=2
+    )
+    done = fit(recipe, striped_feed(12), np.arange(8), np.arange(8, 12), CPU, tmp_path)
+    assert [e.score_stage for e in done.history] == [0.9, 0.5, 0.7, 0.6, 0.55]
+    assert [e.averaged for e in done.history] == [1, 1, 1, 2, 1]
+    assert [e.step for e in done.history] == [1, 2, 3, 3, 4]
+    for name, value in started[1].items():  # 0.5 and 0.7 are the two best
+        one, other = copies[1][name], copies[2][name]
+        expected = (one.double() + other.double()) / 2 if value.is_floating_point() else one
+        torch.testing.assert_close(value.double(), expected.double(), rtol=1e-6, atol=1e-7)
+    assert any("running_var" in name for name in started[1])
+    out = capsys.readouterr().out
+    assert out.count("mean of the weights of the 2 best evaluations: held out") == 1
+    assert done.best == done.history[4]
+
+
+def test_the_predictions_of_a_mean_are_those_of_the_weights_in_the_file(tmp_path: Path) -> None:
+    recipe = replace(RECIPE.with_epochs(2), average_best=3, lr=1e-2)
+    feed, valid = striped_feed(), np.arange(24, 32)
+    done = fit(recipe, feed, np.arange(24), valid, CPU, tmp_path)
+    assert done.best.averaged == 3
+    assert done.best == done.history[-1]
+    model, _ = make_model(RECIPE)
+    load_weights(model, tmp_path / WEIGHTS)
+    predictions = predict(model, feed, valid, 8, CPU)
+    np.testing.assert_allclose(predictions, done.predictions_NK, atol=1e-6)
+    assert done.best.score_all == pytest.approx(
+        kl_score(feed.records.targets_NK[valid], predictions), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_the_last_evaluation_is_kept_where_the_recipe_says_so(
+    ema: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = iter([0.5, 0.9, 0.8])
+    monkeypatch.setattr(evaluation, "kl_score", lambda *_: next(scores))
+    recipe = replace(RECIPE, keep="last", ema=ema, evaluations_per_epoch=1)
+    done = fit(recipe, striped_feed(12), np.arange(8), np.arange(8, 12), CPU, tmp_path)
+    assert done.best == done.history[2]
+    state = read_state(tmp_path / STATE, {})
+    assert state is not None
+    last = state.part("average" if ema else "model")
+    kept = load_file(tmp_path / WEIGHTS)
+    for name, value in kept.items():
+        assert torch.equal(value, last[f"module.{name}" if ema else name]), name
+    out = capsys.readouterr().out
+    assert "(the last so far, kept)" in out
+    assert "best so far" not in out
+    assert f"kept: the last evaluation{' of the moving average' if ema else ''}, whatever its score" in out

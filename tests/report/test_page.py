@@ -155,6 +155,7 @@ def test_the_same_runs_give_the_same_bytes(runs: Path) -> None:
 def test_first_weights_are_shown_and_a_mix_is_a_problem(tmp_path: Path) -> None:
     folder = fabricate(tmp_path / "runs", "baseline")
     assert '<th>first weights</th><td class="digest">not recorded</td>' in report(tmp_path / "runs")
+    assert '<th>kept</th><td class="digest">the best evaluation, chosen on' in report(tmp_path / "runs")
     origin = {"source": "file", "name": "w.safetensors", "sha256": "ab" * 32}
     for name in ("run.json", "fold0/result.json", "fold1/result.json"):
         path = folder / name
