@@ -181,7 +181,10 @@ def _scores(history: pl.DataFrame, folder: Path, dataset: Dataset) -> tuple[floa
         return mean_scores(
             records.targets_NK[index], oof.select(PROBABILITY_COLUMNS).to_numpy(), records.many_votes[index]
         )
-    best = history.sort("score_all").row(0, named=True)
+    kept = history.filter(pl.col("stage") == pl.col("stage").max())
+    if not kept["warm_up"].all():
+        kept = kept.filter(~pl.col("warm_up"))
+    best = kept.sort("score_stage").row(0, named=True)
     return best["score_all"], best["score_votes10"]
 
 

@@ -201,15 +201,14 @@ def _train(task: TrainingTask, session: Session) -> tuple[list[str], list[str]]:
     say(device.reason + (f"; {session.team.size} processes" if session.team.size > 1 else ""))
     dataset = open_dataset(Path(task.data), Path(task.store), task.folds, task.records)
     runs = Path(task.runs)
-    if task.earlier is not None and session.team.leads:
-        for name in task.recipes:
-            taken = continue_from(Path(task.earlier), runs, task.recipe(name), dataset, task.weights)
-            say(f"{name}: {taken} fold(s) taken over from {task.earlier}")
-    session.team.wait()
     problems: list[str] = []
     for number, name in enumerate(task.recipes):
         try:
             recipe, folds = task.recipe(name), task.only_folds or None
+            if task.earlier is not None and session.team.leads:
+                taken = continue_from(Path(task.earlier), runs, recipe, dataset, task.weights)
+                say(f"{name}: {taken} fold(s) taken over from {task.earlier}")
+            session.team.wait()
             say(cross_validate(recipe, dataset, runs, device, task.weights, folds, session).sentence)
         except Stopped as stopped:
             say(str(stopped))

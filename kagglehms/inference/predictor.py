@@ -51,12 +51,12 @@ class LoadedModel:
             return np.empty((0, len(CLASSES)))
         import torch
 
-        from kagglehms.learning.evaluation import probabilities
+        from kagglehms.learning.evaluation import out_of_memory, probabilities
 
         try:
             return probabilities(self.network, torch.from_numpy(images_BCHW), self.device)
-        except torch.OutOfMemoryError:
-            if len(images_BCHW) < 2:
+        except RuntimeError as error:
+            if len(images_BCHW) < 2 or not out_of_memory(error):
                 raise
         torch.cuda.empty_cache()
         half = len(images_BCHW) // 2

@@ -66,7 +66,7 @@ def plan(
                 continue
             folds = sorted((m for m in models if m.recipe == name), key=lambda m: (score_of(m), m.fold))
             for number, model in enumerate(folds):
-                height, width = recipe.layout.shape
+                height, width = recipe.image_shape
                 step = Step(model, again, float(sizes[model.weights] * height * width))
                 rounds.setdefault(number, []).append((weight / step.cost, step))
         for number in sorted(rounds):

@@ -118,6 +118,14 @@ class BlendData:
         if fitting.prior_exponent is None:
             return None
         assert self.training_MN is not None
+        empty = [
+            name for name, counts_N in zip(self.names, self.training_MN, strict=True) if not counts_N.any()
+        ]
+        if empty:
+            raise UsageError(
+                f"{', '.join(empty)}: of these patients no record counted in training, so there is no class prior to "
+                "correct; give more records, or leave the correction away"
+            )
         trained = tuple(
             class_prior(self.targets_NK, counts_N * self.row_weights_N) for counts_N in self.training_MN
         )

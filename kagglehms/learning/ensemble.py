@@ -71,7 +71,9 @@ class Fitting:
             raise UsageError(f"shrinkage must be a number ≥ 0, but got {self.shrinkage}")
         if self.n_folds < 2:
             raise UsageError(f"n_folds must be at least 2, but got {self.n_folds}")
-        if isinstance(self.prior_exponent, (int, float)) and not 0 <= self.prior_exponent <= MOST:
+        if isinstance(self.prior_exponent, int):
+            object.__setattr__(self, "prior_exponent", float(self.prior_exponent))
+        if isinstance(self.prior_exponent, float) and not 0 <= self.prior_exponent <= MOST:
             raise UsageError(
                 f"prior_exponent must be a number from 0 to {MOST:g}, or fit, but got {self.prior_exponent}"
             )
@@ -365,7 +367,7 @@ LADDER_BLENDS = (
         note="published 0.4608, on settled records only",
     ),
     BlendSpec("final", (*_TWO_STAGE, *_EEG_TWO_STAGE), _QUARTERS, published_lb=0.32),
-    BlendSpec("single-models", _SINGLE, note="not of the source: the mean of its single models"),
+    BlendSpec("single-models", _SINGLE, note="not of the source: the mean of twelve of its single models"),
     BlendSpec(
         "winners",
         _WINNERS,

@@ -132,6 +132,24 @@ def memory_format(device: Device) -> torch.memory_format:
     return torch.channels_last if device.name == "cuda" else torch.contiguous_format
 
 
+_NO_MEMORY = (
+    # Main memory has no error class of its own: Linux and macOS, Windows; nor has Apple's GPU.
+    "can't allocate memory",
+    "not enough memory",
+    "MPS backend out of memory",
+    # Libraries that ask the GPU themselves.
+    "CUDA error: out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUFFT_ALLOC_FAILED",
+)
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that memory, of whatever device, did not suffice."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
 def laid_out(inputs: torch.Tensor, device: Device) -> torch.Tensor:
     """Images in the `memory_format` of the device; signals, which have no such format, as they are."""
     return inputs.contiguous(memory_format=memory_format(device)) if inputs.ndim == 4 else inputs

@@ -345,7 +345,11 @@ class _Scores:
 def _shortcoming(columns: Mapping[str, float | None]) -> str:
     """Where a row's scores are worse than knowing nothing, in words; empty if nowhere."""
     found: dict[str, Standing | None] = {}
-    for part, records in (("all", "all records"), ("votes10", "those with many votes")):
+    for part, records in (
+        ("all", "all records"),
+        ("votes10", "those with many votes"),
+        ("settled", "the settled ones"),
+    ):
         numbers = [columns.get(f"{kind}_{part}") for kind in ("cv", "prior", "uniform")]
         if None not in numbers:
             found[records] = Standing(*numbers)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from kagglehms.errors import RunError
 from kagglehms.learning.augment import augment, device_augmentations, mixes_records, mosaic_batch
 from kagglehms.learning.augmentations import smooth
-from kagglehms.learning.evaluation import autocast, laid_out
+from kagglehms.learning.evaluation import autocast, laid_out, out_of_memory
 from kagglehms.learning.feed import Batch
 from kagglehms.learning.front_ends.network import SignalNetwork
 from kagglehms.learning.losses import weighted_loss
@@ -107,7 +107,7 @@ class Learner:
             self._clip()
             self.scaler.step(self.optimizer)  # whose first call makes room for the moments
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             loss = None
         if loss is None:  # and not in the handler above, where the error still holds the memory
@@ -333,20 +333,12 @@ def largest_fitting(
             logits_BK.float().sum().backward()
             return size
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             size //= 2
         finally:
             model.zero_grad(set_to_none=True)
     return 0
-
-
-_NO_MAIN_MEMORY = ("can't allocate memory", "not enough memory", "MPS backend out of memory")
-"""What torch says on Linux and macOS, and on Windows: main memory has no error class of its own."""
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MAIN_MEMORY)
 
 
 def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:

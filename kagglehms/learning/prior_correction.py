@@ -115,12 +115,14 @@ def training_weights(recipe: Recipe, votes_NK: NDArray[np.int64]) -> Floats:
 
     from kagglehms.data.competition import VOTE_COLUMNS
     from kagglehms.data.records import Records
-    from kagglehms.learning.losses import vote_weights
-    from kagglehms.learning.trainer import population
+    from kagglehms.learning.losses import own_weights, vote_weights
+    from kagglehms.learning.stage_plan import population
 
     stage = recipe.stages[-1]
     records = Records(pl.DataFrame(votes_NK, schema=list(VOTE_COLUMNS), orient="row"))
     learned = population(records, np.arange(len(records)), stage.records)
     weights_N = np.zeros(len(records))
-    weights_N[learned] = vote_weights(torch.from_numpy(records.n_votes[learned]), stage.loss).numpy()
+    n_votes = torch.from_numpy(records.n_votes[learned])
+    elapsed = (stage.epochs - 1) / stage.epochs  # weights that change with time: as at the end
+    weights_N[learned] = vote_weights(n_votes, stage.weights or own_weights(stage.loss), elapsed).numpy()
     return weights_N

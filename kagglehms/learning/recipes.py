@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.data.records import Windows
 from kagglehms.errors import DataError, UsageError, closest
 from kagglehms.features import images, inputs
@@ -124,6 +125,8 @@ class Recipe:
             )
         if isinstance(self.front_end, SpectrumOptions) and self.front_end.planes:
             raise UsageError("planes must be false: networks see images of one plane")
+        if isinstance(self.front_end, SpectrumOptions) and isinstance(self.layout, Signals):
+            self._check_units(self.front_end, self.layout)
         if not self.layout.makes_mosaics and any(stage.mosaic_epochs for stage in self.stages):
             raise UsageError("mosaic_epochs must be 0: mosaics can only be made of images of tiles")
         asked = [a for stage in self.stages for a in self.augmentations_of(stage)] + [*self.augmentations]
@@ -136,6 +139,19 @@ class Recipe:
                 f"augmentations {', '.join(unfit)} do not fit this input; {', '.join(sorted(fitting))} do"
             )
         self._check_band_pass(asked)
+
+    @staticmethod
+    def _check_units(front_end: SpectrumOptions, layout: Signals) -> None:
+        """Refuse a spectrum of signals in other units, or of other samples, than it takes them for."""
+        given = layout.signals
+        for name, asked, found in (
+            ("unit_uv", front_end.unit_uv, given.scale_uv),
+            ("sfreq_hz", front_end.sfreq_hz, SFREQ_HZ / given.step),
+        ):
+            if asked != found:
+                raise UsageError(
+                    f"{name} of the front end must be that of the signals, {found:g}, but got {asked:g}"
+                )
 
     def _check_band_pass(self, asked: list[Augmentation]) -> None:
         """Refuse an edge that the input's samples are too few for."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from kagglehms import __version__
 from kagglehms.data.competition import CLASSES
-from kagglehms.errors import RunError, UsageError, first_line
+from kagglehms.errors import DataError, RunError, UsageError, first_line
 from kagglehms.learning.first_weights import AUTO, FirstWeights, Origin, find_weights
 from kagglehms.learning.recipes import Recipe, recipe_from_json
 from kagglehms.learning.state import STATE
@@ -61,7 +61,7 @@ def begin(folder: Path, recipe: Recipe, dataset: Dataset, origin: Origin) -> Non
         try:
             stored = with_stored_folds(folder, dataset)
             refuse_other_run(folder, recipe, stored, origin)
-        except RunError:
+        except (RunError, DataError):
             if has_progress(folder):
                 raise
             _give_up(folder, recipe)
@@ -307,7 +307,7 @@ def continue_from(
         )
     source, target = earlier / recipe.name, runs / recipe.name
     folds = [fold for fold in sorted(source.glob("fold*")) if _progress_file(fold)]
-    if not folds and not (source / RUN).is_file():
+    if not folds:  # what was never trained binds nobody
         return 0
     dataset = with_stored_folds(source, dataset)
     origin = weights_for(source, recipe, pretrained, fresh=False).origin

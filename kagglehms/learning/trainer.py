@@ -214,7 +214,8 @@ class _Fold:
         loss = learner.recent_loss()
         parts = [] if loss is None else [f"loss {loss:.4f}"]
         if self.history:
-            parts.append(f"held out {self.history[-1].score_all:.4f}")
+            last = self.history[-1]
+            parts.append(f"held out {last.score_all:.4f} (class prior {last.prior_all:.4f})")
         return ", ".join(parts)
 
     def _evaluate(self, plan: Plan, learner: Learner) -> None:

@@ -129,6 +129,7 @@ class SpectrumOptions(_Strict):
     kind: Literal["spectrum"] = "spectrum"
 
     def __post_init__(self) -> None:
+        _check(self, sfreq_hz=self.sfreq_hz > 0)
         possible = len(self.blocks) >= 1 and all(hop >= 1 and trim >= 0 for _, hop, trim in self.blocks)
         columns = {self._columns(*block) for block in self.blocks} if possible else set()
         first, last = self.bins if self.win_length >= 2 else (0, -1)
