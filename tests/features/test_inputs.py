@@ -106,10 +106,17 @@ def test_what_does_not_fit_is_refused_by_name(kind: str, augmentation: Augmentat
             recipe(layout, stages=(Stage(augmentations=(augmentation,)),))
 
 
+@pytest.mark.parametrize(("step", "unit_uv", "named"), [(1, 1.0, "unit_uv"), (2, 32.0, "sfreq_hz")])
+def test_spectra_of_signals_in_other_units_are_refused(step: int, unit_uv: float, named: str) -> None:
+    layout = Signals(DifferenceSpec(midline=True, step=step))
+    with pytest.raises(UsageError, match=f"{named} of the front end must be that of the signals"):
+        Recipe("some", layout, front_end=SpectrumOptions(unit_uv=unit_uv))
+
+
 def test_chains_change_places_only_where_a_place_does_not_tell_the_side() -> None:
     layout, augmentations = KINDS["signals"], (options.ChainPermutation(),)
     assert recipe(layout, augmentations=augmentations).augmentations == augmentations
-    for front_end in (FoldOptions(), SpectrumOptions()):
+    for front_end in (FoldOptions(), SpectrumOptions(unit_uv=32.0)):
         with pytest.raises(
             UsageError, match=r"chain-permutation do not fit this input; band-pass, (?!chain)"
         ):

@@ -596,7 +596,7 @@ def test_correcting_helps_the_population_and_costs_the_other_and_both_are_told()
         ({"many_votes_N": np.ones(3, bool)}, r"rows with many votes must be \(50,\)"),
         ({"training_MN": np.ones((3, 50))}, r"rows' weights in training must be \(2, 50\)"),
         ({"many_votes_N": np.zeros(50, bool)}, "none has any; give more records, or fit to all"),
-        ({"training_MN": np.zeros((2, 50))}, "needs at least one record, but none counts"),
+        ({"training_MN": np.zeros((2, 50))}, "of these patients no record counted in training"),
     ],
 )
 def test_populations_that_do_not_fit_are_refused(change: dict[str, object], message: str) -> None:

@@ -427,7 +427,9 @@ def test_what_a_run_is_is_taken_over_before_any_fold(
     assert written[-1] == "now/baseline/fold1/result.json"
     shutil.copytree(runs, tmp_path / "begun", ignore=shutil.ignore_patterns("fold?"))
     assert continue_from(tmp_path / "begun", tmp_path / "then", RECIPE, dataset) == 0
-    assert (tmp_path / "then" / "baseline" / "run.json").is_file()
+    assert not (tmp_path / "then").exists()  # of which nothing was trained binds nobody
+    other = replace(RECIPE, batch_size=4)
+    assert continue_from(tmp_path / "begun", tmp_path / "then", other, dataset) == 0
 
 
 def test_a_batch_smaller_than_the_team_is_refused(dataset: Dataset, tmp_path: Path) -> None:

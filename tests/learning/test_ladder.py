@@ -83,7 +83,8 @@ def test_scores_are_those_of_the_predictions(tmp_path: Path) -> None:
     # Random predictions are worse than knowing nothing, and the table says so.
     neither = "the class prior and a uniform guess on"
     assert row.note == (
-        f"its notebook: 0.7289; worse than {neither} all records, and than {neither} those with many votes"
+        f"its notebook: 0.7289; worse than {neither} all records, than {neither} those with many votes, and than "
+        f"{neither} the settled ones"
     )
 
 
