@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,17 @@ def test_a_band_beyond_what_the_samples_hold_is_refused() -> None:
     ):
         recipe(coarse, augmentations=augmentations)
     assert recipe(coarse, augmentations=(options.BandPass(high_hz=(10.0, 19.0)),)).augmentations
+
+
+def test_the_documentation_says_what_fits() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
+    rows = [
+        line.strip("|").split("|")
+        for line in text.split("| augmentation | what it does |")[1].splitlines()[2:15]
+    ]
+    said = {row[0].strip(" `"): [cell.strip() == "✓" for cell in row[2:]] for row in rows}
+    layouts = [KINDS[name] for name in ("tiles", "folded", "spectra-50-10", "signals")]
+    assert said == {type(a).__name__: [a.kind in layout.fitting for layout in layouts] for a in EVERY}
 
 
 def test_rows_know_their_difference_and_their_bin() -> None:

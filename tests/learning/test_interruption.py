@@ -26,10 +26,22 @@ from kagglehms.data.competition import Competition
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import plan, prepare
 from kagglehms.errors import RunError, Stopped
+from kagglehms.features.fold import FoldSpec
+from kagglehms.features.inputs import Folded
 from kagglehms.learning import crossval, evaluation, learner, trainer
 from kagglehms.learning.crossval import continue_from, cross_validate
 from kagglehms.learning.feed import Feed
 from kagglehms.learning.models import make_model
+from kagglehms.learning.options import (
+    BandPass,
+    DropDifferences,
+    HorizontalFlip,
+    Mirror,
+    Mixup,
+    Shift,
+    SignFlip,
+    TimeMask,
+)
 from kagglehms.learning.recipes import Recipe, Stage
 from kagglehms.learning.session import Session
 from kagglehms.learning.state import STATE, read_state
@@ -38,6 +50,10 @@ from kagglehms.runtime import Clock, StopRequest
 
 TRAIN, VALID = np.arange(11), np.arange(11, 16)
 KILLS = 20
+SMALL_FOLD = Folded(FoldSpec(step=4, phases=5))
+ALL_OF_A_FOLD = (
+    Mirror(), Shift(), DropDifferences(), BandPass(0.5), HorizontalFlip(), SignFlip(), TimeMask(), Mixup(0.5),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +140,7 @@ def in_sessions(recipe: Recipe, folder: Path, batches: int) -> tuple[Fit, int]:
     """Train with an interruption after every so many batches; returns the fit and the number of sessions."""
     for number in range(1, 100):
         stop = StopRequest()
-        feed = StopAfter(striped_feed(16, few=6), stop, batches)
+        feed = StopAfter(striped_feed(16, recipe.layout, few=6), stop, batches)
         done = outcome(recipe, feed, TRAIN, VALID, CPU, folder, session=Session(stop=stop))
         if isinstance(done, Fit):
             return done, number
@@ -152,18 +168,19 @@ def test_stopped_after_any_step_it_ends_with_the_same_bits(batches: int, tmp_pat
         {"keep": "last"},
         {"optimizer": "adam", "head_lr": 5e-3, "ema": None},
         {"head_lr": 5e-3, "schedule": "cosine"},
+        {"layout": SMALL_FOLD, "augmentations": ALL_OF_A_FOLD, "weight_decay": 0.0},
     ],
-    ids=["mean", "last", "adam", "head"],
+    ids=["mean", "last", "adam", "head", "augmentations"],
 )
 def test_whatever_is_kept_and_however_it_is_optimised_the_bits_are_the_same(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
     stages = (
-        Stage(epochs=2, mosaic_epochs=1),
+        Stage(epochs=2, mosaic_epochs=int("layout" not in settings)),
         Stage(epochs=2, loss="binary-cross-entropy", weights="groups", lr=1e-4, warm_up_steps=2),
     )
     recipe = replace(THOROUGH, batch_size=4, stages=stages, **settings)
-    whole = fit(recipe, striped_feed(16, few=6), TRAIN, VALID, CPU, tmp_path / "whole")
+    whole = fit(recipe, striped_feed(16, recipe.layout, few=6), TRAIN, VALID, CPU, tmp_path / "whole")
     parts, sessions = in_sessions(recipe, tmp_path / "parts", batches=2)
     assert sessions >= 6
     np.testing.assert_array_equal(parts.predictions_NK, whole.predictions_NK)
@@ -172,7 +189,7 @@ def test_whatever_is_kept_and_however_it_is_optimised_the_bits_are_the_same(
     assert replace(parts.best, seconds=0) == replace(whole.best, seconds=0)
     # Stopped when all steps were taken: the mean is made again, of the same weights.
     state = tmp_path / "parts" / STATE
-    again = fit(recipe, striped_feed(16, few=6), TRAIN, VALID, CPU, tmp_path / "parts")
+    again = fit(recipe, striped_feed(16, recipe.layout, few=6), TRAIN, VALID, CPU, tmp_path / "parts")
     assert state.exists()
     np.testing.assert_array_equal(again.predictions_NK, whole.predictions_NK)
     assert [replace(e, seconds=0) for e in again.history] == [replace(e, seconds=0) for e in whole.history]
