@@ -82,9 +82,8 @@ def test_scores_are_those_of_the_predictions(tmp_path: Path) -> None:
     assert (row.published_cv, row.published_lb) == (0.7287, 0.45)
     # Random predictions are worse than knowing nothing, and the table says so.
     neither = "the class prior and a uniform guess on"
-    assert row.note == (
-        f"its notebook: 0.7289; worse than {neither} all records, than {neither} those with many votes, and than "
-        f"{neither} the settled ones"
+    assert row.note == "its notebook: 0.7289; worse than " + ", and than ".join(
+        f"{neither} {records}" for records in ("all records", "those with many votes", "the settled ones")
     )
 
 
