@@ -8,11 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 try:
-    from kagglehms.console import open_streams
+    from kagglehms.console import discard_output, open_streams
     from kagglehms.deploy.bundle import build, describe
     from kagglehms.deploy.half import HeldOut
     from kagglehms.deploy.push import kaggle, make_output_folder, push
-    from kagglehms.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, HMSError, UsageError
+    from kagglehms.errors import (
+        EXIT_FAILURE,
+        EXIT_INTERRUPTED,
+        EXIT_OK,
+        EXIT_OUTPUT_CLOSED,
+        HMSError,
+        UsageError,
+    )
 except ModuleNotFoundError as error:
     print(f"error: {error.name} is not installed for {sys.executable}; pip install -e .", file=sys.stderr)
     sys.exit(2)
@@ -100,6 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HMSError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        discard_output()
+        return EXIT_OUTPUT_CLOSED
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILURE

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from runs_folder import make_run, tree
 
-from kagglehms.errors import EXIT_FAILURE, EXIT_OK, EXIT_USER
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, EXIT_OUTPUT_CLOSED, EXIT_USER
 from kagglehms.inference.manifest import read_manifest, verify
 
 BUILD = Path(__file__).resolve().parents[1] / "build.py"
@@ -132,6 +132,21 @@ def test_what_goes_wrong_is_one_line_and_a_code(
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert not (folder / "dist").exists()
+
+
+def test_a_reader_of_its_output_that_has_gone_is_no_full_disk(folder: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, str(BUILD), "--owner", "somebody", "--recipes", "baseline"],
+        cwd=folder,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (EXIT_OUTPUT_CLOSED, "")
 
 
 def test_a_python_without_the_packages_is_told_what_to_install() -> None:

@@ -164,6 +164,8 @@ def build(
             names = kernel_names(root, scored=bool(selected))
             _write_kernels(stage / "kernels", root, names, owner, slug, manifest.digest)
             _swap_in(stage, dist, kernel_names(root))
+    except BrokenPipeError:  # whoever reads the output has gone
+        raise
     except OSError as error:
         raise RunError(f"{dist}: cannot be written ({error}); free space or give another folder") from error
     kernels = tuple(dist / "kernels" / name for name in names)

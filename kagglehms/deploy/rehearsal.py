@@ -177,6 +177,8 @@ def _stage(out: Path) -> Iterator[Path]:
     try:
         with tempfile.TemporaryDirectory(prefix="kagglehms-rehearsal-", ignore_cleanup_errors=True) as folder:
             yield Path(folder).resolve()
+    except BrokenPipeError:  # whoever reads the output has gone
+        raise
     except OSError as error:
         where = error.filename or f"{folder} or {out}"
         raise RunError(

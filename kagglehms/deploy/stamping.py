@@ -19,7 +19,9 @@ STAMPS = ("OWNER", "BUNDLE", "DIGEST")
 
 OWNER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """A user name as Kaggle gives them."""
-_PLACEHOLDERS = frozenset({PLACEHOLDER_OWNER, "your-kaggle-name"})
+_PLACEHOLDERS = frozenset(
+    {PLACEHOLDER_OWNER, "your-kaggle-name", "your-name", "your-username", "your-kaggle-username"}
+)
 """What stands in templates and examples for a name, in small letters; in no case is it somebody's."""
 
 

@@ -804,3 +804,10 @@ def test_a_launcher_without_space_for_its_report_is_a_full_disk(
     monkeypatch.setattr(launcher, "__file__", str(full))
     with pytest.raises(RunError, match="cannot be written .No space left on device.*TMPDIR"):
         house.rehearse(isolation="guard")
+
+
+def test_a_reader_that_has_gone_is_no_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(BrokenPipeError), rehearsal._stage(tmp_path):
+        raise BrokenPipeError
+    with pytest.raises(RunError, match="cannot be written"), rehearsal._stage(tmp_path):
+        raise OSError(28, "No space left on device")
