@@ -9,6 +9,7 @@ Shape legend: B batch, C channel (plane or signal), H image rows, W image column
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -24,10 +25,25 @@ from kagglehms.features.simd import LANES
 from kagglehms.features.spectra import SPECTRA_30_10, SPECTRA_50_10, SpectraSpec, difference_spectra_into
 
 
-class _OfDifferences:
+class _OfDifferences(ABC):
     """What the inputs have in common that are made of differences between neighbouring electrodes."""
 
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the image, or (signals, samples)."""
+
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        """(1, height, width): what a network is given of one record, one plane."""
+        return 1, *self.shape
+
+    @property
+    def time_tiles(self) -> tuple[tuple[int, int], ...]:
+        """One time axis, along all columns; two time scales that stand one upon the other share theirs."""
+        return (self.shape,)
 
     @property
     def sources(self) -> frozenset[Source]:
@@ -66,16 +82,6 @@ class Folded(_OfDifferences):
         return self.fold.shape
 
     @property
-    def array_shape(self) -> tuple[int, ...]:
-        """(1, height, width)."""
-        return 1, *self.shape
-
-    @property
-    def time_tiles(self) -> tuple[tuple[int, int], ...]:
-        """One time axis, along all columns."""
-        return (self.shape,)
-
-    @property
     def signal_rows(self) -> NDArray[np.int64]:
         """Which difference each row is of."""
         return np.repeat(np.arange(LANES), self.fold.phases)
@@ -110,16 +116,6 @@ class Spectra(_OfDifferences):
     def shape(self) -> tuple[int, int]:
         """(height, width) of the image in pixels."""
         return self.spectra.shape
-
-    @property
-    def array_shape(self) -> tuple[int, ...]:
-        """(1, height, width)."""
-        return 1, *self.shape
-
-    @property
-    def time_tiles(self) -> tuple[tuple[int, int], ...]:
-        """One tile: the two time scales stand one upon the other and share their columns."""
-        return (self.shape,)
 
     @property
     def signal_rows(self) -> NDArray[np.int64]:
@@ -170,11 +166,6 @@ class Signals(_OfDifferences):
     def array_shape(self) -> tuple[int, ...]:
         """(signals, samples)."""
         return self.shape
-
-    @property
-    def time_tiles(self) -> tuple[tuple[int, int], ...]:
-        """One time axis."""
-        return (self.shape,)
 
     @property
     def signal_rows(self) -> NDArray[np.int64]:

@@ -76,22 +76,22 @@ def test_the_contract_of_every_recipes_network(name: str, tmp_path: Path) -> Non
     images = inputs_of(recipe)
     corner = images if fixed(recipe) else images[..., :128, :96]
     check_head(model, model if recipe.front_end is None else model.backbone, corner)
-    logits = model(images)
-    assert logits.shape == (1, 6)
-    logits.square().sum().backward()
+    with torch.no_grad():
+        assert model(images).shape == (1, 6)
+    # What else there is to a network shows at a corner as well, in a tenth of the time, where it takes any size.
+    model(corner).square().sum().backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     assert not without
     model.eval()
     with torch.inference_mode():
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            # Half precision is slow on CPUs without units for it; a network of any size looks at a corner.
             assert torch.isfinite(model(corner)).all()
-        before = model(images)
+        before = model(corner)
         save_weights(model, tmp_path / "w.safetensors")
         torch.manual_seed(1)
         fresh = make_model(recipe)[0].eval()
         load_weights(fresh, tmp_path / "w.safetensors")
-        assert torch.equal(fresh(images), before)
+        assert torch.equal(fresh(corner), before)
 
 
 def fixed(recipe: Recipe) -> bool:
