@@ -105,10 +105,16 @@ def by_patient(scored: Scored) -> list[Group]:
     return _by_range(scored, counts[patient_N], PATIENT_GROUPS, "record")
 
 
-def mean_over_patients(scored: Scored) -> float:
-    """The score if each patient counted alike, instead of each record."""
+def mean_over_patients(scored: Scored) -> Standing:
+    """The score if each patient counted alike, instead of each record, beside its floors."""
     _, patient_N = np.unique(scored.patients_N, return_inverse=True)
-    return float((np.bincount(patient_N, scored.terms_N) / np.bincount(patient_N)).mean())
+    share_N = 1 / np.bincount(patient_N)[patient_N]
+    share_N /= share_N.sum()
+    targets_NK = scored.targets_NK
+    prior_NK = np.tile(share_N @ targets_NK, (len(targets_NK), 1))
+    uniform_NK = np.full(targets_NK.shape, 1 / len(CLASSES))
+    found = (share_N @ kl_terms(targets_NK, p_NK) for p_NK in (scored.predictions_NK, prior_NK, uniform_NK))
+    return Standing(*map(float, found))
 
 
 def confusion(scored: Scored) -> NDArray[np.int64]:

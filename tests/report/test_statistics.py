@@ -64,7 +64,11 @@ def test_patients_of_one_record_are_a_group_and_patients_can_count_alike() -> No
     assert (one.label, one.n_records, one.error) == ("1 record", 1, None)
     assert one.score == pytest.approx(np.log(10))
     assert (several.label, several.n_records, several.n_patients) == ("2–4 records", 3, 1)
-    assert mean_over_patients(data) == pytest.approx((np.log(2) + np.log(10)) / 2)
+    alike = mean_over_patients(data)
+    assert alike.score == pytest.approx((np.log(2) + np.log(10)) / 2)
+    assert (alike.prior, alike.uniform) == pytest.approx(
+        (np.log(2), np.log(6))
+    )  # one patient of either class
 
 
 def test_the_standard_error_takes_records_of_one_patient_together() -> None:
