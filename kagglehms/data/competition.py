@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import shlex
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +46,12 @@ CHAINS = {
     "RP": ("Fp2", "F4", "C4", "P4", "O2"),
 }
 """The electrodes of each chain of the double banana; neighbours are subtracted."""
+DIFFERENCES = tuple(pair for panel in PANELS for pair in pairwise(CHAINS[panel]))
+"""The two electrodes of each of the sixteen differences, four of every chain, in the order of the panels."""
+MIDLINE_DIFFERENCES = (("Fz", "Cz"), ("Cz", "Pz"))
+"""The two that some inputs have behind them."""
+OTHER_SIDE = {"LL": "RL", "RL": "LL", "LP": "RP", "RP": "LP"}
+"""The panel of the other hemisphere."""
 
 SPECTROGRAM_STEP_S = 2
 """Seconds between two rows of a spectrogram file, whose `time` runs 1, 3, 5 …"""

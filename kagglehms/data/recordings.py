@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import (
-    CHAINS,
     CHANNELS,
+    DIFFERENCES,
     LOG_CLIP,
     N_TIMES,
     SPECTROGRAM_COLUMNS,
@@ -41,9 +40,7 @@ HALF_MAX = float(np.finfo(np.float16).max)
 
 _BROKEN = "download it again: it is empty, truncated or no parquet file"
 _STRANGE = "this is not a file of this competition"
-_NEIGHBOURS = tuple(
-    (CHANNELS.index(a), CHANNELS.index(b)) for chain in CHAINS.values() for a, b in pairwise(chain)
-)
+_NEIGHBOURS = tuple((CHANNELS.index(a), CHANNELS.index(b)) for a, b in DIFFERENCES)
 
 
 def read_eeg(path: Path, min_times: int = N_TIMES) -> Half:

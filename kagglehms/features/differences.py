@@ -30,13 +30,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kagglehms.data.competition import N_TIMES
+from kagglehms.data.competition import MIDLINE_DIFFERENCES, N_TIMES
 from kagglehms.errors import UsageError
 from kagglehms.features.arrays import Pool, as_window, as_windows, expected, output, spread
 from kagglehms.features.differences_compiled import (
     CAUSAL,
     LINEAR,
-    MIDLINE_STEPS,
     NONE,
     difference_rows,
 )
@@ -83,7 +82,7 @@ class DifferenceSpec:
     @property
     def n_signals(self) -> int:
         """16, or 18 with the midline."""
-        return LANES + len(MIDLINE_STEPS) * self.midline
+        return LANES + len(MIDLINE_DIFFERENCES) * self.midline
 
     @property
     def shape(self) -> tuple[int, int]:

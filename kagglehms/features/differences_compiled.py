@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from kagglehms.data.competition import CHAINS, CHANNELS, PANELS
+from kagglehms.data.competition import CHANNELS, DIFFERENCES, MIDLINE_DIFFERENCES, OTHER_SIDE, PANELS
 from kagglehms.features import plain_signals
 from kagglehms.features.filters_compiled import linear, reflect, two_modes
 from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, apart, compiled, helper
@@ -51,20 +51,21 @@ PAIRS = [name for pair in zip(CHANNELS[:8], CHANNELS[RIGHT : RIGHT + 8], strict=
 pair_up = permutation([side * 8 + i for i in range(8) for side in (0, 1)])
 """Zip the hemispheres."""
 
-STEPS = tuple((CHAINS[panel][p], CHAINS[panel][p + 1]) for panel in PANELS for p in range(4))
-"""The two electrodes that each lane subtracts."""
-MIDLINE_STEPS = (("Fz", "Cz"), ("Cz", "Pz"))
-MIRRORED = [4 * PANELS.index(other) + p for other in ("RL", "LL", "RP", "LP") for p in range(4)]
+MIRRORED = [4 * PANELS.index(OTHER_SIDE[panel]) + p for panel in PANELS for p in range(4)]
 """Which lane stands where once left and right are exchanged."""
 
-_minuends = permutation([PAIRS.index(first) for first, _ in STEPS])
-_subtrahends = permutation([PAIRS.index(second) for _, second in STEPS])
+_minuends = permutation([PAIRS.index(first) for first, _ in DIFFERENCES])
+_subtrahends = permutation([PAIRS.index(second) for _, second in DIFFERENCES])
 _mirrored = permutation(MIRRORED)
 
 MIDLINE = CHANNELS.index("Fz") - 4
 """Eight channels from here on hold the midline."""
-_midline_minuends = permutation([CHANNELS.index(MIDLINE_STEPS[min(i, 1)][0]) - MIDLINE for i in range(16)])
-_midline_subtrahends = permutation([CHANNELS.index(MIDLINE_STEPS[min(i, 1)][1]) - MIDLINE for i in range(16)])
+_midline_minuends = permutation(
+    [CHANNELS.index(MIDLINE_DIFFERENCES[min(i, 1)][0]) - MIDLINE for i in range(16)]
+)
+_midline_subtrahends = permutation(
+    [CHANNELS.index(MIDLINE_DIFFERENCES[min(i, 1)][1]) - MIDLINE for i in range(16)]
+)
 
 
 # ---- differences
@@ -242,7 +243,7 @@ def difference_rows(
         linear(lanes, filtered, moments, n_times, coefficients)
         source, at = filtered, 0
     if midline:
-        _write_few_rows(source, at, out, first_row, width, phases, step, len(MIDLINE_STEPS))
+        _write_few_rows(source, at, out, first_row, width, phases, step, len(MIDLINE_DIFFERENCES))
     elif width < LANES:
         _write_few_rows(source, at, out, first_row, width, phases, step, LANES)
     else:

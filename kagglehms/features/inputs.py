@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kagglehms.data.competition import CHAINS, CHANNELS, N_BINS, PANELS, SFREQ_HZ
+from kagglehms.data.competition import CHAINS, CHANNELS, N_BINS, OTHER_SIDE, PANELS, SFREQ_HZ
 from kagglehms.features.differences import DifferenceSpec, differences_into
 from kagglehms.features.fold import FoldSpec, folded_image_into
 from kagglehms.features.images import LAYOUTS, Crop, Layout, Normaliser, Source, render
@@ -206,15 +206,14 @@ _FITTING_SIGNALS = frozenset(
 Input: TypeAlias = Layout | Folded | Spectra | Signals
 """What a recipe can give its network."""
 
-_OTHER_SIDE = {
+_OPPOSITE = {
     name: other
-    for left, right in (("LL", "RL"), ("LP", "RP"))
-    for a, b in zip(CHAINS[left], CHAINS[right], strict=True)
-    for name, other in ((a, b), (b, a))
+    for panel in PANELS
+    for name, other in zip(CHAINS[panel], CHAINS[OTHER_SIDE[panel]], strict=True)
 }
-_MIRRORED_CHANNELS = np.array([CHANNELS.index(_OTHER_SIDE.get(name, name)) for name in CHANNELS])
+_MIRRORED_CHANNELS = np.array([CHANNELS.index(_OPPOSITE.get(name, name)) for name in CHANNELS])
 _MIRRORED_COLUMNS = np.concatenate(
-    [np.arange(N_BINS) + N_BINS * PANELS.index(panel) for panel in ("RL", "LL", "RP", "LP")]
+    [np.arange(N_BINS) + N_BINS * PANELS.index(OTHER_SIDE[panel]) for panel in PANELS]
 )
 
 

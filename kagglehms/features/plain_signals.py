@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kagglehms.data.competition import CHAINS, CHANNELS, PANELS
+from kagglehms.data.competition import CHAINS, CHANNELS, OTHER_SIDE, PANELS
 from kagglehms.features.filters import linear_taps
 from kagglehms.features.plain import EPSILON, Floats, floats, untile
 
 Wide = NDArray[np.float64]
 
 MIDLINE = ("Fz", "Cz", "Pz")
-OTHER_SIDE = {"LL": "RL", "RL": "LL", "LP": "RP", "RP": "LP"}
 
 
 def signals(eeg: Wide, midline: bool, mirror: bool) -> Wide:

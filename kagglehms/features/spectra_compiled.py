@@ -20,11 +20,10 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from kagglehms.data.competition import CHANNELS
+from kagglehms.data.competition import CHANNELS, MIDLINE_DIFFERENCES
 from kagglehms.features import plain_signals
 from kagglehms.features.differences_compiled import (
     MIDLINE,
-    MIDLINE_STEPS,
     N_CHANNELS,
     square_of,
     store_square,
@@ -55,12 +54,12 @@ from kagglehms.features.simd import (
 from kagglehms.features.sliding_compiled import COLUMNS, sliding_frames
 from kagglehms.features.transform_compiled import frames_less_mean
 
-N_MIDLINE = len(MIDLINE_STEPS)
+N_MIDLINE = len(MIDLINE_DIFFERENCES)
 N_RUNS = LANES // N_MIDLINE
 """Runs of columns that the midline is cut into."""
 
-_minuends = permutation([CHANNELS.index(first) - MIDLINE for first, _ in MIDLINE_STEPS] + [0] * 6)
-_subtrahends = permutation([CHANNELS.index(second) - MIDLINE for _, second in MIDLINE_STEPS] + [0] * 6)
+_minuends = permutation([CHANNELS.index(first) - MIDLINE for first, _ in MIDLINE_DIFFERENCES] + [0] * 6)
+_subtrahends = permutation([CHANNELS.index(second) - MIDLINE for _, second in MIDLINE_DIFFERENCES] + [0] * 6)
 
 
 # ---- logarithms

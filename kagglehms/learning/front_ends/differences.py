@@ -14,13 +14,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kagglehms.data.competition import CHAINS, CHANNELS, PANELS
+from kagglehms.data.competition import CHANNELS, DIFFERENCES, MIDLINE_DIFFERENCES
 from kagglehms.errors import UsageError
 from kagglehms.learning.front_ends.options import DifferencesOptions
-
-BANANA = tuple((CHAINS[panel][i], CHAINS[panel][i + 1]) for panel in PANELS for i in range(4))
-"""The two electrodes of each difference of the double banana."""
-MIDLINE = (("Fz", "Cz"), ("Cz", "Pz"))
 
 
 class Differences(nn.Module):
@@ -36,7 +32,7 @@ class Differences(nn.Module):
     def __init__(self, options: DifferencesOptions | None = None) -> None:
         super().__init__()
         self.options = options or DifferencesOptions()
-        pairs = BANANA + MIDLINE if self.options.midline else BANANA
+        pairs = DIFFERENCES + MIDLINE_DIFFERENCES if self.options.midline else DIFFERENCES
         for name, which in (("_first", 0), ("_second", 1)):
             index = torch.tensor([CHANNELS.index(pair[which]) for pair in pairs])
             self.register_buffer(name, index, persistent=False)

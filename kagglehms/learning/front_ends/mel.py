@@ -21,16 +21,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kagglehms.data.competition import PANELS
+from kagglehms.data.competition import DIFFERENCES, PANELS
 from kagglehms.errors import UsageError
 from kagglehms.features.mel import MelSpec
 from kagglehms.features.mel_compiled import AMIN, FLOOR
 from kagglehms.features.mel_plan import plan
-from kagglehms.learning.front_ends.differences import BANANA, Differences
+from kagglehms.features.transform_plan import TILE
+from kagglehms.learning.front_ends.differences import Differences
 from kagglehms.learning.front_ends.options import DifferencesOptions
 
-TILE = 3
-"""Rows of each parity that stand in a tile of a `MelPlan`."""
 DECIBELS = 40.0
 """What one unit of an image stands for."""
 
@@ -84,8 +83,8 @@ class MelImages(nn.Module):
             UsageError: not sixteen differences, or fewer samples than frames.
         """
         _, n_signals, n_times = differences_BCT.shape
-        if n_signals != len(BANANA) or n_times < self.spec.n_frames:
-            expected = f"(B, {len(BANANA)}, {self.spec.n_frames} or more)"
+        if n_signals != len(DIFFERENCES) or n_times < self.spec.n_frames:
+            expected = f"(B, {len(DIFFERENCES)}, {self.spec.n_frames} or more)"
             raise UsageError(f"MelImages: expected {expected}, got {tuple(differences_BCT.shape)}")
         with torch.autocast(differences_BCT.device.type, enabled=False):
             bands_BCNM = self._bands(self._power(differences_BCT.float()))
