@@ -3,7 +3,8 @@
 - source: per-item Dataset over a dictionary of arrays, DataLoader without workers, per-item NumPy, `loss.item()` at
   every step.
 - conventional: the same items from worker processes, pinned memory, channels last, no waiting for the loss.
-- kagglehms: feed and learner of this package, with its recipe's augmentations.
+- kagglehms: feed and learner of this package, with what the recipe does to batches; windows are those in the middle,
+  unless a random one is asked for, and none is mirrored.
 - network alone: the same learner on batches that already lie on the device.
 """
 
@@ -131,7 +132,7 @@ def make_learner(
 
 
 def take_step(learner: Learner, batch: Batch) -> None:
-    learner.learn(batch, 0, False, "kl", len(batch.index_B))
+    learner.learn(batch, 0, False, len(batch.index_B))
 
 
 def endless_work(batch_size: int) -> Iterator[Work]:

@@ -25,7 +25,6 @@ from kagglehms.learning.feed import Batch
 from kagglehms.learning.front_ends.network import SignalNetwork
 from kagglehms.learning.losses import weighted_loss
 from kagglehms.learning.models import classifier_layers
-from kagglehms.learning.options import LossName
 from kagglehms.learning.recipes import Recipe, Stage
 from kagglehms.learning.state import State
 from kagglehms.learning.team import Team
@@ -86,7 +85,7 @@ class Learner:
         """Epochs of the stage before the one under way, over all of them."""
         return self.step * self.stage.epochs // self.total_steps / self.stage.epochs
 
-    def learn(self, batch: Batch, epoch: int, warm_up: bool, loss_name: LossName, n_all: int) -> None:
+    def learn(self, batch: Batch, epoch: int, warm_up: bool, n_all: int) -> None:
         """Take one step.
 
         The loss stays on the device: reading it would make the CPU wait at every step.
@@ -95,7 +94,6 @@ class Learner:
             batch: this member's share.
             epoch: from 0, over all stages.
             warm_up: learn from mosaics, with the plain loss.
-            loss_name: the loss outside of a warm-up.
             n_all: records in the shares of all members.
         """
         # A seed for each step, and not a state carried along: so a resumed run drops what the first one dropped.
@@ -103,7 +101,7 @@ class Learner:
         loss = None
         try:
             batch = self._augmented(batch, epoch, warm_up, n_all)
-            loss = self._forward_backward(batch, warm_up, loss_name, n_all)
+            loss = self._forward_backward(batch, warm_up, n_all)
             self._clip()
             self.scaler.step(self.optimizer)  # whose first call makes room for the moments
         except RuntimeError as error:
@@ -142,7 +140,7 @@ class Learner:
             )
         return self.team.part_of(batch) if mixes else batch
 
-    def _forward_backward(self, batch: Batch, warm_up: bool, loss_name: LossName, n_all: int) -> Tensor:
+    def _forward_backward(self, batch: Batch, warm_up: bool, n_all: int) -> Tensor:
         """Gradients of one batch; returns this member's part of its mean loss."""
         images_BCHW = laid_out(batch.images_BCHW, self.device)
         with autocast(self.device):
@@ -153,7 +151,7 @@ class Learner:
             logits_BK,
             batch.targets_BK,
             batch.n_votes_B,
-            "kl" if warm_up else loss_name,
+            "kl" if warm_up else self.stage.loss,
             weights,
             self.elapsed,
         )

@@ -188,7 +188,7 @@ class _Fold:
                 start = time.monotonic()
                 epoch, place = plan.epoch_of(step)
                 n_all = plan.batch_sizes[place]
-                learner.learn(next(batches), epoch, plan.warms_up(epoch), plan.stage.loss, n_all)
+                learner.learn(next(batches), epoch, plan.warms_up(epoch), n_all)
                 self.pace.stepped(time.monotonic() - start)
                 if plan.evaluates_after(learner.step):
                     if self.team.agree(int(self.session.stop.signal is not None)):

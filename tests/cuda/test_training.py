@@ -44,7 +44,7 @@ def learner_of(recipe: Recipe, device: Device) -> Learner:
 
 
 def take_step(own: Learner, batch: Batch) -> None:
-    own.learn(batch, 0, False, "kl", len(batch.index_B))
+    own.learn(batch, 0, False, len(batch.index_B))
 
 
 class StopAfter:

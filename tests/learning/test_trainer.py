@@ -366,8 +366,8 @@ def test_the_loss_shown_is_a_mean_whatever_the_size_of_the_team() -> None:
         return learner.Learner(RECIPE, model, model, 10, 0, CPU, Team(0, size))
 
     alone, member, resumed = begin(1), begin(2), begin(2)
-    alone.learn(batch, 0, False, "kl", 4)
-    member.learn(batch, 0, False, "kl", 8)
+    alone.learn(batch, 0, False, 4)
+    member.learn(batch, 0, False, 8)
     resumed.restore(State(alone.tensors(), {"learner": alone.numbers()}, {}))
     shown = []
     for each in (alone, member, resumed):
