@@ -9,8 +9,8 @@ from _gpu_book import Book
 from _gpu_parts import Circumstances
 
 from kagglehms.data.competition import Competition, truth_folder
-from kagglehms.data.synthetic import make_competition
 from kagglehms.runtime import available_cpus, write_bytes
+from kagglehms.simulator.competition import make_competition
 
 SEED = 2024
 N_TEST, N_TEST_DRY = 300, 8

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CLASSES, N_TIMES, SFREQ_HZ
-from kagglehms.data.simulation import MARGIN_S, Patient, Segment, simulate_session
+from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_session
 
 SESSION_S = 450
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CHAINS, CHANNELS, CLASSES, N_TIMES, PANELS, SFREQ_HZ
-from kagglehms.data.simulation import MARGIN_S, Patient, Segment, simulate_session
 from kagglehms.features import mel_images
+from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_session
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

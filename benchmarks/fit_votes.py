@@ -1,4 +1,4 @@
-"""Fit the numbers of `kagglehms/data/synthetic_votes.py` and `synthetic_plan.py` to the competition's own train.csv.
+"""Fit the numbers of `kagglehms/simulator/votes.py` and `synthetic_plan.py` to the competition's own train.csv.
 
 python benchmarks/fit_votes.py --table train.csv
 
@@ -22,8 +22,8 @@ from scipy.special import gammaln
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.data.records import Records, make_records, read_train_table
-from kagglehms.data.synthetic_plan import CLASS_MEANS
-from kagglehms.data.synthetic_votes import MANY_VOTES, VOTE_GROUPS
+from kagglehms.simulator.plan import CLASS_MEANS
+from kagglehms.simulator.votes import MANY_VOTES, VOTE_GROUPS
 
 F64 = NDArray[np.float64]
 

@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from kagglehms.data.competition import Competition, truth_folder
 from kagglehms.data.records import Records, assign_folds, make_records, read_train_table
 from kagglehms.data.store import plan, prepare
-from kagglehms.data.synthetic import make_competition
 from kagglehms.errors import HMSError
 from kagglehms.features.images import Layout, Tile
 from kagglehms.learning.crossval import Dataset, cross_validate
@@ -37,6 +36,7 @@ from kagglehms.learning.ladder import RUNGS, ladder
 from kagglehms.learning.metric import kl_score
 from kagglehms.learning.recipes import Recipe, get_recipe
 from kagglehms.runtime import choose_device, progress, say, write_bytes
+from kagglehms.simulator.competition import make_competition
 
 COMPETITION_SEED = 2024
 N_TEST = 40

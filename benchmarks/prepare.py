@@ -27,8 +27,8 @@ from kagglehms.data.competition import Competition
 from kagglehms.data.parallel import BACKENDS, Backend, Workers, in_order
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import Task, _decode, plan, prepare
-from kagglehms.data.synthetic import make_competition
 from kagglehms.runtime import available_cpus
+from kagglehms.simulator.competition import make_competition
 
 PACKAGES = ("polars", "pandas", "pyarrow", "joblib", "distributed", "numpy")
 

@@ -19,10 +19,10 @@ from _measure import finish, machine, table, versions
 from threadpoolctl import threadpool_limits
 
 from kagglehms.data.competition import Competition
-from kagglehms.data.simulation import Patient, Segment, simulate_session, spectrogram
-from kagglehms.data.synthetic import make_competition
-from kagglehms.data.synthetic_plan import plan_sessions
 from kagglehms.runtime import available_cpus
+from kagglehms.simulator.competition import make_competition
+from kagglehms.simulator.plan import plan_sessions
+from kagglehms.simulator.signal import Patient, Segment, simulate_session, spectrogram
 
 N_WANTED = 2000
 MOST_MINUTES = 15

@@ -30,8 +30,8 @@ from kagglehms.data.competition import (
     SFREQ_HZ,
     SPECTROGRAM_ROWS,
 )
-from kagglehms.data.simulation import MARGIN_S, Patient, Segment, simulate_session, spectrogram
-from kagglehms.data.synthetic_plan import CLASS_MEANS
+from kagglehms.simulator.plan import CLASS_MEANS
+from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_session, spectrogram
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

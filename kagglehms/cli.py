@@ -238,9 +238,9 @@ def fetch(options: Fetch) -> int:
 
 def simulate(options: Simulate) -> int:
     from kagglehms.data.competition import Competition, truth_folder
-    from kagglehms.data.synthetic import make_competition
     from kagglehms.learning.floor import measure_floor
     from kagglehms.runtime import progress, say, tell
+    from kagglehms.simulator.competition import make_competition
 
     make_competition(options.out, options.eegs, options.test, options.seed, options.threads, options.easy)
     truth = truth_folder(options.out.resolve())

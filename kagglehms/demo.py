@@ -12,7 +12,7 @@ from kagglehms.errors import EXIT_FAILURE, EXIT_OK
 from kagglehms.runtime import say
 
 if TYPE_CHECKING:
-    from kagglehms.data.synthetic import SyntheticTruth
+    from kagglehms.simulator.competition import SyntheticTruth
 
 N_EEGS = 240
 N_TEST = 40
@@ -37,7 +37,6 @@ def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TES
     from kagglehms.data.competition import Competition
     from kagglehms.data.records import make_records, read_train_table
     from kagglehms.data.store import plan, prepare
-    from kagglehms.data.synthetic import make_competition
     from kagglehms.deploy.bundle import build
     from kagglehms.deploy.rehearsal import rehearse
     from kagglehms.inference.submission import read_submission
@@ -45,6 +44,7 @@ def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TES
     from kagglehms.learning.recipes import get_recipe
     from kagglehms.report.page import write_report
     from kagglehms.runtime import choose_device, progress
+    from kagglehms.simulator.competition import make_competition
 
     start = time.monotonic()
     _title(1, f"an easy synthetic competition: {n_eegs} EEGs to learn from, {n_test} to predict")

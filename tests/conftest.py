@@ -63,7 +63,7 @@ def imagenet_weights() -> Path:
 @pytest.fixture(scope="session")
 def competition_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small synthetic competition; never to be written to (see `copied`)."""
-    from kagglehms.data.synthetic import make_competition
+    from kagglehms.simulator.competition import make_competition
 
     folder = tmp_path_factory.mktemp("synthetic") / "competition"
     make_competition(folder, n_eegs=12, n_test=4, seed=5)

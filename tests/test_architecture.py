@@ -17,6 +17,7 @@ ROOMS = (
     "locks",
     "runtime",
     "data",
+    "simulator",
     "features",
     "learning",
     "inference",

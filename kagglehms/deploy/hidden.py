@@ -45,7 +45,7 @@ def make_hidden(
         raise UsageError(f"a hidden test set needs at least one row, but got {n_rows}")
     with tempfile.TemporaryDirectory(prefix="kagglehms-hidden-", dir=folder.parent) as scratch:
         if given is None:
-            from kagglehms.data.synthetic import make_competition
+            from kagglehms.simulator.competition import make_competition
 
             given = Path(scratch) / "simulated"
             make_competition(given, n_eegs=1, n_test=min(n_rows, distinct))

@@ -10,7 +10,6 @@ import pytest
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS, Competition, truth_folder
 from kagglehms.data.records import Records, make_records, read_train_table
-from kagglehms.data.synthetic_plan import plan_sessions
 from kagglehms.errors import DataError
 from kagglehms.learning.floor import (
     TRUTH_COLUMNS,
@@ -21,6 +20,7 @@ from kagglehms.learning.floor import (
     recovered,
 )
 from kagglehms.learning.metric import kl_score
+from kagglehms.simulator.plan import plan_sessions
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 from oracles_spectrogram import spectrogram_rows
 
-from kagglehms.data import synthetic
 from kagglehms.data.competition import (
     CHANNELS,
     CLASSES,
@@ -23,11 +22,12 @@ from kagglehms.data.competition import (
     Competition,
     truth_folder,
 )
-from kagglehms.data.simulation import Patient, Segment, simulate_session, spectrogram
-from kagglehms.data.synthetic import SyntheticTruth, make_competition
-from kagglehms.data.synthetic_plan import CLASS_MEANS, LAST_EEG_OFFSET_S, Session, plan_sessions
-from kagglehms.data.synthetic_votes import RECORDS_BY_VOTES
 from kagglehms.errors import UsageError
+from kagglehms.simulator import competition
+from kagglehms.simulator.competition import SyntheticTruth, make_competition
+from kagglehms.simulator.plan import CLASS_MEANS, LAST_EEG_OFFSET_S, Session, plan_sessions
+from kagglehms.simulator.signal import Patient, Segment, simulate_session, spectrogram
+from kagglehms.simulator.votes import RECORDS_BY_VOTES
 
 N_EEGS, N_TEST, SEED = 12, 2, 7
 TRAIN_SCHEMA = {
@@ -361,7 +361,7 @@ def test_a_finished_competition_is_left_alone(
     def refuse(*_: object) -> None:
         raise AssertionError("nothing is missing, so nothing is to be simulated")
 
-    monkeypatch.setattr(synthetic, "_write_session", refuse)
+    monkeypatch.setattr(competition, "_write_session", refuse)
     again = make_competition(root, N_EEGS, N_TEST, SEED)
     np.testing.assert_array_equal(again.votes_NK, truth.votes_NK)
     assert again.path == truth.path
@@ -370,7 +370,7 @@ def test_a_finished_competition_is_left_alone(
 def test_an_interrupted_run_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     make_competition(whole, 2, 1, SEED)
-    write, calls = synthetic._write_session, []
+    write, calls = competition._write_session, []
 
     def fail_at_the_second(*arguments: object) -> None:
         calls.append(arguments)
@@ -378,7 +378,7 @@ def test_an_interrupted_run_is_completed(tmp_path: Path, monkeypatch: pytest.Mon
             raise KeyboardInterrupt
         write(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(synthetic, "_write_session", fail_at_the_second)
+    monkeypatch.setattr(competition, "_write_session", fail_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         make_competition(broken, 2, 1, SEED, threads=1)
     monkeypatch.undo()

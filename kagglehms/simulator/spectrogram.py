@@ -26,7 +26,7 @@ from kagglehms.data.competition import (
     SFREQ_HZ,
     SPECTROGRAM_STEP_S,
 )
-from kagglehms.data.simulation_scalp import F32, MARGIN_S
+from kagglehms.simulator.scalp import F32, MARGIN_S
 
 WINDOW_TIMES = 4 * SFREQ_HZ
 TRANSFORM_TIMES = round(SFREQ_HZ / BIN_HZ)

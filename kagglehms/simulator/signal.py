@@ -1,9 +1,9 @@
 """A signal model of scalp EEG whose class probabilities are known.
 
-A session is one continuous signal: a patient's background (`simulation_background`), the patterns of the American
+A session is one continuous signal: a patient's background (`background`), the patterns of the American
 Clinical Neurophysiology Society's terminology, each as strong as its class is probable at that moment
-(`simulation_patterns`), and artefacts (`simulation_artefacts`). EEG files are cuts of that signal, spectrogram
-files its power (`simulation_spectrogram`), so the two agree as they do in the competition.
+(`patterns`), and artefacts (`artefacts`). EEG files are cuts of that signal, spectrogram
+files its power (`spectrogram`), so the two agree as they do in the competition.
 
 Shape suffixes: C channel, T time, N source.
 """
@@ -13,11 +13,11 @@ from __future__ import annotations
 import numpy as np
 
 from kagglehms.data.competition import CHANNELS, SFREQ_HZ
-from kagglehms.data.simulation_artefacts import artefacts, heart, muscle, spoil_electrodes
-from kagglehms.data.simulation_background import Patient, States, background, rhythms
-from kagglehms.data.simulation_patterns import Segment, patterns
-from kagglehms.data.simulation_scalp import F32, MARGIN_S
-from kagglehms.data.simulation_spectrogram import spectrogram
+from kagglehms.simulator.artefacts import artefacts, heart, muscle, spoil_electrodes
+from kagglehms.simulator.background import Patient, States, background, rhythms
+from kagglehms.simulator.patterns import Segment, patterns
+from kagglehms.simulator.scalp import F32, MARGIN_S
+from kagglehms.simulator.spectrogram import spectrogram
 
 __all__ = ["MARGIN_S", "Patient", "Segment", "simulate_session", "spectrogram"]
 

@@ -20,8 +20,8 @@ from kagglehms.data.competition import (
     SPECTROGRAM_STEP_S,
     Split,
 )
-from kagglehms.data.simulation import Segment
-from kagglehms.data.synthetic_votes import (
+from kagglehms.simulator.signal import Segment
+from kagglehms.simulator.votes import (
     EASY_SHARES_M,
     F64,
     KIND_SHARES_GM,

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CLASSES, SFREQ_HZ
-from kagglehms.data.simulation_background import Patient
-from kagglehms.data.simulation_scalp import (
+from kagglehms.simulator.background import Patient
+from kagglehms.simulator.scalp import (
     F32,
     F64,
     MARGIN_S,

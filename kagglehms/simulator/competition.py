@@ -34,12 +34,12 @@ from kagglehms.data.competition import (
     Competition,
     truth_folder,
 )
-from kagglehms.data.simulation import MARGIN_S, Patient, simulate_session, spectrogram
-from kagglehms.data.simulation_scalp import F32
-from kagglehms.data.simulation_spectrogram import rows_of
-from kagglehms.data.synthetic_plan import Recording, Session, plan_sessions
 from kagglehms.errors import UsageError
 from kagglehms.runtime import PARTIAL_SUFFIX, available_cpus, progress, sweep_partials, write_bytes
+from kagglehms.simulator.plan import Recording, Session, plan_sessions
+from kagglehms.simulator.scalp import F32
+from kagglehms.simulator.signal import MARGIN_S, Patient, simulate_session, spectrogram
+from kagglehms.simulator.spectrogram import rows_of
 
 GENERATOR = 2
 """Raised whenever the same seed would give other bytes, so that an older half-written folder is not completed."""

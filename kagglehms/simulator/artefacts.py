@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from kagglehms.data.competition import SFREQ_HZ
-from kagglehms.data.simulation_background import Patient, States
-from kagglehms.data.simulation_scalp import (
+from kagglehms.simulator.background import Patient, States
+from kagglehms.simulator.scalp import (
     ELECTRODES,
     F32,
     F64,

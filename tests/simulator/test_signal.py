@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from scipy.signal import welch
 
 from kagglehms.data.competition import CHANNELS, SFREQ_HZ
-from kagglehms.data.simulation import MARGIN_S, Patient, Segment, simulate_session
-from kagglehms.data.simulation_background import States, rhythms
-from kagglehms.data.simulation_patterns import patterns
-from kagglehms.data.simulation_scalp import hemisphere, mixing, shaped_noise
-from kagglehms.data.simulation_spectrogram import rows_of
+from kagglehms.simulator.background import States, rhythms
+from kagglehms.simulator.patterns import patterns
+from kagglehms.simulator.scalp import hemisphere, mixing, shaped_noise
+from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_session
+from kagglehms.simulator.spectrogram import rows_of
 
 SECONDS = 120
 N_TIMES = SECONDS * SFREQ_HZ

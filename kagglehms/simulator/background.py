@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kagglehms.data.competition import SFREQ_HZ
-from kagglehms.data.simulation_scalp import (
+from kagglehms.simulator.scalp import (
     ELECTRODES,
     F32,
     F64,

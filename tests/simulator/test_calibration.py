@@ -13,8 +13,8 @@ from oracles_spectrogram import spectrogram_rows
 
 from kagglehms.data.competition import SFREQ_HZ, VOTE_COLUMNS, Competition
 from kagglehms.data.records import Records, make_records, read_train_table
-from kagglehms.data.simulation import MARGIN_S, Patient, Segment, simulate_session, spectrogram
-from kagglehms.data.synthetic_plan import CLASS_MEANS, Session, plan_sessions
+from kagglehms.simulator.plan import CLASS_MEANS, Session, plan_sessions
+from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_session, spectrogram
 
 N_SIMULATED = 40
 N_PLANNED = 5000
@@ -48,7 +48,7 @@ def test_signals_look_like_real_ones(hms_sample: Path) -> None:
 
 
 def test_real_spectrograms_follow_the_recipe_of_the_simulated(hms_sample: Path) -> None:
-    """What `simulation_spectrogram` states, on real files: within rounding everywhere, half of it within 1 %."""
+    """What `spectrogram` states, on real files: within rounding everywhere, half of it within 1 %."""
     table = pl.read_csv(hms_sample / "train.csv")
     competition = Competition(hms_sample)
     off = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kagglehms.data.synthetic_votes import (
+from kagglehms.simulator.votes import (
     KIND_SHARES_GM,
     KINDS_MK,
     RATER_CONCENTRATION,
