@@ -24,9 +24,9 @@ from _measure import finish, machine, table, versions
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import Competition
-from kagglehms.data.parallel import BACKENDS, Backend, Workers, in_order
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import Task, _decode, plan, prepare
+from kagglehms.data.workers import BACKENDS, Backend, Workers, in_order
 from kagglehms.runtime import available_cpus
 from kagglehms.simulator.competition import make_competition
 

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 
 def prepare(options: Prepare) -> int:
-    from kagglehms.data.parallel import Workers
+    from kagglehms.data.workers import Workers
     from kagglehms.deploy.kernels import decode
 
     decode(options.data, options.store, Workers(options.backend, options.scheduler, options.jobs))

@@ -383,7 +383,7 @@ def test_a_fitted_blend_goes_into_bundle_and_predictions(
     predictor = load_bundle(built.dataset, "cpu")
     assert predictor.blend is not None
     power = np.random.default_rng(0).lognormal(1, 1, (2, 300, 400)).astype(np.float32)
-    from kagglehms.data.recordings import encode_spectrogram
+    from kagglehms.data.readers import encode_spectrogram
     from kagglehms.features.images import Crop
 
     crops = [Crop(encode_spectrogram(p)) for p in power]
@@ -398,7 +398,7 @@ def test_one_run_is_calibrated_for_many_votes_and_predicts_so(
     two_runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from kagglehms import load_bundle
-    from kagglehms.data.recordings import encode_spectrogram
+    from kagglehms.data.readers import encode_spectrogram
     from kagglehms.deploy.bundle import build
     from kagglehms.features.images import Crop
 

@@ -37,9 +37,9 @@ from kagglehms.data.competition import (
     SPECTROGRAM_STEP_S,
     Competition,
 )
-from kagglehms.data.parallel import Workers, in_order
-from kagglehms.data.recordings import Half, read_eeg, read_spectrogram
+from kagglehms.data.readers import Half, read_eeg, read_spectrogram
 from kagglehms.data.records import Records
+from kagglehms.data.workers import Workers, in_order
 from kagglehms.errors import DataError, DataErrors, RunError, UsageError
 from kagglehms.runtime import exclusive, write_bytes
 

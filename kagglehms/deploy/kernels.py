@@ -19,7 +19,7 @@ from kagglehms.inference.supervisor import supervise
 from kagglehms.inference.task import TIME_LIMIT_S, Task
 
 if TYPE_CHECKING:
-    from kagglehms.data.parallel import Workers
+    from kagglehms.data.workers import Workers
 
 TIME_LIMIT_VARIABLE = "KAGGLEHMS_TIME_LIMIT_S"
 """Environment variable with another limit than a kernel's own, for a rehearsal."""
@@ -170,7 +170,7 @@ def decode(competition: Path, store: Path, workers: Workers) -> None:
 
 def _workers() -> Workers:
     """Mounts give several times more to many readers than to a few."""
-    from kagglehms.data.parallel import Workers
+    from kagglehms.data.workers import Workers
     from kagglehms.runtime import available_cpus
 
     return Workers(jobs=4 * available_cpus())

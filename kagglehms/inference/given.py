@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from kagglehms.data.competition import CHANNELS, SPECTROGRAM_COLUMNS, SPECTROGRAM_STEP_S
-from kagglehms.data.recordings import encode_eeg, encode_spectrogram, misnamed
+from kagglehms.data.readers import encode_eeg, encode_spectrogram, misnamed
 from kagglehms.errors import UsageError, first_line
 from kagglehms.features.images import CROP_SHAPES, Crop, Source
 

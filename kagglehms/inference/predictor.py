@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kagglehms.data.competition import CLASSES
-from kagglehms.data.recordings import eeg_is_blank, spectrogram_is_blank
+from kagglehms.data.readers import eeg_is_blank, spectrogram_is_blank
 from kagglehms.errors import UsageError
 from kagglehms.features.images import Crop, Normaliser, Source
 from kagglehms.features.inputs import stack

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kagglehms.data.competition import N_TIMES, SPECTROGRAM_ROWS, Competition
-from kagglehms.data.recordings import eeg_is_blank, read_eeg, read_spectrogram, spectrogram_is_blank
+from kagglehms.data.readers import eeg_is_blank, read_eeg, read_spectrogram, spectrogram_is_blank
 from kagglehms.features.images import CROP_SHAPES, Crop, Normaliser, Source
 from kagglehms.features.inputs import Input, draw
 from kagglehms.inference.prior import Rows

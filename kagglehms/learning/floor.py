@@ -194,7 +194,7 @@ def record_energies(
     watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> NDArray[np.float64]:
     """(n_records, 19) `electrode_energy` of each record's 50 s."""
-    from kagglehms.data.recordings import read_eeg
+    from kagglehms.data.readers import read_eeg
 
     def one(place: tuple[int, int]) -> NDArray[np.float64]:
         eeg_id, first = place

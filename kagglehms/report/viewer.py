@@ -25,7 +25,7 @@ from kagglehms.data.competition import (
     WINDOW_S,
     Competition,
 )
-from kagglehms.data.recordings import Half, read_eeg, read_spectrogram
+from kagglehms.data.readers import Half, read_eeg, read_spectrogram
 from kagglehms.data.records import EEG_OFFSET, SPECTROGRAM_OFFSET, Content, read_table, read_train_table
 from kagglehms.data.store import Store
 from kagglehms.errors import DataError, UsageError, closest

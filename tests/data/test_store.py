@@ -18,10 +18,10 @@ import pytest
 from folders import copied, eeg_frame
 
 from kagglehms.data.competition import Competition
-from kagglehms.data.parallel import Workers
-from kagglehms.data.recordings import read_eeg, read_spectrogram
+from kagglehms.data.readers import read_eeg, read_spectrogram
 from kagglehms.data.records import SPECTROGRAM_OFFSET, make_records, read_train_table
 from kagglehms.data.store import Store, Task, plan, prepare
+from kagglehms.data.workers import Workers
 from kagglehms.errors import DataError, DataErrors, RunError, UsageError
 from kagglehms.runtime import exclusive
 

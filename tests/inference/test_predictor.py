@@ -16,7 +16,7 @@ from trained import make_dist
 
 import kagglehms
 from kagglehms.data.competition import CHANNELS, Competition
-from kagglehms.data.recordings import encode_spectrogram
+from kagglehms.data.readers import encode_spectrogram
 from kagglehms.data.records import Records, make_records, read_train_table
 from kagglehms.data.store import Store
 from kagglehms.errors import BundleError, UsageError

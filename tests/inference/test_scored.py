@@ -15,7 +15,7 @@ from folders import copied, spectrogram_frame
 from trained import make_dist
 
 from kagglehms.data.competition import CHANNELS, VOTE_COLUMNS, Competition
-from kagglehms.data.recordings import encode_eeg, encode_spectrogram
+from kagglehms.data.readers import encode_eeg, encode_spectrogram
 from kagglehms.deploy.bundle import build
 from kagglehms.features.images import Crop
 from kagglehms.inference import scored

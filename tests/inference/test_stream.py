@@ -79,7 +79,7 @@ def _normaliser() -> object:
 
 def test_images_are_those_of_the_recordings(folder: Path) -> None:
     test = pl.read_csv(folder / "test.csv")
-    from kagglehms.data.recordings import encode_eeg, encode_spectrogram
+    from kagglehms.data.readers import encode_eeg, encode_spectrogram
 
     crops = [
         Crop(

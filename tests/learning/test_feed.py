@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kagglehms.data.competition import VOTE_COLUMNS, Competition
-from kagglehms.data.recordings import read_spectrogram
+from kagglehms.data.readers import read_spectrogram
 from kagglehms.data.records import Records, make_records, read_train_table
 from kagglehms.data.store import Store, plan, prepare
 from kagglehms.errors import RunError

@@ -18,7 +18,7 @@ from PIL import Image
 
 from kagglehms.cli import main
 from kagglehms.data.competition import CHANNELS, Competition
-from kagglehms.data.recordings import read_eeg, read_spectrogram
+from kagglehms.data.readers import read_eeg, read_spectrogram
 from kagglehms.errors import DataError, UsageError
 from kagglehms.features import mel_images
 from kagglehms.report.montage import traces

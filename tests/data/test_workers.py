@@ -15,9 +15,9 @@ from strangers import work_among_strangers
 
 from kagglehms.cli import main
 from kagglehms.data.competition import Competition
-from kagglehms.data.parallel import Backend, Workers, in_order
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import plan, prepare
+from kagglehms.data.workers import Backend, Workers, in_order
 from kagglehms.errors import DataErrors, UsageError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kagglehms.data.competition import CHANNELS
-from kagglehms.data.recordings import (
+from kagglehms.data.readers import (
     eeg_is_blank,
     encode_eeg,
     encode_spectrogram,
