@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from kagglehms import __version__
-from kagglehms.features.images import Normaliser
 from kagglehms.inference.manifest import (
     FORMAT,
     Library,
@@ -21,6 +20,7 @@ from kagglehms.inference.manifest import (
     read_manifest,
     tree_digest,
 )
+from kagglehms.inputs.layouts import Normaliser
 from kagglehms.learning.checkpoint import save_weights
 from kagglehms.learning.models import make_model
 from kagglehms.learning.recipes import Recipe

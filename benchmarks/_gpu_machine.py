@@ -85,7 +85,7 @@ def compile_features() -> None:
     """Draw each recipe's input once, so that no part waits for Numba."""
     from _feeding import InMemory, make_records
 
-    from kagglehms.features.images import Normaliser
+    from kagglehms.inputs.layouts import Normaliser
     from kagglehms.learning.feed import Feed
     from kagglehms.learning.recipes import RECIPES
 

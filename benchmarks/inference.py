@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 
 from kagglehms.data.competition import Competition
 from kagglehms.deploy.hidden import HIDDEN_ROWS, make_hidden
-from kagglehms.features.images import LAYOUTS, Layout
 from kagglehms.inference.prior import read_rows
 from kagglehms.inference.stream import CropCache, Reader, batches
+from kagglehms.inputs.layouts import LAYOUTS, Layout
 
 F32 = NDArray[np.float32]
 CONTENDERS = ("panels", "eeg+percentiles", "kaggle+eeg")

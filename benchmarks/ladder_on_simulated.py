@@ -29,7 +29,7 @@ from kagglehms.data.competition import Competition, truth_folder
 from kagglehms.data.records import Records, assign_folds, make_records, read_train_table
 from kagglehms.data.store import plan, prepare
 from kagglehms.errors import HMSError
-from kagglehms.features.images import Layout, Tile
+from kagglehms.inputs.layouts import Layout, Tile
 from kagglehms.learning.crossval import Dataset, cross_validate
 from kagglehms.learning.floor import record_energies
 from kagglehms.learning.ladder import RUNGS, ladder

@@ -9,7 +9,7 @@ import polars as pl
 
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.data.records import Records
-from kagglehms.features.images import PANELS_BY_THEMSELVES, Layout
+from kagglehms.inputs.layouts import PANELS_BY_THEMSELVES, Layout
 from kagglehms.learning.feed import Feed, measure
 from kagglehms.learning.recipes import Stage, get_recipe
 from kagglehms.runtime import choose_device

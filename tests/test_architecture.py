@@ -19,6 +19,7 @@ ROOMS = (
     "data",
     "simulator",
     "features",
+    "inputs",
     "learning",
     "inference",
     "deploy",

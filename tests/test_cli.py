@@ -384,7 +384,7 @@ def test_a_fitted_blend_goes_into_bundle_and_predictions(
     assert predictor.blend is not None
     power = np.random.default_rng(0).lognormal(1, 1, (2, 300, 400)).astype(np.float32)
     from kagglehms.data.readers import encode_spectrogram
-    from kagglehms.features.images import Crop
+    from kagglehms.inputs.layouts import Crop
 
     crops = [Crop(encode_spectrogram(p)) for p in power]
     members: dict[str, list[np.ndarray]] = {}
@@ -400,7 +400,7 @@ def test_one_run_is_calibrated_for_many_votes_and_predicts_so(
     from kagglehms import load_bundle
     from kagglehms.data.readers import encode_spectrogram
     from kagglehms.deploy.bundle import build
-    from kagglehms.features.images import Crop
+    from kagglehms.inputs.layouts import Crop
 
     runs = str(two_runs / "runs")
     command = ["blend", "baseline", "--name", "alone", "--runs", runs, "--shrinkage", "1", "--biases"]

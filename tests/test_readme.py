@@ -43,7 +43,7 @@ def test_six_commands_lead_from_data_to_a_submission() -> None:
 
 
 def test_the_code_of_extending_runs() -> None:
-    from kagglehms.features.images import Layout
+    from kagglehms.inputs.layouts import Layout
     from kagglehms.learning.recipes import recipe_from_json
 
     names: dict[str, Any] = {}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from kagglehms import __version__
 from kagglehms.data.competition import CLASSES
 from kagglehms.deploy.runs import Run
-from kagglehms.features.inputs import describe
 from kagglehms.inference.manifest import Model, Prior
+from kagglehms.inputs.kinds import describe
 from kagglehms.learning.ensemble import Blend, score_name
 from kagglehms.learning.metric import Standing, shortcoming
 from kagglehms.learning.prior_correction import PriorCorrection

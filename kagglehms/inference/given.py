@@ -14,7 +14,7 @@ import numpy as np
 from kagglehms.data.competition import CHANNELS, SPECTROGRAM_COLUMNS, SPECTROGRAM_STEP_S
 from kagglehms.data.readers import encode_eeg, encode_spectrogram, misnamed
 from kagglehms.errors import UsageError, first_line
-from kagglehms.features.images import CROP_SHAPES, Crop, Source
+from kagglehms.inputs.layouts import CROP_SHAPES, Crop, Source
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

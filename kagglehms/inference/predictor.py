@@ -16,10 +16,10 @@ import numpy as np
 from kagglehms.data.competition import CLASSES
 from kagglehms.data.readers import eeg_is_blank, spectrogram_is_blank
 from kagglehms.errors import UsageError
-from kagglehms.features.images import Crop, Normaliser, Source
-from kagglehms.features.inputs import stack
 from kagglehms.inference.given import Recordings, as_crops
 from kagglehms.inference.manifest import BLEND, MANIFEST, Manifest, Model, read_manifest, verify
+from kagglehms.inputs.kinds import stack
+from kagglehms.inputs.layouts import Crop, Normaliser, Source
 from kagglehms.learning.checkpoint import load_weights
 from kagglehms.learning.ensemble import Blend, blend_from_json
 from kagglehms.learning.models import make_model

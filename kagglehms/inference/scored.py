@@ -23,8 +23,6 @@ import numpy as np
 from kagglehms.console import open_streams
 from kagglehms.data.competition import Competition
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
-from kagglehms.features.images import CROP_SHAPES, Crop, Normaliser, Source
-from kagglehms.features.inputs import Input, stack
 from kagglehms.inference.manifest import read_manifest, verify
 from kagglehms.inference.marker import Marker
 from kagglehms.inference.predictor import FoldMeans, LoadedModel, Predictor
@@ -33,6 +31,8 @@ from kagglehms.inference.steps import Projection, Step, plan
 from kagglehms.inference.stream import BATCH_ROWS, CropCache, Reader, batches
 from kagglehms.inference.submission import write_submission
 from kagglehms.inference.task import EXIT_DEVICE_LOST, UNDER_WAY, Task
+from kagglehms.inputs.kinds import Input, stack
+from kagglehms.inputs.layouts import CROP_SHAPES, Crop, Normaliser, Source
 from kagglehms.runtime import choose_device, progress, say, writing
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from kagglehms.data.competition import CHAINS, CLASSES
-from kagglehms.features.inputs import Folded, Input, Signals, Spectra
 from kagglehms.features.simd import LANES
+from kagglehms.inputs.kinds import Folded, Input, Signals, Spectra
 from kagglehms.learning.augmentations import (
     CUTMIX_COLUMNS,
     PIECES,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kagglehms.errors import DataError
-from kagglehms.features.images import PANEL_SHAPES, Normaliser
+from kagglehms.inputs.layouts import PANEL_SHAPES, Normaliser
 from kagglehms.runtime import write_bytes
 
 if TYPE_CHECKING:

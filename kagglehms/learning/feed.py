@@ -23,8 +23,8 @@ from torch import Tensor
 from kagglehms.data.competition import N_TIMES, PANELS, SFREQ_HZ, SPECTROGRAM_ROWS, SPECTROGRAM_STEP_S
 from kagglehms.data.records import Records, Windows
 from kagglehms.errors import RunError
-from kagglehms.features.images import PANEL_SHAPES, Crop, Normaliser, Source, draw_source
-from kagglehms.features.inputs import Input, draw
+from kagglehms.inputs.kinds import Input, draw
+from kagglehms.inputs.layouts import PANEL_SHAPES, Crop, Normaliser, Source, draw_source
 from kagglehms.runtime import available_cpus, in_advance, progress
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.data.records import Windows
 from kagglehms.errors import DataError, UsageError, closest
-from kagglehms.features import images, inputs
-from kagglehms.features.inputs import Folded, Input, Signals
+from kagglehms.inputs import kinds, layouts
+from kagglehms.inputs.kinds import Folded, Input, Signals
 from kagglehms.learning.front_ends.options import FoldOptions, FrontEnd, SpectrumOptions, WaveStackOptions
 from kagglehms.learning.options import (
     Augmentation,
@@ -325,41 +325,41 @@ def _spectra(name: str, backbone: str, layout: Input, last_stage_lr: float = 1e-
 
 
 _ALL = (
-    Recipe("baseline", images.PANELS_BY_THEMSELVES),
-    Recipe("global-stats", images.SUMMARIES, drop_path_rate=0.0, dropout=0.0),
-    Recipe("percentiles", images.PERCENTILES, drop_path_rate=0.0, dropout=0.0),
-    Recipe("panels+global", images.PANELS_AND_SUMMARIES),
-    Recipe("eeg-panels", images.EEG_PANELS),
-    Recipe("eeg+percentiles", images.EEG_PANELS_AND_PERCENTILES),
-    Recipe("eeg-global-stats", images.EEG_SUMMARIES),
-    Recipe("vote-weighted-only", images.PANELS_BY_THEMSELVES, stages=_LOG_VOTES),
-    Recipe("vote-weighted", images.PANELS_AND_PERCENTILES, stages=_LOG_VOTES, augmentations=_CUTMIX),
-    Recipe("vote-weighted-global", images.SUMMARIES, stages=_LOG_VOTES, augmentations=_CUTMIX),
-    Recipe("global-norm", images.GLOBAL_PANELS, "efficientnet_b4", stages=_LOG_VOTES),
-    Recipe("global-norm-stats", images.GLOBAL_SUMMARIES, stages=_LOG_VOTES, augmentations=_CUTMIX),
-    Recipe("mosaic-xloss", images.GLOBAL_PANELS, "efficientnet_b0", stages=_MOSAIC),
-    Recipe("mosaic-xloss-stats", images.GLOBAL_SUMMARIES, "efficientnet_b0", stages=_MOSAIC),
-    Recipe("two-stage", images.GLOBAL_PANELS, "efficientnet_b0", stages=_FEW_THEN_MANY),
-    Recipe("two-stage-weighted", images.GLOBAL_PANELS, "efficientnet_b0", stages=_FEW_THEN_WEIGHTED),
-    Recipe("two-stage-stats", images.GLOBAL_SUMMARIES, "efficientnet_b0", stages=_FEW_THEN_MANY_SHORTER),
+    Recipe("baseline", layouts.PANELS_BY_THEMSELVES),
+    Recipe("global-stats", layouts.SUMMARIES, drop_path_rate=0.0, dropout=0.0),
+    Recipe("percentiles", layouts.PERCENTILES, drop_path_rate=0.0, dropout=0.0),
+    Recipe("panels+global", layouts.PANELS_AND_SUMMARIES),
+    Recipe("eeg-panels", layouts.EEG_PANELS),
+    Recipe("eeg+percentiles", layouts.EEG_PANELS_AND_PERCENTILES),
+    Recipe("eeg-global-stats", layouts.EEG_SUMMARIES),
+    Recipe("vote-weighted-only", layouts.PANELS_BY_THEMSELVES, stages=_LOG_VOTES),
+    Recipe("vote-weighted", layouts.PANELS_AND_PERCENTILES, stages=_LOG_VOTES, augmentations=_CUTMIX),
+    Recipe("vote-weighted-global", layouts.SUMMARIES, stages=_LOG_VOTES, augmentations=_CUTMIX),
+    Recipe("global-norm", layouts.GLOBAL_PANELS, "efficientnet_b4", stages=_LOG_VOTES),
+    Recipe("global-norm-stats", layouts.GLOBAL_SUMMARIES, stages=_LOG_VOTES, augmentations=_CUTMIX),
+    Recipe("mosaic-xloss", layouts.GLOBAL_PANELS, "efficientnet_b0", stages=_MOSAIC),
+    Recipe("mosaic-xloss-stats", layouts.GLOBAL_SUMMARIES, "efficientnet_b0", stages=_MOSAIC),
+    Recipe("two-stage", layouts.GLOBAL_PANELS, "efficientnet_b0", stages=_FEW_THEN_MANY),
+    Recipe("two-stage-weighted", layouts.GLOBAL_PANELS, "efficientnet_b0", stages=_FEW_THEN_WEIGHTED),
+    Recipe("two-stage-stats", layouts.GLOBAL_SUMMARIES, "efficientnet_b0", stages=_FEW_THEN_MANY_SHORTER),
     # The source says no more of its two on EEG than their score together: its rule on its two EEG images.
-    Recipe("eeg-two-stage", images.EEG_PANELS_AND_PERCENTILES, "efficientnet_b0", stages=_FEW_THEN_MANY),
-    Recipe("eeg-two-stage-stats", images.EEG_SUMMARIES, "efficientnet_b0", stages=_FEW_THEN_MANY),
-    _transformer("transformer-vit", "vit_small_patch16_224", images.GLOBAL_PANELS),
-    _transformer("transformer-swin", "swin_tiny_patch4_window7_224", images.GLOBAL_PANELS),
-    _transformer("transformer-maxvit", "maxvit_tiny_tf_224", images.GLOBAL_PANELS),
-    _transformer("transformer-ast", "ast:deit_base_distilled_patch16_224", images.GLOBAL_PANELS),
+    Recipe("eeg-two-stage", layouts.EEG_PANELS_AND_PERCENTILES, "efficientnet_b0", stages=_FEW_THEN_MANY),
+    Recipe("eeg-two-stage-stats", layouts.EEG_SUMMARIES, "efficientnet_b0", stages=_FEW_THEN_MANY),
+    _transformer("transformer-vit", "vit_small_patch16_224", layouts.GLOBAL_PANELS),
+    _transformer("transformer-swin", "swin_tiny_patch4_window7_224", layouts.GLOBAL_PANELS),
+    _transformer("transformer-maxvit", "maxvit_tiny_tf_224", layouts.GLOBAL_PANELS),
+    _transformer("transformer-ast", "ast:deit_base_distilled_patch16_224", layouts.GLOBAL_PANELS),
     # Beyond the source: both recordings in one image.
-    Recipe("kaggle+eeg", images.KAGGLE_AND_EEG, stages=_LOG_VOTES),
+    Recipe("kaggle+eeg", layouts.KAGGLE_AND_EEG, stages=_LOG_VOTES),
     # Beyond the source: what the best public solutions did, see docs/ladder.md.
-    _raw_fold("raw-fold", "tf_efficientnet_b5", inputs.FOLDED_CAUSAL),
-    _raw_fold("raw-fold-hgnet", "hgnetv2_b5", inputs.FOLDED_LINEAR),
-    _spectra("stft-50-10", "convnext_base", inputs.SPECTRA_50_AND_10_S),
-    _spectra("stft-30-10", "convnext_base", inputs.SPECTRA_30_AND_10_S),
-    _spectra("stft-50-10-maxvit", "maxvit_tiny_rw_224", inputs.SPECTRA_50_AND_10_S, last_stage_lr=2.5e-4),
+    _raw_fold("raw-fold", "tf_efficientnet_b5", kinds.FOLDED_CAUSAL),
+    _raw_fold("raw-fold-hgnet", "hgnetv2_b5", kinds.FOLDED_LINEAR),
+    _spectra("stft-50-10", "convnext_base", kinds.SPECTRA_50_AND_10_S),
+    _spectra("stft-30-10", "convnext_base", kinds.SPECTRA_30_AND_10_S),
+    _spectra("stft-50-10-maxvit", "maxvit_tiny_rw_224", kinds.SPECTRA_50_AND_10_S, last_stage_lr=2.5e-4),
     Recipe(
         "wave-stack",
-        inputs.SIXTEEN_SIGNALS,
+        kinds.SIXTEEN_SIGNALS,
         backbone="maxxvitv2_nano_rw_256",
         front_end=WaveStackOptions(),
         stages=(
@@ -375,7 +375,7 @@ _ALL = (
     # Not a rung of the ladder: small enough to learn something in a minute on two CPU cores.
     Recipe(
         "demo",
-        images.GLOBAL_PANELS,
+        layouts.GLOBAL_PANELS,
         backbone="half:test_efficientnet",
         stages=_LOG_VOTES,
         drop_path_rate=0.0,

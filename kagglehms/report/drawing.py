@@ -23,7 +23,7 @@ from kagglehms.data.competition import (
     SPECTROGRAM_STEP_S,
     WINDOW_S,
 )
-from kagglehms.features.images import MEL
+from kagglehms.inputs.layouts import MEL
 from kagglehms.report.montage import DERIVATIONS, PASS_BAND_HZ, TRACE_HZ, ekg_gain, rows, sensitivity_uv
 from kagglehms.report.style import BLUE, GREY, ORANGE, RED, Theme, tidy
 

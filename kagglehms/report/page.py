@@ -13,7 +13,7 @@ import numpy as np
 from kagglehms.data.competition import CLASSES, PANELS
 from kagglehms.data.store import Store
 from kagglehms.errors import HMSError, UsageError
-from kagglehms.features.images import PANEL_SHAPES, draw_source
+from kagglehms.inputs.layouts import PANEL_SHAPES, draw_source
 from kagglehms.learning.ensemble import Blend, score_name
 from kagglehms.learning.ladder import RUNGS, Row, published_row
 from kagglehms.learning.metric import shortcoming

@@ -29,7 +29,7 @@ from kagglehms.data.readers import Half, read_eeg, read_spectrogram
 from kagglehms.data.records import EEG_OFFSET, SPECTROGRAM_OFFSET, Content, read_table, read_train_table
 from kagglehms.data.store import Store
 from kagglehms.errors import DataError, UsageError, closest
-from kagglehms.features.images import MEL, PANEL_SHAPES, Crop, draw_source
+from kagglehms.inputs.layouts import MEL, PANEL_SHAPES, Crop, draw_source
 from kagglehms.report import drawing
 from kagglehms.report.montage import (
     DERIVATIONS,

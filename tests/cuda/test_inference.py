@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from devices import ROOM, device_at
 
-from kagglehms.features.images import Normaliser
 from kagglehms.inference.manifest import Model
 from kagglehms.inference.predictor import LoadedModel
+from kagglehms.inputs.layouts import Normaliser
 from kagglehms.learning.models import make_model
 from kagglehms.learning.recipes import get_recipe
 

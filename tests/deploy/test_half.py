@@ -15,9 +15,9 @@ from kagglehms.deploy.bundle import build, describe
 from kagglehms.deploy.half import HeldOut, halve, open_held_out
 from kagglehms.deploy.runs import select_runs
 from kagglehms.errors import RunError
-from kagglehms.features.images import Normaliser
 from kagglehms.inference.manifest import read_manifest, verify
 from kagglehms.inference.predictor import load_bundle
+from kagglehms.inputs.layouts import Normaliser
 from kagglehms.learning.checkpoint import load_weights, save_weights
 
 

@@ -20,8 +20,8 @@ from kagglehms.data.readers import encode_spectrogram
 from kagglehms.data.records import Records, make_records, read_train_table
 from kagglehms.data.store import Store
 from kagglehms.errors import BundleError, UsageError
-from kagglehms.features.images import Crop
 from kagglehms.inference.predictor import FoldMeans, Predictor, load_bundle
+from kagglehms.inputs.layouts import Crop
 from kagglehms.learning.crossval import PROBABILITY_COLUMNS
 
 

@@ -17,7 +17,6 @@ from trained import make_dist
 from kagglehms.data.competition import CHANNELS, VOTE_COLUMNS, Competition
 from kagglehms.data.readers import encode_eeg, encode_spectrogram
 from kagglehms.deploy.bundle import build
-from kagglehms.features.images import Crop
 from kagglehms.inference import scored
 from kagglehms.inference.marker import Marker
 from kagglehms.inference.predictor import LoadedModel, load_bundle
@@ -25,6 +24,7 @@ from kagglehms.inference.scored import run_scored
 from kagglehms.inference.steps import SAFETY
 from kagglehms.inference.submission import read_submission
 from kagglehms.inference.task import UNDER_WAY, Task
+from kagglehms.inputs.layouts import Crop
 from kagglehms.learning.ensemble import Blend
 from kagglehms.learning.prior_correction import PriorCorrection
 
@@ -560,7 +560,7 @@ def test_each_batch_and_each_file_is_a_sign_of_life(
 
 
 def test_what_is_compiled_is_compiled_before_the_first_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kagglehms.features.images import LAYOUTS
+    from kagglehms.inputs.layouts import LAYOUTS
 
     drawn: list[object] = []
     real = scored.stack

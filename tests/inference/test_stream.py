@@ -11,10 +11,10 @@ import pytest
 from folders import copied, eeg_frame, spectrogram_frame
 
 from kagglehms.data.competition import CHANNELS, SPECTROGRAM_COLUMNS, Competition
-from kagglehms.features.images import KAGGLE_AND_EEG, LAYOUTS, PANELS_BY_THEMSELVES, Crop
-from kagglehms.features.inputs import stack
 from kagglehms.inference.prior import read_rows
 from kagglehms.inference.stream import CropCache, Reader, batches, slot_bytes
+from kagglehms.inputs.kinds import stack
+from kagglehms.inputs.layouts import KAGGLE_AND_EEG, LAYOUTS, PANELS_BY_THEMSELVES, Crop
 
 BOTH = ("kaggle", "eeg")
 
@@ -72,7 +72,7 @@ def images(reader: Reader, layout: str = "kaggle+eeg", **options: object) -> np.
 
 
 def _normaliser() -> object:
-    from kagglehms.features.images import Normaliser
+    from kagglehms.inputs.layouts import Normaliser
 
     return Normaliser({"kaggle": (0.5, 2.0), "eeg": (0.0, 1.0)})
 

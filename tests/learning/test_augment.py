@@ -14,7 +14,7 @@ from scipy.signal import butter, sosfilt
 
 from kagglehms.features.differences import DifferenceSpec
 from kagglehms.features.fold import FoldSpec
-from kagglehms.features.inputs import SPECTRA_50_AND_10_S, Folded, Input, Signals
+from kagglehms.inputs.kinds import SPECTRA_50_AND_10_S, Folded, Input, Signals
 from kagglehms.learning.augment import (
     augment,
     device_augmentations,

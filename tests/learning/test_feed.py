@@ -17,8 +17,8 @@ from kagglehms.data.records import Records, make_records, read_train_table
 from kagglehms.data.store import Store, plan, prepare
 from kagglehms.errors import RunError
 from kagglehms.features import mel_images
-from kagglehms.features.images import KAGGLE_AND_EEG, PANELS_BY_THEMSELVES, Crop, Normaliser
-from kagglehms.features.inputs import mirrored, stack
+from kagglehms.inputs.kinds import mirrored, stack
+from kagglehms.inputs.layouts import KAGGLE_AND_EEG, PANELS_BY_THEMSELVES, Crop, Normaliser
 from kagglehms.learning.feed import Feed, Work, crop_of, drawing_threads, measure, shuffled, split
 
 NORMALISER = Normaliser({"kaggle": (1.0, 2.0)})

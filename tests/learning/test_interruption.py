@@ -27,7 +27,7 @@ from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import plan, prepare
 from kagglehms.errors import RunError, Stopped
 from kagglehms.features.fold import FoldSpec
-from kagglehms.features.inputs import Folded
+from kagglehms.inputs.kinds import Folded
 from kagglehms.learning import crossval, evaluation, learner, trainer
 from kagglehms.learning.crossval import continue_from, cross_validate
 from kagglehms.learning.feed import Feed

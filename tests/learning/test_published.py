@@ -12,7 +12,7 @@ import torch
 
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.errors import UsageError
-from kagglehms.features.images import Crop, Layout, Normaliser, Tile, render
+from kagglehms.inputs.layouts import Crop, Layout, Normaliser, Tile, render
 from kagglehms.learning.augmentations import mosaic, same_class_cutmix, same_class_partners
 from kagglehms.learning.losses import own_weights, vote_weights, weighted_loss
 from kagglehms.learning.options import HorizontalFlip, SameClassCutMix

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from kagglehms.features import difference_spectra, folded_image, inputs, mel_images
+from kagglehms.features import difference_spectra, folded_image, mel_images
 from kagglehms.features.differences import DifferenceSpec
 from kagglehms.features.fold import FoldSpec
-from kagglehms.features.images import Crop
-from kagglehms.features.inputs import Folded, Signals, stack
+from kagglehms.inputs import kinds
+from kagglehms.inputs.kinds import Folded, Signals, stack
+from kagglehms.inputs.layouts import Crop
 from kagglehms.learning.front_ends import (
     CausalBandPass,
     Differences,
@@ -63,7 +64,7 @@ def test_spectra_from_the_feeds_signals_are_the_recipes() -> None:
     spec = DifferenceSpec(filter="none", midline=True, scale_uv=32.0)
     signals = stack([crop_of("plain")], Signals(spec))
     image = Spectrum(SpectrumOptions(unit_uv=32.0))(torch.from_numpy(signals)).numpy()
-    expected = stack([crop_of("plain")], inputs.SPECTRA_50_AND_10_S)
+    expected = stack([crop_of("plain")], kinds.SPECTRA_50_AND_10_S)
     assert np.abs(image - expected).max() <= 1e-4
 
 

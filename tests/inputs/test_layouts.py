@@ -10,7 +10,8 @@ import pytest
 
 from kagglehms.errors import UsageError
 from kagglehms.features import mel_images
-from kagglehms.features.images import (
+from kagglehms.inputs.kinds import stack
+from kagglehms.inputs.layouts import (
     KAGGLE_AND_EEG,
     LAYOUTS,
     PANELS_BY_THEMSELVES,
@@ -20,7 +21,6 @@ from kagglehms.features.images import (
     Tile,
     render,
 )
-from kagglehms.features.inputs import stack
 
 NORMALISER = Normaliser({"kaggle": (0.7, 1.9), "eeg": (-0.2, 0.4)})
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from kagglehms.data.competition import CHAINS, CHANNELS, N_BINS, OTHER_SIDE, PANELS, SFREQ_HZ
 from kagglehms.features.differences import DifferenceSpec, differences_into
 from kagglehms.features.fold import FoldSpec, folded_image_into
-from kagglehms.features.images import LAYOUTS, Crop, Layout, Normaliser, Source, render
 from kagglehms.features.simd import LANES
 from kagglehms.features.spectra import SPECTRA_30_10, SPECTRA_50_10, SpectraSpec, difference_spectra_into
+from kagglehms.inputs.layouts import LAYOUTS, Crop, Layout, Normaliser, Source, render
 
 
 class _OfDifferences(ABC):

@@ -10,12 +10,12 @@ import pytest
 
 from kagglehms.data.competition import CHAINS, CHANNELS, SPECTROGRAM_COLUMNS
 from kagglehms.errors import UsageError
-from kagglehms.features import inputs
 from kagglehms.features.differences import DifferenceSpec
 from kagglehms.features.fold import FoldSpec
-from kagglehms.features.images import CROP_SHAPES, KAGGLE_AND_EEG, LAYOUTS, Crop, Layout, Normaliser
-from kagglehms.features.inputs import Folded, Input, Signals, Spectra, draw, mirrored, stack
 from kagglehms.features.spectra import SPECTRA_50_10
+from kagglehms.inputs import kinds
+from kagglehms.inputs.kinds import Folded, Input, Signals, Spectra, draw, mirrored, stack
+from kagglehms.inputs.layouts import CROP_SHAPES, KAGGLE_AND_EEG, LAYOUTS, Crop, Layout, Normaliser
 from kagglehms.learning import options
 from kagglehms.learning.front_ends.options import FoldOptions, SpectrumOptions, WaveStackOptions
 from kagglehms.learning.options import Augmentation
@@ -25,10 +25,10 @@ NORMALISER = Normaliser({"kaggle": (1.0, 2.0), "eeg": (0.5, 0.2)})
 KINDS: dict[str, Input] = {
     "tiles": KAGGLE_AND_EEG,
     "folded": Folded(FoldSpec(filter="none")),
-    "folded-causal": inputs.FOLDED_CAUSAL,
-    "folded-linear": inputs.FOLDED_LINEAR,
-    "spectra-50-10": inputs.SPECTRA_50_AND_10_S,
-    "spectra-30-10": inputs.SPECTRA_30_AND_10_S,
+    "folded-causal": kinds.FOLDED_CAUSAL,
+    "folded-linear": kinds.FOLDED_LINEAR,
+    "spectra-50-10": kinds.SPECTRA_50_AND_10_S,
+    "spectra-30-10": kinds.SPECTRA_30_AND_10_S,
     "signals": Signals(DifferenceSpec()),
 }
 
@@ -178,8 +178,8 @@ def test_signals_need_a_front_end_and_images_must_have_none() -> None:
 
 
 def test_inputs_of_equal_settings_are_equal_and_go_into_dictionaries() -> None:
-    assert Folded(FoldSpec()) == inputs.FOLDED_CAUSAL
-    assert Spectra(SPECTRA_50_10) == inputs.SPECTRA_50_AND_10_S
+    assert Folded(FoldSpec()) == kinds.FOLDED_CAUSAL
+    assert Spectra(SPECTRA_50_10) == kinds.SPECTRA_50_AND_10_S
     assert len({*KINDS.values(), *KINDS.values()}) == len(KINDS)
 
 

@@ -1,0 +1,1 @@
+"""What a network is given: an image of tiles, folded signals, spectra, or the signals themselves."""
