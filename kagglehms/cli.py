@@ -53,9 +53,9 @@ except ModuleNotFoundError as missing:  # tyro, which nothing else needs
     sys.exit(f"kagglehms: error: {not_installed(missing)}")
 
 if TYPE_CHECKING:
-    from kagglehms.learning.crossval import Dataset
     from kagglehms.learning.recipes import Recipe
     from kagglehms.learning.session import Session
+    from kagglehms.runs.cross_validation import Dataset
 
 
 def prepare(options: Prepare) -> int:
@@ -67,8 +67,8 @@ def prepare(options: Prepare) -> int:
 
 
 def train(options: Train) -> int:
-    from kagglehms.learning.crossval import open_dataset
     from kagglehms.learning.recipes import get_recipe
+    from kagglehms.runs.cross_validation import open_dataset
     from kagglehms.runtime import Clock, seconds_of, stop_signals
 
     if not options.names:
@@ -87,7 +87,7 @@ def train(options: Train) -> int:
 
 
 def _train(options: Train, recipes: Sequence[Recipe], dataset: Dataset, session: Session) -> int:
-    from kagglehms.learning.crossval import continue_from, cross_validate
+    from kagglehms.runs.cross_validation import continue_from, cross_validate
     from kagglehms.runtime import choose_device, say, tell
 
     device = choose_device(options.device)
@@ -112,9 +112,9 @@ def _truth_beside(data: Path | None) -> Path | None:
 
 
 def ladder(options: Ladder) -> int:
-    from kagglehms.learning.ladder import ladder, published_row, untrained
-    from kagglehms.learning.ladder_table import render
     from kagglehms.learning.recipes import get_recipe
+    from kagglehms.runs.ladder import ladder, published_row, untrained
+    from kagglehms.runs.ladder_table import render
     from kagglehms.runtime import say, write_bytes
 
     if options.run:
@@ -142,10 +142,10 @@ def ladder(options: Ladder) -> int:
 
 def blend(options: FitBlend) -> int:
     from kagglehms.data.records import MANY_VOTES
-    from kagglehms.learning.blending import nested_score
-    from kagglehms.learning.ensemble import Fitting
-    from kagglehms.learning.ladder import blend_members, blend_path
-    from kagglehms.learning.oof import load_oof, load_training_weights
+    from kagglehms.runs.blend_fitting import nested_score
+    from kagglehms.runs.blends import Fitting
+    from kagglehms.runs.ladder import blend_members, blend_path
+    from kagglehms.runs.out_of_fold import load_oof, load_training_weights
     from kagglehms.runtime import progress, tell, write_bytes
 
     if options.correct_prior and options.min_votes > 1:
@@ -238,7 +238,7 @@ def fetch(options: Fetch) -> int:
 
 def simulate(options: Simulate) -> int:
     from kagglehms.data.competition import Competition, truth_folder
-    from kagglehms.learning.floor import measure_floor
+    from kagglehms.runs.baselines import measure_floor
     from kagglehms.runtime import progress, say, tell
     from kagglehms.simulator.competition import make_competition
 

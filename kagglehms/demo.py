@@ -40,9 +40,9 @@ def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TES
     from kagglehms.deploy.bundle import build
     from kagglehms.deploy.rehearsal import rehearse
     from kagglehms.inference.submission import read_submission
-    from kagglehms.learning.crossval import Dataset, cross_validate
     from kagglehms.learning.recipes import get_recipe
     from kagglehms.report.page import write_report
+    from kagglehms.runs.cross_validation import Dataset, cross_validate
     from kagglehms.runtime import choose_device, progress
     from kagglehms.simulator.competition import make_competition
 

@@ -18,13 +18,13 @@ from typing import Any
 from kagglehms.data.competition import Competition
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import Store
-from kagglehms.learning import crossval
-from kagglehms.learning.crossval import Dataset, cross_validate
 from kagglehms.learning.options import SameClassCutMix
 from kagglehms.learning.recipes import Recipe, Stage, get_recipe
 from kagglehms.learning.session import Session
 from kagglehms.learning.state import STATE
 from kagglehms.learning.team import assemble
+from kagglehms.runs import cross_validation
+from kagglehms.runs.cross_validation import Dataset, cross_validate
 from kagglehms.runtime import choose_device
 
 THOROUGH = replace(
@@ -76,14 +76,14 @@ def train_as_member(
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    real = crossval._finish_fold
+    real = cross_validation._finish_fold
 
     def finish(folder: Path, *rest: Any) -> None:
         state = (folder / STATE).read_bytes()
         real(folder, *rest)
         (folder / STATE).write_bytes(state)
 
-    crossval._finish_fold = finish  # type: ignore[assignment]
+    cross_validation._finish_fold = finish  # type: ignore[assignment]
     with assemble("cpu") as team:
         dataset = open_dataset(competition, store)
         session = Session(team=team)

@@ -21,6 +21,7 @@ ROOMS = (
     "features",
     "inputs",
     "learning",
+    "runs",
     "inference",
     "deploy",
     "report",

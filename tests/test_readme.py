@@ -9,8 +9,8 @@ import pytest
 from readme_text import README, ROOT, commands, python_blocks
 
 from kagglehms.cli import COMMANDS, parse
-from kagglehms.learning.ensemble import get_blend_spec
 from kagglehms.learning.recipes import get_recipe
+from kagglehms.runs.blends import get_blend_spec
 
 OURS = [words for words in commands() if words[:1] == ["kagglehms"]]
 

@@ -45,8 +45,8 @@ from kagglehms.inference.manifest import (
     tree_digest,
     verify,
 )
-from kagglehms.learning.ensemble import Blend
-from kagglehms.learning.ladder import find_blend
+from kagglehms.runs.blends import Blend
+from kagglehms.runs.ladder import find_blend
 from kagglehms.runtime import HOLDER, LOCK, PARTIAL_SUFFIX, choose_device, exclusive, say
 
 _STAGE = ".build-"

@@ -17,8 +17,8 @@ from kagglehms.errors import RunError
 
 if TYPE_CHECKING:
     from kagglehms.deploy.runs import Run
-    from kagglehms.learning.crossval import Dataset
     from kagglehms.learning.recipes import Recipe
+    from kagglehms.runs.cross_validation import Dataset
     from kagglehms.runtime import Device
 
 
@@ -75,8 +75,8 @@ def open_held_out(held_out: HeldOut, runs: Sequence[Run]) -> dict[str, Dataset]:
     from kagglehms.data.competition import Competition
     from kagglehms.data.records import make_records, read_train_table
     from kagglehms.data.store import Store
-    from kagglehms.learning.crossval import Dataset, read_json
-    from kagglehms.learning.run_folder import with_stored_folds
+    from kagglehms.runs.cross_validation import Dataset, read_json
+    from kagglehms.runs.folder import with_stored_folds
 
     store = Store(held_out.store)
     records = make_records(read_train_table(Competition(held_out.data).train_csv))

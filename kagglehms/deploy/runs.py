@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from kagglehms.errors import DataError, RunError, UsageError, closest
 from kagglehms.inference.manifest import Prior
 from kagglehms.learning.first_weights import Origin
-from kagglehms.learning.run_folder import origin_of
+from kagglehms.runs.folder import origin_of
 
 _READ = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 """Training may write more than a bundle reads."""

@@ -194,7 +194,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _train(task: TrainingTask, session: Session) -> tuple[list[str], list[str]]:
     """Train one recipe after the other; return those that are left, and what failed of the others."""
-    from kagglehms.learning.crossval import continue_from, cross_validate, open_dataset
+    from kagglehms.runs.cross_validation import continue_from, cross_validate, open_dataset
     from kagglehms.runtime import choose_device
 
     device = choose_device(task.device)

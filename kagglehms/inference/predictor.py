@@ -21,9 +21,9 @@ from kagglehms.inference.manifest import BLEND, MANIFEST, Manifest, Model, read_
 from kagglehms.inputs.kinds import stack
 from kagglehms.inputs.layouts import Crop, Normaliser, Source
 from kagglehms.learning.checkpoint import load_weights
-from kagglehms.learning.ensemble import Blend, blend_from_json
 from kagglehms.learning.models import make_model
 from kagglehms.learning.recipes import Recipe, recipe_from_json
+from kagglehms.runs.blends import Blend, blend_from_json
 from kagglehms.runtime import Device, choose_device
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CLASSES
-from kagglehms.learning.ensemble import Blend
-from kagglehms.learning.ladder import Row
 from kagglehms.report.drawing import CLASS_NAMES
-from kagglehms.report.statistics import Calibration, Group
 from kagglehms.report.style import BLUE, GREY, MARKERS, ORANGE, PAGE, SERIES, figure, styled, tidy
+from kagglehms.runs.blends import Blend
+from kagglehms.runs.ladder import Row
+from kagglehms.runs.statistics import Calibration, Group
 
 if TYPE_CHECKING:
     import polars as pl

@@ -14,13 +14,15 @@ from kagglehms.data.competition import CLASSES, PANELS
 from kagglehms.data.store import Store
 from kagglehms.errors import HMSError, UsageError
 from kagglehms.inputs.layouts import PANEL_SHAPES, draw_source
-from kagglehms.learning.ensemble import Blend, score_name
-from kagglehms.learning.ladder import RUNGS, Row, published_row
 from kagglehms.learning.metric import shortcoming
 from kagglehms.report import drawing, figures
 from kagglehms.report.montage import traces
-from kagglehms.report.reading import RunView, focus_of, read_blends, read_runs
-from kagglehms.report.statistics import (
+from kagglehms.report.style import PAGE, figure, styled, svg
+from kagglehms.report.templating import policy, render
+from kagglehms.runs.blends import Blend, score_name
+from kagglehms.runs.ladder import RUNGS, Row, published_row
+from kagglehms.runs.reading import RunView, focus_of, read_blends, read_runs
+from kagglehms.runs.statistics import (
     Group,
     Scored,
     by_class,
@@ -31,8 +33,6 @@ from kagglehms.report.statistics import (
     hardest,
     mean_over_patients,
 )
-from kagglehms.report.style import PAGE, figure, styled, svg
-from kagglehms.report.templating import policy, render
 from kagglehms.runtime import write_bytes
 
 if TYPE_CHECKING:

@@ -40,9 +40,9 @@ from kagglehms.report.montage import (
     sensitivity_uv,
     traces,
 )
-from kagglehms.report.reading import focus_of, read_runs
 from kagglehms.report.style import LIGHT, figure, palette_png, png, styled
 from kagglehms.report.templating import policy, render, source
+from kagglehms.runs.reading import focus_of, read_runs
 from kagglehms.runtime import write_bytes
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from kagglehms.deploy.bundle import build
 from kagglehms.deploy.rehearsal import rehearse
 from kagglehms.deploy.training import ENDING, TrainingTask, main, make_task, train_in_session
 from kagglehms.errors import EXIT_USER
-from kagglehms.learning.crossval import Dataset, cross_validate
+from kagglehms.runs.cross_validation import Dataset, cross_validate
 from kagglehms.runtime import choose_device
 
 TINY = {
@@ -97,7 +97,7 @@ def test_a_recipe_that_fails_does_not_keep_the_others(
         trained.append(recipe.name)
         return type("Outcome", (), {"sentence": "done"})
 
-    monkeypatch.setattr("kagglehms.learning.crossval.cross_validate", note)
+    monkeypatch.setattr("kagglehms.runs.cross_validation.cross_validate", note)
     assert main([task.to_json()]) == 0
     assert trained == ["baseline"]
     assert ending(tmp_path)["left"] == []

@@ -22,7 +22,7 @@ from kagglehms.data.store import Store
 from kagglehms.errors import BundleError, UsageError
 from kagglehms.inference.predictor import FoldMeans, Predictor, load_bundle
 from kagglehms.inputs.layouts import Crop
-from kagglehms.learning.crossval import PROBABILITY_COLUMNS
+from kagglehms.runs.cross_validation import PROBABILITY_COLUMNS
 
 
 def power_of(folder: Path, records: Records, position: int) -> np.ndarray:

@@ -25,8 +25,8 @@ from kagglehms.inference.steps import SAFETY
 from kagglehms.inference.submission import read_submission
 from kagglehms.inference.task import UNDER_WAY, Task
 from kagglehms.inputs.layouts import Crop
-from kagglehms.learning.ensemble import Blend
-from kagglehms.learning.prior_correction import PriorCorrection
+from kagglehms.runs.blends import Blend
+from kagglehms.runs.prior_correction import PriorCorrection
 
 
 @pytest.fixture

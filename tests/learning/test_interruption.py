@@ -28,8 +28,7 @@ from kagglehms.data.store import plan, prepare
 from kagglehms.errors import RunError, Stopped
 from kagglehms.features.fold import FoldSpec
 from kagglehms.inputs.kinds import Folded
-from kagglehms.learning import crossval, evaluation, learner, trainer
-from kagglehms.learning.crossval import continue_from, cross_validate
+from kagglehms.learning import evaluation, learner, trainer
 from kagglehms.learning.feed import Feed
 from kagglehms.learning.models import make_model
 from kagglehms.learning.options import (
@@ -46,6 +45,8 @@ from kagglehms.learning.recipes import Recipe, Stage
 from kagglehms.learning.session import Session
 from kagglehms.learning.state import STATE, read_state
 from kagglehms.learning.trainer import WEIGHTS, Fit, fit
+from kagglehms.runs import cross_validation
+from kagglehms.runs.cross_validation import continue_from, cross_validate
 from kagglehms.runtime import Clock, StopRequest
 
 TRAIN, VALID = np.arange(11), np.arange(11, 16)
@@ -310,8 +311,8 @@ def test_other_code_is_refused_and_named(
     stop.signal = signal.SIGTERM
     with pytest.raises(Stopped):
         cross_validate(THOROUGH, dataset, tmp_path, CPU, only_folds=[0], session=Session(stop=stop))
-    here = crossval.code_version()
-    monkeypatch.setattr(crossval, "code_version", lambda: "0123456789ab (9.9)")
+    here = cross_validation.code_version()
+    monkeypatch.setattr(cross_validation, "code_version", lambda: "0123456789ab (9.9)")
     with pytest.raises(RunError, match=f"was saved with other code .{here[:12]} there, 0123456789ab now"):
         cross_validate(THOROUGH, dataset, tmp_path, CPU, only_folds=[0])
 

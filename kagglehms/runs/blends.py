@@ -27,8 +27,8 @@ from numpy.typing import ArrayLike, NDArray
 from kagglehms.data.competition import CLASSES
 from kagglehms.errors import DataError, UsageError, closest
 from kagglehms.learning.metric import CLIP, check_probabilities
-from kagglehms.learning.prior_correction import MOST, PriorCorrection, Target
 from kagglehms.learning.recipes import RECIPES
+from kagglehms.runs.prior_correction import MOST, PriorCorrection, Target
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

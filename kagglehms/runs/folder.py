@@ -30,7 +30,7 @@ from kagglehms.runtime import exclusive, say, write_bytes
 if TYPE_CHECKING:
     import polars as pl
 
-    from kagglehms.learning.crossval import Dataset
+    from kagglehms.runs.cross_validation import Dataset
 
 RECIPE, RUN, FOLDS, RESULT = "recipe.json", "run.json", "folds.json", "result.json"
 FIRST_WEIGHTS = "first_weights"

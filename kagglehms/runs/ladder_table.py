@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from kagglehms.learning.ladder import Row
+from kagglehms.runs.ladder import Row
 
 Format = Literal["table", "markdown", "csv", "json"]
 

@@ -11,7 +11,8 @@ import pytest
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS, Competition, truth_folder
 from kagglehms.data.records import Records, make_records, read_train_table
 from kagglehms.errors import DataError
-from kagglehms.learning.floor import (
+from kagglehms.learning.metric import kl_score
+from kagglehms.runs.baselines import (
     TRUTH_COLUMNS,
     Floor,
     energy_baseline,
@@ -19,7 +20,6 @@ from kagglehms.learning.floor import (
     read_truth,
     recovered,
 )
-from kagglehms.learning.metric import kl_score
 from kagglehms.simulator.plan import plan_sessions
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.errors import RunError, UsageError, closest
-from kagglehms.learning.ensemble import LADDER_BLENDS, Blend, BlendSpec, blend_from_json, get_blend_spec
 from kagglehms.learning.metric import Standing, floors, kl_score, shortcoming, standings
 from kagglehms.learning.published import SUFFIX
 from kagglehms.learning.recipes import RECIPES, Recipe, get_recipe, recipe_from_json
-from kagglehms.learning.run_folder import BLENDS, FOLDS, PROBABILITY_COLUMNS, RECIPE, RUN, read_json, read_oof
+from kagglehms.runs.blends import LADDER_BLENDS, Blend, BlendSpec, blend_from_json, get_blend_spec
+from kagglehms.runs.folder import BLENDS, FOLDS, PROBABILITY_COLUMNS, RECIPE, RUN, read_json, read_oof
 
 if TYPE_CHECKING:
     from kagglehms.data.records import Records
@@ -226,7 +226,7 @@ def _given_blend(spec: BlendSpec, runs: Path, trained: dict[str, Path], truth_cs
     if not set(spec.members) <= set(trained):
         return row
     from kagglehms.data.records import Records
-    from kagglehms.learning.oof import load_oof
+    from kagglehms.runs.out_of_fold import load_oof
 
     try:
         oof = load_oof(runs, spec.members)
@@ -369,8 +369,8 @@ def _run_scores(folder: Path, run: dict[str, Any], truth_csv: Path | None) -> _S
 def _scores(
     records: Records, predictions_NK: NDArray[np.float64], run: dict[str, Any], truth_csv: Path | None
 ) -> _Scores:
-    from kagglehms.learning.floor import read_truth, recovered
     from kagglehms.learning.metric import mean_scores
+    from kagglehms.runs.baselines import read_truth, recovered
 
     targets_NK, many, settled = records.targets_NK, records.many_votes, records.settled
     of_all, of_many = standings(targets_NK, predictions_NK, many)

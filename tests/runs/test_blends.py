@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from kagglehms.errors import DataError, UsageError
-from kagglehms.learning.ensemble import (
+from kagglehms.learning.recipes import RECIPES
+from kagglehms.runs.blends import (
     LADDER_BLENDS,
     Blend,
     BlendSpec,
@@ -18,8 +19,7 @@ from kagglehms.learning.ensemble import (
     blend_from_json,
     get_blend_spec,
 )
-from kagglehms.learning.prior_correction import PriorCorrection
-from kagglehms.learning.recipes import RECIPES
+from kagglehms.runs.prior_correction import PriorCorrection
 
 EVEN = (1 / 6,) * 6
 RARE = (0.05, 0.15, 0.1, 0.1, 0.1, 0.5)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError, closest, first_line
-from kagglehms.learning.ensemble import check_members, check_stack
 from kagglehms.learning.recipes import recipe_from_json
-from kagglehms.learning.run_folder import PROBABILITY_COLUMNS, RECIPE, origin_of, read_json
+from kagglehms.runs.blends import check_members, check_stack
+from kagglehms.runs.folder import PROBABILITY_COLUMNS, RECIPE, origin_of, read_json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -114,7 +114,7 @@ def load_training_weights(runs: Path, oof: OofSet) -> NDArray[np.float64]:
     Raises:
         RunError, DataError: a recipe that cannot be read, or whose last stage has none of the records.
     """
-    from kagglehms.learning.prior_correction import training_weights
+    from kagglehms.runs.prior_correction import training_weights
 
     weights = []
     for name in oof.names:

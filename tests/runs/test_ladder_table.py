@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from kagglehms.learning.ladder import Row, ladder
-from kagglehms.learning.ladder_table import render
 from kagglehms.learning.recipes import RECIPES
+from kagglehms.runs.ladder import Row, ladder
+from kagglehms.runs.ladder_table import render
 
 TRAINED = Row(
     "baseline",

@@ -33,7 +33,8 @@ from kagglehms.data.store import Store
 from kagglehms.errors import UsageError
 from kagglehms.learning.metric import Standing, shortcoming, standing_text, standings
 from kagglehms.learning.recipes import Recipe
-from kagglehms.learning.run_folder import (
+from kagglehms.learning.state import STATE, code_version
+from kagglehms.runs.folder import (
     FIRST_WEIGHTS,
     PROBABILITY_COLUMNS,
     RESULT,
@@ -54,7 +55,6 @@ from kagglehms.learning.run_folder import (
     with_stored_folds,
     write_table,
 )
-from kagglehms.learning.state import STATE, code_version
 from kagglehms.runtime import Device, available_cpus, exclusive, say, sweep_partials, write_bytes
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from scipy.optimize import approx_fprime, minimize
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError
-from kagglehms.learning import blending
-from kagglehms.learning.blending import (
+from kagglehms.learning.metric import kl_score, kl_terms
+from kagglehms.runs import blend_fitting
+from kagglehms.runs.blend_fitting import (
     SHRINKAGES,
     calibration_loss,
     clustered_mean,
@@ -27,8 +28,7 @@ from kagglehms.learning.blending import (
     patient_folds,
     weights_loss,
 )
-from kagglehms.learning.ensemble import Blend, Fitting
-from kagglehms.learning.metric import kl_score, kl_terms
+from kagglehms.runs.blends import Blend, Fitting
 
 Floats = NDArray[np.float64]
 SPACES: tuple[Literal["probability", "logit"], ...] = ("probability", "logit")
@@ -708,7 +708,7 @@ def test_degenerate_predictions_are_survived() -> None:
         blend = fit(np.stack([sure, wrong]), sure, Fitting(space, biases=True, shrinkage=0.001))
         assert blend.weights[0] > 0.5
         assert score(blend, np.stack([sure, wrong]), sure) < 0.6
-        assert blend.temperature >= blending._TEMPERATURES[0]
+        assert blend.temperature >= blend_fitting._TEMPERATURES[0]
 
 
 # --- real predictions --------------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
-from kagglehms.learning.crossval import PROBABILITY_COLUMNS
 from kagglehms.learning.metric import kl_score
-from kagglehms.report.statistics import (
+from kagglehms.runs.cross_validation import PROBABILITY_COLUMNS
+from kagglehms.runs.statistics import (
     Scored,
     by_class,
     by_patient,

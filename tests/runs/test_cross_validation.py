@@ -20,20 +20,21 @@ from kagglehms.data.competition import VOTE_COLUMNS, Competition
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import plan, prepare
 from kagglehms.errors import DataError, RunError, Stopped, UsageError
-from kagglehms.learning import first_weights, run_folder
-from kagglehms.learning.crossval import (
+from kagglehms.learning import first_weights
+from kagglehms.learning.first_weights import Origin
+from kagglehms.learning.metric import Standing, kl_score
+from kagglehms.learning.recipes import Stage, get_recipe, recipe_from_json
+from kagglehms.learning.session import Session
+from kagglehms.learning.team import Team
+from kagglehms.runs import folder
+from kagglehms.runs.cross_validation import (
     PROBABILITY_COLUMNS,
     Dataset,
     Outcome,
     continue_from,
     cross_validate,
 )
-from kagglehms.learning.first_weights import Origin
-from kagglehms.learning.metric import Standing, kl_score
-from kagglehms.learning.recipes import Stage, get_recipe, recipe_from_json
-from kagglehms.learning.run_folder import begin, fingerprint, origin_of
-from kagglehms.learning.session import Session
-from kagglehms.learning.team import Team
+from kagglehms.runs.folder import begin, fingerprint, origin_of
 from kagglehms.runtime import choose_device, exclusive, stop_signals
 
 CPU = choose_device("cpu")
@@ -415,13 +416,13 @@ def test_what_a_run_is_is_taken_over_before_any_fold(
     dataset: Dataset, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []
-    real = run_folder.write_bytes
+    real = folder.write_bytes
 
     def write(path: Path, content: bytes) -> None:
         written.append(path.relative_to(tmp_path).as_posix())
         real(path, content)
 
-    monkeypatch.setattr(run_folder, "write_bytes", write)
+    monkeypatch.setattr(folder, "write_bytes", write)
     assert continue_from(runs, tmp_path / "now", RECIPE, dataset) == 2
     assert written[:3] == [f"now/baseline/{name}.json" for name in ("recipe", "folds", "run")]
     assert written[-1] == "now/baseline/fold1/result.json"
