@@ -21,9 +21,9 @@ from kagglehms.inference.manifest import (
     tree_digest,
 )
 from kagglehms.inputs.layouts import Normaliser
-from kagglehms.learning.checkpoint import save_weights
-from kagglehms.learning.models import make_model
-from kagglehms.learning.recipes import Recipe
+from kagglehms.training.checkpoint import save_weights
+from kagglehms.training.models import make_model
+from kagglehms.training.recipes import Recipe
 
 PRIOR = (0.2, 0.2, 0.2, 0.2, 0.1, 0.1)
 NORMALISER = Normaliser({"kaggle": (-0.08340271, 1.9072835), "eeg": (0.0, 1.0)})

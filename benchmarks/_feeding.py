@@ -26,14 +26,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.data.records import Records
-from kagglehms.learning.evaluation import autocast, memory_format
-from kagglehms.learning.feed import Batch, Feed, Work, on_device
-from kagglehms.learning.learner import Learner
-from kagglehms.learning.losses import kl_loss
-from kagglehms.learning.models import make_model
-from kagglehms.learning.recipes import Recipe
-from kagglehms.learning.team import ALONE
 from kagglehms.runtime import Device
+from kagglehms.training.distributed import ALONE
+from kagglehms.training.evaluation import autocast, memory_format
+from kagglehms.training.feed import Batch, Feed, Work, on_device
+from kagglehms.training.losses import kl_loss
+from kagglehms.training.models import make_model
+from kagglehms.training.recipes import Recipe
+from kagglehms.training.step import Learner
 
 N_RECORDS = 512
 SETTLE_S = 0.5

@@ -30,9 +30,9 @@ from _feeding import (
 from _gpu_book import Book, figure
 from _gpu_parts import Circumstances
 
-from kagglehms.learning.learner import Learner, largest_fitting
-from kagglehms.learning.recipes import RECIPES, Recipe, get_recipe
 from kagglehms.runtime import Device, available_cpus, choose_device
+from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
+from kagglehms.training.step import Learner, largest_fitting
 
 SOURCE, CONVENTIONAL, OURS, ALONE = "source", "conventional", "kagglehms", "network alone"
 ROUNDS, SECONDS, SETTLE_S = 3, 0.5, 0.2

@@ -14,7 +14,8 @@ from _gpu_book import Book, figure
 from torch import nn
 
 from kagglehms.data.competition import CHANNELS, N_TIMES
-from kagglehms.learning.front_ends import (
+from kagglehms.runtime import Device
+from kagglehms.training.front_ends import (
     CausalBandPass,
     Differences,
     DifferencesOptions,
@@ -23,7 +24,6 @@ from kagglehms.learning.front_ends import (
     Spectrum,
     SpectrumOptions,
 )
-from kagglehms.runtime import Device
 
 SAME_AS = {"mel images": "eeg+percentiles", "folded signals": "raw-fold", "spectra": "stft-50-10"}
 """Front end → the recipe whose input the cores draw instead (without the percentiles, which the cores add)."""

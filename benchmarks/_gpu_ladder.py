@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from kagglehms.data.records import Records, make_records, read_train_table
 from kagglehms.data.store import plan, prepare
 from kagglehms.errors import HMSError, Stopped
-from kagglehms.learning.metric import kl_terms, mean_scores
-from kagglehms.learning.recipes import RECIPES, Recipe
-from kagglehms.learning.session import Session
 from kagglehms.runs.baselines import read_truth
 from kagglehms.runs.cross_validation import PROBABILITY_COLUMNS, Dataset, cross_validate
 from kagglehms.runtime import Clock, Device, choose_device
+from kagglehms.training.metric import kl_terms, mean_scores
+from kagglehms.training.recipes import RECIPES, Recipe
+from kagglehms.training.session import Session
 
 BACKBONE, BACKBONE_DRY = "tf_efficientnet_lite0", "half:test_efficientnet"
 N_FOLDS, FOLD = 5, 0

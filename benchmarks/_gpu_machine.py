@@ -86,8 +86,8 @@ def compile_features() -> None:
     from _feeding import InMemory, make_records
 
     from kagglehms.inputs.layouts import Normaliser
-    from kagglehms.learning.feed import Feed
-    from kagglehms.learning.recipes import RECIPES
+    from kagglehms.training.feed import Feed
+    from kagglehms.training.recipes import RECIPES
 
     records, normaliser = make_records(), Normaliser({"kaggle": (0.0, 1.0), "eeg": (0.0, 1.0)})
     for layout in {recipe.layout for recipe in RECIPES.values()}:

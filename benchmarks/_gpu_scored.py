@@ -28,8 +28,8 @@ from kagglehms.inference.prior import read_rows
 from kagglehms.inference.scored import run_scored
 from kagglehms.inference.stream import BATCH_ROWS, CropCache, Reader, batches
 from kagglehms.inference.task import TIME_LIMIT_S, Task
-from kagglehms.learning.recipes import Recipe, get_recipe
 from kagglehms.runtime import available_cpus
+from kagglehms.training.recipes import Recipe, get_recipe
 
 RECIPES = ("kaggle+eeg", "mosaic-xloss", "raw-fold", "stft-50-10", "global-norm")
 """The first one makes the bundle of one network, the first folds of all that of five."""
@@ -169,7 +169,7 @@ def _shape(model: LoadedModel) -> tuple[int, ...]:
     """Of what the network is given of one row."""
     from _feeding import InMemory, make_records
 
-    from kagglehms.learning.feed import Feed
+    from kagglehms.training.feed import Feed
 
     feed = Feed(InMemory(), make_records(), model.recipe.layout, NORMALISER)
     (batch,) = islice(feed.batches(np.arange(1), 1), 1)

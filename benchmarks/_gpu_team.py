@@ -25,13 +25,13 @@ from _feeding import InMemory, make_records
 from _gpu_book import Book, figure
 from _gpu_parts import Circumstances, finish, launch
 
-from kagglehms.learning.feed import Feed
-from kagglehms.learning.recipes import Recipe, Stage, get_recipe
-from kagglehms.learning.session import Session
-from kagglehms.learning.state import STATE, read_state
-from kagglehms.learning.team import ALONE, Team
-from kagglehms.learning.trainer import fit
 from kagglehms.runtime import Device
+from kagglehms.training.distributed import ALONE, Team
+from kagglehms.training.feed import Feed
+from kagglehms.training.loop import fit
+from kagglehms.training.recipes import Recipe, Stage, get_recipe
+from kagglehms.training.resume import STATE, read_state
+from kagglehms.training.session import Session
 
 N_TRAIN, N_VALID, BATCH = 45, 13, 8
 """Odd numbers: shares are of different sizes."""
@@ -73,7 +73,7 @@ def _ways(told: Circumstances) -> dict[str, tuple[int, list[str]]]:
     ways = {"alone": (1, member("alone", "gloo")), "gloo": (2, member("gloo", "gloo"))}
     if told.device == "cuda" and torch.cuda.device_count() == 1:
         script = told.scratch / "assemble.py"
-        script.write_text("from kagglehms.learning.team import assemble\nwith assemble():\n    pass\n")
+        script.write_text("from kagglehms.training.distributed import assemble\nwith assemble():\n    pass\n")
         ways |= {"nccl": (2, member("nccl", "nccl")), "refusal": (2, [str(script)])}
     return ways
 

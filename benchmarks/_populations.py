@@ -19,10 +19,10 @@ from sklearn.linear_model import LogisticRegression
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.data.records import MANY_VOTES
-from kagglehms.learning.metric import floors, kl_terms
 from kagglehms.runs.blend_fitting import clustered_mean, nested_score, patient_folds
 from kagglehms.runs.blends import Fitting
 from kagglehms.runs.prior_correction import Target
+from kagglehms.training.metric import floors, kl_terms
 
 MODELS = ("spectrogram_50_10_convnextbase", "raw_eeg_50_10_convnextbase")
 FITTINGS: dict[str, dict[str, Any]] = {

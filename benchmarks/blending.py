@@ -23,9 +23,9 @@ from _populations import report as populations
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
-from kagglehms.learning.metric import kl_terms
 from kagglehms.runs.blend_fitting import SHRINKAGES, NestedScore, clustered_mean, nested_score
 from kagglehms.runs.blends import Blend, Fitting
+from kagglehms.training.metric import kl_terms
 
 HAND_TUNED = "spectrogram=0.65,raw_eeg=0.2,multitaper=0.15"
 """What the team whose predictions these are chose for the means of its three families of models."""

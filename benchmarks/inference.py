@@ -138,7 +138,7 @@ def run_here(rows: int, recipe: str, backbone: str, scratch: Path) -> None:
     from kagglehms.inference.marker import Marker
     from kagglehms.inference.scored import run_scored
     from kagglehms.inference.task import Task
-    from kagglehms.learning.recipes import get_recipe
+    from kagglehms.training.recipes import get_recipe
 
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         where = Path(folder)

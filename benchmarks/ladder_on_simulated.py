@@ -30,13 +30,13 @@ from kagglehms.data.records import Records, assign_folds, make_records, read_tra
 from kagglehms.data.store import plan, prepare
 from kagglehms.errors import HMSError
 from kagglehms.inputs.layouts import Layout, Tile
-from kagglehms.learning.metric import kl_score
-from kagglehms.learning.recipes import Recipe, get_recipe
 from kagglehms.runs.baselines import record_energies
 from kagglehms.runs.cross_validation import Dataset, cross_validate
 from kagglehms.runs.ladder import RUNGS, ladder
 from kagglehms.runtime import choose_device, progress, say, write_bytes
 from kagglehms.simulator.competition import make_competition
+from kagglehms.training.metric import kl_score
+from kagglehms.training.recipes import Recipe, get_recipe
 
 COMPETITION_SEED = 2024
 N_TEST = 40

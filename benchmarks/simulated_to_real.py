@@ -33,9 +33,9 @@ from kagglehms.data.competition import (
 )
 from kagglehms.data.records import EEG_OFFSET, SPECTROGRAM_OFFSET, make_records, read_train_table
 from kagglehms.inference.predictor import load_bundle
-from kagglehms.learning.metric import kl_terms
 from kagglehms.runs.baselines import electrode_energy, record_energies, softmax_regression
 from kagglehms.runtime import progress
+from kagglehms.training.metric import kl_terms
 
 F64 = NDArray[np.float64]
 

@@ -33,8 +33,8 @@ from _feeding import (
 )
 from _measure import finish, machine, table, versions
 
-from kagglehms.learning.recipes import get_recipe
 from kagglehms.runtime import Device, available_cpus, choose_device
+from kagglehms.training.recipes import get_recipe
 
 KINDS = {"400x300": "baseline", "512x512": "eeg+percentiles"}
 """Size of the images → the recipe that sees such ones."""

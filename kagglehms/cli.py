@@ -53,9 +53,9 @@ except ModuleNotFoundError as missing:  # tyro, which nothing else needs
     sys.exit(f"kagglehms: error: {not_installed(missing)}")
 
 if TYPE_CHECKING:
-    from kagglehms.learning.recipes import Recipe
-    from kagglehms.learning.session import Session
     from kagglehms.runs.cross_validation import Dataset
+    from kagglehms.training.recipes import Recipe
+    from kagglehms.training.session import Session
 
 
 def prepare(options: Prepare) -> int:
@@ -67,9 +67,9 @@ def prepare(options: Prepare) -> int:
 
 
 def train(options: Train) -> int:
-    from kagglehms.learning.recipes import get_recipe
     from kagglehms.runs.cross_validation import open_dataset
     from kagglehms.runtime import Clock, seconds_of, stop_signals
+    from kagglehms.training.recipes import get_recipe
 
     if not options.names:
         raise UsageError("name at least one recipe, such as baseline")
@@ -78,8 +78,8 @@ def train(options: Train) -> int:
     save_every_s = seconds_of(options.save_every)
     dataset = open_dataset(options.data, options.store, options.folds, options.limit)
     with stop_signals() as stop:
-        from kagglehms.learning.session import Session
-        from kagglehms.learning.team import assemble
+        from kagglehms.training.distributed import assemble
+        from kagglehms.training.session import Session
 
         with assemble(options.device) as team:
             session = Session(clock, stop, team, save_every_s, options.compile, options.tensorboard)
@@ -112,10 +112,10 @@ def _truth_beside(data: Path | None) -> Path | None:
 
 
 def ladder(options: Ladder) -> int:
-    from kagglehms.learning.recipes import get_recipe
     from kagglehms.runs.ladder import ladder, published_row, untrained
     from kagglehms.runs.ladder_table import render
     from kagglehms.runtime import say, write_bytes
+    from kagglehms.training.recipes import get_recipe
 
     if options.run:
         if options.data is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from kagglehms.learning.recipes import Recipe
+    from kagglehms.training.recipes import Recipe
 
 
 @dataclass(frozen=True)

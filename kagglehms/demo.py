@@ -40,11 +40,11 @@ def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TES
     from kagglehms.deploy.bundle import build
     from kagglehms.deploy.rehearsal import rehearse
     from kagglehms.inference.submission import read_submission
-    from kagglehms.learning.recipes import get_recipe
     from kagglehms.report.page import write_report
     from kagglehms.runs.cross_validation import Dataset, cross_validate
     from kagglehms.runtime import choose_device, progress
     from kagglehms.simulator.competition import make_competition
+    from kagglehms.training.recipes import get_recipe
 
     start = time.monotonic()
     _title(1, f"an easy synthetic competition: {n_eegs} EEGs to learn from, {n_test} to predict")
@@ -90,7 +90,7 @@ def _scores(
     truth: SyntheticTruth, predictions_NK: np.ndarray, prior_K: np.ndarray
 ) -> tuple[float, float, float]:
     """The submission's score, that of the training records' class means, and of a uniform guess."""
-    from kagglehms.learning.metric import floors, kl_score
+    from kagglehms.training.metric import floors, kl_score
 
     targets_NK = truth.votes_NK / truth.votes_NK.sum(axis=1, keepdims=True)
     prior = kl_score(targets_NK, np.tile(prior_K, (len(targets_NK), 1)))

@@ -18,14 +18,14 @@ from typing import Any
 from kagglehms.data.competition import Competition
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import Store
-from kagglehms.learning.options import SameClassCutMix
-from kagglehms.learning.recipes import Recipe, Stage, get_recipe
-from kagglehms.learning.session import Session
-from kagglehms.learning.state import STATE
-from kagglehms.learning.team import assemble
 from kagglehms.runs import cross_validation
 from kagglehms.runs.cross_validation import Dataset, cross_validate
 from kagglehms.runtime import choose_device
+from kagglehms.training.distributed import assemble
+from kagglehms.training.options import SameClassCutMix
+from kagglehms.training.recipes import Recipe, Stage, get_recipe
+from kagglehms.training.resume import STATE
+from kagglehms.training.session import Session
 
 THOROUGH = replace(
     get_recipe("baseline"),
@@ -93,15 +93,15 @@ def train_as_member(
 def train_on_a_disk_that_fills(competition: Path, store: Path, runs: Path, recipe: Recipe) -> None:
     """Train fold 0 where no file may grow beyond 100 kB once a state has been saved; exits with 7 on a RunError."""
     from kagglehms.errors import RunError
-    from kagglehms.learning import trainer
+    from kagglehms.training import loop
 
-    real = trainer.write_state
+    real = loop.write_state
 
     def write(*arguments: Any) -> None:
         real(*arguments)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 
-    trainer.write_state = write  # type: ignore[assignment]
+    loop.write_state = write  # type: ignore[assignment]
     try:
         train(competition, store, runs, recipe, save_every_s=600)
     except RunError as error:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from kagglehms.learning import models
 from kagglehms.runtime import Device
+from kagglehms.training import models
 
 ROOM = 32
 """Records of a batch that fits where memory is limited; twice as many do not."""

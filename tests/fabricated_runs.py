@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
-from kagglehms.learning.recipes import get_recipe
 from kagglehms.runs.cross_validation import PROBABILITY_COLUMNS
+from kagglehms.training.recipes import get_recipe
 
 IDENTITY = {"store": "5" * 64, "records": "abcdef" * 10, "folds": "0" * 64}
 

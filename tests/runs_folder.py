@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from kagglehms.learning.recipes import get_recipe
+from kagglehms.training.recipes import get_recipe
 
 PRIOR = (0.25, 0.125, 0.125, 0.0625, 0.0625, 0.375)
 

@@ -10,9 +10,9 @@ import polars as pl
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.data.records import Records
 from kagglehms.inputs.layouts import PANELS_BY_THEMSELVES, Layout
-from kagglehms.learning.feed import Feed, measure
-from kagglehms.learning.recipes import Stage, get_recipe
 from kagglehms.runtime import choose_device
+from kagglehms.training.feed import Feed, measure
+from kagglehms.training.recipes import Stage, get_recipe
 
 CPU = choose_device("cpu")
 RECIPE = replace(

@@ -20,7 +20,7 @@ ROOMS = (
     "simulator",
     "features",
     "inputs",
-    "learning",
+    "training",
     "runs",
     "inference",
     "deploy",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from striped import striped_feed
 
-from kagglehms.learning.recipes import RECIPES, get_recipe
+from kagglehms.training.recipes import RECIPES, get_recipe
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 PARTS = ("machine", "correctness", "feed", "scored", "ladder", "team", "compile")
@@ -80,7 +80,7 @@ def test_what_the_others_feed_is_what_we_feed(name: str, monkeypatch: pytest.Mon
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from _items import ITEMS, InMemory
 
-    from kagglehms.learning.feed import Feed
+    from kagglehms.training.feed import Feed
 
     striped = striped_feed(2, get_recipe(name).layout)
     ours = (

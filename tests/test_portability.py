@@ -94,8 +94,8 @@ def test_what_is_asked_for_and_missing_is_one_line_that_says_what_to_install(
         assert f"tyro is not installed for {sys.executable}; pip install tyro" in done.stderr
         assert len(done.stderr.splitlines()) == 1
     asking = {
-        "albumentations": "from kagglehms.learning.options import Albumentations, Transform\n"
-        "from kagglehms.learning.albumentations_adapter import albumentations_adapter\n"
+        "albumentations": "from kagglehms.training.options import Albumentations, Transform\n"
+        "from kagglehms.training.albumentations_adapter import albumentations_adapter\n"
         "work = lambda: albumentations_adapter([Albumentations((Transform('XYMasking', {}),))], (8, 8))\n",
         "kaggle": "from kagglehms.deploy.client import KaggleClient\n"
         "work = lambda: KaggleClient().dataset('some-owner/some-dataset')\n",

@@ -9,8 +9,8 @@ import pytest
 from readme_text import README, ROOT, commands, python_blocks
 
 from kagglehms.cli import COMMANDS, parse
-from kagglehms.learning.recipes import get_recipe
 from kagglehms.runs.blends import get_blend_spec
+from kagglehms.training.recipes import get_recipe
 
 OURS = [words for words in commands() if words[:1] == ["kagglehms"]]
 
@@ -44,7 +44,7 @@ def test_six_commands_lead_from_data_to_a_submission() -> None:
 
 def test_the_code_of_extending_runs() -> None:
     from kagglehms.inputs.layouts import Layout
-    from kagglehms.learning.recipes import recipe_from_json
+    from kagglehms.training.recipes import recipe_from_json
 
     names: dict[str, Any] = {}
     for block in python_blocks((ROOT / "docs/extending.md").read_text()):

@@ -63,7 +63,7 @@ def run_python_of_the_readme(folder: Path) -> None:
     """Its three blocks, one after the other, with recordings of the test set and a tiny network of that name."""
     import numpy as np
 
-    from kagglehms.learning import recipes
+    from kagglehms.training import recipes
 
     names: dict[str, Any] = {
         "eeg_uv": np.random.default_rng(0).normal(0, 30, (10_000, 20)).astype(np.float32),

@@ -9,9 +9,9 @@ from kagglehms.data.competition import Competition
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import plan, prepare
 from kagglehms.deploy.bundle import build
-from kagglehms.learning.recipes import Stage, get_recipe
 from kagglehms.runs.cross_validation import Dataset, cross_validate
 from kagglehms.runtime import choose_device
+from kagglehms.training.recipes import Stage, get_recipe
 
 
 def make_dist(competition_folder: Path, where: Path, name: str = "baseline") -> Path:

@@ -17,9 +17,9 @@ from kagglehms.errors import RunError
 
 if TYPE_CHECKING:
     from kagglehms.deploy.runs import Run
-    from kagglehms.learning.recipes import Recipe
     from kagglehms.runs.cross_validation import Dataset
     from kagglehms.runtime import Device
+    from kagglehms.training.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def half_changes(
     Returns:
         `all` and `votes10` (KL divergence; below 0 is better), the latter None where no record has so many votes.
     """
-    from kagglehms.learning.recipes import recipe_from_json
+    from kagglehms.training.recipes import recipe_from_json
 
     recipe = recipe_from_json(recipe_file.read_bytes(), recipe_file)
     before = _scores(recipe, full, fold, dataset, device)
@@ -123,11 +123,11 @@ def half_changes(
 def _scores(
     recipe: Recipe, weights: Path, fold: int, dataset: Dataset, device: Device
 ) -> tuple[float, float | None]:
-    from kagglehms.learning.checkpoint import load_weights
-    from kagglehms.learning.evaluation import predict
-    from kagglehms.learning.feed import Feed
-    from kagglehms.learning.metric import mean_scores
-    from kagglehms.learning.models import make_model
+    from kagglehms.training.checkpoint import load_weights
+    from kagglehms.training.evaluation import predict
+    from kagglehms.training.feed import Feed
+    from kagglehms.training.metric import mean_scores
+    from kagglehms.training.models import make_model
 
     network, _ = make_model(recipe)
     normaliser = load_weights(network, weights)

@@ -11,11 +11,11 @@ from kagglehms.data.competition import CLASSES
 from kagglehms.deploy.runs import Run
 from kagglehms.inference.manifest import Model, Prior
 from kagglehms.inputs.kinds import describe
-from kagglehms.learning.metric import Standing, shortcoming
-from kagglehms.learning.recipes import recipe_from_json
 from kagglehms.runs.blends import Blend, score_name
 from kagglehms.runs.folder import named_origin
 from kagglehms.runs.prior_correction import PriorCorrection
+from kagglehms.training.metric import Standing, shortcoming
+from kagglehms.training.recipes import recipe_from_json
 
 if TYPE_CHECKING:
     from jinja2 import Environment

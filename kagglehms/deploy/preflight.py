@@ -220,7 +220,7 @@ def _manifest(dataset: Path, findings: list[Finding]) -> Manifest | None:
 
 def _recipe_findings(dataset: Path, manifest: Manifest) -> Iterator[Finding]:
     """What of the recipes the kernel could not read; it would do without their models."""
-    from kagglehms.learning.recipes import recipe_from_json
+    from kagglehms.training.recipes import recipe_from_json
 
     for name in dict.fromkeys(model.recipe_file for model in manifest.models):
         path = dataset / name

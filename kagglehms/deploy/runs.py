@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from kagglehms.errors import DataError, RunError, UsageError, closest
 from kagglehms.inference.manifest import Prior
-from kagglehms.learning.first_weights import Origin
 from kagglehms.runs.folder import origin_of
+from kagglehms.training.first_weights import Origin
 
 _READ = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 """Training may write more than a bundle reads."""
@@ -226,7 +226,7 @@ def _read_json(path: Path, kind: type[T]) -> T:
 
 def _check_recipe(path: Path, name: str) -> None:
     """Read the recipe as the bundled library will: a kernel leaves out the models of one that it cannot read."""
-    from kagglehms.learning.recipes import recipe_from_json
+    from kagglehms.training.recipes import recipe_from_json
 
     try:
         content = path.read_bytes()

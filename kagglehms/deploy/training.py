@@ -21,8 +21,8 @@ from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError, Stopped,
 from kagglehms.runtime import Clock, child_environment, say, stop_signals, write_bytes
 
 if TYPE_CHECKING:
-    from kagglehms.learning.recipes import Recipe
-    from kagglehms.learning.session import Session
+    from kagglehms.training.recipes import Recipe
+    from kagglehms.training.session import Session
 
 TIME_LIMIT_S = 11.5 * 3600
 """Half an hour less than a session on Kaggle may take."""
@@ -82,7 +82,7 @@ class TrainingTask:
 
     def recipe(self, name: str) -> Recipe:
         """One of the recipes, as these options want it."""
-        from kagglehms.learning.recipes import get_recipe
+        from kagglehms.training.recipes import get_recipe
 
         return get_recipe(name).changed(self.epochs, self.batch_size, self.backbone)
 
@@ -178,8 +178,8 @@ def _ending(runs: Path) -> dict[str, object]:
 
 def main(arguments: Sequence[str]) -> int:
     """Be one process of a training session."""
-    from kagglehms.learning.session import Session
-    from kagglehms.learning.team import assemble
+    from kagglehms.training.distributed import assemble
+    from kagglehms.training.session import Session
 
     task = TrainingTask.from_json(arguments[0])
     (Path(task.runs) / ENDING).unlink(missing_ok=True)

@@ -20,11 +20,11 @@ from kagglehms.inference.given import Recordings, as_crops
 from kagglehms.inference.manifest import BLEND, MANIFEST, Manifest, Model, read_manifest, verify
 from kagglehms.inputs.kinds import stack
 from kagglehms.inputs.layouts import Crop, Normaliser, Source
-from kagglehms.learning.checkpoint import load_weights
-from kagglehms.learning.models import make_model
-from kagglehms.learning.recipes import Recipe, recipe_from_json
 from kagglehms.runs.blends import Blend, blend_from_json
 from kagglehms.runtime import Device, choose_device
+from kagglehms.training.checkpoint import load_weights
+from kagglehms.training.models import make_model
+from kagglehms.training.recipes import Recipe, recipe_from_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +51,7 @@ class LoadedModel:
             return np.empty((0, len(CLASSES)))
         import torch
 
-        from kagglehms.learning.evaluation import out_of_memory, probabilities
+        from kagglehms.training.evaluation import out_of_memory, probabilities
 
         try:
             return probabilities(self.network, torch.from_numpy(images_BCHW), self.device)

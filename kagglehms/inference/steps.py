@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kagglehms.inference.manifest import Model
-from kagglehms.learning.recipes import Recipe
 from kagglehms.runs.blends import Blend
+from kagglehms.training.recipes import Recipe
 
 _UNKNOWN_SCORE = 10.0
 """Counts as the score of a fold without one: worse than any."""

@@ -12,8 +12,8 @@ from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.data.records import read_table
 from kagglehms.errors import DataError, HMSError
 from kagglehms.inference.prior import SUBMISSION, submission_csv
-from kagglehms.learning.metric import check_probabilities
 from kagglehms.runtime import write_bytes
+from kagglehms.training.metric import check_probabilities
 
 __all__ = ["SUBMISSION", "read_submission", "write_submission"]
 

@@ -14,7 +14,6 @@ from kagglehms.data.competition import CLASSES, PANELS
 from kagglehms.data.store import Store
 from kagglehms.errors import HMSError, UsageError
 from kagglehms.inputs.layouts import PANEL_SHAPES, draw_source
-from kagglehms.learning.metric import shortcoming
 from kagglehms.report import drawing, figures
 from kagglehms.report.montage import traces
 from kagglehms.report.style import PAGE, figure, styled, svg
@@ -34,6 +33,7 @@ from kagglehms.runs.statistics import (
     mean_over_patients,
 )
 from kagglehms.runtime import write_bytes
+from kagglehms.training.metric import shortcoming
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -260,7 +260,7 @@ def _hard_record(focus: RunView, position: int, store: Store | None) -> dict[str
 
 
 def _pictures(focus: RunView, position: int, store: Store, eeg_id: int) -> list[Markup]:
-    from kagglehms.learning.feed import crop_of
+    from kagglehms.training.feed import crop_of
 
     assert focus.records is not None
     windows = focus.recipe.windows if focus.recipe is not None else "middle"

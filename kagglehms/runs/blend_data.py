@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from kagglehms.data.competition import CLASSES
 from kagglehms.errors import UsageError
-from kagglehms.learning.metric import check_probabilities, kl_terms
 from kagglehms.runs.blends import Blend, Fitting, Floats, Stack, check_stack, pool
 from kagglehms.runs.prior_correction import PriorCorrection, class_prior
+from kagglehms.training.metric import check_probabilities, kl_terms
 
 
 @dataclass(frozen=True)

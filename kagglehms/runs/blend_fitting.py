@@ -16,11 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from kagglehms.data.competition import CLASSES
 from kagglehms.errors import RunError, UsageError
-from kagglehms.learning.metric import CLIP, kl_terms
 from kagglehms.runs.blend_data import BlendData
 from kagglehms.runs.blend_score import NestedScore, figures_of, kept_mask
 from kagglehms.runs.blends import Blend, Fitting, Floats, Space, Stack, check_members, pool
 from kagglehms.runs.prior_correction import MOST, PriorCorrection
+from kagglehms.training.metric import CLIP, kl_terms
 
 Loss = Callable[[Floats], tuple[float, Floats]]
 """Parameters → the value to be minimised and its gradient."""

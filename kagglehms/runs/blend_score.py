@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kagglehms.learning.metric import Standing, floors, shortcoming, standing_text
 from kagglehms.runs.blends import Blend, Floats
+from kagglehms.training.metric import Standing, floors, shortcoming, standing_text
 
 _ROWS = (
     ("before: plain mean", "plain_mean"),

@@ -26,9 +26,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from kagglehms.data.competition import CLASSES
 from kagglehms.errors import DataError, UsageError, closest
-from kagglehms.learning.metric import CLIP, check_probabilities
-from kagglehms.learning.recipes import RECIPES
 from kagglehms.runs.prior_correction import MOST, PriorCorrection, Target
+from kagglehms.training.metric import CLIP, check_probabilities
+from kagglehms.training.recipes import RECIPES
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

@@ -31,9 +31,6 @@ from kagglehms.data.competition import Competition
 from kagglehms.data.records import Records, assign_folds, limit_records, make_records, read_train_table
 from kagglehms.data.store import Store
 from kagglehms.errors import UsageError
-from kagglehms.learning.metric import Standing, shortcoming, standing_text, standings
-from kagglehms.learning.recipes import Recipe
-from kagglehms.learning.state import STATE, code_version
 from kagglehms.runs.folder import (
     FIRST_WEIGHTS,
     PROBABILITY_COLUMNS,
@@ -56,15 +53,18 @@ from kagglehms.runs.folder import (
     write_table,
 )
 from kagglehms.runtime import Device, available_cpus, exclusive, say, sweep_partials, write_bytes
+from kagglehms.training.metric import Standing, shortcoming, standing_text, standings
+from kagglehms.training.recipes import Recipe
+from kagglehms.training.resume import STATE, code_version
 
 if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
-    from kagglehms.learning.first_weights import FirstWeights, Origin
-    from kagglehms.learning.session import Session
-    from kagglehms.learning.team import Team
-    from kagglehms.learning.trainer import Fit
+    from kagglehms.training.distributed import Team
+    from kagglehms.training.first_weights import FirstWeights, Origin
+    from kagglehms.training.loop import Fit
+    from kagglehms.training.session import Session
 
 __all__ = [
     "PROBABILITY_COLUMNS",
@@ -229,7 +229,7 @@ def _first_weights(
     folder: Path, recipe: Recipe, dataset: Dataset, pretrained: str, folds: Sequence[int], team: Team
 ) -> FirstWeights:
     """Find the first weights, and make the network if anything is left to train: before a word of it is written."""
-    from kagglehms.learning.models import check_model
+    from kagglehms.training.models import check_model
 
     begun = team.leads and (folder / RUN).is_file() and has_progress(folder)
     if begun:  # what is refused anyway need not wait for the hub
@@ -246,7 +246,7 @@ def _first_weights(
 
 
 def _alone() -> Session:
-    from kagglehms.learning.session import Session
+    from kagglehms.training.session import Session
 
     return Session()
 
@@ -260,9 +260,9 @@ def _train_fold(
     first: FirstWeights,
     session: Session,
 ) -> None:
-    from kagglehms.learning.albumentations_adapter import albumentations_adapter
-    from kagglehms.learning.feed import Feed, drawing_threads, measure
-    from kagglehms.learning.trainer import fit
+    from kagglehms.training.albumentations_adapter import albumentations_adapter
+    from kagglehms.training.feed import Feed, drawing_threads, measure
+    from kagglehms.training.loop import fit
 
     if session.team.leads:
         sweep_partials(folder)

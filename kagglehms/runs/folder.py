@@ -22,10 +22,10 @@ import numpy as np
 from kagglehms import __version__
 from kagglehms.data.competition import CLASSES
 from kagglehms.errors import DataError, RunError, UsageError, first_line
-from kagglehms.learning.first_weights import AUTO, FirstWeights, Origin, find_weights
-from kagglehms.learning.recipes import Recipe, recipe_from_json
-from kagglehms.learning.state import STATE
 from kagglehms.runtime import exclusive, say, write_bytes
+from kagglehms.training.first_weights import AUTO, FirstWeights, Origin, find_weights
+from kagglehms.training.recipes import Recipe, recipe_from_json
+from kagglehms.training.resume import STATE
 
 if TYPE_CHECKING:
     import polars as pl

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.errors import RunError, UsageError, closest
-from kagglehms.learning.metric import Standing, floors, kl_score, shortcoming, standings
-from kagglehms.learning.published import SUFFIX
-from kagglehms.learning.recipes import RECIPES, Recipe, get_recipe, recipe_from_json
 from kagglehms.runs.blends import LADDER_BLENDS, Blend, BlendSpec, blend_from_json, get_blend_spec
 from kagglehms.runs.folder import BLENDS, FOLDS, PROBABILITY_COLUMNS, RECIPE, RUN, read_json, read_oof
+from kagglehms.training.metric import Standing, floors, kl_score, shortcoming, standings
+from kagglehms.training.published import SUFFIX
+from kagglehms.training.recipes import RECIPES, Recipe, get_recipe, recipe_from_json
 
 if TYPE_CHECKING:
     from kagglehms.data.records import Records
@@ -369,8 +369,8 @@ def _run_scores(folder: Path, run: dict[str, Any], truth_csv: Path | None) -> _S
 def _scores(
     records: Records, predictions_NK: NDArray[np.float64], run: dict[str, Any], truth_csv: Path | None
 ) -> _Scores:
-    from kagglehms.learning.metric import mean_scores
     from kagglehms.runs.baselines import read_truth, recovered
+    from kagglehms.training.metric import mean_scores
 
     targets_NK, many, settled = records.targets_NK, records.many_votes, records.settled
     of_all, of_many = standings(targets_NK, predictions_NK, many)

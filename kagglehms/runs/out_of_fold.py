@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError, closest, first_line
-from kagglehms.learning.recipes import recipe_from_json
 from kagglehms.runs.blends import check_members, check_stack
 from kagglehms.runs.folder import PROBABILITY_COLUMNS, RECIPE, origin_of, read_json
+from kagglehms.training.recipes import recipe_from_json
 
 if TYPE_CHECKING:
     import polars as pl

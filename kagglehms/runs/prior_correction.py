@@ -22,7 +22,7 @@ from kagglehms.data.competition import CLASSES
 from kagglehms.errors import UsageError
 
 if TYPE_CHECKING:
-    from kagglehms.learning.recipes import Recipe
+    from kagglehms.training.recipes import Recipe
 
 Target = Literal["all", "many"]
 """The records that a blend is for: all of them, or those with many votes."""
@@ -115,8 +115,8 @@ def training_weights(recipe: Recipe, votes_NK: NDArray[np.int64]) -> Floats:
 
     from kagglehms.data.competition import VOTE_COLUMNS
     from kagglehms.data.records import Records
-    from kagglehms.learning.losses import own_weights, vote_weights
-    from kagglehms.learning.stage_plan import population
+    from kagglehms.training.losses import own_weights, vote_weights
+    from kagglehms.training.stage_plan import population
 
     stage = recipe.stages[-1]
     records = Records(pl.DataFrame(votes_NK, schema=list(VOTE_COLUMNS), orient="row"))

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from kagglehms.data.competition import CLASSES
 from kagglehms.data.records import MANY_VOTES
-from kagglehms.learning.metric import Standing, floors, kl_terms, standings
 from kagglehms.runs.blend_fitting import clustered_mean
+from kagglehms.training.metric import Standing, floors, kl_terms, standings
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer]

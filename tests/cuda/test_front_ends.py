@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from kagglehms.features import folded_image, mel_images
-from kagglehms.learning.front_ends import (
+from kagglehms.training.front_ends import (
     CausalBandPass,
     Differences,
     DifferencesOptions,

@@ -12,8 +12,8 @@ from devices import ROOM, device_at
 from kagglehms.inference.manifest import Model
 from kagglehms.inference.predictor import LoadedModel
 from kagglehms.inputs.layouts import Normaliser
-from kagglehms.learning.models import make_model
-from kagglehms.learning.recipes import get_recipe
+from kagglehms.training.models import make_model
+from kagglehms.training.recipes import get_recipe
 
 
 def test_a_batch_that_does_not_fit_is_halved(

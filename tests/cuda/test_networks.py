@@ -14,10 +14,10 @@ from devices import HALVES, device_at
 from striped import striped_feed
 from torch import Tensor, nn
 
-from kagglehms.learning.evaluation import autocast, memory_format
-from kagglehms.learning.losses import kl_loss
-from kagglehms.learning.models import make_model
-from kagglehms.learning.recipes import RECIPES, Recipe, get_recipe
+from kagglehms.training.evaluation import autocast, memory_format
+from kagglehms.training.losses import kl_loss
+from kagglehms.training.models import make_model
+from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
 
 SMALL = {
     "baseline": "half:test_efficientnet",

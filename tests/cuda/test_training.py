@@ -19,16 +19,16 @@ from devices import ROOM, device_at
 from striped import RECIPE, striped_feed
 
 from kagglehms.errors import RunError, Stopped
-from kagglehms.learning import learner
-from kagglehms.learning.feed import Batch, Feed, Work, on_device, shuffled
-from kagglehms.learning.learner import Learner
-from kagglehms.learning.models import make_model
-from kagglehms.learning.recipes import Recipe
-from kagglehms.learning.session import Session
-from kagglehms.learning.state import STATE, read_state
-from kagglehms.learning.team import ALONE
-from kagglehms.learning.trainer import Fit, fit
 from kagglehms.runtime import Device, StopRequest
+from kagglehms.training import step
+from kagglehms.training.distributed import ALONE
+from kagglehms.training.feed import Batch, Feed, Work, on_device, shuffled
+from kagglehms.training.loop import Fit, fit
+from kagglehms.training.models import make_model
+from kagglehms.training.recipes import Recipe
+from kagglehms.training.resume import STATE, read_state
+from kagglehms.training.session import Session
+from kagglehms.training.step import Learner
 
 Limited = Callable[[Callable[[int], None]], None]
 TRAIN, VALID = np.arange(11), np.arange(11, 16)
@@ -125,12 +125,12 @@ def _advised(train_with_a_batch_too_large: Callable[[], Fit]) -> int:
 
 def test_a_step_that_overflows_in_float16_is_left_out(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scaled loss of the fourth step is too large for its gradient: no weight moves, and the scale is halved."""
-    real, steps = learner.weighted_loss, itertools.count(1)
+    real, steps = step.weighted_loss, itertools.count(1)
 
     def loss(*arguments: Any) -> torch.Tensor:
         return real(*arguments) * (1e36 if next(steps) == 4 else 1)
 
-    monkeypatch.setattr(learner, "weighted_loss", loss)
+    monkeypatch.setattr(step, "weighted_loss", loss)
     own = learner_of(replace(RECIPE, backbone="half:test_efficientnet"), device_at(place, "float16"))
     batch = next(striped_feed(8).batches(np.arange(8), 8)).to(torch.device(place))
     weights, scales = [], []
@@ -149,12 +149,12 @@ def test_a_step_that_overflows_in_float16_is_left_out(place: str, monkeypatch: p
 def test_a_loss_that_is_not_finite_is_named_with_its_records(
     place: str, amp: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, steps = learner.weighted_loss, itertools.count(1)
+    real, steps = step.weighted_loss, itertools.count(1)
 
     def loss(*arguments: Any) -> torch.Tensor:
         return real(*arguments) * (float("nan") if next(steps) == 5 else 1)
 
-    monkeypatch.setattr(learner, "weighted_loss", loss)
+    monkeypatch.setattr(step, "weighted_loss", loss)
     recipe, feed = replace(RECIPE, backbone="half:test_efficientnet"), striped_feed()
     with pytest.raises(
         RunError, match=r"is not finite at step 5 \(epoch 1\), whose batch has the EEGs"

@@ -18,7 +18,7 @@ from kagglehms.errors import RunError
 from kagglehms.inference.manifest import read_manifest, verify
 from kagglehms.inference.predictor import load_bundle
 from kagglehms.inputs.layouts import Normaliser
-from kagglehms.learning.checkpoint import load_weights, save_weights
+from kagglehms.training.checkpoint import load_weights, save_weights
 
 
 @pytest.fixture

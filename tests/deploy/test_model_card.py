@@ -11,9 +11,9 @@ from runs_folder import PRIOR, make_run
 from kagglehms.data.competition import CLASSES
 from kagglehms.deploy.bundle import build
 from kagglehms.deploy.model_card import MODEL_CARD
-from kagglehms.learning.recipes import get_recipe
 from kagglehms.runs.blends import Blend
 from kagglehms.runs.prior_correction import PriorCorrection
+from kagglehms.training.recipes import get_recipe
 
 
 @pytest.fixture

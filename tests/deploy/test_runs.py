@@ -10,8 +10,8 @@ from runs_folder import PRIOR, make_fold, make_run, write_json
 
 from kagglehms.deploy.runs import select_runs
 from kagglehms.errors import RunError, UsageError
-from kagglehms.learning.first_weights import Origin
-from kagglehms.learning.recipes import get_recipe
+from kagglehms.training.first_weights import Origin
+from kagglehms.training.recipes import get_recipe
 
 
 def edit(path: Path, **changes: object) -> None:

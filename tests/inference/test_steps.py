@@ -8,8 +8,8 @@ import pytest
 
 from kagglehms.inference.manifest import Model
 from kagglehms.inference.steps import SAFETY, Projection, Step, plan, score_of
-from kagglehms.learning.recipes import RECIPES
 from kagglehms.runs.blends import Blend
+from kagglehms.training.recipes import RECIPES
 
 BIG, SMALL, STATS = "global-norm", "mosaic-xloss", "mosaic-xloss-stats"
 SIZES = {BIG: 70_000_000, SMALL: 16_000_000, STATS: 16_000_000}

@@ -16,10 +16,10 @@ from kagglehms.features.spectra import SPECTRA_50_10
 from kagglehms.inputs import kinds
 from kagglehms.inputs.kinds import Folded, Input, Signals, Spectra, draw, mirrored, stack
 from kagglehms.inputs.layouts import CROP_SHAPES, KAGGLE_AND_EEG, LAYOUTS, Crop, Layout, Normaliser
-from kagglehms.learning import options
-from kagglehms.learning.front_ends.options import FoldOptions, SpectrumOptions, WaveStackOptions
-from kagglehms.learning.options import Augmentation
-from kagglehms.learning.recipes import RECIPES, Recipe, Stage
+from kagglehms.training import options
+from kagglehms.training.front_ends.options import FoldOptions, SpectrumOptions, WaveStackOptions
+from kagglehms.training.options import Augmentation
+from kagglehms.training.recipes import RECIPES, Recipe, Stage
 
 NORMALISER = Normaliser({"kaggle": (1.0, 2.0), "eeg": (0.5, 0.2)})
 KINDS: dict[str, Input] = {

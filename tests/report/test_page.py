@@ -18,12 +18,12 @@ from fabricated_runs import fabricate, oof_table
 from kagglehms.cli import main
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError
-from kagglehms.learning.metric import kl_score
-from kagglehms.learning.recipes import get_recipe
 from kagglehms.report.page import write_report
 from kagglehms.runs.blends import Blend
 from kagglehms.runs.cross_validation import PROBABILITY_COLUMNS
 from kagglehms.runs.prior_correction import PriorCorrection
+from kagglehms.training.metric import kl_score
+from kagglehms.training.recipes import get_recipe
 
 HOSTILE = "<script>alert('x')</script><img src=https://example.org/x.png>&\"'"
 

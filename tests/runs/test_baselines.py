@@ -11,7 +11,6 @@ import pytest
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS, Competition, truth_folder
 from kagglehms.data.records import Records, make_records, read_train_table
 from kagglehms.errors import DataError
-from kagglehms.learning.metric import kl_score
 from kagglehms.runs.baselines import (
     TRUTH_COLUMNS,
     Floor,
@@ -21,6 +20,7 @@ from kagglehms.runs.baselines import (
     recovered,
 )
 from kagglehms.simulator.plan import plan_sessions
+from kagglehms.training.metric import kl_score
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from scipy.optimize import approx_fprime, minimize
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError
-from kagglehms.learning.metric import kl_score, kl_terms
 from kagglehms.runs import blend_fitting
 from kagglehms.runs.blend_fitting import (
     SHRINKAGES,
@@ -29,6 +28,7 @@ from kagglehms.runs.blend_fitting import (
     weights_loss,
 )
 from kagglehms.runs.blends import Blend, Fitting
+from kagglehms.training.metric import kl_score, kl_terms
 
 Floats = NDArray[np.float64]
 SPACES: tuple[Literal["probability", "logit"], ...] = ("probability", "logit")

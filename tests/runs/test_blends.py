@@ -10,7 +10,6 @@ import pytest
 from numpy.typing import NDArray
 
 from kagglehms.errors import DataError, UsageError
-from kagglehms.learning.recipes import RECIPES
 from kagglehms.runs.blends import (
     LADDER_BLENDS,
     Blend,
@@ -20,6 +19,7 @@ from kagglehms.runs.blends import (
     get_blend_spec,
 )
 from kagglehms.runs.prior_correction import PriorCorrection
+from kagglehms.training.recipes import RECIPES
 
 EVEN = (1 / 6,) * 6
 RARE = (0.05, 0.15, 0.1, 0.1, 0.1, 0.5)

@@ -20,12 +20,6 @@ from kagglehms.data.competition import VOTE_COLUMNS, Competition
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import plan, prepare
 from kagglehms.errors import DataError, RunError, Stopped, UsageError
-from kagglehms.learning import first_weights
-from kagglehms.learning.first_weights import Origin
-from kagglehms.learning.metric import Standing, kl_score
-from kagglehms.learning.recipes import Stage, get_recipe, recipe_from_json
-from kagglehms.learning.session import Session
-from kagglehms.learning.team import Team
 from kagglehms.runs import folder
 from kagglehms.runs.cross_validation import (
     PROBABILITY_COLUMNS,
@@ -36,6 +30,12 @@ from kagglehms.runs.cross_validation import (
 )
 from kagglehms.runs.folder import begin, fingerprint, origin_of
 from kagglehms.runtime import choose_device, exclusive, stop_signals
+from kagglehms.training import first_weights
+from kagglehms.training.distributed import Team
+from kagglehms.training.first_weights import Origin
+from kagglehms.training.metric import Standing, kl_score
+from kagglehms.training.recipes import Stage, get_recipe, recipe_from_json
+from kagglehms.training.session import Session
 
 CPU = choose_device("cpu")
 RECIPE = replace(
@@ -126,13 +126,13 @@ def test_a_fold_worse_than_the_class_prior_says_so(
     dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every record is predicted to be surely of a class that it has no vote for."""
-    from kagglehms.learning import trainer
+    from kagglehms.training import loop
 
     def sure_and_wrong(model: object, feed: object, positions: np.ndarray, *_: object) -> np.ndarray:
         wrong = np.eye(6)[dataset.records.targets_NK[positions].argmin(axis=1)]
         return 0.999 * wrong + 0.001 / 6
 
-    monkeypatch.setattr(trainer, "predict", sure_and_wrong)
+    monkeypatch.setattr(loop, "predict", sure_and_wrong)
     cross_validate(RECIPE, dataset, tmp_path, CPU, only_folds=[0])
     out = capsys.readouterr().out
     assert "baseline fold 0: what was kept is worse than the class prior and a uniform guess on all" in out

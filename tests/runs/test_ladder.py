@@ -12,13 +12,13 @@ import pytest
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError
-from kagglehms.learning.metric import kl_score
-from kagglehms.learning.recipes import RECIPES, Recipe, get_recipe
 from kagglehms.runs.blends import LADDER_BLENDS, Blend, Fitting, get_blend_spec
 from kagglehms.runs.cross_validation import PROBABILITY_COLUMNS
 from kagglehms.runs.ladder import RUNGS, blend_members, blend_path, find_blend, ladder, untrained
 from kagglehms.runs.ladder_table import render
 from kagglehms.runs.prior_correction import PriorCorrection
+from kagglehms.training.metric import kl_score
+from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
 
 
 def fake_run(

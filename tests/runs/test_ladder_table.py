@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from kagglehms.learning.recipes import RECIPES
 from kagglehms.runs.ladder import Row, ladder
 from kagglehms.runs.ladder_table import render
+from kagglehms.training.recipes import RECIPES
 
 TRAINED = Row(
     "baseline",

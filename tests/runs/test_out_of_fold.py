@@ -12,14 +12,14 @@ import pytest
 
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError
-from kagglehms.learning.first_weights import Origin
-from kagglehms.learning.metric import kl_score
-from kagglehms.learning.recipes import get_recipe
 from kagglehms.runs.blend_fitting import nested_score
 from kagglehms.runs.blends import Fitting
 from kagglehms.runs.cross_validation import PROBABILITY_COLUMNS
 from kagglehms.runs.out_of_fold import load_oof, load_training_weights
 from kagglehms.runs.prior_correction import class_prior
+from kagglehms.training.first_weights import Origin
+from kagglehms.training.metric import kl_score
+from kagglehms.training.recipes import get_recipe
 
 N = 30
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kagglehms.errors import RunError, UsageError
-from kagglehms.learning.recipes import Recipe, Stage, get_recipe
 from kagglehms.runs.prior_correction import PriorCorrection, class_prior, training_weights
+from kagglehms.training.recipes import Recipe, Stage, get_recipe
 
 Floats = NDArray[np.float64]
 EVEN = (1 / 6,) * 6

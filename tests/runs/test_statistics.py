@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
-from kagglehms.learning.metric import kl_score
 from kagglehms.runs.cross_validation import PROBABILITY_COLUMNS
 from kagglehms.runs.statistics import (
     Scored,
@@ -22,6 +21,7 @@ from kagglehms.runs.statistics import (
     hardest,
     mean_over_patients,
 )
+from kagglehms.training.metric import kl_score
 
 
 def scored(n: int = 200, seed: int = 0) -> Scored:

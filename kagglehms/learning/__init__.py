@@ -1,1 +1,0 @@
-"""From stored recordings and labelled records to weights and honest scores."""

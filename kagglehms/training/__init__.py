@@ -1,0 +1,1 @@
+"""One fold: from stored recordings and labelled records to weights and honest held-out predictions."""

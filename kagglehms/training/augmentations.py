@@ -1,0 +1,345 @@
+"""What augmentations do to a batch, on its device: pure functions that take their draws as arguments.
+
+`augment` draws. An image may hold several tiles side by side, each with a time axis of its own: what is done to time
+is done in every tile by itself, at the same place. Nothing waits for a GPU.
+
+Shape legend: B batch, C channel, H image rows, W image columns, K the six classes, M bands per record, P pieces of
+a mosaic (four), S signals, T samples, F frequencies, X columns or rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kagglehms.data.competition import PANELS, SPECTROGRAM_ROWS
+from kagglehms.training.front_ends.band_pass import fast_size
+
+PIECES = 4
+"""Images in a mosaic, each shrunk to this part of its duration."""
+
+CUTMIX_COLUMNS = SPECTROGRAM_ROWS
+"""Width of the image for which numbers of CutMix bands are meant; scaled for tiles of another width."""
+CUTMIX_TARGET = 0.5
+
+
+def band_columns(start: Tensor, width: Tensor, tile_widths: Sequence[int], reference: int) -> Tensor:
+    """Mark the columns of a band of time, at the same place of every tile.
+
+    Args:
+        start: (...) first columns, of a tile `reference` columns wide.
+        width: (...) columns; nothing is marked where it is 0.
+        tile_widths: columns of each tile. In those of another width the band's edges are scaled, the first one
+            rounded down and the last one up.
+        reference: columns that `start` and `width` count on.
+
+    Returns:
+        (..., W) bool.
+    """
+    start, width = start.unsqueeze(-1), width.unsqueeze(-1)
+    marks = []
+    for columns in tile_widths:
+        column = torch.arange(columns, device=start.device)
+        first = start * columns // reference
+        end = ((start + width) * columns + reference - 1) // reference
+        marks.append((column >= first) & (column < end) & (width > 0))
+    return torch.cat(marks, dim=-1)
+
+
+def same_class_partners(targets_BK: Tensor, keys_KB: Tensor) -> Tensor:
+    """Shuffle the records of every class among themselves.
+
+    Members of a class are the records whose target for it is at least 0.5; a class of one has none.
+
+    Args:
+        targets_BK: vote fractions.
+        keys_KB: random numbers; their order decides the shuffle.
+
+    Returns:
+        (K, B) int64: whose band each record gets; its own where it is no member.
+    """
+    member_KB = _members(targets_BK)
+    # Both orders begin with the members, by position and shuffled, and go on with the others by position.
+    by_position_KB = torch.argsort((~member_KB).byte(), dim=1, stable=True)
+    shuffled_KB = torch.argsort(keys_KB.masked_fill(~member_KB, torch.inf), dim=1, stable=True)
+    return torch.empty_like(shuffled_KB).scatter_(1, by_position_KB, shuffled_KB)
+
+
+def same_class_cutmix(
+    images_BCHW: Tensor,
+    targets_BK: Tensor,
+    partners_KB: Tensor,
+    start_K: Tensor,
+    width_K: Tensor,
+    tile_widths: Sequence[int],
+    axis: Literal["time", "rows"] = "time",
+) -> Tensor:
+    """Replace a band of an image by that of another record of the same class; targets stay as they are.
+
+    A record with two classes of one half each gets a band for either; where they overlap, the later class has it.
+    What is pasted comes from the images as they were before.
+
+    With `rows` the band's columns are taken for row numbers, as the source's notebooks did where a batch had its
+    channels second: whole rows are exchanged, those of the second tile's columns too, and numbers beyond the last
+    row are left out.
+
+    Args:
+        images_BCHW: images.
+        targets_BK: vote fractions.
+        partners_KB: from `same_class_partners`.
+        start_K: first column of each class's band, in a tile 300 columns wide.
+        width_K: columns of the band.
+        tile_widths: see `band_columns`.
+        axis: `time` exchanges columns, `rows` rows.
+    """
+    member_KB = _members(targets_BK)
+    band_KX = band_columns(start_K, width_K, tile_widths, CUTMIX_COLUMNS)
+    if axis == "rows":
+        rows = images_BCHW.shape[-2]
+        band_KX = functional.pad(band_KX[:, :rows], (0, max(0, rows - band_KX.shape[-1])))
+    own_B1 = torch.arange(len(images_BCHW), device=images_BCHW.device).unsqueeze(1)
+    source_BX = own_B1.expand(-1, band_KX.shape[-1])
+    for member_B, partner_B, band_X in zip(member_KB, partners_KB, band_KX, strict=True):
+        source_BX = torch.where(member_B[:, None] & band_X, partner_B[:, None], source_BX)
+    source = _columns(source_BX, images_BCHW) if axis == "time" else _rows(source_BX, images_BCHW)
+    return images_BCHW.gather(0, source.expand_as(images_BCHW))
+
+
+def _members(targets_BK: Tensor) -> Tensor:
+    member_KB = targets_BK.T >= CUTMIX_TARGET
+    return member_KB & (member_KB.sum(dim=1, keepdim=True) > 1)
+
+
+def mosaic(
+    images_BCHW: Tensor, targets_BK: Tensor, picks_BP: Tensor, tile_widths: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Put four images, each shrunk to a quarter of its width, side by side.
+
+    Shrinking takes the mean of four neighbouring columns. Of a tile whose width is no multiple of four the last
+    one to three columns are left out, and the last column of the mosaic is repeated in their place.
+
+    Args:
+        images_BCHW: images.
+        targets_BK: vote fractions.
+        picks_BP: int64, which four images make up each mosaic, left to right.
+        tile_widths: columns of each tile, each of which becomes a mosaic; one tile when None.
+
+    Returns:
+        Mosaics of the images' shape, and the mean of the four targets.
+    """
+    mosaics = []
+    for tile_BCHW in torch.split(images_BCHW, list(tile_widths or images_BCHW.shape[-1:]), dim=-1):
+        columns = tile_BCHW.shape[-1]
+        if columns < PIECES:
+            raise ValueError(f"a mosaic needs tiles of at least {PIECES} columns, but got {columns}")
+        quarters_BCHW = functional.avg_pool2d(tile_BCHW, (1, PIECES))
+        joined_BCHW = quarters_BCHW[picks_BP].movedim(1, -2).flatten(-2)
+        mosaics.append(functional.pad(joined_BCHW, (0, columns % PIECES, 0, 0), mode="replicate"))
+    return torch.cat(mosaics, dim=-1), targets_BK[picks_BP].mean(dim=1)
+
+
+def flip_time(images_BCHW: Tensor, flip_B: Tensor, tile_widths: Sequence[int], phases: int = 1) -> Tensor:
+    """Let time run backwards, in every tile by itself, in the images that `flip_B` (bool) marks.
+
+    Args:
+        images_BCHW: images, or signals (B, C, T).
+        flip_B: bool.
+        tile_widths: columns of each tile.
+        phases: neighbouring samples that stand one below the other, and are turned around as well.
+    """
+    tiles = torch.split(images_BCHW, list(tile_widths), dim=-1)
+    flipped_BCHW = torch.cat([tile.flip(-1) for tile in tiles], dim=-1)
+    if phases > 1:
+        by_phase = flipped_BCHW.reshape(*flipped_BCHW.shape[:-2], -1, phases, flipped_BCHW.shape[-1])
+        flipped_BCHW = by_phase.flip(-2).flatten(-3, -2)
+    return torch.where(_records(flip_B, images_BCHW), flipped_BCHW, images_BCHW)
+
+
+def flip_rows(images_BCHW: Tensor, flip_B: Tensor) -> Tensor:
+    """Turn the images that `flip_B` (bool) marks upside down."""
+    return torch.where(_records(flip_B, images_BCHW), images_BCHW.flip(-2), images_BCHW)
+
+
+def flip_sign(inputs: Tensor, flip_B: Tensor) -> Tensor:
+    """Change the sign of the records that `flip_B` (bool) marks: polarity depends on which electrode is subtracted."""
+    return torch.where(_records(flip_B, inputs), -inputs, inputs)
+
+
+def blank_rows(inputs: Tensor, blank_BH: Tensor) -> Tensor:
+    """Set the rows that `blank_BH` (bool) marks to 0: no signal, or the mean of a normalised image."""
+    return inputs.masked_fill(_rows(blank_BH, inputs), 0)
+
+
+def permute_rows(inputs: Tensor, source_BH: Tensor) -> Tensor:
+    """Let row h of each record be what row `source_BH`[…, h] (int64) was."""
+    return inputs.gather(-2, _rows(source_BH, inputs).expand_as(inputs))
+
+
+def unfold(images_BCHW: Tensor, phases: int) -> Tensor:
+    """Signals (B, S, T) of folded images (B, 1, S · phases, T / phases); signals as they are."""
+    if images_BCHW.ndim == 3:
+        return images_BCHW
+    n, _, rows, columns = images_BCHW.shape
+    return images_BCHW.reshape(n, rows // phases, phases, columns).movedim(2, 3).flatten(-2)
+
+
+def folded(signals_BCT: Tensor, phases: int, like: Tensor) -> Tensor:
+    """The inverse of `unfold`, in the shape that `like` has beyond the batch."""
+    if like.ndim == 3:
+        return signals_BCT
+    n, n_signals, n_times = signals_BCT.shape
+    return signals_BCT.reshape(n, n_signals, n_times // phases, phases).movedim(2, 3).flatten(1, 2)[:, None]
+
+
+def band_pass(signals_BCT: Tensor, low_B: Tensor, high_B: Tensor, sfreq_hz: float, rest_s: float) -> Tensor:
+    """Filter every record by a causal Butterworth band-pass of order 2 of its own, from rest.
+
+    That is what `scipy.signal.sosfilt` does with `butter(2, (low, high), "bandpass", fs=sfreq_hz, output="sos")`, as
+    one product of spectra: the response of the bilinear transform at the frequencies of an FFT that is longer than
+    the signal by what the filter takes to come to rest.
+
+    Args:
+        signals_BCT: float32.
+        low_B: lower edges (−3 dB), Hz.
+        high_B: upper edges, Hz, below half of `sfreq_hz`.
+        sfreq_hz: samples per second.
+        rest_s: seconds after which an answer has died away; 4 / low do for an error of 1e-6.
+
+    Returns:
+        (B, C, T) float32.
+    """
+    n_times = signals_BCT.shape[-1]
+    size = fast_size(n_times + math.ceil(rest_s * sfreq_hz))
+    angle_F = torch.linspace(0, math.pi / 2, size // 2 + 1, device=signals_BCT.device)
+    sine_F, cosine_F = angle_F.sin(), angle_F.cos()
+    low_B1, high_B1 = (
+        torch.tan(edge_B.float() * (math.pi / sfreq_hz))[:, None] for edge_B in (low_B, high_B)
+    )
+    # The prototype 1 / (q² + √2·q + 1) at q = j·off / band, multiplied out by band²: nowhere is anything divided by 0.
+    band_BF = (high_B1 - low_B1) * sine_F * cosine_F
+    off_BF = sine_F**2 - low_B1 * high_B1 * cosine_F**2
+    below_BF = torch.complex(band_BF**2 - off_BF**2, math.sqrt(2) * band_BF * off_BF)
+    response_BF = band_BF**2 / below_BF
+    spectrum_BCF = torch.fft.rfft(signals_BCT, n=size)
+    return torch.fft.irfft(spectrum_BCF * response_BF[:, None], n=size)[..., :n_times]
+
+
+def mix(
+    inputs: Tensor, targets_BK: Tensor, n_votes_B: Tensor, partner_B: Tensor, share_B: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mix each record with a partner (mixup, Zhang et al. 2018).
+
+    Args:
+        inputs: images (B, C, H, W) or signals (B, C, T).
+        targets_BK: vote fractions.
+        n_votes_B: votes of each record.
+        partner_B: int64, position of each record's partner in the batch.
+        share_B: float32 in 0 to 1, the record's own part; the rest is its partner's.
+
+    Returns:
+        Mixed inputs, targets and (float32) votes.
+    """
+    share = _records(share_B, inputs)
+    votes_B = n_votes_B.float()
+    return (
+        torch.lerp(inputs[partner_B], inputs, share),
+        torch.lerp(targets_BK[partner_B], targets_BK, share_B[:, None]),
+        torch.lerp(votes_B[partner_B], votes_B, share_B),
+    )
+
+
+def smooth(targets_BK: Tensor, n_votes_B: Tensor, amount: float, most_votes: int = 3) -> Tensor:
+    """Smooth the targets of records on which at most `most_votes` experts voted.
+
+    Of the k classes with the most votes each loses `amount` / k; the 6 − k others share what was taken off. Where
+    all six are equal nothing changes.
+
+    Args:
+        targets_BK: vote fractions; every row sums to 1, and so it does afterwards.
+        n_votes_B: votes of each record.
+        amount: what is taken off the largest together, 0 to 1.
+        most_votes: records with more votes keep their targets.
+    """
+    top_BK = targets_BK == targets_BK.amax(dim=1, keepdim=True)
+    n_top_B1 = top_BK.sum(dim=1, keepdim=True)
+    others_B1 = targets_BK.shape[1] - n_top_B1
+    smoothed_BK = targets_BK + torch.where(top_BK, -amount / n_top_B1, amount / others_B1.clamp(min=1))
+    few_B1 = (n_votes_B <= most_votes)[:, None] & (others_B1 > 0)
+    return torch.where(few_B1, smoothed_BK, targets_BK)
+
+
+def _records(values_B: Tensor, inputs: Tensor) -> Tensor:
+    """(B,) values beside inputs of any shape (B, …)."""
+    return values_B.reshape(-1, *[1] * (inputs.ndim - 1))
+
+
+def _columns(values_BW: Tensor, inputs: Tensor) -> Tensor:
+    """(B, W) values beside images (B, C, H, W) or signals (B, C, W)."""
+    return values_BW.reshape(len(values_BW), *[1] * (inputs.ndim - 2), values_BW.shape[-1])
+
+
+def _rows(values_BH: Tensor, inputs: Tensor) -> Tensor:
+    """(B, H) values beside images (B, C, H, W) or signals (B, H, W)."""
+    return values_BH.reshape(len(values_BH), *[1] * (inputs.ndim - 3), values_BH.shape[-1], 1)
+
+
+def mask_time(images_BCHW: Tensor, start_BM: Tensor, width_BM: Tensor, tile_widths: Sequence[int]) -> Tensor:
+    """Blank bands of time with 0, the mean of a normalised image (SpecAugment, Park et al. 2019).
+
+    Args:
+        images_BCHW: images.
+        start_BM: first columns, of the first tile.
+        width_BM: columns of each band; 0 for none.
+        tile_widths: see `band_columns`.
+    """
+    masked_BW = band_columns(start_BM, width_BM, tile_widths, tile_widths[0]).any(dim=1)
+    return images_BCHW.masked_fill(_columns(masked_BW, images_BCHW), 0)
+
+
+def mask_frequency(
+    images_BCHW: Tensor,
+    start_BM: Tensor,
+    height_BM: Tensor,
+    tiles: Sequence[tuple[int, int]] | None = None,
+    panels: int = len(PANELS),
+) -> Tensor:
+    """Blank bands of frequency with 0, the same ones in each of the `panels` that stand upon each other.
+
+    In tiles of different heights a band takes the same part of each panel's height. Whether that is the same band
+    in Hz depends on what the panels' rows mean.
+
+    Args:
+        images_BCHW: images.
+        start_BM: first rows, of a panel of the first tile.
+        height_BM: rows of each band; 0 for none.
+        tiles: rows and columns of each tile, left to right; one tile, the whole image, when None. In panels of
+            another height the edges are scaled as in `band_columns`.
+        panels: how many panels share a tile's rows.
+    """
+    all_rows, columns = images_BCHW.shape[-2:]
+    tiles = tiles or [(all_rows, columns)]
+    reference = panel_rows(tiles[0][0], panels)
+    marks = []
+    for height, width in tiles:
+        rows = panel_rows(height, panels)
+        masked_BH = band_columns(start_BM, height_BM, [rows], reference).any(dim=1).repeat(1, panels)
+        masked_BH = functional.pad(masked_BH, (0, all_rows - height))
+        marks.append(masked_BH[:, None, :, None].expand(-1, -1, -1, width))
+    return images_BCHW.masked_fill(torch.cat(marks, dim=-1), 0)
+
+
+def panel_rows(tile_rows: int, panels: int = len(PANELS)) -> int:
+    """Rows that each of the panels has that stand upon each other in a tile.
+
+    Raises:
+        ValueError: the rows cannot be shared evenly.
+    """
+    rows, rest = divmod(tile_rows, panels)
+    if rest:
+        raise ValueError(f"{tile_rows} rows cannot be shared by {panels} panels")
+    return rows

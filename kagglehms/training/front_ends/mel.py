@@ -1,0 +1,135 @@
+"""The four mel images on the device: the mathematics of `kagglehms.features.mel`, on batches.
+
+Frames are folded about their centres, their level is taken off, cosines and sines go through the low-rank transform
+whose coefficients `kagglehms.features.mel_plan` derives, and a mel band is a weighted sum of a few bins. The result is
+that of `kagglehms.features.mel_images` to 1e-4.
+
+The two products are float64, everything else is float32 outside of mixed precision: products of float32 may run in
+TF32, 11 bits of 24, if the session allows it for the sake of speed, and 80 dB are more than those show. The low rank
+leaves 6,000 multiply-adds a frame, little even for a GPU with a 32nd of its units for float64.
+
+Shape legend: B batch, E the twenty channels of a recording, C the sixteen differences, T samples, N frames, H half a
+window, R rank, K bins, M mel bands.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kagglehms.data.competition import DIFFERENCES, PANELS
+from kagglehms.errors import UsageError
+from kagglehms.features.mel import MelSpec
+from kagglehms.features.mel_compiled import AMIN, FLOOR
+from kagglehms.features.mel_plan import plan
+from kagglehms.features.transform_plan import TILE
+from kagglehms.training.front_ends.differences import Differences
+from kagglehms.training.front_ends.options import DifferencesOptions
+
+DECIBELS = 40.0
+"""What one unit of an image stands for."""
+
+
+class MelImages(nn.Module):
+    """EEG → mel images, one per chain; no parameters.
+
+    Args:
+        spec: the resolution.
+    """
+
+    _even_HR: Tensor
+    _odd_HR: Tensor
+    _real_RK: Tensor
+    _imag_RK: Tensor
+    _band_start_M: Tensor
+    _band_weight_MT: Tensor
+
+    def __init__(self, spec: MelSpec | None = None) -> None:
+        super().__init__()
+        self.spec = spec or MelSpec()
+        self._differences = Differences(DifferencesOptions(clip_uv=None, unit_uv=1.0))
+        p = plan(self.spec)
+        self._half = p.half
+        (even, odd), (real, imag) = _untiled(p.project, p.half), _untiled(p.transform, p.rank + 1)
+        tables = {
+            "_even_HR": torch.tensor(even.T.copy()),
+            "_odd_HR": torch.tensor(odd.T.copy()),
+            "_real_RK": torch.tensor(real.T.copy()),
+            "_imag_RK": torch.tensor(imag.T.copy()),
+            "_band_start_M": torch.tensor(p.band_start),
+            "_band_weight_MT": torch.tensor(p.band_weight.reshape(self.spec.n_mels, p.n_taps)),
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table, persistent=False)
+
+    def forward(self, eeg_BTE: Tensor) -> Tensor:
+        """(B, T, 20) µV of any float type → (B, 4, n_mels, n_frames) float32, panels LL, RL, LP, RP.
+
+        Missing samples are NaN; ±inf counts as NaN.
+
+        Raises:
+            UsageError: not twenty channels, or fewer samples than frames.
+        """
+        return self.of_differences(self._differences(eeg_BTE))
+
+    def of_differences(self, differences_BCT: Tensor) -> Tensor:
+        """Do the same from the sixteen differences in µV: (B, 16, T), chain upon chain, without NaN.
+
+        Raises:
+            UsageError: not sixteen differences, or fewer samples than frames.
+        """
+        _, n_signals, n_times = differences_BCT.shape
+        if n_signals != len(DIFFERENCES) or n_times < self.spec.n_frames:
+            expected = f"(B, {len(DIFFERENCES)}, {self.spec.n_frames} or more)"
+            raise UsageError(f"MelImages: expected {expected}, got {tuple(differences_BCT.shape)}")
+        with torch.autocast(differences_BCT.device.type, enabled=False):
+            bands_BCNM = self._bands(self._power(differences_BCT.float()))
+            loudest = bands_BCNM.amax(dim=(2, 3), keepdim=True).clamp(min=AMIN)
+            ratios = torch.maximum(bands_BCNM / loudest, (AMIN / loudest).clamp(min=FLOOR))
+            in_image = ratios[:, :, : self.spec.n_frames]
+            ratios = in_image.reshape(len(in_image), len(PANELS), -1, *in_image.shape[2:])
+            # The mean of four logarithms is that of a product, which is 1e-32 at least.
+            product = ratios[:, :, 0] * ratios[:, :, 1] * ratios[:, :, 2] * ratios[:, :, 3]
+            scale = 10.0 / DECIBELS / ratios.shape[2]
+            return (1.0 + scale * product.log10()).transpose(2, 3).contiguous()
+
+    def _power(self, signals_BCT: Tensor) -> Tensor:
+        """(B, C, N, K) µV² of every frame, those behind the image's last one included: they can be the loudest."""
+        half, hop = self._half, signals_BCT.shape[-1] // self.spec.n_frames
+        padded = functional.pad(signals_BCT, (half - 1, half))
+        frames = padded.unfold(-1, 2 * half - 1, hop)
+        after, before = frames[..., half - 1 :], frames[..., :half].flip(-1)
+        even, odd = after + before, after - before
+        twice_level = (
+            even.sum(dim=-1, keepdim=True) / half
+        )  # the centre counts twice, as everywhere in the fold
+        level = 0.5 * twice_level
+        cosines = _product(
+            torch.cat([_product(even - twice_level, self._even_HR), level], dim=-1), self._real_RK
+        )
+        sines = _product(torch.cat([_product(odd, self._odd_HR), level], dim=-1), self._imag_RK)
+        return cosines.square() + sines.square()
+
+    def _bands(self, power_BCNK: Tensor) -> Tensor:
+        """(B, C, N, M) µV² in every mel band."""
+        weights_TM = self._band_weight_MT.float().unbind(dim=1)
+        bands = weights_TM[0] * power_BCNK.index_select(-1, self._band_start_M)
+        for tap in range(1, len(weights_TM)):
+            bands = bands + weights_TM[tap] * power_BCNK.index_select(-1, self._band_start_M + tap)
+        return bands
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """(…, I, J) @ (J, K) → (…, I, K) float32, by way of float64."""
+    return (left.double() @ right.double()).float()
+
+
+def _untiled(tiles: NDArray[Any], width: int) -> NDArray[Any]:
+    """Even and odd rows, (2, n, width), out of the tiles that the compiled code reads."""
+    n = tiles.size // (2 * width)
+    by_tile = tiles.reshape(n // TILE, width, 2, TILE)
+    return by_tile.transpose(2, 0, 3, 1).reshape(2, n, width)

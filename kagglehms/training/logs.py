@@ -1,0 +1,92 @@
+"""What a run writes down about itself: evaluations as a table, events as lines, TensorBoard where wanted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kagglehms.errors import RunError, UsageError
+from kagglehms.runtime import write_bytes
+from kagglehms.training.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+HISTORY = "history.csv"
+EVENTS = "log.jsonl"
+
+
+class Journal:
+    """The logs of one fold.
+
+    Args:
+        folder: of the fold.
+        writes: whether this process writes for the team; others keep quiet.
+        tensorboard: write event files, too, into `folder`/tensorboard.
+
+    Raises:
+        UsageError: TensorBoard is wanted and not installed.
+    """
+
+    def __init__(self, folder: Path, writes: bool = True, tensorboard: bool = False) -> None:
+        self.folder, self.writes = folder, writes
+        self._board = _summary_writer(folder / "tensorboard") if writes and tensorboard else None
+        if writes:
+            _end_torn_line(folder / EVENTS)
+
+    def event(self, event: str, **details: Any) -> None:
+        """Append one line: {"time": …, "event": …, details}."""
+        if self.writes:
+            line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **details}
+            try:
+                with (self.folder / EVENTS).open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+            except OSError as error:
+                raise RunError(
+                    f"{self.folder / EVENTS}: cannot be written ({error.strerror}); free space"
+                ) from error
+
+    def evaluated(self, history: Sequence[Evaluation], improved: bool, **details: Any) -> None:
+        """Write down the last of all evaluations so far."""
+        if not self.writes:
+            return
+        last = dataclasses.asdict(history[-1])
+        write_history(self.folder / HISTORY, history)
+        self.event("evaluation", **last, improved=improved, **details)
+        if self._board:
+            for name in ("train_loss", "score_stage", "score_all", "score_votes10"):
+                if last[name] is not None:
+                    self._board.add_scalar(name, last[name], last["step"])
+            self._board.flush()
+
+
+def _end_torn_line(path: Path) -> None:
+    """What was being written when a process died must not spoil the next line."""
+    if path.is_file() and not path.read_bytes().endswith(b"\n"):
+        with path.open("a") as file:
+            file.write("\n")
+
+
+def write_history(path: Path, history: Sequence[Evaluation]) -> None:
+    """Write evaluations as CSV, one row each."""
+    import polars as pl
+
+    optional = ("score_votes10", "prior_votes10", "uniform_votes10")
+    table = pl.DataFrame(
+        [dataclasses.asdict(e) for e in history], schema_overrides=dict.fromkeys(optional, pl.Float64)
+    )
+    write_bytes(path, table.write_csv().encode())
+
+
+def _summary_writer(folder: Path) -> SummaryWriter:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError(
+            f"--tensorboard needs TensorBoard ({error}); pip install 'kagglehms[tensorboard]'"
+        ) from error
+    return SummaryWriter(str(folder))

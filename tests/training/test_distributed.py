@@ -1,0 +1,113 @@
+"""Several processes train as one: the same records, the same scores, within rounding."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import children
+import numpy as np
+import polars as pl
+import pytest
+from children import THOROUGH
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kagglehms.data.competition import Competition
+from kagglehms.data.records import make_records, read_train_table
+from kagglehms.data.store import plan, prepare
+from kagglehms.training.distributed import Team
+from kagglehms.training.resume import STATE, read_state
+
+
+@given(st.integers(0, 50), st.integers(1, 7))
+def test_shares_are_the_whole_once_and_in_order(n: int, size: int) -> None:
+    shares = [Team(rank, size).share(np.arange(n)) for rank in range(size)]
+    assert np.concatenate(shares).tolist() == list(range(n))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=20), st.integers(2, 4))
+def test_weighted_shares_average_to_the_mean_of_the_whole(losses: list[float], size: int) -> None:
+    """Gradients are averaged over members, whatever the size of their shares."""
+    shares = [Team(rank, size).share(np.array(losses)) for rank in range(size)]
+    parts = [
+        Team(rank, size).weight(len(losses), len(share)) * share.mean()
+        for rank, share in enumerate(shares)
+        if len(share)
+    ]
+    assert sum(parts) / size == pytest.approx(np.mean(losses), abs=1e-9)
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains(competition_folder: Path, tmp_path: Path) -> None:
+    """Batch normalisation, pasted bands, mosaics, an odd number of records: all over both shares."""
+    records = make_records(read_train_table(competition_folder / "train.csv"))
+    store = tmp_path / "store"
+    prepare(plan(Competition(competition_folder), records), store)
+    # Dropout is drawn by each process for its share; everything else must come out the same.
+    recipe = replace(THOROUGH, batch_size=5, dropout=0.0, drop_path_rate=0.0)
+    dataset = children.open_dataset(competition_folder, store)
+    n_train, n_valid = int((dataset.folds != 0).sum()), int((dataset.folds == 0).sum())
+    assert n_train % 2 or n_valid % 2
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, size in (("alone", 1), ("team", 2)):
+        arguments = (size, port, competition_folder, store, tmp_path / name, recipe)
+        members = [children.start(children.train_as_member, rank, *arguments) for rank in range(size)]
+        for member in members:
+            member.join()
+        assert [member.exitcode for member in members] == [0] * size
+    folders = [tmp_path / name / "baseline" / "fold0" for name in ("alone", "team")]
+    states = [read_state(folder / STATE, {}) for folder in folders]
+    assert states[0] is not None
+    assert states[1] is not None
+    # Sums of gradients: Adam's first moments. (What Adam makes of a gradient that is zero but for rounding, as before
+    # a normalisation, differs between any two machines.)
+    moments = [{k: v for k, v in s.part("optimizer").items() if k.endswith("exp_avg")} for s in states if s]
+    assert len(moments[0]) > 40
+    largest = max(float(value.abs().max()) for value in moments[0].values())
+    for name, value in moments[0].items():
+        np.testing.assert_allclose(moments[1][name], value, atol=1e-3 * largest, err_msg=name)
+    histories = [pl.read_csv(folder / "history.csv") for folder in folders]
+    assert histories[0]["step"].to_list() == histories[1]["step"].to_list()
+    np.testing.assert_allclose(histories[1]["train_loss"], histories[0]["train_loss"], rtol=1e-4)
+    np.testing.assert_allclose(histories[1]["score_all"], histories[0]["score_all"], atol=2e-3)
+    predictions = [s.tensors["predictions/NK"] for s in states if s]
+    assert len(predictions[0]) == n_valid  # each record once, no padding
+    np.testing.assert_allclose(predictions[1], predictions[0], atol=2e-3)
+
+
+@pytest.mark.slow
+def test_torchrun_runs_the_command(competition_folder: Path, tmp_path: Path) -> None:
+    records = make_records(read_train_table(competition_folder / "train.csv"))
+    prepare(plan(Competition(competition_folder), records), tmp_path / "store")
+    options = ["--data", competition_folder, "--store", tmp_path / "store", "--out", tmp_path / "runs"]
+    options += ["--backbone", "half:test_efficientnet", "--epochs", "1", "--batch-size", "4", "--folds", "2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [
+            *torchrun,
+            "-m",
+            "kagglehms",
+            "train",
+            "baseline",
+            *map(str, options),
+            "--weights",
+            "none",
+            "--device",
+            "cpu",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("out-of-fold score") == 1  # one of them speaks
+    assert "2 processes" in done.stdout
+    oof = pl.read_parquet(tmp_path / "runs" / "baseline" / "oof.parquet")
+    assert oof["record"].to_list() == list(range(len(records)))

@@ -1,0 +1,351 @@
+"""Batches hold each record once, with the image that plain NumPy makes of the files."""
+
+from __future__ import annotations
+
+import math
+import threading
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from kagglehms.data.competition import VOTE_COLUMNS, Competition
+from kagglehms.data.readers import read_spectrogram
+from kagglehms.data.records import Records, make_records, read_train_table
+from kagglehms.data.store import Store, plan, prepare
+from kagglehms.errors import RunError
+from kagglehms.features import mel_images
+from kagglehms.inputs.kinds import mirrored, stack
+from kagglehms.inputs.layouts import KAGGLE_AND_EEG, PANELS_BY_THEMSELVES, Crop, Normaliser
+from kagglehms.training.feed import Feed, Work, crop_of, drawing_threads, measure, shuffled, split
+
+NORMALISER = Normaliser({"kaggle": (1.0, 2.0)})
+
+
+@pytest.fixture(scope="module")
+def records(competition_folder: Path) -> Records:
+    return make_records(read_train_table(competition_folder / "train.csv"))
+
+
+@pytest.fixture(scope="module")
+def store(competition_folder: Path, records: Records, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return prepare(plan(Competition(competition_folder), records), tmp_path_factory.mktemp("store")).store
+
+
+def expected_image(folder: Path, records: Records, position: int) -> np.ndarray:
+    """The baseline's image in float64: each panel normalised by itself, stacked."""
+    row = records.frame.row(position, named=True)
+    first = int((row["spectrogram_offset_min_s"] + row["spectrogram_offset_max_s"]) // 4)
+    log_power = read_spectrogram(Competition(folder).spectrogram(row["spectrogram_id"])).astype(np.float64)
+    panels = []
+    for p in range(4):
+        panel = log_power[first : first + 300, 100 * p : 100 * p + 100].T
+        panel = (panel - np.nanmean(panel)) / (np.nanstd(panel) + 1e-6)
+        panels.append(np.where(np.isnan(panel), 0, panel))
+    return np.concatenate(panels)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_batches_hold_what_the_files_say(
+    competition_folder: Path, records: Records, store: Store, threads: int
+) -> None:
+    feed = Feed(store, records, PANELS_BY_THEMSELVES, threads=threads)
+    order = shuffled(np.arange(len(records)), seed=3, epoch=0)
+    batches = list(feed.batches(order, batch_size=4))
+    assert torch.cat([b.index_B for b in batches]).tolist() == order.tolist()
+    sizes = [len(b.index_B) for b in batches]
+    assert len(sizes) == -(-len(order) // 4)
+    assert max(sizes) <= 4
+    assert max(sizes) - min(sizes) <= 1
+    for batch in batches:
+        assert batch.images_BCHW.shape[1:] == (1, 400, 300)
+        for image_CHW, target_K, n, i in zip(
+            batch.images_BCHW, batch.targets_BK, batch.n_votes_B, batch.index_B.tolist(), strict=True
+        ):
+            np.testing.assert_allclose(
+                image_CHW[0], expected_image(competition_folder, records, i), atol=2e-5
+            )
+            np.testing.assert_allclose(target_K, records.targets_NK[i], rtol=1e-6)
+            assert n == records.n_votes[i]
+
+
+def test_an_epochs_order_depends_on_seed_and_epoch_alone() -> None:
+    positions = np.arange(100)
+    first = shuffled(positions, seed=1, epoch=0)
+    assert sorted(first.tolist()) == positions.tolist()
+    np.testing.assert_array_equal(first, shuffled(positions, seed=1, epoch=0))
+    assert not np.array_equal(first, shuffled(positions, seed=1, epoch=1))
+    assert not np.array_equal(first, shuffled(positions, seed=2, epoch=0))
+
+
+def test_leaving_early_leaves_no_threads(records: Records, store: Store) -> None:
+    before = threading.active_count()
+    batches = Feed(store, records, PANELS_BY_THEMSELVES, threads=2).batches(np.arange(len(records)), 1)
+    next(batches)
+    assert threading.active_count() > before
+    batches.close()
+    assert threading.active_count() == before
+
+
+def test_a_failing_recording_reaches_the_loop(records: Records, store: Store) -> None:
+    class Broken:
+        def spectrogram(self, spectrogram_id: int) -> np.ndarray:
+            raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(Feed(Broken(), records, PANELS_BY_THEMSELVES).batches(np.arange(3), 2))
+
+
+def test_random_sub_windows_lie_between_the_first_and_the_last_and_change_by_epoch(
+    records: Records, store: Store
+) -> None:
+    seen: dict[int, list[tuple[int, int]]] = {}
+
+    class Spy:
+        def spectrogram(self, spectrogram_id: int) -> np.ndarray:
+            return store.spectrogram(spectrogram_id)
+
+        def eeg(self, eeg_id: int) -> np.ndarray:
+            return store.eeg(eeg_id)
+
+    feed = Feed(Spy(), records, KAGGLE_AND_EEG, windows="random", seed=5)
+    everything = np.arange(len(records))
+    for epoch in range(40):
+        rows, samples = feed._starts(Work(everything, epoch))
+        again, _ = Feed(Spy(), records, KAGGLE_AND_EEG, windows="random", seed=5)._starts(
+            Work(everything, epoch)
+        )
+        np.testing.assert_array_equal(rows, again)
+        some, _ = feed._starts(Work(everything[3:5], epoch))
+        np.testing.assert_array_equal(some, rows[3:5])  # whatever batch a record is in
+        for i in everything.tolist():
+            seen.setdefault(i, []).append((int(rows[i]), int(samples[i])))
+    frame = records.frame
+    for i, starts in seen.items():
+        low, high = frame["eeg_offset_min_s"][i], frame["eeg_offset_max_s"][i]
+        first = frame["spectrogram_offset_min_s"][i]
+        assert all(low * 200 <= sample <= high * 200 for _, sample in starts)
+        # Both recordings move together: rows are 2 s apart, samples 1 / 200 s.
+        assert all(abs((2 * row - first) - (sample / 200 - low)) <= 2 for row, sample in starts)
+        assert len(set(starts)) > 30 if high - low > 10 else len(set(starts)) <= 11 * 200
+    assert any(frame["eeg_offset_max_s"][i] - frame["eeg_offset_min_s"][i] > 10 for i in seen)
+    middle, _ = feed._starts(Work(everything, None))
+    np.testing.assert_array_equal(middle, records.spectrogram_rows)
+
+
+def test_the_nearest_windows_are_seen_in_training_and_evaluation_alike(
+    records: Records, store: Store
+) -> None:
+    everything = np.arange(len(records))
+    rows, samples = records.places("nearest")
+    assert (samples != records.eeg_samples).any()
+    feed = Feed(store, records, KAGGLE_AND_EEG, windows="nearest", normaliser=NORMALISER)
+    drawn = [
+        np.concatenate([batch.images_BCHW.numpy() for batch in feed.draw([Work(everything, epoch)])])
+        for epoch in (None, 3)
+    ]
+    expected = stack(
+        [
+            Crop(
+                store.spectrogram(spectrogram_id)[row : row + 300],
+                store.eeg(eeg_id)[sample : sample + 10_000],
+            )
+            for spectrogram_id, eeg_id, row, sample in zip(
+                records.spectrogram_ids.tolist(), records.eeg_ids.tolist(), rows, samples, strict=True
+            )
+        ],
+        KAGGLE_AND_EEG,
+        NORMALISER,
+    )
+    for images in drawn:
+        np.testing.assert_array_equal(images, expected)
+    position = int(np.flatnonzero(samples != records.eeg_samples)[0])
+    crop = crop_of(store, records, position, {"eeg"}, "nearest")
+    first = int(samples[position])
+    eeg = store.eeg(int(records.eeg_ids[position]))
+    np.testing.assert_array_equal(crop.of("eeg"), eeg[first : first + 10_000])
+
+
+def test_statistics_are_those_of_the_windows_that_are_seen(records: Records, store: Store) -> None:
+    positions, (rows, _) = np.arange(len(records)), records.places("nearest")
+    power = [
+        store.spectrogram(int(id_))[row : row + 300].astype(np.float64)
+        for id_, row in zip(records.spectrogram_ids, rows, strict=True)
+    ]
+    expected = np.mean([(np.nanmean(part), np.nanstd(part)) for part in power], axis=0)
+    measured = measure(store, records, positions, {"kaggle"}, "nearest").statistics["kaggle"]
+    np.testing.assert_allclose(measured, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("n", "size"), [(1, 4), (4, 4), (5, 4), (12, 5), (0, 3)])
+def test_batches_are_as_equal_as_can_be(n: int, size: int) -> None:
+    parts = split(np.arange(n), size)
+    assert np.concatenate([np.arange(0), *parts]).tolist() == list(range(n))
+    assert len(parts) == -(-n // size)
+    assert all(len(part) <= size for part in parts)
+    assert max(map(len, parts), default=0) - min(map(len, parts), default=0) <= 1
+
+
+def test_half_of_the_records_are_mirrored_by_seed_epoch_and_record(records: Records, store: Store) -> None:
+    layout, everything = KAGGLE_AND_EEG, np.arange(len(records))
+    feed = Feed(store, records, layout, NORMALISER, seed=3)
+    plain = next(feed.draw([Work(everything)])).images_BCHW
+    swapped = np.stack(
+        [
+            stack([mirrored(crop_of(store, records, i, layout.sources))], layout, NORMALISER)[0]
+            for i in everything.tolist()
+        ]
+    )
+    patterns = []
+    for epoch in range(20):
+        images = next(feed.draw([Work(everything, epoch, mirror=0.5)])).images_BCHW.numpy()
+        is_mirrored = [np.array_equal(images[i], swapped[i]) for i in everything.tolist()]
+        assert all(m or np.array_equal(images[i], plain[i]) for i, m in enumerate(is_mirrored))
+        some = next(feed.draw([Work(everything[2:4], epoch, mirror=0.5)])).images_BCHW.numpy()
+        np.testing.assert_array_equal(some, images[2:4])  # whatever batch a record is in
+        patterns.append(tuple(is_mirrored))
+    assert len(set(patterns)) > 1
+    n = 20 * len(everything)
+    assert abs(np.sum(patterns) - n / 2) < 4 * np.sqrt(n / 4)
+
+
+class Cut:
+    """A recording of so many rows, that notes where it is cut."""
+
+    def __init__(self, n_rows: int, n_columns: int, starts: list[int]) -> None:
+        self.shape, self.starts = (n_rows, n_columns), starts
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        self.starts.append(part.start)
+        assert 0 <= part.start <= part.stop <= self.shape[0]
+        return np.ones((part.stop - part.start, self.shape[1]), np.float16)
+
+
+class Long:
+    """EEGs of 100 s, and spectrograms of 16 minutes; of record 1 there are only the 50 s and the ten minutes."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.samples: list[int] = []
+
+    def spectrogram(self, spectrogram_id: int) -> Cut:
+        return Cut(300 if spectrogram_id == 1 else 480, 400, self.rows)
+
+    def eeg(self, eeg_id: int) -> Cut:
+        return Cut(10_000 if eeg_id == 1 else 20_000, 20, self.samples)
+
+
+def starts_of(work: Work, seed: int = 0) -> tuple[list[int], list[int]]:
+    """Where the spectrograms and the EEGs of three records are cut: the middle 50 s of 100 s, all, the first 50 s."""
+    columns = dict.fromkeys(VOTE_COLUMNS, [1] * 3)
+    eeg_s, spectrogram_s = [25.0, 0.0, 0.0], [180.0, 0.0, 180.0]
+    offsets = {
+        f"{what}_offset_{end}_s": values
+        for what, values in (("eeg", eeg_s), ("spectrogram", spectrogram_s))
+        for end in ("min", "max")
+    }
+    frame = pl.DataFrame(columns | offsets | {"eeg_id": [0, 1, 2], "spectrogram_id": [0, 1, 2]})
+    recordings = Long()
+    feed = Feed(recordings, Records(frame), KAGGLE_AND_EEG, NORMALISER, seed=seed, threads=1)  # type: ignore[arg-type]
+    list(feed.draw([work]))
+    return recordings.rows, recordings.samples
+
+
+def test_windows_are_moved_as_far_as_there_is_a_recording() -> None:
+    everything = np.arange(3)
+    seen = []
+    for epoch in range(200):
+        rows, samples = starts_of(Work(everything, epoch, shift_s=50 / 3))
+        seen.append(samples)
+        assert rows[1] == samples[1] == 0  # nothing lies beyond
+        for record, (first_row, first) in ((0, (90, 5_000)), (2, (90, 0))):
+            moved_s = (samples[record] - first) / 200
+            assert abs((rows[record] - first_row) * 2 - moved_s) <= 1  # both recordings move together
+            assert abs(moved_s) <= 50 / 3 + 0.0025
+    moved = np.array(seen)[:, 0] - 5_000
+    assert moved.min() < -0.95 * 10_000 / 3
+    assert moved.max() > 0.95 * 10_000 / 3
+    assert abs(moved.mean()) < 4 * 10_000 / 3 / np.sqrt(3 * 200)  # of a uniform draw
+    at_the_start = [samples[2] for samples in seen]
+    assert min(at_the_start) == 0
+    assert 70 < at_the_start.count(0) < 130  # half of the shifts would lead out of the recording
+
+
+def test_shifts_depend_on_seed_epoch_and_record_and_are_for_training_alone() -> None:
+    everything = np.arange(3)
+    rows, samples = starts_of(Work(everything, 4, shift_s=10))
+    assert starts_of(Work(everything, 4, shift_s=10)) == (rows, samples)
+    assert starts_of(Work(everything[[2, 0]], 4, shift_s=10)) == (
+        [rows[2], rows[0]],
+        [samples[2], samples[0]],
+    )
+    assert starts_of(Work(everything, 5, shift_s=10))[1] != samples
+    assert starts_of(Work(everything, 4, shift_s=10), seed=1)[1] != samples
+    for still in (Work(everything, 4), Work(everything, None, shift_s=10)):
+        assert starts_of(still) == ([90, 0, 90], [5_000, 0, 0])
+
+
+class Uneven:
+    """Recordings as unlike each other as can be: loud and quiet, with gaps, and one without any value."""
+
+    def spectrogram(self, spectrogram_id: int) -> np.ndarray:
+        draw = np.random.default_rng(spectrogram_id)
+        log_power = draw.normal(spectrogram_id - 2, 0.3 * (1 + spectrogram_id), (300, 400)).astype(np.float16)
+        log_power[: 40 * spectrogram_id] = np.nan
+        log_power[:, 5 * spectrogram_id :: 50] = np.nan
+        return np.full_like(log_power, np.nan) if spectrogram_id == EMPTY else log_power
+
+    def eeg(self, eeg_id: int) -> np.ndarray:
+        draw = np.random.default_rng(eeg_id)
+        return draw.normal(0, 10 * (1 + eeg_id), (10_000, 20)).astype(np.float16)
+
+
+EMPTY = 4
+
+
+def uneven_records(n: int) -> Records:
+    zeros = ("eeg_offset_min_s", "eeg_offset_max_s", "spectrogram_offset_min_s", "spectrogram_offset_max_s")
+    columns = dict.fromkeys(VOTE_COLUMNS, [1] * n) | dict.fromkeys(zeros, [0.0] * n)
+    return Records(pl.DataFrame(columns | {"eeg_id": list(range(n)), "spectrogram_id": list(range(n))}))
+
+
+def test_global_statistics_are_the_means_of_the_training_records_own() -> None:
+    """As the source measured them: record by record, then the mean. Against loops in float64."""
+    train = [0, 2, 3, 4, 5]
+    means, deviations, everything = [], [], []
+    for i in train:
+        values = [float(v) for v in Uneven().spectrogram(i).ravel() if not math.isnan(v)]
+        if values:
+            means.append(math.fsum(values) / len(values))
+            squares = [(v - means[-1]) ** 2 for v in values]
+            deviations.append(math.sqrt(math.fsum(squares) / len(values)))
+            everything += values
+    measured = measure(Uneven(), uneven_records(6), np.array(train), {"kaggle"}).statistics
+    assert measured["kaggle"] == pytest.approx((np.mean(means), np.mean(deviations)), rel=1e-9)
+    assert measured["kaggle"][1] < 0.9 * np.std(everything)  # the pooled one is another number
+    assert measure(Uneven(), uneven_records(2), np.arange(2), set()).statistics == {}
+
+
+def test_global_statistics_of_the_eeg_are_those_of_its_mel_images() -> None:
+    images = [mel_images(Uneven().eeg(i)[None])[0].astype(np.float64) for i in (0, 3)]
+    expected = np.mean([image.mean() for image in images]), np.mean([image.std() for image in images])
+    measured = measure(Uneven(), uneven_records(4), np.array([0, 3]), {"eeg"}).statistics
+    assert measured["eeg"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_records_without_any_value_cannot_be_measured() -> None:
+    with pytest.raises(RunError, match="none of 1 training records has a single kaggle value"):
+        measure(Uneven(), uneven_records(6), np.array([EMPTY]), {"kaggle"})
+
+
+@pytest.mark.parametrize(
+    ("n_cpus", "alone", "beside_gpu"), [(1, 1, 1), (2, 2, 1), (4, 4, 3), (5, 5, 4), (64, 64, 4)]
+)
+def test_a_gpus_loop_has_a_cpu_of_its_own(n_cpus: int, alone: int, beside_gpu: int) -> None:
+    assert drawing_threads(n_cpus, beside_gpu=False) == alone
+    assert drawing_threads(n_cpus, beside_gpu=True) == beside_gpu

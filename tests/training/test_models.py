@@ -1,0 +1,282 @@
+"""Networks: shape, gradients, and where first weights come from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from kagglehms.errors import UsageError
+from kagglehms.training.backbones import timm_name
+from kagglehms.training.checkpoint import load_weights, save_weights
+from kagglehms.training.first_weights import FirstWeights
+from kagglehms.training.models import check_model, classifier_layers, make_model, reset_classifier
+from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
+
+SMALL = replace(get_recipe("baseline"), backbone="test_efficientnet")
+
+
+def inputs_of(recipe: Recipe, n: int = 1) -> torch.Tensor:
+    """Noise of the shape that the recipe's network takes."""
+    return torch.randn(n, *(() if recipe.front_end else (1,)), *recipe.layout.shape)
+
+
+def check_head(model: torch.nn.Module, network: torch.nn.Module, images: torch.Tensor) -> None:
+    """The classifier starts as `nn.Linear` does, and the loss of its first logits is little more than that of a guess.
+
+    One draw of a head says little (six rows of weights), so the loss is the mean over several draws on the same
+    features. With balanced targets it is the cross-entropy with equal shares.
+    """
+    layers = classifier_layers(network, "under test")
+    seen = {}
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, inputs: seen.update({layer: inputs[0].detach()}))
+        for layer in layers
+    ]
+    with torch.no_grad():
+        model.train()(images)
+    for hook in hooks:
+        hook.remove()
+    for layer in seen:
+        n_inputs = layer.weight[0].numel()
+        for values in (layer.weight.detach().double(), layer.bias.detach().double()):
+            assert values.abs().max() <= n_inputs**-0.5
+        # Uniform in ±a: deviation a / √3.
+        assert layer.weight.std().item() == pytest.approx((3 * n_inputs) ** -0.5, rel=0.06)
+        assert layer.weight.mean().abs() < 0.1 * n_inputs**-0.5
+    losses = []
+    for seed in range(16):
+        torch.manual_seed(seed)
+        reset_classifier(network, "under test")
+        with torch.no_grad():
+            logits = torch.stack([layer(inputs) for layer, inputs in seen.items()]).mean(dim=0)
+        losses.append(-logits.flatten(1).log_softmax(dim=1).mean())
+    assert np.mean(losses) <= 2.0
+
+
+NETWORKS = {recipe.backbone: name for name, recipe in RECIPES.items()}
+DISTINCT = {
+    (recipe.backbone, recipe.front_end, recipe.layout.array_shape): name for name, recipe in RECIPES.items()
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DISTINCT.values())
+def test_the_contract_of_every_recipes_network(name: str, tmp_path: Path) -> None:
+    """Six logits, gradients for all parameters, finite in half precision, the same after export and import."""
+    # With drop path a whole branch may be left out of a step.
+    recipe = replace(get_recipe(name), drop_path_rate=0.0, dropout=0.0)
+    torch.manual_seed(0)
+    model, where_from = make_model(recipe)
+    assert "from scratch" in where_from
+    images = inputs_of(recipe)
+    corner = images if fixed(recipe) else images[..., :128, :96]
+    check_head(model, model if recipe.front_end is None else model.backbone, corner)
+    with torch.no_grad():
+        assert model(images).shape == (1, 6)
+    # What else there is to a network shows at a corner as well, in a tenth of the time, where it takes any size.
+    model(corner).square().sum().backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert not without
+    model.eval()
+    with torch.inference_mode():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.isfinite(model(corner)).all()
+        before = model(corner)
+        save_weights(model, tmp_path / "w.safetensors")
+        torch.manual_seed(1)
+        fresh = make_model(recipe)[0].eval()
+        load_weights(fresh, tmp_path / "w.safetensors")
+        assert torch.equal(fresh(corner), before)
+
+
+def fixed(recipe: Recipe) -> bool:
+    """Whether the network takes inputs of one size only."""
+    import timm
+
+    name = timm_name(recipe.backbone)
+    return recipe.front_end is not None or bool(timm.get_pretrained_cfg_value(name, "fixed_input_size"))
+
+
+@pytest.mark.parametrize("name", [n for n in NETWORKS.values() if not fixed(get_recipe(n))])
+def test_the_head_of_every_convolutional_recipe_starts_as_a_linear_layer(name: str) -> None:
+    recipe = replace(get_recipe(name), drop_path_rate=0.0, dropout=0.0)
+    torch.manual_seed(recipe.seed)
+    model, _ = make_model(recipe)
+    check_head(model, model, torch.randn(6, 1, 96, 96))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "n_heads"),
+    [
+        ("vit_tiny_patch16_224", 1),
+        ("ast:deit_tiny_distilled_patch16_224", 2),
+        ("half:deit_tiny_distilled_patch16_224", 2),
+        ("test_convnext", 1),  # normalises before the layer
+        ("caformer_s18", 1),  # a layer before the last one, which is not the classifier
+        ("resnetv2_50", 1),  # a convolution makes the logits
+    ],
+)
+def test_the_head_of_any_network_starts_as_a_linear_layer(backbone: str, n_heads: int) -> None:
+    recipe = replace(get_recipe("baseline"), backbone=backbone, drop_path_rate=0.0, dropout=0.0)
+    torch.manual_seed(recipe.seed)
+    model, _ = make_model(recipe)
+    assert len(classifier_layers(model, backbone)) == n_heads
+    check_head(model, model, torch.randn(2, 1, 400, 300))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "n_heads"),
+    [
+        ("repvit_m0_9", 2),  # within a block, behind a normalisation
+        ("crossvit_9_240", 2),  # a list of heads
+        ("levit_128s", 2),  # both
+        ("volo_d1_224", 2),  # one beside it that timm does not call a classifier
+        ("dla34", 1),  # a convolution
+    ],
+)
+def test_all_heads_of_a_network_are_found(backbone: str, n_heads: int) -> None:
+    import timm
+
+    with torch.device("meta"):
+        model = timm.create_model(backbone, num_classes=6)
+    assert len(classifier_layers(model, backbone)) == n_heads
+
+
+def test_the_head_on_imagenet_features_starts_as_a_linear_layer(imagenet_weights: Path) -> None:
+    recipe = replace(
+        get_recipe("baseline"), backbone="tf_efficientnet_lite0", drop_path_rate=0.0, dropout=0.0
+    )
+    torch.manual_seed(recipe.seed)
+    model, where_from = make_model(recipe, str(imagenet_weights))
+    assert "tf_efficientnet_lite0.safetensors" in where_from
+    check_head(model, model, torch.randn(6, 1, 128, 128))
+
+
+def test_the_head_is_a_function_of_the_seed() -> None:
+    heads = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        heads.append(make_model(SMALL)[0].get_classifier().weight.detach())
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_an_encoder_without_a_classifier_is_refused() -> None:
+    import timm
+
+    encoder = timm.create_model("test_efficientnet", num_classes=0)
+    with pytest.raises(UsageError, match="'encoder' has no classifier"):
+        classifier_layers(encoder, "encoder")
+
+
+@pytest.mark.parametrize(
+    "backbone", ["convnext_atto", "resnet10t", "mobilenetv3_small_050", "efficientnet_lite0"]
+)
+def test_any_cnn_of_timm_takes_the_images(backbone: str) -> None:
+    model = make_model(replace(get_recipe("baseline"), backbone=backbone))[0].eval()
+    with torch.inference_mode():
+        assert model(torch.randn(1, 1, 400, 300)).shape == (1, 6)
+
+
+def test_a_backbone_that_cannot_take_the_images_is_named() -> None:
+    with pytest.raises(UsageError, match=r"backbone 'ast:resnet10t' cannot take \(400, 300\) images"):
+        make_model(replace(get_recipe("baseline"), backbone="ast:resnet10t"))
+
+
+def test_ast_cuts_overlapping_patches() -> None:
+    recipe = replace(get_recipe("baseline"), backbone="ast:deit_tiny_distilled_patch16_224")
+    model, _ = make_model(recipe)
+    rows, columns = (400 - 16) // 10 + 1, (300 - 16) // 10 + 1
+    assert model.patch_embed.grid_size == (rows, columns)
+    assert model.pos_embed.shape[1] == rows * columns + 2  # class and distillation token
+    patches = model.patch_embed(torch.randn(1, 1, 400, 300))
+    assert patches.shape == (1, rows * columns, 192)
+
+
+def test_ast_takes_imagenet_weights_and_resizes_their_position_embedding(tmp_path: Path) -> None:
+    import timm
+
+    torch.manual_seed(1)
+    state = timm.create_model("deit_tiny_distilled_patch16_224", in_chans=3, num_classes=1000).state_dict()
+    save_file(state, tmp_path / "deit_tiny_distilled_patch16_224.safetensors")
+    recipe = replace(get_recipe("baseline"), backbone="ast:deit_tiny_distilled_patch16_224")
+    model, _ = make_model(recipe, str(tmp_path))
+    loaded = model.state_dict()
+    torch.testing.assert_close(loaded["blocks.3.mlp.fc1.weight"], state["blocks.3.mlp.fc1.weight"])
+    assert loaded["pos_embed"].shape[1] == 39 * 29 + 2
+    torch.testing.assert_close(loaded["pos_embed"][:, :2], state["pos_embed"][:, :2])
+    kernel = state["patch_embed.proj.weight"].sum(dim=1, keepdim=True)
+    torch.testing.assert_close(loaded["patch_embed.proj.weight"], kernel)
+
+
+def test_images_that_a_transformer_cannot_cut_are_padded_with_zeros() -> None:
+    recipe = replace(get_recipe("baseline"), backbone="vit_tiny_patch16_224", drop_path_rate=0.0)
+    model = make_model(recipe)[0].eval()
+    assert model.patch_embed.grid_size == (416 // 16, 320 // 16)
+    images = torch.randn(1, 1, 400, 300)
+    padded = torch.zeros(1, 1, 416, 320)
+    padded[:, :, :400, :300] = images
+    with torch.inference_mode():
+        torch.testing.assert_close(model(images), model(padded))
+
+
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "test_vit", "ast:deit_tiny_distilled_patch16_224"])
+def test_half_shows_the_network_means_of_two_by_two_pixels(backbone: str) -> None:
+    recipe = replace(get_recipe("baseline"), backbone=f"half:{backbone}", drop_path_rate=0.0)
+    model = make_model(recipe)[0].eval()
+    seen: list[tuple[int, ...]] = []
+    next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d)).register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0].shape[-2:])
+    )
+    images = torch.randn(1, 1, 400, 300)
+    means = images.reshape(1, 1, 200, 2, 150, 2).mean(dim=(3, 5))
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            model(images), model(means.repeat_interleave(2, 2).repeat_interleave(2, 3))
+        )
+    assert seen[0][0] in (200, 201, 224)  # 201: padded by its first convolution, 224: to whole patches
+
+
+def test_an_input_that_a_network_cannot_take_is_refused_before_training() -> None:
+    check_model(SMALL, FirstWeights())
+    # Its constructor takes the size and its first step would not.
+    with pytest.raises(UsageError, match=r"backbone 'crossvit_9_240' cannot take \(400, 300\) images"):
+        check_model(replace(SMALL, backbone="crossvit_9_240"), FirstWeights())
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_b0_ns", "half:swsl_resnet18"])
+def test_networks_that_timm_has_renamed_are_made(backbone: str) -> None:
+    model, _ = make_model(replace(SMALL, backbone=backbone))
+    assert classifier_layers(model, backbone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS.values())
+def test_every_recipes_network_starts_from_weights_of_timm(name: str, tmp_path: Path) -> None:
+    """Three channels, a thousand classes, an image size of its own: all of it fits, and the head is a new one."""
+    import timm
+
+    recipe = replace(get_recipe(name), drop_path_rate=0.0, dropout=0.0)
+    torch.manual_seed(1)
+    state = timm.create_model(timm_name(recipe.backbone)).state_dict()
+    path = tmp_path / "w.safetensors"
+    save_file({key: tensor.contiguous() for key, tensor in state.items()}, path)
+    model, where_from = make_model(recipe, str(path))
+    path.unlink()
+    assert "w.safetensors" in where_from
+    network = model if recipe.front_end is None else model.backbone
+    same = [k for k, t in network.state_dict().items() if k in state and torch.equal(t, state[k])]
+    assert len(same) > 0.9 * len(state)
+    images = inputs_of(recipe)
+    check_head(model, network, images if fixed(recipe) else images[..., :128, :96])
+
+
+def test_an_unknown_backbone_suggests_others() -> None:
+    with pytest.raises(UsageError, match="unknown backbone 'efficientnet_b22'; did you mean efficientnet_b2"):
+        make_model(replace(SMALL, backbone="efficientnet_b22"))

@@ -1,0 +1,138 @@
+"""Recipes are found by name, travel as strict JSON, and refuse nonsense."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+from kagglehms.errors import DataError, UsageError
+from kagglehms.training.recipes import RECIPES, get_recipe, recipe_from_json
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_json_and_back(name: str) -> None:
+    recipe = get_recipe(name)
+    assert recipe_from_json(recipe.to_json()) == recipe
+    assert recipe_from_json(recipe.to_json()).digest == recipe.digest
+
+
+def test_a_changed_recipe_has_another_digest() -> None:
+    baseline = get_recipe("baseline")
+    assert len({baseline.digest, replace(baseline, seed=1).digest, replace(baseline, lr=2e-3).digest}) == 3
+
+
+def test_baseline_is_the_rung_of_the_ladder() -> None:
+    recipe = get_recipe("baseline")
+    assert recipe.layout.shape == (400, 300)
+    assert (recipe.backbone, recipe.drop_path_rate, recipe.dropout) == ("efficientnet_b2", 0.2, 0.3)
+    assert (recipe.batch_size, recipe.epochs, recipe.lr, recipe.weight_decay) == (32, 6, 1e-3, 1e-2)
+    assert (recipe.schedule, recipe.evaluations_per_epoch, recipe.stages[0].loss) == ("one-cycle", 2, "kl")
+
+
+@pytest.mark.parametrize("name", ["global-stats", "percentiles"])
+def test_two_rungs_are_without_dropout(name: str) -> None:
+    """Their notebooks create the network with timm's defaults, where all others ask for 0.3 and 0.2."""
+    assert (get_recipe(name).dropout, get_recipe(name).drop_path_rate) == (0, 0)
+
+
+def test_vote_weighting_alone_changes_the_loss_of_the_baseline_and_nothing_else() -> None:
+    only = get_recipe("vote-weighted-only")
+    assert replace(only, name="baseline", stages=get_recipe("baseline").stages) == get_recipe("baseline")
+    assert [stage.loss for stage in only.stages] == ["kl-log-votes"]
+
+
+def test_eeg_panels_are_the_left_half_of_the_image_with_percentiles() -> None:
+    recipe = get_recipe("eeg-panels")
+    assert recipe.layout.shape == (512, 256)
+    assert recipe.layout.tiles == get_recipe("eeg+percentiles").layout.tiles[:1]
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "epochs"),
+    [
+        ("two-stage", "mosaic-xloss", (6, 6)),
+        ("two-stage-stats", "mosaic-xloss-stats", (6, 5)),
+        ("eeg-two-stage", "eeg+percentiles", (6, 6)),
+        ("eeg-two-stage-stats", "eeg-global-stats", (6, 6)),
+    ],
+)
+def test_two_stages_part_the_records_by_the_sources_rule(
+    name: str, image: str, epochs: tuple[int, int]
+) -> None:
+    recipe = get_recipe(name)
+    assert recipe.layout == get_recipe(image).layout
+    assert recipe.backbone == "efficientnet_b0"
+    assert tuple(stage.epochs for stage in recipe.stages) == epochs
+    assert [(s.records, s.mosaic_epochs, s.loss) for s in recipe.stages] == [
+        ("unsettled", 2, "kl-capped-votes"),
+        ("settled", 0, "kl-capped-votes"),
+    ]
+
+
+def test_a_changed_recipe_keeps_the_rest() -> None:
+    recipe = get_recipe("mosaic-xloss")
+    assert recipe.changed() == recipe
+    assert recipe.changed(batch_size=4, backbone="half:test_efficientnet") == replace(
+        recipe, batch_size=4, backbone="half:test_efficientnet"
+    )
+    assert recipe.changed(epochs=2) == recipe.with_epochs(2)
+    with pytest.raises(UsageError, match="batch_size must be at least 1"):
+        recipe.changed(batch_size=0)
+
+
+def test_recipes_are_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        get_recipe("baseline").lr = 1.0  # type: ignore[misc]
+
+
+def test_an_unknown_name_lists_what_exists() -> None:
+    with pytest.raises(
+        UsageError, match="unknown recipe 'basline'; did you mean 'baseline'.*known are: baseline"
+    ):
+        get_recipe("basline")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epoch": 3}, "epoch: Unexpected"),
+        ({"batch_size": "3"}, "batch_size: Input should be a valid integer"),
+        ({"schedule": "cosinus"}, "schedule: Input should be 'one-cycle'"),
+        ({"stages": [{"epochs": 0}]}, "epochs must be at least 1"),
+        ({"stages": []}, "at least one stage"),
+        ({"stages": [{"epochs": 2, "mosaic_epochs": 2}]}, "mosaic_epochs must be less than epochs"),
+        ({"augmentations": [{"kind": "cutmux"}]}, "augmentations"),
+        ({"layout": {"tiles": []}}, "layout"),
+    ],
+)
+def test_json_that_is_no_recipe_is_refused(change: dict[str, object], message: str) -> None:
+    content = json.loads(get_recipe("baseline").to_json()) | change
+    with pytest.raises(DataError, match=message) as caught:
+        recipe_from_json(json.dumps(content).encode(), "x.recipe.json")
+    assert str(caught.value).startswith("x.recipe.json: is no recipe of this version")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}"])
+def test_broken_json_is_refused(content: bytes) -> None:
+    with pytest.raises(DataError, match="is no recipe"):
+        recipe_from_json(content)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "a/b"},
+        {"name": ""},
+        {"batch_size": 0},
+        {"lr": 0.0},
+        {"dropout": 1.0},
+        {"weight_decay": -1.0},
+        {"seed": -1},
+        {"ema": 1.0},
+    ],
+)
+def test_nonsense_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        replace(get_recipe("baseline"), **change)
