@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from kagglehms import __version__
-from kagglehms.inference.manifest import (
+from kagglehms.bundle.manifest import (
     FORMAT,
     Library,
     Manifest,

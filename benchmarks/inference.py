@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 
 from kagglehms.data.competition import Competition
 from kagglehms.deploy.hidden import HIDDEN_ROWS, make_hidden
-from kagglehms.inference.prior import read_rows
-from kagglehms.inference.stream import CropCache, Reader, batches
 from kagglehms.inputs.layouts import LAYOUTS, Layout
+from kagglehms.kernel.prior import read_rows
+from kagglehms.kernel.test_set import CropCache, Reader, batches
 
 F32 = NDArray[np.float32]
 CONTENDERS = ("panels", "eeg+percentiles", "kaggle+eeg")
@@ -135,9 +135,9 @@ def run_here(rows: int, recipe: str, backbone: str, scratch: Path) -> None:
     """Do one scored run and print its figures; imports and compilation are done before the clock starts."""
     from dataclasses import replace
 
-    from kagglehms.inference.marker import Marker
-    from kagglehms.inference.scored import run_scored
-    from kagglehms.inference.task import Task
+    from kagglehms.kernel.marker import Marker
+    from kagglehms.kernel.scored_run import run_scored
+    from kagglehms.kernel.task import Task
     from kagglehms.training.recipes import get_recipe
 
     with tempfile.TemporaryDirectory(dir=scratch) as folder:

@@ -21,6 +21,7 @@ import polars as pl
 from _measure import finish, group_interval, machine, table, versions
 from numpy.typing import NDArray
 
+from kagglehms.bundle.predictor import load_bundle
 from kagglehms.data.competition import (
     CLASSES,
     N_TIMES,
@@ -32,7 +33,6 @@ from kagglehms.data.competition import (
     Competition,
 )
 from kagglehms.data.records import EEG_OFFSET, SPECTROGRAM_OFFSET, make_records, read_train_table
-from kagglehms.inference.predictor import load_bundle
 from kagglehms.runs.baselines import electrode_energy, record_energies, softmax_regression
 from kagglehms.runtime import progress
 from kagglehms.training.metric import kl_terms

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kagglehms.inference.predictor import Predictor, load_bundle
+    from kagglehms.bundle.predictor import Predictor, load_bundle
 
 __all__ = ["Predictor", "load_bundle", "__version__"]
 __version__ = "0.1.0"
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name in {"Predictor", "load_bundle"}:
-        from kagglehms.inference import predictor
+        from kagglehms.bundle import predictor
 
         return getattr(predictor, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

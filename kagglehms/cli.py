@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 def prepare(options: Prepare) -> int:
     from kagglehms.data.workers import Workers
-    from kagglehms.deploy.kernels import decode
+    from kagglehms.kernel.entry import decode
 
     decode(options.data, options.store, Workers(options.backend, options.scheduler, options.jobs))
     return EXIT_OK
@@ -188,9 +188,9 @@ def blend(options: FitBlend) -> int:
 
 
 def rehearse(options: Rehearse) -> int:
-    from kagglehms.deploy.mounts import LAYOUTS
     from kagglehms.deploy.rehearsal import rehearse
     from kagglehms.deploy.staging import Budget
+    from kagglehms.kernel.mounts import LAYOUTS
     from kagglehms.runtime import seconds_of, tell
 
     time_s = None if options.time is None else seconds_of(options.time)

@@ -22,7 +22,8 @@ ROOMS = (
     "inputs",
     "training",
     "runs",
-    "inference",
+    "bundle",
+    "kernel",
     "deploy",
     "report",
     "demo",
@@ -91,7 +92,7 @@ HEAVY = {
         ("kagglehms.cli", set()),
         ("kagglehms.data.competition", set()),
         ("kagglehms.features", {"numba", "scipy"}),  # Numba asks whether SciPy is there
-        ("kagglehms.inference.manifest", set()),
+        ("kagglehms.bundle.manifest", set()),
     ],
 )
 def test_importing_stays_cheap(module: str, allowed: set[str]) -> None:
@@ -114,7 +115,7 @@ def test_child_processes_import_nothing_from_the_working_folder() -> None:
             if words[:1] == ["sys.executable"] and path != PACKAGE / KAGGLES_OWN_WAY:
                 started.append(path.name)
                 assert words[1] in {"'-P'", "'-I'"}, f"{path.name}, line {node.lineno}: start it with -P"
-    assert {"client.py", "supervisor.py", "training.py", "vendor.py"} <= set(started)
+    assert {"client.py", "supervisor.py", "training_session.py", "vendor.py"} <= set(started)
 
 
 def test_the_rooms_are_those_of_the_documentation() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from runs_folder import make_run, tree
 
+from kagglehms.bundle.manifest import read_manifest, verify
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, EXIT_OUTPUT_CLOSED, EXIT_USER
-from kagglehms.inference.manifest import read_manifest, verify
 
 BUILD = Path(__file__).resolve().parents[1] / "build.py"
 

@@ -18,18 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import kagglehms
-from kagglehms.data.competition import SLUG
-from kagglehms.deploy.half import HeldOut, half_changes, halve, open_held_out
-from kagglehms.deploy.metadata import UNSCORED
-from kagglehms.deploy.model_card import MODEL_CARD, model_card
-from kagglehms.deploy.preflight import kernel_folders
-from kagglehms.deploy.runs import FoldModel, Run, joint_prior, select_runs
-from kagglehms.deploy.scripts import read_wheel
-from kagglehms.deploy.stamping import KERNEL_METADATA, PLACEHOLDER_OWNER, find_owner, stamp_card, stamp_kernel
-from kagglehms.deploy.vendor import lacking, vendor
-from kagglehms.deploy.wheel import build_wheel, read_project
-from kagglehms.errors import RunError, UsageError
-from kagglehms.inference.manifest import (
+from kagglehms.bundle.manifest import (
     BLEND,
     CARD,
     FORMAT,
@@ -45,6 +34,17 @@ from kagglehms.inference.manifest import (
     tree_digest,
     verify,
 )
+from kagglehms.data.competition import SLUG
+from kagglehms.deploy.half import HeldOut, half_changes, halve, open_held_out
+from kagglehms.deploy.metadata import UNSCORED
+from kagglehms.deploy.model_card import MODEL_CARD, model_card
+from kagglehms.deploy.preflight import kernel_folders
+from kagglehms.deploy.runs import FoldModel, Run, joint_prior, select_runs
+from kagglehms.deploy.scripts import read_wheel
+from kagglehms.deploy.stamping import KERNEL_METADATA, PLACEHOLDER_OWNER, find_owner, stamp_card, stamp_kernel
+from kagglehms.deploy.vendor import lacking, vendor
+from kagglehms.deploy.wheel import build_wheel, read_project
+from kagglehms.errors import RunError, UsageError
 from kagglehms.runs.blends import Blend
 from kagglehms.runs.ladder import find_blend
 from kagglehms.runtime import HOLDER, LOCK, PARTIAL_SUFFIX, choose_device, exclusive, say

@@ -20,9 +20,9 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kagglehms.bundle.manifest import MANIFEST
 from kagglehms.environment import safe_environment
 from kagglehms.errors import HMSError, RunError
-from kagglehms.inference.manifest import MANIFEST
 
 COMMAND = (sys.executable, "-P", "-m", "kaggle")
 

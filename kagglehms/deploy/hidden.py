@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kagglehms.data.competition import VOTE_COLUMNS, Competition
 from kagglehms.errors import UsageError
-from kagglehms.inference.prior import read_rows
+from kagglehms.kernel.prior import read_rows
 from kagglehms.runtime import write_bytes
 
 HIDDEN_ROWS = 4000

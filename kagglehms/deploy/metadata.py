@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kagglehms.bundle.manifest import CARD
 from kagglehms.data.competition import SLUG
 from kagglehms.deploy.image import kaggle_image
 from kagglehms.deploy.stamping import KERNEL_METADATA, OWNER_NAME, is_placeholder
-from kagglehms.inference.manifest import CARD
 
 UNSCORED = ("prepare", "train")
 """Kernels that hand nothing in, but put out all of /kaggle/working; every other one is held to the rules of a scored

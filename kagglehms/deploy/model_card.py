@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kagglehms import __version__
+from kagglehms.bundle.manifest import Model, Prior
 from kagglehms.data.competition import CLASSES
 from kagglehms.deploy.runs import Run
-from kagglehms.inference.manifest import Model, Prior
 from kagglehms.inputs.kinds import describe
 from kagglehms.runs.blends import Blend, score_name
 from kagglehms.runs.folder import named_origin

@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kagglehms.bundle.manifest import CARD, MANIFEST, Manifest, read_manifest, verify
 from kagglehms.deploy.image import kaggle_image
 from kagglehms.deploy.metadata import Finding, card_findings, kernel_findings, slug_of
 from kagglehms.deploy.scripts import LIBRARY, Wheel, read_wheel, script_findings
 from kagglehms.deploy.stamping import KERNEL_METADATA, STAMPS
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, BundleError, DataError, UsageError, closest
-from kagglehms.inference.manifest import CARD, MANIFEST, Manifest, read_manifest, verify
 
 _UNPACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 """Kaggle unpacks what it takes for an archive, and the kernel sees other files than the manifest's."""
@@ -300,7 +300,7 @@ def _stamp_findings(script: Path, bundle_id: str, manifest: Manifest | None) -> 
 
 def _training_findings(script: Path) -> Iterator[Finding]:
     """What the training kernel would refuse of what its owner wrote into it."""
-    from kagglehms.deploy.training import make_task
+    from kagglehms.kernel.training_session import make_task
 
     try:
         tree = ast.parse(script.read_text(encoding="utf-8"))

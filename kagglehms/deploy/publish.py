@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from kagglehms.bundle.manifest import CARD, MANIFEST, Manifest, manifest_from_json, read_manifest
 from kagglehms.deploy.client import ClientError, DatasetState, KaggleClient
 from kagglehms.errors import BundleError, RunError
-from kagglehms.inference.manifest import CARD, MANIFEST, Manifest, manifest_from_json, read_manifest
 
 T = TypeVar("T")
 _FAILED = {"failed", "deleted"}

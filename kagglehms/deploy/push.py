@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from kagglehms.bundle.manifest import CARD, read_manifest
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.deploy.client import ClientError, KaggleClient, KernelState
 from kagglehms.deploy.metadata import UNSCORED
@@ -21,8 +22,7 @@ from kagglehms.deploy.preflight import choose_kernels, kernel_folders, preflight
 from kagglehms.deploy.publish import Kaggle, Patience, difference, upload
 from kagglehms.deploy.stamping import KERNEL_METADATA, read_template
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError, UsageError
-from kagglehms.inference.manifest import CARD, read_manifest
-from kagglehms.inference.marker import MARKER, Marker
+from kagglehms.kernel.marker import MARKER, Marker
 from kagglehms.runtime import say, write_bytes
 
 LEFT_THERE = ("prepare",)

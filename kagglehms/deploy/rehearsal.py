@@ -29,13 +29,13 @@ from kagglehms.data.competition import Competition
 from kagglehms.deploy import launcher
 from kagglehms.deploy.hidden import HIDDEN_ROWS, make_hidden
 from kagglehms.deploy.launcher import Spec
-from kagglehms.deploy.mounts import Layout
 from kagglehms.deploy.staging import WITNESS, Budget, Isolation, StagedKernel, lay_out, read_kernel
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
-from kagglehms.inference.marker import MARKER, Marker
-from kagglehms.inference.prior import read_rows
-from kagglehms.inference.submission import SUBMISSION, read_submission
-from kagglehms.inference.task import TIME_LIMIT_S
+from kagglehms.kernel.marker import MARKER, Marker
+from kagglehms.kernel.mounts import Layout
+from kagglehms.kernel.prior import read_rows
+from kagglehms.kernel.submission import SUBMISSION, read_submission
+from kagglehms.kernel.task import TIME_LIMIT_S
 from kagglehms.runtime import quiet, show, write_bytes
 
 LOG = "rehearsal.log"

@@ -14,8 +14,8 @@ from typing import ClassVar, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
+from kagglehms.bundle.manifest import Prior
 from kagglehms.errors import DataError, RunError, UsageError, closest
-from kagglehms.inference.manifest import Prior
 from kagglehms.runs.folder import origin_of
 from kagglehms.training.first_weights import Origin
 

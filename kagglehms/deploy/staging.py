@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from kagglehms.bundle.manifest import CARD
 from kagglehms.console import CHILDREN_PRINT
 from kagglehms.data.competition import SLUG, Competition, unpacking
 from kagglehms.deploy import guard
-from kagglehms.deploy.kernels import TIME_LIMIT_VARIABLE
 from kagglehms.deploy.launcher import Bind, Spec
 from kagglehms.deploy.metadata import UNSCORED
-from kagglehms.deploy.mounts import ROOT_VARIABLE, Layout, competition_mount, dataset_mount, notebook_mount
 from kagglehms.deploy.preflight import require_bundle
 from kagglehms.deploy.stamping import KERNEL_METADATA, read_template
 from kagglehms.errors import DataError, RunError, UsageError, closest
-from kagglehms.inference.manifest import CARD
+from kagglehms.kernel.entry import TIME_LIMIT_VARIABLE
+from kagglehms.kernel.mounts import ROOT_VARIABLE, Layout, competition_mount, dataset_mount, notebook_mount
 from kagglehms.runtime import home
 
 Isolation = Literal["namespaces", "guard"]

@@ -23,8 +23,8 @@ from kagglehms.data.competition import SLUG, Competition, unpacking
 from kagglehms.deploy import launcher
 from kagglehms.deploy.credentials import credentials
 from kagglehms.deploy.image import kaggle_image
-from kagglehms.deploy.mounts import LAYOUTS, competition_mount
 from kagglehms.errors import HMSError, UsageError
+from kagglehms.kernel.mounts import LAYOUTS, competition_mount
 from kagglehms.runtime import available_cpus, choose_device
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ try:
     for wheel in wheels[0].parent.glob("*.whl"):  # the library, and what the image lacks
         zipfile.ZipFile(wheel).extractall(scratch / "library")  # imported from a zip, Numba cannot cache
     sys.path.insert(0, str(scratch / "library"))
-    from kagglehms.deploy.kernels import infer
+    from kagglehms.kernel.entry import infer
 
     code = infer(root, wheels[0].parent, DIGEST, scratch)
 except Exception as why:

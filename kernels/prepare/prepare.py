@@ -22,6 +22,6 @@ if not wheels:
 for wheel in wheels[0].parent.glob("*.whl"):  # the library, and what the image lacks
     zipfile.ZipFile(wheel).extractall(scratch / "library")  # imported from a zip, Numba cannot cache
 sys.path.insert(0, str(scratch / "library"))
-from kagglehms.deploy.kernels import prepare  # noqa: E402  not importable before
+from kagglehms.kernel.entry import prepare  # noqa: E402  not importable before
 
 sys.exit(prepare(root, wheels[0].parent, DIGEST))

@@ -24,6 +24,6 @@ if not wheels:
 for wheel in wheels[0].parent.glob("*.whl"):  # the library, and what the image lacks
     zipfile.ZipFile(wheel).extractall(scratch / "library")  # imported from a zip, Numba cannot cache
 sys.path.insert(0, str(scratch / "library"))
-from kagglehms.deploy.kernels import train  # noqa: E402  not importable before
+from kagglehms.kernel.entry import train  # noqa: E402  not importable before
 
 sys.exit(train(root, wheels[0].parent, DIGEST, scratch, OWNER, RECIPES, OPTIONS))

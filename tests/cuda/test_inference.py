@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from devices import ROOM, device_at
 
-from kagglehms.inference.manifest import Model
-from kagglehms.inference.predictor import LoadedModel
+from kagglehms.bundle.manifest import Model
+from kagglehms.bundle.predictor import LoadedModel
 from kagglehms.inputs.layouts import Normaliser
 from kagglehms.training.models import make_model
 from kagglehms.training.recipes import get_recipe

@@ -12,14 +12,14 @@ import pytest
 from runs_folder import PRIOR, make_run, tree, visible
 
 import kagglehms
+from kagglehms.bundle.manifest import CARD, MANIFEST, read_manifest, verify
+from kagglehms.bundle.predictor import load_bundle
 from kagglehms.deploy import bundle
 from kagglehms.deploy.bundle import Built, build, describe, project_root
 from kagglehms.deploy.model_card import MODEL_CARD
 from kagglehms.deploy.stamping import PLACEHOLDER_OWNER
 from kagglehms.errors import RunError, UsageError
-from kagglehms.inference.manifest import CARD, MANIFEST, read_manifest, verify
-from kagglehms.inference.predictor import load_bundle
-from kagglehms.inference.prior import read_prior
+from kagglehms.kernel.prior import read_prior
 from kagglehms.runtime import exclusive
 
 KERNELS = ("infer", "prepare", "train")

@@ -18,9 +18,9 @@ from loopback_kaggle import (
 )
 from strangers import work_among_strangers
 
+from kagglehms.bundle.manifest import MANIFEST
 from kagglehms.deploy.bundle import Built
 from kagglehms.deploy.client import ClientError, DatasetState, KaggleClient
-from kagglehms.inference.manifest import MANIFEST
 
 OWNER = "some-owner"
 BUNDLE = f"{OWNER}/kagglehms-bundle"

@@ -11,12 +11,12 @@ import torch
 from runs_folder import make_run
 from safetensors.numpy import load_file, save_file
 
+from kagglehms.bundle.manifest import read_manifest, verify
+from kagglehms.bundle.predictor import load_bundle
 from kagglehms.deploy.bundle import build, describe
 from kagglehms.deploy.half import HeldOut, halve, open_held_out
 from kagglehms.deploy.runs import select_runs
 from kagglehms.errors import RunError
-from kagglehms.inference.manifest import read_manifest, verify
-from kagglehms.inference.predictor import load_bundle
 from kagglehms.inputs.layouts import Normaliser
 from kagglehms.training.checkpoint import load_weights, save_weights
 

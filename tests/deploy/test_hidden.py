@@ -11,7 +11,7 @@ from folders import copied
 from kagglehms.data.competition import Competition
 from kagglehms.deploy.hidden import make_hidden
 from kagglehms.errors import UsageError
-from kagglehms.inference.prior import read_rows
+from kagglehms.kernel.prior import read_rows
 
 
 @pytest.mark.parametrize("n_rows", [1, 4, 11])

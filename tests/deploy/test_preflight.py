@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from kagglehms.bundle.manifest import CARD
 from kagglehms.cli import main
 from kagglehms.deploy.bundle import Built, build
 from kagglehms.deploy.image import kaggle_image
 from kagglehms.deploy.preflight import choose_kernels, preflight
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, UsageError
-from kagglehms.inference.manifest import CARD
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from loopback_kaggle import (
 )
 from runs_folder import make_run
 
+from kagglehms.bundle.manifest import CARD, MANIFEST, read_manifest
 from kagglehms.cli import main
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.deploy.bundle import Built, build
@@ -35,8 +36,7 @@ from kagglehms.deploy.client import ClientError, KaggleClient, KernelState
 from kagglehms.deploy.publish import Kaggle, Patience, difference, upload
 from kagglehms.deploy.push import fetch, fetch_all, follow_kernel, push, report_status
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
-from kagglehms.inference.manifest import CARD, MANIFEST, read_manifest
-from kagglehms.inference.marker import Marker
+from kagglehms.kernel.marker import Marker
 
 OWNER = "some-owner"
 BUNDLE = f"{OWNER}/kagglehms-bundle"

@@ -21,10 +21,10 @@ from kagglehms.cli import main
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.deploy import launcher, rehearsal, staging
 from kagglehms.deploy.launcher import Spec
-from kagglehms.deploy.mounts import LAYOUTS, Layout, competition_mount, dataset_mount
 from kagglehms.deploy.rehearsal import RehearsalReport, _keep, projection, rehearse
 from kagglehms.deploy.staging import Budget, Isolation, _few_folders_below_tmp, resolve_links
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, DataError, RunError, UsageError
+from kagglehms.kernel.mounts import LAYOUTS, Layout, competition_mount, dataset_mount
 
 PRELUDE = """
 import json, os, sys, tempfile
@@ -694,7 +694,7 @@ def test_the_targets_of_many_links_are_in_a_few_folders() -> None:
 
 
 def test_the_projection_goes_by_the_rows() -> None:
-    from kagglehms.inference.marker import Marker
+    from kagglehms.kernel.marker import Marker
 
     steps = [{"name": "a", "seconds": 30.0}, {"name": "b", "seconds": 10.0}]
     assert projection(None) == ""

@@ -14,7 +14,7 @@ from kagglehms.deploy.scripts import LIBRARY, Wheel, reached, read_wheel, script
 SOURCES = {
     "kagglehms": "",
     "kagglehms.deploy": "",
-    "kagglehms.deploy.kernels": """
+    "kagglehms.kernel.entry": """
 from typing import TYPE_CHECKING
 from . import near
 from .near import thing
@@ -31,11 +31,11 @@ def later():
     from kagglehms.other import name
 """,
     "kagglehms.deploy.near": "import nearby, os\n",
-    "kagglehms.other": "import kagglehms.deploy.kernels\nfrom otherpackage.part import x\n",
+    "kagglehms.other": "import kagglehms.kernel.entry\nfrom otherpackage.part import x\n",
     "kagglehms.cli": "import tyro\n",
 }
 LIBRARY_WHEEL = Wheel(Path("x.whl"), SOURCES, frozenset({LIBRARY}), "")
-SCRIPT = "import os\nfrom kagglehms.deploy.kernels import infer\n"
+SCRIPT = "import os\nfrom kagglehms.kernel.entry import infer\n"
 
 
 def wheel(path: Path, files: dict[str, str]) -> Wheel:
@@ -53,9 +53,9 @@ def findings(tmp_path: Path, text: str, library: Wheel | None = None, *vendored:
 
 def test_imports_are_followed_through_the_library_wherever_they_stand() -> None:
     assert reached(SCRIPT, LIBRARY_WHEEL) == {
-        "elsetop": "kagglehms.deploy.kernels",
-        "instead": "kagglehms.deploy.kernels",
-        "deep": "kagglehms.deploy.kernels",
+        "elsetop": "kagglehms.kernel.entry",
+        "instead": "kagglehms.kernel.entry",
+        "deep": "kagglehms.kernel.entry",
         "nearby": "kagglehms.deploy.near",
         "otherpackage": "kagglehms.other",
     }

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from slugify import slugify
 
+from kagglehms.bundle.manifest import CARD
 from kagglehms.data.competition import SLUG
 from kagglehms.deploy.bundle import project_root
-from kagglehms.deploy.kernels import PREPARE_KERNEL, TRAIN_KERNEL
 from kagglehms.deploy.metadata import UNSCORED
 from kagglehms.deploy.stamping import (
     KERNEL_METADATA,
@@ -22,7 +22,7 @@ from kagglehms.deploy.stamping import (
     stamp_kernel,
 )
 from kagglehms.errors import RunError, UsageError
-from kagglehms.inference.manifest import CARD
+from kagglehms.kernel.entry import PREPARE_KERNEL, TRAIN_KERNEL
 
 SECRET = "0123456789abcdef-secret"
 

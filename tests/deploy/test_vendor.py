@@ -11,12 +11,12 @@ import pytest
 from runs_folder import visible
 from strangers import work_among_strangers
 
+from kagglehms.bundle.manifest import read_manifest, verify
 from kagglehms.deploy.bundle import build
 from kagglehms.deploy.preflight import preflight
 from kagglehms.deploy.scripts import LIBRARY, Wheel
 from kagglehms.deploy.vendor import lacking, vendor
 from kagglehms.errors import RunError, UsageError
-from kagglehms.inference.manifest import read_manifest, verify
 
 Q = "tinyparser"
 
@@ -140,7 +140,7 @@ def test_a_kernel_finds_what_was_vendored(index: Path, runs: Path, tmp_path: Pat
     built = build(runs, tmp_path / "dist", owner="some-owner", wheels=[Q])
     text = (tmp_path / "dist/kernels/infer/infer.py").read_text()
     text = text.replace(
-        "    from kagglehms.deploy.kernels import infer\n", f"    import {Q}; print({Q}.NAME); sys.exit(0)\n"
+        "    from kagglehms.kernel.entry import infer\n", f"    import {Q}; print({Q}.NAME); sys.exit(0)\n"
     )
     assert Q in text
     for name in ("input", "working"):

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from kagglehms.inference.manifest import Model
-from kagglehms.inference.steps import SAFETY, Projection, Step, plan, score_of
+from kagglehms.bundle.manifest import Model
+from kagglehms.kernel.schedule import SAFETY, Projection, Step, plan, score_of
 from kagglehms.runs.blends import Blend
 from kagglehms.training.recipes import RECIPES
 

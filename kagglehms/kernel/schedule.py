@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kagglehms.inference.manifest import Model
+from kagglehms.bundle.manifest import Model
 from kagglehms.runs.blends import Blend
 from kagglehms.training.recipes import Recipe
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.data.records import read_table
 from kagglehms.errors import DataError, HMSError
-from kagglehms.inference.prior import SUBMISSION, submission_csv
+from kagglehms.kernel.prior import SUBMISSION, submission_csv
 from kagglehms.runtime import write_bytes
 from kagglehms.training.metric import check_probabilities
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kagglehms.data.competition import SLUG
-from kagglehms.deploy.mounts import LAYOUTS, Layout, competition_mount, dataset_mount, find_competition
 from kagglehms.errors import DataError
+from kagglehms.kernel.mounts import LAYOUTS, Layout, competition_mount, dataset_mount, find_competition
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -1,6 +1,6 @@
 """The scored run: the test set's recordings → submission.csv, better with every model, until time is up.
 
-`python -m kagglehms.inference.scored JSON` is the worker that `supervisor` starts; `run_scored` does the same in this
+`python -m kagglehms.kernel.scored_run JSON` is the worker that `supervisor` starts; `run_scored` does the same in this
 process. Either way a submission of the class prior stands before anything that can fail.
 
 Shape legend: N rows of the test set, K the six classes.
@@ -20,19 +20,19 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from kagglehms.bundle.manifest import read_manifest, verify
+from kagglehms.bundle.predictor import FoldMeans, LoadedModel, Predictor
 from kagglehms.console import open_streams
 from kagglehms.data.competition import Competition
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
-from kagglehms.inference.manifest import read_manifest, verify
-from kagglehms.inference.marker import Marker
-from kagglehms.inference.predictor import FoldMeans, LoadedModel, Predictor
-from kagglehms.inference.prior import SUBMISSION, Rows, read_prior, read_rows, write_prior
-from kagglehms.inference.steps import Projection, Step, plan
-from kagglehms.inference.stream import BATCH_ROWS, CropCache, Reader, batches
-from kagglehms.inference.submission import write_submission
-from kagglehms.inference.task import EXIT_DEVICE_LOST, UNDER_WAY, Task
 from kagglehms.inputs.kinds import Input, stack
 from kagglehms.inputs.layouts import CROP_SHAPES, Crop, Normaliser, Source
+from kagglehms.kernel.marker import Marker
+from kagglehms.kernel.prior import SUBMISSION, Rows, read_prior, read_rows, write_prior
+from kagglehms.kernel.schedule import Projection, Step, plan
+from kagglehms.kernel.submission import write_submission
+from kagglehms.kernel.task import EXIT_DEVICE_LOST, UNDER_WAY, Task
+from kagglehms.kernel.test_set import BATCH_ROWS, CropCache, Reader, batches
 from kagglehms.runtime import choose_device, progress, say, writing
 
 if TYPE_CHECKING:

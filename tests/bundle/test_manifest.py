@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kagglehms.errors import BundleError
-from kagglehms.inference.manifest import (
+from kagglehms.bundle.manifest import (
     CARD,
     FORMAT,
     MANIFEST,
@@ -30,6 +29,7 @@ from kagglehms.inference.manifest import (
     tree_digest,
     verify,
 )
+from kagglehms.errors import BundleError
 
 CONTENTS = {
     "LICENSE": b"licence",

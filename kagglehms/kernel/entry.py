@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import kagglehms
 from kagglehms.console import open_streams
-from kagglehms.deploy.mounts import find_competition, find_output
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError
-from kagglehms.inference.supervisor import supervise
-from kagglehms.inference.task import TIME_LIMIT_S, Task
+from kagglehms.kernel.mounts import find_competition, find_output
+from kagglehms.kernel.supervisor import supervise
+from kagglehms.kernel.task import TIME_LIMIT_S, Task
 
 if TYPE_CHECKING:
     from kagglehms.data.workers import Workers
@@ -117,7 +117,7 @@ def train(
     """
     start = time.monotonic()
     _begin()
-    from kagglehms.deploy.training import TIME_LIMIT_S, make_task, train_in_session
+    from kagglehms.kernel.training_session import TIME_LIMIT_S, make_task, train_in_session
 
     try:
         task = make_task(recipes, options)
@@ -177,7 +177,7 @@ def _workers() -> Workers:
 
 
 def _verify(bundle: Path, digest: str) -> None:
-    from kagglehms.inference.manifest import read_manifest, verify
+    from kagglehms.bundle.manifest import read_manifest, verify
 
     manifest = read_manifest(bundle)
     verify(bundle, manifest, digest)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kagglehms.inference.marker import MARKER, Marker
+from kagglehms.kernel.marker import MARKER, Marker
 
 
 def test_the_marker_is_read_back_as_it_was_written(tmp_path: Path) -> None:

@@ -14,17 +14,17 @@ import pytest
 from folders import copied, spectrogram_frame
 from trained import make_dist
 
+from kagglehms.bundle.predictor import LoadedModel, load_bundle
 from kagglehms.data.competition import CHANNELS, VOTE_COLUMNS, Competition
 from kagglehms.data.readers import encode_eeg, encode_spectrogram
 from kagglehms.deploy.bundle import build
-from kagglehms.inference import scored
-from kagglehms.inference.marker import Marker
-from kagglehms.inference.predictor import LoadedModel, load_bundle
-from kagglehms.inference.scored import run_scored
-from kagglehms.inference.steps import SAFETY
-from kagglehms.inference.submission import read_submission
-from kagglehms.inference.task import UNDER_WAY, Task
 from kagglehms.inputs.layouts import Crop
+from kagglehms.kernel import scored_run
+from kagglehms.kernel.marker import Marker
+from kagglehms.kernel.schedule import SAFETY
+from kagglehms.kernel.scored_run import run_scored
+from kagglehms.kernel.submission import read_submission
+from kagglehms.kernel.task import UNDER_WAY, Task
 from kagglehms.runs.blends import Blend
 from kagglehms.runs.prior_correction import PriorCorrection
 
@@ -193,7 +193,7 @@ def _crop(power: np.ndarray) -> Any:
 def test_a_recording_is_opened_once_whatever_the_number_of_models(
     both: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import kagglehms.inference.stream as stream
+    import kagglehms.kernel.test_set as stream
 
     opened: list[Path] = []
     for name in ("read_eeg", "read_spectrogram"):
@@ -389,8 +389,8 @@ def test_what_will_not_be_ready_in_time_is_left_out(
         return real(self, images)
 
     monkeypatch.setattr(LoadedModel, "predict_images", slow)
-    init = scored._Run.__init__
-    monkeypatch.setattr(scored._Run, "__init__", lambda self, task: init(self, task, lambda: now))
+    init = scored_run._Run.__init__
+    monkeypatch.setattr(scored_run._Run, "__init__", lambda self, task: init(self, task, lambda: now))
     code, _, marker = run(dist, folder, tmp_path, limit_s=100)
     assert (code, marker.status) == (0, "partial")
     assert sorted(marker.models) == PLAIN
@@ -412,8 +412,8 @@ def test_at_the_deadline_the_best_so_far_stands(
         return real(self, images)
 
     monkeypatch.setattr(LoadedModel, "predict_images", slow)
-    init = scored._Run.__init__
-    monkeypatch.setattr(scored._Run, "__init__", lambda self, task: init(self, task, lambda: now))
+    init = scored_run._Run.__init__
+    monkeypatch.setattr(scored_run._Run, "__init__", lambda self, task: init(self, task, lambda: now))
     code, values, marker = run(dist, folder, tmp_path, limit_s=70)
     assert (code, marker.status, len(marker.models), len(marker.left_out)) == (1, "partial", 1, 3)
     assert marker.problems == ["6 of 70 rows keep the prior, more than 5%; row 64: time was up"]
@@ -462,7 +462,7 @@ def test_a_full_disk_leaves_the_submission_before_it(
     def full(*_: object) -> None:
         raise RunError("cannot be written (No space left on device)")
 
-    monkeypatch.setattr(scored, "write_submission", full)
+    monkeypatch.setattr(scored_run, "write_submission", full)
     code, values, marker = run(dist, folder, tmp_path, mirror=False)
     assert (code, marker.status) == (1, "prior")
     np.testing.assert_allclose(values, np.tile(prior_of(dist), (4, 1)))
@@ -506,7 +506,9 @@ def test_a_restored_pass_keeps_its_time_and_measures_nothing(
     last = max(scratch.glob("*.mirrored.npz"))
     last.unlink()
     observed: list[str] = []
-    monkeypatch.setattr(scored.Projection, "observe", lambda self, step, seconds: observed.append(step.name))
+    monkeypatch.setattr(
+        scored_run.Projection, "observe", lambda self, step, seconds: observed.append(step.name)
+    )
     _, _, again = run(dist, folder, tmp_path / "again", scratch=str(scratch))
     assert len(observed) == 1
     for before, after in zip(first.steps, again.steps, strict=True):
@@ -543,9 +545,9 @@ def test_each_batch_and_each_file_is_a_sign_of_life(
     one = pl.read_csv(folder / "test.csv").head(1)
     pl.concat([one] * 70).with_columns(pl.Series("eeg_id", range(70))).write_csv(folder / "test.csv")
     scratch, signs = _made(tmp_path / "scratch"), 0
-    real = scored._Run._beat
+    real = scored_run._Run._beat
 
-    def beat(self: scored._Run) -> None:
+    def beat(self: scored_run._Run) -> None:
         nonlocal signs
         path = scratch / UNDER_WAY
         os.utime(path, (0, 0))
@@ -553,7 +555,7 @@ def test_each_batch_and_each_file_is_a_sign_of_life(
         assert path.stat().st_mtime > 0
         signs += 1
 
-    monkeypatch.setattr(scored._Run, "_beat", beat)
+    monkeypatch.setattr(scored_run._Run, "_beat", beat)
     run(dist, folder, tmp_path / "out", mirror=False, scratch=str(scratch))
     n_files = len(json.loads((dist / "dataset/manifest.json").read_text())["files"])
     assert signs == n_files + 1 + 2 * 3  # files, one layout, two passes of three batches
@@ -563,11 +565,11 @@ def test_what_is_compiled_is_compiled_before_the_first_row(monkeypatch: pytest.M
     from kagglehms.inputs.layouts import LAYOUTS
 
     drawn: list[object] = []
-    real = scored.stack
+    real = scored_run.stack
     monkeypatch.setattr(
-        scored, "stack", lambda crops, layout, n: (drawn.append(layout), real(crops, layout, n))
+        scored_run, "stack", lambda crops, layout, n: (drawn.append(layout), real(crops, layout, n))
     )
-    scored.warm_up([LAYOUTS["kaggle+eeg"], LAYOUTS["panels"]])
+    scored_run.warm_up([LAYOUTS["kaggle+eeg"], LAYOUTS["panels"]])
     assert drawn == [LAYOUTS["kaggle+eeg"], LAYOUTS["panels"]]
-    monkeypatch.setattr(scored, "stack", lambda *_: 1 / 0)
-    scored.warm_up([LAYOUTS["panels"]])
+    monkeypatch.setattr(scored_run, "stack", lambda *_: 1 / 0)
+    scored_run.warm_up([LAYOUTS["panels"]])

@@ -10,7 +10,7 @@ import pytest
 
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.errors import DataError, UsageError
-from kagglehms.inference.submission import read_submission, write_submission
+from kagglehms.kernel.submission import read_submission, write_submission
 
 
 def test_only_valid_submissions_are_written(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import pytest
 from folders import copied, eeg_frame, spectrogram_frame
 
 from kagglehms.data.competition import CHANNELS, SPECTROGRAM_COLUMNS, Competition
-from kagglehms.inference.prior import read_rows
-from kagglehms.inference.stream import CropCache, Reader, batches, slot_bytes
 from kagglehms.inputs.kinds import stack
 from kagglehms.inputs.layouts import KAGGLE_AND_EEG, LAYOUTS, PANELS_BY_THEMSELVES, Crop
+from kagglehms.kernel.prior import read_rows
+from kagglehms.kernel.test_set import CropCache, Reader, batches, slot_bytes
 
 BOTH = ("kaggle", "eeg")
 
@@ -177,9 +177,9 @@ def test_an_electrocardiogram_alone_is_no_eeg(folder: Path) -> None:
 
 
 def test_whatever_goes_wrong_with_a_file_costs_its_row(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kagglehms.inference import stream
+    from kagglehms.kernel import test_set
 
-    real = stream.read_spectrogram
+    real = test_set.read_spectrogram
     bad = pl.read_csv(folder / "test.csv")["spectrogram_id"][1]
 
     def fails(path: Path, rows: int) -> np.ndarray:
@@ -187,7 +187,7 @@ def test_whatever_goes_wrong_with_a_file_costs_its_row(folder: Path, monkeypatch
             raise MemoryError
         return real(path, rows)
 
-    monkeypatch.setattr(stream, "read_spectrogram", fails)
+    monkeypatch.setattr(test_set, "read_spectrogram", fails)
     reader = reader_of(folder)
     assert [rows.tolist() for rows, _ in batches(reader, range(4), PANELS_BY_THEMSELVES)] == [[0, 2, 3]]
     assert reader.failures["kaggle"] == {1: "MemoryError"}

@@ -19,12 +19,12 @@ from pathlib import Path
 
 from kagglehms.data.competition import Competition
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError
-from kagglehms.inference.marker import Marker
-from kagglehms.inference.prior import SUBMISSION, read_prior, read_rows, submission_ids, write_prior
-from kagglehms.inference.task import EXIT_DEVICE_LOST, UNDER_WAY, Task
+from kagglehms.kernel.marker import Marker
+from kagglehms.kernel.prior import SUBMISSION, read_prior, read_rows, submission_ids, write_prior
+from kagglehms.kernel.task import EXIT_DEVICE_LOST, UNDER_WAY, Task
 from kagglehms.runtime import child_environment, sweep_partials
 
-WORKER = (sys.executable, "-P", "-m", "kagglehms.inference.scored")
+WORKER = (sys.executable, "-P", "-m", "kagglehms.kernel.scored_run")
 _MOST_WORKERS = 8
 _GRACE = 0.02
 """Of the limit: how much later a worker that has not ended by itself is killed."""

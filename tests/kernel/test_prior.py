@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kagglehms.data.competition import VOTE_COLUMNS, Competition
-from kagglehms.inference.prior import TRAIN_PRIOR, Rows, read_prior, read_rows, submission_ids, write_prior
-from kagglehms.inference.submission import read_submission
+from kagglehms.kernel.prior import TRAIN_PRIOR, Rows, read_prior, read_rows, submission_ids, write_prior
+from kagglehms.kernel.submission import read_submission
 
 HEAD = "spectrogram_id,eeg_id,patient_id\n"
 SAMPLE = "eeg_id," + ",".join(VOTE_COLUMNS) + "\n"
@@ -151,7 +151,7 @@ def test_the_competitions_prior_is_that_of_its_records(real_train_table: Path) -
 
 
 def test_nothing_but_the_standard_library_is_needed() -> None:
-    code = "import sys, kagglehms.inference.supervisor; print([m for m in sys.modules if m in sys.argv[1:]])"
+    code = "import sys, kagglehms.kernel.supervisor; print([m for m in sys.modules if m in sys.argv[1:]])"
     heavy = ["numpy", "torch", "polars", "pydantic", "numba", "tqdm"]
     done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -15,12 +15,12 @@ from folders import eeg_frame, spectrogram_frame
 from trained import make_dist
 
 import kagglehms
+from kagglehms.bundle.predictor import FoldMeans, Predictor, load_bundle
 from kagglehms.data.competition import CHANNELS, Competition
 from kagglehms.data.readers import encode_spectrogram
 from kagglehms.data.records import Records, make_records, read_train_table
 from kagglehms.data.store import Store
 from kagglehms.errors import BundleError, UsageError
-from kagglehms.inference.predictor import FoldMeans, Predictor, load_bundle
 from kagglehms.inputs.layouts import Crop
 from kagglehms.runs.cross_validation import PROBABILITY_COLUMNS
 

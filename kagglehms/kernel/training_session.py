@@ -1,6 +1,6 @@
 """The training kernel's work: a list of recipes, until they are done or the session's time is up.
 
-`train_in_session` starts `python -m kagglehms.deploy.training JSON`, by torchrun if there are several GPUs, one process
+`train_in_session` starts `python -m kagglehms.kernel.training_session JSON`, by torchrun if there are several GPUs, one process
 each. It is not `kagglehms train`, since the image lacks what makes that command's options.
 """
 
@@ -131,7 +131,7 @@ def train_in_session(task: TrainingTask, n_gpus: int) -> int:
         0 when nothing failed, which includes that something is left for the next session; else 1.
     """
     start = time.monotonic()
-    module = ["-m", "kagglehms.deploy.training", task.to_json()]
+    module = ["-m", "kagglehms.kernel.training_session", task.to_json()]
     team = (
         ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_gpus)] if n_gpus > 1 else []
     )

@@ -26,9 +26,9 @@ import numpy as np
 
 from kagglehms.data.competition import N_TIMES, SPECTROGRAM_ROWS, Competition
 from kagglehms.data.readers import eeg_is_blank, read_eeg, read_spectrogram, spectrogram_is_blank
-from kagglehms.inference.prior import Rows
 from kagglehms.inputs.kinds import Input, draw
 from kagglehms.inputs.layouts import CROP_SHAPES, Crop, Normaliser, Source
+from kagglehms.kernel.prior import Rows
 from kagglehms.runtime import available_cpus, in_advance
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ import pytest
 from folders import copied
 
 from kagglehms.errors import DataError
-from kagglehms.inference import supervisor
-from kagglehms.inference.marker import Marker
-from kagglehms.inference.prior import read_prior
-from kagglehms.inference.submission import read_submission
-from kagglehms.inference.supervisor import supervise
-from kagglehms.inference.task import EXIT_DEVICE_LOST, Task
+from kagglehms.kernel import supervisor
+from kagglehms.kernel.marker import Marker
+from kagglehms.kernel.prior import read_prior
+from kagglehms.kernel.submission import read_submission
+from kagglehms.kernel.supervisor import supervise
+from kagglehms.kernel.task import EXIT_DEVICE_LOST, Task
 
 PRELUDE = """
 import json, os, sys, time
@@ -29,7 +29,7 @@ with (scratch / "tasks").open("a") as file:
 def under_way(step, device):
     (scratch / "under-way.json").write_text(json.dumps({"step": step, "device": device}))
 def finish(models):
-    from kagglehms.inference.marker import Marker
+    from kagglehms.kernel.marker import Marker
     Marker(rows=2, models=models).write(out, 1.0)
 """
 
@@ -201,7 +201,7 @@ def test_a_submission_that_a_worker_spoils_becomes_the_prior_again(house: House)
 
 def test_a_worker_that_is_killed_before_its_last_word_is_judged_by_its_rows(house: House) -> None:
     code, marker = house.supervise("""
-        from kagglehms.inference.marker import Marker
+        from kagglehms.kernel.marker import Marker
         Marker(rows=2, models=["a"], rows_with_prior={"5": "time was up"}).write(out, 1.0)
         """)
     assert (code, marker.models) == (1, ["a"])

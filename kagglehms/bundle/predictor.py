@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kagglehms.bundle.given import Recordings, as_crops
+from kagglehms.bundle.manifest import BLEND, MANIFEST, Manifest, Model, read_manifest, verify
 from kagglehms.data.competition import CLASSES
 from kagglehms.data.readers import eeg_is_blank, spectrogram_is_blank
 from kagglehms.errors import UsageError
-from kagglehms.inference.given import Recordings, as_crops
-from kagglehms.inference.manifest import BLEND, MANIFEST, Manifest, Model, read_manifest, verify
 from kagglehms.inputs.kinds import stack
 from kagglehms.inputs.layouts import Crop, Normaliser, Source
 from kagglehms.runs.blends import Blend, blend_from_json

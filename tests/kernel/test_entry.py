@@ -17,9 +17,9 @@ import pytest
 
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.deploy.bundle import Built, project_root
-from kagglehms.deploy.mounts import LAYOUTS, ROOT_VARIABLE, Layout, competition_mount, dataset_mount
 from kagglehms.errors import EXIT_FAILURE, EXIT_USER
-from kagglehms.inference.submission import read_submission
+from kagglehms.kernel.mounts import LAYOUTS, ROOT_VARIABLE, Layout, competition_mount, dataset_mount
+from kagglehms.kernel.submission import read_submission
 
 MAX_LINES = 30
 

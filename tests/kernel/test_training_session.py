@@ -14,11 +14,11 @@ import pytest
 import kagglehms
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import Store
-from kagglehms.deploy import kernels, training
 from kagglehms.deploy.bundle import build
 from kagglehms.deploy.rehearsal import rehearse
-from kagglehms.deploy.training import ENDING, TrainingTask, main, make_task, train_in_session
 from kagglehms.errors import EXIT_USER
+from kagglehms.kernel import entry, training_session
+from kagglehms.kernel.training_session import ENDING, TrainingTask, main, make_task, train_in_session
 from kagglehms.runs.cross_validation import Dataset, cross_validate
 from kagglehms.runtime import choose_device
 
@@ -74,7 +74,7 @@ def test_what_the_owner_wrote_is_checked_before_anything_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], recipes: Any, options: dict[str, Any], says: str
 ) -> None:
     absent = tmp_path / "absent"  # which would be found out next
-    assert kernels.train(absent, absent, "0" * 64, tmp_path, "somebody", recipes, options) == EXIT_USER
+    assert entry.train(absent, absent, "0" * 64, tmp_path, "somebody", recipes, options) == EXIT_USER
     assert says in capsys.readouterr().err
 
 
@@ -152,14 +152,14 @@ def test_a_training_that_does_not_end_is_asked_to_and_then_killed(
 ) -> None:
     import subprocess
 
-    monkeypatch.setattr(training, "_GRACE_S", 0.5)
+    monkeypatch.setattr(training_session, "_GRACE_S", 0.5)
     polite = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); print(flush=True); time.sleep(600)"
     deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(600)"
     for code, expected in ((polite, 0), (deaf, -9)):
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
             assert child.stdout is not None
             child.stdout.readline()
-            assert training._wait(child, 0.1) == expected
+            assert training_session._wait(child, 0.1) == expected
             child.kill()
 
 

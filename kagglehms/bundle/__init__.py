@@ -1,0 +1,1 @@
+"""A bundle's format and its proof, and the predictions of the models in it."""

@@ -1,1 +1,0 @@
-"""From a bundle and new recordings to vote probabilities and a submission."""

@@ -1,0 +1,1 @@
+"""What runs inside a Kaggle kernel: preparing, training, and the scored run."""
