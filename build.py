@@ -1,4 +1,4 @@
-"""Bundle library and weights into dist/: a Kaggle dataset, and the kernels that run it (see kagglehms/deploy/)."""
+"""Bundle library and weights into dist/: a Kaggle dataset, and the kernels that run it (see kagglehms/rehearsal/)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from pathlib import Path
 
 try:
     from kagglehms.console import discard_output, open_streams
-    from kagglehms.deploy.bundle import build, describe
-    from kagglehms.deploy.half import HeldOut
-    from kagglehms.deploy.push import kaggle, make_output_folder, push
     from kagglehms.errors import (
         EXIT_FAILURE,
         EXIT_INTERRUPTED,
@@ -20,6 +17,9 @@ try:
         HMSError,
         UsageError,
     )
+    from kagglehms.kaggle.push import kaggle, make_output_folder, push
+    from kagglehms.packing.build import build, describe
+    from kagglehms.packing.half_precision import HeldOut
 except ModuleNotFoundError as error:
     print(f"error: {error.name} is not installed for {sys.executable}; pip install -e .", file=sys.stderr)
     sys.exit(2)

@@ -30,10 +30,10 @@ from _mel_peers import librosa_notebook
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import Competition
-from kagglehms.deploy.hidden import HIDDEN_ROWS, make_hidden
 from kagglehms.inputs.layouts import LAYOUTS, Layout
 from kagglehms.kernel.prior import read_rows
 from kagglehms.kernel.test_set import CropCache, Reader, batches
+from kagglehms.rehearsal.hidden_test_set import HIDDEN_ROWS, make_hidden
 
 F32 = NDArray[np.float32]
 CONTENDERS = ("panels", "eeg+percentiles", "kaggle+eeg")

@@ -188,9 +188,9 @@ def blend(options: FitBlend) -> int:
 
 
 def rehearse(options: Rehearse) -> int:
-    from kagglehms.deploy.rehearsal import rehearse
-    from kagglehms.deploy.staging import Budget
     from kagglehms.kernel.mounts import LAYOUTS
+    from kagglehms.rehearsal.machine import Budget
+    from kagglehms.rehearsal.run import rehearse
     from kagglehms.runtime import seconds_of, tell
 
     time_s = None if options.time is None else seconds_of(options.time)
@@ -214,7 +214,7 @@ def rehearse(options: Rehearse) -> int:
 
 
 def preflight(options: Preflight) -> int:
-    from kagglehms.deploy.preflight import preflight
+    from kagglehms.kaggle.preflight import preflight
     from kagglehms.runtime import tell
 
     report = preflight(options.dist)
@@ -223,14 +223,14 @@ def preflight(options: Preflight) -> int:
 
 
 def status(options: Status) -> int:
-    from kagglehms.deploy.push import kaggle, report_status
+    from kagglehms.kaggle.push import kaggle, report_status
     from kagglehms.runtime import tell
 
     return report_status(options.dist, replace(kaggle(), say=tell))
 
 
 def fetch(options: Fetch) -> int:
-    from kagglehms.deploy.push import fetch_all, kaggle
+    from kagglehms.kaggle.push import fetch_all, kaggle
 
     fetch_all(options.dist, options.names, options.out, kaggle(), options.wait)
     return EXIT_OK

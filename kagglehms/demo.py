@@ -37,9 +37,9 @@ def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TES
     from kagglehms.data.competition import Competition
     from kagglehms.data.records import make_records, read_train_table
     from kagglehms.data.store import plan, prepare
-    from kagglehms.deploy.bundle import build
-    from kagglehms.deploy.rehearsal import rehearse
     from kagglehms.kernel.submission import read_submission
+    from kagglehms.packing.build import build
+    from kagglehms.rehearsal.run import rehearse
     from kagglehms.report.page import write_report
     from kagglehms.runs.cross_validation import Dataset, cross_validate
     from kagglehms.runtime import choose_device, progress

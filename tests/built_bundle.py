@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from runs_folder import make_run
 
-from kagglehms.deploy.bundle import Built, build
+from kagglehms.packing.build import Built, build
 
 OWNER = "some-owner"
 

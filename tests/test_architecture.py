@@ -24,7 +24,9 @@ ROOMS = (
     "runs",
     "bundle",
     "kernel",
-    "deploy",
+    "kaggle",
+    "packing",
+    "rehearsal",
     "report",
     "demo",
     "arguments",
@@ -101,7 +103,7 @@ def test_importing_stays_cheap(module: str, allowed: set[str]) -> None:
     assert set(done.stdout.split()) <= allowed
 
 
-KAGGLES_OWN_WAY = "deploy/staging.py"
+KAGGLES_OWN_WAY = "rehearsal/machine.py"
 """A rehearsed script is started as Kaggle starts it, by its path: Python looks beside it, not in the working folder."""
 
 

@@ -18,7 +18,7 @@ from runs_folder import make_run
 from kagglehms.arguments import option_names
 from kagglehms.cli import COMMANDS, main
 from kagglehms.data.competition import VOTE_COLUMNS
-from kagglehms.deploy.bundle import build
+from kagglehms.packing.build import build
 from kagglehms.runtime import say
 
 
@@ -279,7 +279,7 @@ def test_damaged_input_is_named_without_a_traceback(  # type: ignore[no-untyped-
 @pytest.mark.slow
 def test_the_real_files_go_the_whole_way(hms_sample: Path, tmp_path: Path) -> None:
     """The commands of the README, from five real EEGs to a submission for the one public test row."""
-    from kagglehms.deploy.bundle import build
+    from kagglehms.packing.build import build
 
     data, store, runs = str(hms_sample), str(tmp_path / "store"), str(tmp_path / "runs")
     assert main(["prepare", "--data", data, "--store", store]) == 0
@@ -368,7 +368,7 @@ def test_a_fitted_blend_goes_into_bundle_and_predictions(
     two_runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from kagglehms import load_bundle
-    from kagglehms.deploy.bundle import build
+    from kagglehms.packing.build import build
 
     runs = two_runs / "runs"
     assert (
@@ -399,8 +399,8 @@ def test_one_run_is_calibrated_for_many_votes_and_predicts_so(
 ) -> None:
     from kagglehms import load_bundle
     from kagglehms.data.readers import encode_spectrogram
-    from kagglehms.deploy.bundle import build
     from kagglehms.inputs.layouts import Crop
+    from kagglehms.packing.build import build
 
     runs = str(two_runs / "runs")
     command = ["blend", "baseline", "--name", "alone", "--runs", runs, "--shrinkage", "1", "--biases"]
@@ -437,8 +437,8 @@ def test_one_run_is_calibrated_for_many_votes_and_predicts_so(
 
 
 def test_a_given_blend_can_be_bundled_and_an_unknown_one_is_named(two_runs: Path) -> None:
-    from kagglehms.deploy.bundle import build
     from kagglehms.errors import UsageError
+    from kagglehms.packing.build import build
 
     built = build(two_runs / "runs", two_runs / "dist2", owner="somebody", blend="kaggle-ensemble")
     assert [m.recipe for m in built.manifest.models] == ["baseline"] * 2 + ["global-stats"] * 2

@@ -11,7 +11,7 @@ import pytest
 
 from kagglehms.arguments import parse
 from kagglehms.cli import COMMANDS
-from kagglehms.deploy.image import TABLE
+from kagglehms.kaggle.image import TABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/kaggle.md").read_text()

@@ -74,7 +74,7 @@ def test_a_fold_trains_and_predicts_on_a_bare_machine(
     code = (
         "import sys; from pathlib import Path; import numpy as np; from trained import make_dist\n"
         "from kagglehms import load_bundle\n"
-        "from kagglehms.deploy.bundle import build\n"
+        "from kagglehms.packing.build import build\n"
         "dist = make_dist(Path(sys.argv[1]), Path('work'))\n"
         "predicted = load_bundle(dist / 'dataset', 'cpu').predict(spectrogram=np.ones((300, 400), np.float32))\n"
         "print(predicted.sum())\n"
@@ -97,7 +97,7 @@ def test_what_is_asked_for_and_missing_is_one_line_that_says_what_to_install(
         "albumentations": "from kagglehms.training.options import Albumentations, Transform\n"
         "from kagglehms.training.albumentations_adapter import albumentations_adapter\n"
         "work = lambda: albumentations_adapter([Albumentations((Transform('XYMasking', {}),))], (8, 8))\n",
-        "kaggle": "from kagglehms.deploy.client import KaggleClient\n"
+        "kaggle": "from kagglehms.kaggle.client import KaggleClient\n"
         "work = lambda: KaggleClient().dataset('some-owner/some-dataset')\n",
     }
     for name, code in asking.items():

@@ -1,7 +1,7 @@
 """The training kernel's work: a list of recipes, until they are done or the session's time is up.
 
-`train_in_session` starts `python -m kagglehms.kernel.training_session JSON`, by torchrun if there are several GPUs, one process
-each. It is not `kagglehms train`, since the image lacks what makes that command's options.
+`train_in_session` starts `python -m kagglehms.kernel.training_session JSON`, by torchrun if there are several GPUs,
+one process each. It is not `kagglehms train`, since the image lacks what makes that command's options.
 """
 
 from __future__ import annotations

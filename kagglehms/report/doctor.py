@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kagglehms.data.competition import SLUG, Competition, unpacking
-from kagglehms.deploy import launcher
-from kagglehms.deploy.credentials import credentials
-from kagglehms.deploy.image import kaggle_image
 from kagglehms.errors import HMSError, UsageError
+from kagglehms.kaggle.credentials import credentials
+from kagglehms.kaggle.image import kaggle_image
 from kagglehms.kernel.mounts import LAYOUTS, competition_mount
+from kagglehms.rehearsal import launcher
 from kagglehms.runtime import available_cpus, choose_device
 
 if TYPE_CHECKING:
@@ -339,7 +339,7 @@ def _probe(root: Path) -> dict[str, Any]:
 
 def check_client() -> Iterator[Check]:
     """The Kaggle client and whether it can use the credentials that are there. What they are is nobody's concern."""
-    from kagglehms.deploy.stamping import PLACEHOLDER_OWNER, find_owner
+    from kagglehms.kaggle.stamping import PLACEHOLDER_OWNER, find_owner
 
     create = "https://www.kaggle.com/settings → API → Create New Token, put into ~/.kaggle"
     found = credentials()

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
-from kagglehms.deploy.bundle import Built, project_root
 from kagglehms.errors import EXIT_FAILURE, EXIT_USER
 from kagglehms.kernel.mounts import LAYOUTS, ROOT_VARIABLE, Layout, competition_mount, dataset_mount
 from kagglehms.kernel.submission import read_submission
+from kagglehms.packing.build import Built, project_root
 
 MAX_LINES = 30
 

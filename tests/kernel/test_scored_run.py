@@ -17,7 +17,6 @@ from trained import make_dist
 from kagglehms.bundle.predictor import LoadedModel, load_bundle
 from kagglehms.data.competition import CHANNELS, VOTE_COLUMNS, Competition
 from kagglehms.data.readers import encode_eeg, encode_spectrogram
-from kagglehms.deploy.bundle import build
 from kagglehms.inputs.layouts import Crop
 from kagglehms.kernel import scored_run
 from kagglehms.kernel.marker import Marker
@@ -25,6 +24,7 @@ from kagglehms.kernel.schedule import SAFETY
 from kagglehms.kernel.scored_run import run_scored
 from kagglehms.kernel.submission import read_submission
 from kagglehms.kernel.task import UNDER_WAY, Task
+from kagglehms.packing.build import build
 from kagglehms.runs.blends import Blend
 from kagglehms.runs.prior_correction import PriorCorrection
 

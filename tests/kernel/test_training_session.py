@@ -14,11 +14,11 @@ import pytest
 import kagglehms
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import Store
-from kagglehms.deploy.bundle import build
-from kagglehms.deploy.rehearsal import rehearse
 from kagglehms.errors import EXIT_USER
 from kagglehms.kernel import entry, training_session
 from kagglehms.kernel.training_session import ENDING, TrainingTask, main, make_task, train_in_session
+from kagglehms.packing.build import build
+from kagglehms.rehearsal.run import rehearse
 from kagglehms.runs.cross_validation import Dataset, cross_validate
 from kagglehms.runtime import choose_device
 
@@ -131,7 +131,7 @@ def test_the_session_says_how_it_ended(
     problem: str | None,
 ) -> None:
     # A module of that name before the real one on the path is what `-m` then runs.
-    fake = tmp_path / "fake/kagglehms/deploy"
+    fake = tmp_path / "fake/kagglehms/rehearsal"
     fake.mkdir(parents=True)
     for folder in (fake.parent, fake):
         (folder / "__init__.py").touch()

@@ -12,8 +12,8 @@ import pytest
 from folders import copied
 
 from kagglehms.cli import main
-from kagglehms.deploy import launcher
 from kagglehms.errors import RunError
+from kagglehms.rehearsal import launcher
 from kagglehms.report import doctor
 from kagglehms.report.doctor import Check, State, check_data, check_store, credentials, find_data
 
@@ -165,7 +165,7 @@ def test_credentials_that_the_client_cannot_read_are_not_called_good(
 def test_a_user_without_a_home_is_told_of_the_rest(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("kagglehms.deploy.credentials.home", lambda: None)
+    monkeypatch.setattr("kagglehms.kaggle.credentials.home", lambda: None)
     assert main(["doctor"]) == 0
     assert "credentials           none" in capsys.readouterr().out
 

@@ -447,7 +447,7 @@ def test_adam_adds_decay_to_the_gradient_and_adamw_takes_it_off_the_weight(kind:
     recipe = replace(RECIPE, optimizer=kind, lr=0.1, weight_decay=0.5)
     optimizer = make_optimizer(recipe, model, Stage())
     w, m, v = 2.0, 0.0, 0.0
-    for step, gradient in enumerate((0.3, -0.2), start=1):
+    for number, gradient in enumerate((0.3, -0.2), start=1):
         model.weight.grad = torch.full_like(model.weight, gradient)
         optimizer.step()
         if kind == "adam":
@@ -455,7 +455,7 @@ def test_adam_adds_decay_to_the_gradient_and_adamw_takes_it_off_the_weight(kind:
         else:
             w -= 0.1 * 0.5 * w
         m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
-        w -= 0.1 * (m / (1 - 0.9**step)) / (math.sqrt(v / (1 - 0.999**step)) + 1e-8)
+        w -= 0.1 * (m / (1 - 0.9**number)) / (math.sqrt(v / (1 - 0.999**number)) + 1e-8)
         assert model.weight.item() == pytest.approx(w, rel=1e-9)
 
 

@@ -1,0 +1,138 @@
+"""Weights in half precision: half the bytes to upload and to mount, and what that changes, measured.
+
+Matrices and convolutions become float16. Vectors, that is biases, norms and running statistics, stay as they are: they
+are few, and a running variance can lie below what half precision holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kagglehms.errors import RunError
+
+if TYPE_CHECKING:
+    from kagglehms.packing.runs import Run
+    from kagglehms.runs.cross_validation import Dataset
+    from kagglehms.runtime import Device
+    from kagglehms.training.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Where the records lie that the folds were scored on.
+
+    Attributes:
+        data: the competition's folder.
+        store: what `kagglehms prepare` made of it.
+    """
+
+    data: Path
+    store: Path
+
+
+def halve(weights: Path) -> bytes:
+    """Return a .safetensors file with its matrices in float16; its metadata are kept.
+
+    Raises:
+        RunError: a weight is too large for half precision, or the file cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.numpy import save
+
+    tensors = {}
+    try:
+        with safe_open(weights, framework="np") as file:
+            metadata = file.metadata()
+            for name in sorted(file.keys()):
+                tensor = file.get_tensor(name)
+                if tensor.ndim >= 2 and tensor.dtype == np.float32:
+                    with np.errstate(over="ignore"):
+                        smaller = tensor.astype(np.float16)
+                    if not np.isfinite(smaller[np.isfinite(tensor)]).all():
+                        raise RunError(
+                            f"{weights}: {name} holds {np.abs(tensor).max():.3g}, too large for half precision; "
+                            "build without --half"
+                        )
+                    tensor = smaller
+                tensors[name] = tensor
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{weights}: cannot be read ({error}); train this fold again") from error
+    return save(tensors, metadata)
+
+
+def open_held_out(held_out: HeldOut, runs: Sequence[Run]) -> dict[str, Dataset]:
+    """Open the records for each run, cut into its folds.
+
+    Raises:
+        RunError: a run was trained on others; its folds would not be held out.
+        DataError: the data or the store cannot be used.
+    """
+    from kagglehms.data.competition import Competition
+    from kagglehms.data.records import make_records, read_train_table
+    from kagglehms.data.store import Store
+    from kagglehms.runs.cross_validation import Dataset, read_json
+    from kagglehms.runs.folder import with_stored_folds
+
+    store = Store(held_out.store)
+    records = make_records(read_train_table(Competition(held_out.data).train_csv))
+    datasets = {}
+    for run in runs:
+        dataset = with_stored_folds(run.recipe_file.parent, Dataset.of(store, records, run.n_folds))
+        trained_on = read_json(run.recipe_file.with_name("run.json")).get("identity")
+        if trained_on != dataset.identity:
+            raise RunError(
+                f"{run.recipe_file.parent}: was trained on other records, folds or another store than {held_out.store}"
+                f" and {held_out.data}; give the ones of its training, or leave --store away and nothing is measured"
+            )
+        datasets[run.recipe] = dataset
+    return datasets
+
+
+def half_changes(
+    recipe_file: Path, full: Path, half: Path, fold: int, dataset: Dataset, device: Device
+) -> dict[str, float | None]:
+    """Predict a held-out fold with both precisions and return the change of its scores, half minus full.
+
+    Args:
+        recipe_file: the recipe as JSON.
+        full: weights as they were trained.
+        half: the same in half precision.
+        fold: the one held out.
+        dataset: its records.
+        device: where to compute; the same for both, so that nothing but the precision differs.
+
+    Returns:
+        `all` and `votes10` (KL divergence; below 0 is better), the latter None where no record has so many votes.
+    """
+    from kagglehms.training.recipes import recipe_from_json
+
+    recipe = recipe_from_json(recipe_file.read_bytes(), recipe_file)
+    before = _scores(recipe, full, fold, dataset, device)
+    after = _scores(recipe, half, fold, dataset, device)
+    return {
+        name: None if a is None or b is None else a - b
+        for name, a, b in zip(("all", "votes10"), after, before, strict=True)
+    }
+
+
+def _scores(
+    recipe: Recipe, weights: Path, fold: int, dataset: Dataset, device: Device
+) -> tuple[float, float | None]:
+    from kagglehms.training.checkpoint import load_weights
+    from kagglehms.training.evaluation import predict
+    from kagglehms.training.feed import Feed
+    from kagglehms.training.metric import mean_scores
+    from kagglehms.training.models import make_model
+
+    network, _ = make_model(recipe)
+    normaliser = load_weights(network, weights)
+    pin = device.name == "cuda"
+    feed = Feed(dataset.store, dataset.records, recipe.layout, normaliser, pin=pin, windows=recipe.windows)
+    valid = np.flatnonzero(dataset.folds == fold)
+    predictions_NK = predict(network.to(device.name), feed, valid, recipe.batch_size, device)
+    return mean_scores(dataset.records.targets_NK[valid], predictions_NK, dataset.records.many_votes[valid])

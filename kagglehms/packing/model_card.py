@@ -1,0 +1,137 @@
+"""The bundle's model card: what the models are, how they scored, what they are not for. Always the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kagglehms import __version__
+from kagglehms.bundle.manifest import Model, Prior
+from kagglehms.data.competition import CLASSES
+from kagglehms.inputs.kinds import describe
+from kagglehms.packing.runs import Run
+from kagglehms.runs.blends import Blend, score_name
+from kagglehms.runs.folder import named_origin
+from kagglehms.runs.prior_correction import PriorCorrection
+from kagglehms.training.metric import Standing, shortcoming
+from kagglehms.training.recipes import recipe_from_json
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+MODEL_CARD = "MODEL_CARD.md"
+"""Its name in the bundle."""
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+def model_card(
+    runs: Sequence[Run],
+    models: Sequence[Model],
+    versions: dict[str, str],
+    prior: Prior,
+    blend: Blend | None,
+) -> bytes:
+    """Fill the template.
+
+    Args:
+        runs: what the bundle is made of.
+        models: one entry per fold's weights.
+        versions: packages that the models were trained with.
+        prior: of the bundle, see `Manifest.prior`.
+        blend: how recipes are combined; None for their plain mean.
+    """
+    described = [_described(run) for run in runs]
+    keeping: dict[str, list[str]] = {}
+    for each in described:
+        keeping.setdefault(each["kept"], []).append(each["name"])
+    text = _environment().get_template("model_card.md").render(
+        runs=described,
+        keeping=keeping,
+        models=models,
+        shortcomings=[told for model in models if (told := _shortcoming(model))],
+        version=__version__,
+        half=any(model.precision == "float16" for model in models),
+        versions=versions,
+        prior=prior,
+        prior_of_many=blend is not None and blend.prior is not None and blend.prior.population == "many",
+        classes=CLASSES,
+        combination=_combination(runs, blend),
+    )  # fmt: skip
+    return text.encode()
+
+
+def _environment() -> Environment:
+    """Markdown, so what comes from data is escaped for a table's cell instead of for HTML."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, is_undefined
+
+    made = Environment(
+        loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True, autoescape=False,
+    )  # fmt: skip
+    made.filters["cell"] = _cell
+    made.filters["score"] = lambda value: "–" if value is None or is_undefined(value) else f"{value:.4f}"
+    return made
+
+
+def _cell(text: object) -> str:
+    """One line without anything that Markdown or HTML would take for markup."""
+    line = " ".join(str(text).split())
+    for character in "\\`|*_[]":
+        line = line.replace(character, f"\\{character}")
+    return line.replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _described(run: Run) -> dict[str, Any]:
+    recipe = recipe_from_json(run.recipe_file.read_bytes(), run.recipe_file)
+    return {
+        "image": describe(recipe.layout),
+        "network": recipe.backbone,
+        "epochs": recipe.epochs,
+        "kept": recipe.kept,
+        "first_weights": named_origin(run.first_weights),
+        "name": run.recipe,
+        "folds": len(run.folds),
+        "n_folds": run.n_folds,
+        "records": run.records,
+    }
+
+
+def _shortcoming(model: Model) -> str:
+    """Where a model scored worse than knowing nothing, in words; empty if nowhere."""
+    found = {}
+    for part, records in (("all", "all records"), ("votes10", "those with many votes")):
+        numbers = [model.scores.get(name) for name in (part, f"prior_{part}", f"uniform_{part}")]
+        if None not in numbers:
+            found[records] = Standing(*numbers)  # type: ignore[arg-type]
+    told = shortcoming(found)
+    return f"fold {model.fold} of {_cell(model.recipe)} is {told}" if told else ""
+
+
+def _combination(runs: Sequence[Run], blend: Blend | None) -> str:
+    if blend is not None:
+        weights = ", ".join(
+            f"{_cell(m)} {w:.3f}" for m, w in zip(blend.members, blend.weights, strict=True) if w
+        )
+        scores = "; ".join(f"{score_name(name)} {score:.4f}" for name, score in blend.scores.items())
+        calibration = f", temperature {blend.temperature:.3f}" + (", class biases" if blend.biases else "")
+        scored = f" Its scores: {scores}." if scores else ""
+        if blend.prior is not None:
+            scored = f" {_correction(blend.prior)}{scored}"
+        return (
+            f"Folds are averaged within a recipe, then recipes are combined by the blend {_cell(blend.name)} "
+            f"({blend.space} space{calibration}): {weights}.{scored}"
+        )
+    if not runs:
+        return "None: this bundle is the library alone, for preparing and training on Kaggle."
+    if len(runs) == 1:
+        return "The folds' probabilities are averaged."
+    return "Folds are averaged within a recipe, then recipes, all alike."
+
+
+def _correction(prior: PriorCorrection) -> str:
+    many = "records with many votes" if prior.population == "many" else "all records"
+    return (
+        "Before that each recipe's probabilities are corrected from the class prior of the records that its last stage "
+        f"learned from to that of {many} (exponent {prior.exponent:.3f}), and they are meant for no others."
+    )

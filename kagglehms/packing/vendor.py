@@ -1,0 +1,148 @@
+"""Wheels of packages that Kaggle's image lacks, to travel in the bundle; none is needed by the project's own kernels.
+
+pip fetches them for the image's Python and platform, whatever runs here. What they ask for is followed by hand and not
+by pip's resolver: a package of the image is never brought along, and torch is never replaced.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from email.parser import Parser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kagglehms.console import CHILDREN_PRINT
+from kagglehms.environment import safe_environment
+from kagglehms.errors import RunError, UsageError
+from kagglehms.kaggle.image import Image, kaggle_image
+from kagglehms.kaggle.scripts import LIBRARY, Wheel, reached, read_wheel
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+_PIP_S = 900.0
+
+
+def lacking(scripts: Sequence[Path], library: Wheel) -> list[str]:
+    """Distributions that the kernels import, themselves or through the library, and the image has not."""
+    image = kaggle_image()
+    names = {name for script in scripts for name in reached(script.read_text(encoding="utf-8"), library)}
+    return sorted(image.absent.get(name, name) for name in names if name not in image.packages)
+
+
+def vendor(requirements: Sequence[str], folder: Path) -> list[Path]:
+    """Fetch wheels into `folder`, with what they need that the image has not.
+
+    Args:
+        requirements: as pip takes them, such as `tyro==1.0.1`; a version makes the build reproducible.
+        folder: an empty one.
+
+    Returns:
+        The wheels.
+
+    Raises:
+        UsageError: no requirement, or one for something of the image that must not be replaced.
+        RunError: there is no wheel that fits the image, or what it needs contradicts the image.
+    """
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
+    image = kaggle_image()
+    try:
+        waiting = [(Requirement(text), "--wheels") for text in requirements]
+    except InvalidRequirement as error:
+        raise UsageError(f"--wheels: {error}; write names as pip takes them, such as tyro==1.0.1") from error
+    done: dict[str, Path] = {}
+    while waiting:
+        wanted, asked_by = waiting.pop(0)
+        name = canonicalize_name(wanted.name)
+        if name == LIBRARY or name in done or (asked_by != "--wheels" and _on_image(wanted, asked_by, image)):
+            continue
+        if name in image.never_replace:
+            raise UsageError(f"{asked_by} wants {wanted}, which would replace the image's own; do without it")
+        done[name] = _download(wanted, folder, image)
+        waiting += [(needed, done[name].name) for needed in _needs(done[name], wanted, image)]
+    return sorted(done.values())
+
+
+def _on_image(wanted: Requirement, asked_by: str, image: Image) -> bool:
+    """Whether the image has it; a version that does not fit raises, as two of them cannot live side by side."""
+    from packaging.utils import canonicalize_name
+
+    package = image.distributions().get(canonicalize_name(wanted.name))
+    if package is None:
+        return False
+    wrong = [v for v in (package.lowest, package.highest) if v and not wanted.specifier.contains(v)]
+    if wrong:
+        raise RunError(
+            f"{asked_by} wants {wanted}, and the image has {wrong[0]}; choose another version of it"
+        )
+    return True
+
+
+def _download(wanted: Requirement, folder: Path, image: Image) -> Path:
+    before = set(folder.glob("*.whl"))
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+    ]
+    command += [
+        "--no-deps",
+        "--only-binary=:all:",
+        "--implementation",
+        "cp",
+        "--python-version",
+        image.python[0],
+    ]
+    command += [word for platform in image.platforms for word in ("--platform", platform)]
+    command += ["--dest", str(folder), str(wanted)]
+    try:
+        run = subprocess.run(
+            command, env=safe_environment() | CHILDREN_PRINT, capture_output=True, encoding="utf-8", errors="replace",
+            timeout=_PIP_S, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RunError(f"{wanted}: pip did not fetch a wheel ({error}); try again") from error
+    new = set(folder.glob("*.whl")) - before
+    if run.returncode or len(new) != 1:
+        said = [line for line in run.stderr.splitlines() if line.startswith("ERROR")] or ["it brought none"]
+        raise RunError(
+            f"{wanted}: no wheel for Python {image.python[0]} on {image.platforms[0]} ({said[-1]}); name another "
+            "version, or do without it"
+        )
+    return new.pop()
+
+
+def _needs(wheel: Path, wanted: Requirement, image: Image) -> list[Requirement]:
+    """What a wheel asks for on the image."""
+    from packaging.markers import default_environment
+    from packaging.requirements import Requirement
+
+    python = image.python[0]
+    environment: dict[str, str] = {name: str(value) for name, value in default_environment().items()}
+    environment |= {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "platform_system": "Linux",
+        "platform_machine": "x86_64",
+        "sys_platform": "linux",
+        "os_name": "posix",
+    }
+    listed = Parser().parsestr(read_wheel(wheel).metadata).get_all("Requires-Dist", [])
+    needed = []
+    for item in map(Requirement, listed):
+        marker, item.marker = item.marker, None  # judged here, pip would judge it without the extra
+        extras = ("", *wanted.extras)
+        if marker is None or any(marker.evaluate(environment | {"extra": extra}) for extra in extras):
+            needed.append(item)
+    return needed

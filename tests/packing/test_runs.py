@@ -1,0 +1,158 @@
+"""Only finished, whole runs go into a bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from runs_folder import PRIOR, make_fold, make_run, write_json
+
+from kagglehms.errors import RunError, UsageError
+from kagglehms.packing.runs import select_runs
+from kagglehms.training.first_weights import Origin
+from kagglehms.training.recipes import get_recipe
+
+
+def edit(path: Path, **changes: object) -> None:
+    write_json(path, json.loads(path.read_text()) | changes)
+
+
+def test_all_finished_folds_of_all_runs_are_taken_by_name(runs: Path) -> None:
+    (runs / "notes").mkdir()
+    (runs / "baseline/fold2").mkdir()  # begun, not finished
+    found = select_runs(runs)
+    assert [run.recipe for run in found] == ["baseline", "panels+global"]
+    assert [[fold.fold for fold in run.folds] for run in found] == [[0, 1], [0, 1]]
+    assert found[0].prior == PRIOR
+    assert found[0].folds[1].score_all == pytest.approx(1.9)
+    assert found[0].folds[1].score_votes10 is None
+
+
+def test_recipes_and_folds_choose(runs: Path) -> None:
+    found = select_runs(runs, ["panels+global", "baseline", "baseline"], [1])
+    assert [run.recipe for run in found] == ["panels+global", "baseline"]
+    assert [[fold.fold for fold in run.folds] for run in found] == [[1], [1]]
+
+
+def test_folds_are_sorted_by_number(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs", "baseline", finished=(10, 2, 0), n_folds=11)
+    assert [fold.fold for fold in select_runs(tmp_path / "runs")[0].folds] == [0, 2, 10]
+
+
+def test_an_unknown_recipe_is_a_users_mistake_with_a_suggestion(runs: Path) -> None:
+    with pytest.raises(UsageError, match=r"did you mean 'baseline'\?"):
+        select_runs(runs, ["basline"])
+
+
+def test_a_folder_without_runs_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        select_runs(tmp_path / "absent")
+    with pytest.raises(UsageError, match="holds no run"):
+        select_runs(tmp_path)
+
+
+def test_an_unfinished_run_is_refused_and_says_what_to_do(runs: Path) -> None:
+    make_run(runs, "mosaic-xloss", finished=())
+    (runs / "mosaic-xloss/fold0").mkdir()
+    with pytest.raises(RunError, match="unfinished") as raised:
+        select_runs(runs)
+    assert "kagglehms train mosaic-xloss" in str(raised.value)
+    assert "--recipes" in str(raised.value)
+    assert len(select_runs(runs, ["baseline"])) == 1
+
+
+def test_an_unfinished_fold_that_is_asked_for_is_refused(runs: Path) -> None:
+    with pytest.raises(RunError, match=r"fold 2, 3 is not finished \(finished: 0, 1 of 2\)"):
+        select_runs(runs, ["baseline"], [0, 2, 3])
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "empty", "no tensors"])
+def test_damaged_weights_are_refused_by_name(runs: Path, damage: str) -> None:
+    weights = runs / "baseline/fold1/weights.safetensors"
+    whole = weights.read_bytes()
+    if damage == "missing":
+        weights.unlink()
+    elif damage == "truncated":
+        weights.write_bytes(whole[:-1])
+    elif damage == "empty":
+        weights.write_bytes(b"")
+    else:
+        weights.write_bytes((2).to_bytes(8, "little") + b"{}")
+    with pytest.raises(RunError, match="train this fold again") as raised:
+        select_runs(runs)
+    assert str(weights) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_first_weights_are_read_and_folds_of_different_ones_refused(runs: Path) -> None:
+    assert [run.first_weights for run in select_runs(runs)] == [None] * len(select_runs(runs))
+    folder = runs / "baseline"
+    origin = Origin("file", "w.safetensors", "ab" * 32)
+    files = [folder / "run.json", folder / "fold0/result.json", folder / "fold1/result.json"]
+    for path in files[:2]:
+        edit(path, first_weights=origin.to_json())
+    with pytest.raises(
+        RunError, match=r"fold1/result\.json: started from .* than its run .not recorded there"
+    ):
+        select_runs(runs, ["baseline"])
+    edit(files[2], first_weights=Origin().to_json())
+    with pytest.raises(
+        RunError, match=r"\(none, from scratch there, w\.safetensors, sha256 abababababab in"
+    ) as raised:
+        select_runs(runs, ["baseline"])
+    assert "\n" not in str(raised.value)
+    edit(files[2], first_weights=origin.to_json())
+    assert select_runs(runs, ["baseline"])[0].first_weights == origin
+
+
+def test_result_of_another_fold_is_refused(runs: Path) -> None:
+    edit(runs / "baseline/fold1/result.json", fold=0)
+    with pytest.raises(RunError, match="is of fold 0"):
+        select_runs(runs)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("run.json", None),
+        ("run.json", b""),
+        ("run.json", b'{"recipe": "baseline"}'),
+        ("recipe.json", None),
+        ("recipe.json", b'{"name": '),
+        ("fold0/result.json", b"{}"),
+    ],
+)
+def test_a_damaged_json_file_is_refused_by_name(runs: Path, file: str, content: bytes | None) -> None:
+    path = runs / "baseline" / file
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RunError, match="it resumes") as raised:
+        select_runs(runs)
+    assert str(path) in str(raised.value)
+
+
+def test_a_recipe_that_the_bundled_library_cannot_read_is_refused(runs: Path) -> None:
+    """On Kaggle every model of it would be left out."""
+    path = runs / "baseline/recipe.json"
+    edit(path, of_another_version=1)
+    with pytest.raises(RunError, match="is no recipe of this version: of_another_version") as raised:
+        select_runs(runs)
+    assert str(path) in str(raised.value)
+    path.write_bytes(get_recipe("percentiles").to_json())
+    with pytest.raises(RunError, match="is of recipe 'percentiles' in the run of 'baseline'"):
+        select_runs(runs)
+
+
+def test_a_renamed_run_is_refused(runs: Path) -> None:
+    (runs / "baseline").rename(runs / "baseline-2")
+    with pytest.raises(RunError, match="rename it back"):
+        select_runs(runs)
+
+
+def test_more_may_be_written_than_is_read(runs: Path) -> None:
+    edit(runs / "baseline/run.json", anything={"else": 1})
+    edit(runs / "baseline/fold0/result.json", curve=[1.0, 0.5])
+    make_fold(runs / "baseline", 7)
+    assert [fold.fold for fold in select_runs(runs, ["baseline"])[0].folds] == [0, 1, 7]
