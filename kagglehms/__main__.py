@@ -2,6 +2,6 @@
 
 import sys
 
-from kagglehms.cli import main
+from kagglehms.cli.commands import main
 
 sys.exit(main())

@@ -111,7 +111,7 @@ def train_on_a_disk_that_fills(competition: Path, store: Path, runs: Path, recip
 
 def command(arguments: list[str], log: Path) -> None:
     """`kagglehms` with its output in a file."""
-    from kagglehms.cli import main
+    from kagglehms.cli.commands import main
 
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)

@@ -28,9 +28,6 @@ ROOMS = (
     "packing",
     "rehearsal",
     "report",
-    "demo",
-    "arguments",
-    "cli_options",
     "cli",
 )
 """In the order in which data pass; a room imports only from itself and from rooms before it."""
@@ -91,7 +88,7 @@ HEAVY = {
     ("module", "allowed"),
     [
         ("kagglehms", set()),
-        ("kagglehms.cli", set()),
+        ("kagglehms.cli.commands", set()),
         ("kagglehms.data.competition", set()),
         ("kagglehms.features", {"numba", "scipy"}),  # Numba asks whether SciPy is there
         ("kagglehms.bundle.manifest", set()),

@@ -115,7 +115,7 @@ def test_unfailing_streams_lose_what_cannot_be_written(stream: str) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
 def test_a_command_whose_answer_is_lost_has_failed() -> None:
-    code = "from kagglehms.cli import main; raise SystemExit(main(['ladder', '--format', 'csv']))"
+    code = "from kagglehms.cli.commands import main; raise SystemExit(main(['ladder', '--format', 'csv']))"
     done = run(code, ">/dev/full")
     assert done.returncode == 1
     assert b"No space left" in done.stderr

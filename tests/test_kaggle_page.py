@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kagglehms.arguments import parse
-from kagglehms.cli import COMMANDS
+from kagglehms.cli.commands import COMMANDS
+from kagglehms.cli.parsing import parse
 from kagglehms.kaggle.image import TABLE
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -50,7 +50,12 @@ def windows(tmp_path: Path) -> dict[str, str]:
 
 
 PACKAGE = Path(__file__).resolve().parents[1] / "kagglehms"
-COMMAND_LINE = {"kagglehms.arguments", "kagglehms.cli", "kagglehms.cli_options", "kagglehms.report.commands"}
+COMMAND_LINE = {
+    "kagglehms.cli.parsing",
+    "kagglehms.cli.commands",
+    "kagglehms.cli.options",
+    "kagglehms.cli.pages",
+}
 
 
 def test_only_the_command_line_needs_what_is_not_asked_for(bare: dict[str, str], tmp_path: Path) -> None:
@@ -88,7 +93,7 @@ def test_a_fold_trains_and_predicts_on_a_bare_machine(
 def test_what_is_asked_for_and_missing_is_one_line_that_says_what_to_install(
     bare: dict[str, str], tmp_path: Path
 ) -> None:
-    for arguments in (["-m", "kagglehms", "ladder"], ["-c", "import kagglehms.cli"]):
+    for arguments in (["-m", "kagglehms", "ladder"], ["-c", "import kagglehms.cli.commands"]):
         done = run(bare, *arguments, folder=tmp_path)
         assert done.returncode == 1
         assert f"tyro is not installed for {sys.executable}; pip install tyro" in done.stderr
@@ -110,7 +115,7 @@ def test_what_is_asked_for_and_missing_is_one_line_that_says_what_to_install(
 def test_a_package_that_a_command_misses_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from kagglehms.cli import COMMANDS, main
+    from kagglehms.cli.commands import COMMANDS, main
 
     def needs(_: object) -> int:
         raise ModuleNotFoundError("No module named 'sklearn.model_selection'", name="sklearn.model_selection")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from readme_text import README, ROOT, commands, python_blocks
 
-from kagglehms.cli import COMMANDS, parse
+from kagglehms.cli.commands import COMMANDS, parse
 from kagglehms.runs.blends import get_blend_spec
 from kagglehms.training.recipes import get_recipe
 

@@ -34,7 +34,7 @@ def test_every_command_does_what_it_says(
     """In the README's order, in a folder that holds nothing but the data. Kaggle's own client is left out."""
     import polars as pl
 
-    from kagglehms.cli import main
+    from kagglehms.cli.commands import main
 
     build = runpy.run_path(str(ROOT / "build.py"))["main"]
 

@@ -13,7 +13,7 @@ from folders import copied
 from joblib.externals.loky import get_reusable_executor
 from strangers import work_among_strangers
 
-from kagglehms.cli import main
+from kagglehms.cli.commands import main
 from kagglehms.data.competition import Competition
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import plan, prepare

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kagglehms.bundle.manifest import CARD
-from kagglehms.cli import main
+from kagglehms.cli.commands import main
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, UsageError
 from kagglehms.kaggle.image import kaggle_image
 from kagglehms.kaggle.preflight import choose_kernels, preflight

@@ -29,7 +29,7 @@ from loopback_kaggle import (
 from runs_folder import make_run
 
 from kagglehms.bundle.manifest import CARD, MANIFEST, read_manifest
-from kagglehms.cli import main
+from kagglehms.cli.commands import main
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
 from kagglehms.kaggle.client import ClientError, KaggleClient, KernelState

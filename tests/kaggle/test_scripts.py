@@ -32,7 +32,7 @@ def later():
 """,
     "kagglehms.rehearsal.near": "import nearby, os\n",
     "kagglehms.other": "import kagglehms.kernel.entry\nfrom otherpackage.part import x\n",
-    "kagglehms.cli": "import tyro\n",
+    "kagglehms.cli.commands": "import tyro\n",
 }
 LIBRARY_WHEEL = Wheel(Path("x.whl"), SOURCES, frozenset({LIBRARY}), "")
 SCRIPT = "import os\nfrom kagglehms.kernel.entry import infer\n"

@@ -108,7 +108,9 @@ def test_what_cannot_be_fetched_is_one_line(index: Path, tmp_path: Path) -> None
 def test_what_kernels_lack_is_read_from_their_imports(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("import rocket_fft, numpy, os\nfrom kagglehms import cli\n")
-    library = Wheel(tmp_path, {"kagglehms": "", "kagglehms.cli": "import tyro\n"}, frozenset({LIBRARY}), "")
+    library = Wheel(
+        tmp_path, {"kagglehms": "", "kagglehms.cli.commands": "import tyro\n"}, frozenset({LIBRARY}), ""
+    )
     assert lacking([script], library) == ["rocket-fft", "tyro"]
 
 

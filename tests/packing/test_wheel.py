@@ -81,7 +81,7 @@ def test_its_metadata_is_that_of_the_project(wheel: Path) -> None:
         assert metadata["License-Expression"] == "Apache-2.0"
         assert any(requirement.startswith("torch>=") for requirement in metadata.get_all("Requires-Dist", []))
         assert b"py3-none-any" in archive.read(f"{info}/WHEEL")
-        assert b"kagglehms = kagglehms.cli:main" in archive.read(f"{info}/entry_points.txt")
+        assert b"kagglehms = kagglehms.cli.commands:main" in archive.read(f"{info}/entry_points.txt")
 
 
 def test_time_place_and_leftovers_do_not_change_a_byte(wheel: Path, tmp_path: Path) -> None:

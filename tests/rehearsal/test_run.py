@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from kagglehms.cli import main
+from kagglehms.cli.commands import main
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, DataError, RunError, UsageError
 from kagglehms.kernel.mounts import LAYOUTS, Layout, competition_mount, dataset_mount

@@ -15,7 +15,7 @@ import pytest
 from browser import Browser, why_no_browser
 from fabricated_runs import fabricate, oof_table
 
-from kagglehms.cli import main
+from kagglehms.cli.commands import main
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError
 from kagglehms.report.page import write_report

@@ -16,7 +16,7 @@ from browser import Browser, why_no_browser
 from folders import copied
 from PIL import Image
 
-from kagglehms.cli import main
+from kagglehms.cli.commands import main
 from kagglehms.data.competition import CHANNELS, Competition
 from kagglehms.data.readers import read_eeg, read_spectrogram
 from kagglehms.errors import DataError, UsageError

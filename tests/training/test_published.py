@@ -91,7 +91,7 @@ def test_a_mistyped_name_is_named() -> None:
 
 def test_a_run_as_published_is_trained_like_any_other() -> None:
     """From the command line, and on Kaggle, where a kernel lists recipes by name."""
-    from kagglehms.cli_options import Train
+    from kagglehms.cli.options import Train
     from kagglehms.kernel.training_session import make_task
 
     changed = {"epochs": 2, "batch_size": 4, "backbone": "half:test_efficientnet"}

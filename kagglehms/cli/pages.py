@@ -14,7 +14,7 @@ import tyro
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK
 
 if TYPE_CHECKING:
-    from kagglehms.report.doctor import Check
+    from kagglehms.cli.doctor import Check
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Doctor:
 
 
 def doctor(options: Doctor) -> int:
-    from kagglehms.report.doctor import diagnose
+    from kagglehms.cli.doctor import diagnose
 
     checks = diagnose(options.data, options.store, _progress("look"))
     stops = [check for check in checks if check.state == "stop"]

@@ -15,8 +15,8 @@ import pytest
 from folders import copied
 from runs_folder import make_run
 
-from kagglehms.arguments import option_names
-from kagglehms.cli import COMMANDS, main
+from kagglehms.cli.commands import COMMANDS, main
+from kagglehms.cli.parsing import option_names
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.packing.build import build
 from kagglehms.runtime import say

@@ -33,8 +33,7 @@ from kagglehms.errors import (
 from kagglehms.runtime import be_quiet, coloured
 
 try:
-    from kagglehms.arguments import parse as parse_options
-    from kagglehms.cli_options import (
+    from kagglehms.cli.options import (
         Demo,
         Fetch,
         FitBlend,
@@ -46,8 +45,9 @@ try:
         Status,
         Train,
     )
-    from kagglehms.report.commands import COMMANDS as REPORT_COMMANDS
-    from kagglehms.report.commands import print_json
+    from kagglehms.cli.pages import COMMANDS as REPORT_COMMANDS
+    from kagglehms.cli.pages import print_json
+    from kagglehms.cli.parsing import parse as parse_options
 except ModuleNotFoundError as missing:  # tyro, which nothing else needs
     open_streams()
     sys.exit(f"kagglehms: error: {not_installed(missing)}")
@@ -256,7 +256,7 @@ def simulate(options: Simulate) -> int:
 
 
 def demo(options: Demo) -> int:
-    from kagglehms.demo import run_demo
+    from kagglehms.cli.demo import run_demo
 
     return run_demo(options.out, options.seed)
 
@@ -296,7 +296,7 @@ exit codes: {EXIT_OK} done, {EXIT_FAILURE} the run failed, {EXIT_USER} unusable 
 
 
 def parse(command: str, arguments: Sequence[str]) -> Any:
-    """Make a command's options out of its arguments; see `kagglehms.arguments.parse`."""
+    """Make a command's options out of its arguments; see `kagglehms.cli.parsing.parse`."""
     return parse_options(command, COMMANDS[command][1], arguments)
 
 

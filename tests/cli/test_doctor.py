@@ -11,11 +11,10 @@ from types import SimpleNamespace
 import pytest
 from folders import copied
 
-from kagglehms.cli import main
+from kagglehms.cli.commands import doctor, main
+from kagglehms.cli.doctor import Check, State, check_data, check_store, credentials, find_data
 from kagglehms.errors import RunError
 from kagglehms.rehearsal import launcher
-from kagglehms.report import doctor
-from kagglehms.report.doctor import Check, State, check_data, check_store, credentials, find_data
 
 SECRET = "0123456789abcdef-this-is-secret"
 
