@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.data.records import Records
-from kagglehms.runtime import Device
+from kagglehms.device import Device
 from kagglehms.training.distributed import ALONE
 from kagglehms.training.evaluation import autocast, memory_format
 from kagglehms.training.feed import Batch, Feed, Work, on_device

@@ -11,7 +11,7 @@ from _gpu_book import Book, figure
 from _gpu_feed import ROUNDS, SECONDS, Setting
 from _gpu_parts import Circumstances
 
-from kagglehms.runtime import choose_device
+from kagglehms.device import choose_device
 
 BATCHES = (32, 256)
 

@@ -14,7 +14,7 @@ from _gpu_book import LOG, Book, figure
 from _gpu_parts import Circumstances, finish, launch
 from _gpu_reports import VARIABLE
 
-from kagglehms.runtime import available_cpus
+from kagglehms.environment import available_cpus
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_WORKERS = 8

@@ -9,7 +9,8 @@ from _gpu_book import Book
 from _gpu_parts import Circumstances
 
 from kagglehms.data.competition import Competition, truth_folder
-from kagglehms.runtime import available_cpus, write_bytes
+from kagglehms.environment import available_cpus
+from kagglehms.files import write_bytes
 from kagglehms.simulator.competition import make_competition
 
 SEED = 2024

@@ -30,7 +30,8 @@ from _feeding import (
 from _gpu_book import Book, figure
 from _gpu_parts import Circumstances
 
-from kagglehms.runtime import Device, available_cpus, choose_device
+from kagglehms.device import Device, choose_device
+from kagglehms.environment import available_cpus
 from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
 from kagglehms.training.step import Learner, largest_fitting
 

@@ -14,7 +14,7 @@ from _gpu_book import Book, figure
 from torch import nn
 
 from kagglehms.data.competition import CHANNELS, N_TIMES
-from kagglehms.runtime import Device
+from kagglehms.device import Device
 from kagglehms.training.front_ends import (
     CausalBandPass,
     Differences,

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from kagglehms.data.records import Records, make_records, read_train_table
 from kagglehms.data.store import plan, prepare
+from kagglehms.device import Device, choose_device
 from kagglehms.errors import HMSError, Stopped
 from kagglehms.runs.baselines import read_truth
 from kagglehms.runs.cross_validation import PROBABILITY_COLUMNS, Dataset, cross_validate
-from kagglehms.runtime import Clock, Device, choose_device
+from kagglehms.timing import Clock
 from kagglehms.training.metric import kl_terms, mean_scores
 from kagglehms.training.recipes import RECIPES, Recipe
 from kagglehms.training.session import Session

@@ -38,7 +38,7 @@ def run(told: Circumstances, book: Book) -> None:
 
 def card() -> dict[str, Any]:
     """Name, memory and versions, from torch and the driver."""
-    from kagglehms.runtime import choose_device
+    from kagglehms.device import choose_device
 
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:

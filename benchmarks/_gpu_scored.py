@@ -22,13 +22,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kagglehms.bundle.predictor import LoadedModel, Predictor, load_bundle
 from kagglehms.data.competition import Competition
+from kagglehms.environment import available_cpus
 from kagglehms.kernel.marker import Marker
 from kagglehms.kernel.prior import read_rows
 from kagglehms.kernel.scored_run import run_scored
 from kagglehms.kernel.task import TIME_LIMIT_S, Task
 from kagglehms.kernel.test_set import BATCH_ROWS, CropCache, Reader, batches
 from kagglehms.rehearsal.hidden_test_set import HIDDEN_ROWS, make_hidden
-from kagglehms.runtime import available_cpus
 from kagglehms.training.recipes import Recipe, get_recipe
 
 RECIPES = ("kaggle+eeg", "mosaic-xloss", "raw-fold", "stft-50-10", "global-norm")

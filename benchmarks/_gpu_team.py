@@ -25,7 +25,7 @@ from _feeding import InMemory, make_records
 from _gpu_book import Book, figure
 from _gpu_parts import Circumstances, finish, launch
 
-from kagglehms.runtime import Device
+from kagglehms.device import Device
 from kagglehms.training.distributed import ALONE, Team
 from kagglehms.training.feed import Feed
 from kagglehms.training.loop import fit

@@ -19,8 +19,8 @@ import numpy as np
 from llvmlite import binding
 from numpy.typing import NDArray
 
+from kagglehms.environment import available_cpus
 from kagglehms.features.simd import add, fma, splat16, store
-from kagglehms.runtime import available_cpus
 
 MALLOC_TUNING = {
     "MALLOC_MMAP_MAX_": "0",

@@ -25,15 +25,18 @@ from _ladder_report import load, report
 from _measure import finish, machine, versions
 from numpy.typing import NDArray
 
+from kagglehms.console import say
 from kagglehms.data.competition import Competition, truth_folder
 from kagglehms.data.records import Records, assign_folds, make_records, read_train_table
 from kagglehms.data.store import plan, prepare
+from kagglehms.device import choose_device
 from kagglehms.errors import HMSError
+from kagglehms.files import write_bytes
 from kagglehms.inputs.layouts import Layout, Tile
+from kagglehms.progress import progress
 from kagglehms.runs.baselines import record_energies
 from kagglehms.runs.cross_validation import Dataset, cross_validate
 from kagglehms.runs.ladder import RUNGS, ladder
-from kagglehms.runtime import choose_device, progress, say, write_bytes
 from kagglehms.simulator.competition import make_competition
 from kagglehms.training.metric import kl_score
 from kagglehms.training.recipes import Recipe, get_recipe

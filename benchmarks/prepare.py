@@ -27,7 +27,7 @@ from kagglehms.data.competition import Competition
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import Task, _decode, plan, prepare
 from kagglehms.data.workers import BACKENDS, Backend, Workers, in_order
-from kagglehms.runtime import available_cpus
+from kagglehms.environment import available_cpus
 from kagglehms.simulator.competition import make_competition
 
 PACKAGES = ("polars", "pandas", "pyarrow", "joblib", "distributed", "numpy")

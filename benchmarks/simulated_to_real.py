@@ -33,8 +33,8 @@ from kagglehms.data.competition import (
     Competition,
 )
 from kagglehms.data.records import EEG_OFFSET, SPECTROGRAM_OFFSET, make_records, read_train_table
+from kagglehms.progress import progress
 from kagglehms.runs.baselines import electrode_energy, record_energies, softmax_regression
-from kagglehms.runtime import progress
 from kagglehms.training.metric import kl_terms
 
 F64 = NDArray[np.float64]

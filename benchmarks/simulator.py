@@ -19,7 +19,7 @@ from _measure import finish, machine, table, versions
 from threadpoolctl import threadpool_limits
 
 from kagglehms.data.competition import Competition
-from kagglehms.runtime import available_cpus
+from kagglehms.environment import available_cpus
 from kagglehms.simulator.competition import make_competition
 from kagglehms.simulator.plan import plan_sessions
 from kagglehms.simulator.signal import Patient, Segment, simulate_session, spectrogram

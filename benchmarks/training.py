@@ -33,7 +33,8 @@ from _feeding import (
 )
 from _measure import finish, machine, table, versions
 
-from kagglehms.runtime import Device, available_cpus, choose_device
+from kagglehms.device import Device, choose_device
+from kagglehms.environment import available_cpus
 from kagglehms.training.recipes import get_recipe
 
 KINDS = {"400x300": "baseline", "512x512": "eeg+percentiles"}

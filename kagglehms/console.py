@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import IO, Any
+from typing import IO, Any, Literal
 
-CHILDREN_PRINT = {"PYTHONIOENCODING": "utf-8:replace"}
-"""For the environment of a Python whose output this project reads or passes on."""
+from kagglehms.environment import leads
 
 _STRICT = frozenset({"strict", "surrogateescape"})
 """Error handlers of an encoding with which a character that it lacks is an error."""
@@ -80,3 +79,65 @@ def discard_output() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+
+
+_quiet = False
+
+
+def be_quiet(quiet: bool = True) -> None:
+    """Print no progress from here on: only what a command was asked for, and errors."""
+    global _quiet
+    _quiet = quiet
+
+
+def coloured(text: str, colour: Literal["red", "green", "yellow", "bold"], stream: IO[str] | None) -> str:
+    """Return `text` in a colour if `stream` is a terminal and nobody objects (https://no-color.org)."""
+    if not is_terminal(stream) or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    code = {"red": 31, "green": 32, "yellow": 33, "bold": 1}[colour]
+    return f"\033[{code}m{text}\033[0m"
+
+
+def is_terminal(stream: IO[str] | None) -> bool:
+    """Whether there is a stream, and somebody sits before it."""
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def quiet() -> bool:
+    """Whether no progress is to be printed."""
+    return _quiet
+
+
+def say(line: str) -> None:
+    """Print one line about how it goes, for a person; nothing with `--quiet`."""
+    if not _quiet:
+        tell(line)
+
+
+def tell(line: str) -> None:
+    """Print one line of what a command was asked for, at once, without tearing a progress bar.
+
+    What cannot be printed ends nothing here, unless the reader has gone: what is left of it is tried again when the
+    command ends, which is when that becomes an error.
+    """
+    if leads():
+        show(line + "\n")
+
+
+def show(text: str) -> None:
+    """Print text as it is, at once; else like `tell`."""
+    stream: IO[str] | None = sys.stdout  # a process can have none
+    if stream is None:
+        return
+    from tqdm import tqdm
+
+    try:
+        tqdm.write(printable(text, stream), file=stream, end="")
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError):
+        pass

@@ -8,6 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
+
+CHILDREN_PRINT = {"PYTHONIOENCODING": "utf-8:replace"}
+"""For the environment of a Python whose output this project reads or passes on."""
 
 
 def safe_environment() -> dict[str, str]:
@@ -38,3 +42,23 @@ def _set_variables(values: dict[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+def child_environment() -> dict[str, str]:
+    """The environment in which a child process imports this very library, wherever it was imported from."""
+    import kagglehms
+
+    environment = safe_environment()
+    library = str(Path(kagglehms.__file__).resolve().parents[1])
+    path = [library, *filter(None, [environment.get("PYTHONPATH")])]
+    return environment | CHILDREN_PRINT | {"PYTHONPATH": os.pathsep.join(path)}
+
+
+def available_cpus() -> int:
+    """CPU cores this process may use, which in a container can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def leads() -> bool:
+    """Whether this process speaks and writes for all that `torchrun` started; true for one that runs alone."""
+    return os.environ.get("RANK", "0") == "0"

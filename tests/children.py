@@ -18,9 +18,9 @@ from typing import Any
 from kagglehms.data.competition import Competition
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import Store
+from kagglehms.device import choose_device
 from kagglehms.runs import cross_validation
 from kagglehms.runs.cross_validation import Dataset, cross_validate
-from kagglehms.runtime import choose_device
 from kagglehms.training.distributed import assemble
 from kagglehms.training.options import SameClassCutMix
 from kagglehms.training.recipes import Recipe, Stage, get_recipe

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from kagglehms.runtime import Device
+from kagglehms.device import Device
 from kagglehms.training import models
 
 ROOM = 32

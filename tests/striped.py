@@ -9,8 +9,8 @@ import polars as pl
 
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.data.records import Records
+from kagglehms.device import choose_device
 from kagglehms.inputs.layouts import PANELS_BY_THEMSELVES, Layout
-from kagglehms.runtime import choose_device
 from kagglehms.training.feed import Feed, measure
 from kagglehms.training.recipes import Stage, get_recipe
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from kagglehms.console import open_streams, printable
-from kagglehms.runtime import child_environment, say, show, tell
+from kagglehms.console import be_quiet, coloured, open_streams, printable, say, show, tell
+from kagglehms.environment import child_environment
+from kagglehms.progress import progress
 
 SIGNS = "≥ – → ╭ 脳波"
 
@@ -78,7 +79,8 @@ def test_closed_streams_lead_nowhere_and_not_into_a_file(closed: str, tmp_path: 
 
 def test_progress_goes_on_without_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a window of Python's own on Windows, where nobody has prepared anything."""
-    from kagglehms.runtime import coloured, progress
+    from kagglehms.console import coloured
+    from kagglehms.progress import progress
 
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
@@ -128,3 +130,54 @@ def test_streams_are_left_as_they_are_where_nothing_is_wrong(monkeypatch: pytest
     open_streams()
     assert sys.stdout is stream
     assert os.fstat(0) is not None
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colours_are_for_terminals_and_for_those_who_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert coloured("stop", "red", Terminal()) == "\033[31mstop\033[0m"
+    assert coloured("stop", "red", io.StringIO()) == "stop"
+    monkeypatch.setenv("TERM", "dumb")
+    assert coloured("stop", "red", Terminal()) == "stop"
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert coloured("stop", "red", Terminal()) == "stop"
+
+
+def test_quiet_silences_progress_and_lines_but_passes_items_on(capsys: pytest.CaptureFixture[str]) -> None:
+    be_quiet()
+    try:
+        say("a line")
+        assert list(progress(range(3), 3, "count", every_s=0)) == [0, 1, 2]
+    finally:
+        be_quiet(False)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+    say("a line")
+    assert capsys.readouterr().out == "a line\n"
+
+
+def test_what_was_asked_for_is_told_even_if_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    be_quiet()
+    try:
+        say("how it goes")
+        tell("what it is")
+    finally:
+        be_quiet(False)
+    assert capsys.readouterr().out == "what it is\n"
+
+
+def test_only_the_leader_of_a_team_speaks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    say("hello")
+    assert list(progress("ab", 2, "count", every_s=0)) == ["a", "b"]
+    assert capsys.readouterr().out == ""

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from strangers import work_among_strangers
 
-from kagglehms.environment import safe_children, safe_environment
-from kagglehms.runtime import child_environment
+from kagglehms.environment import child_environment, safe_children, safe_environment
 
 CODE = "import pickle, token, logging, {module}; print({module}.__file__)"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from kagglehms.runtime import child_environment
+from kagglehms.environment import child_environment
 
 BARE = ("albumentations", "kaggle", "tyro")
 """What no model needs to be trained or to predict."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from kagglehms.data.competition import Competition
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import plan, prepare
+from kagglehms.device import choose_device
 from kagglehms.packing.build import build
 from kagglehms.runs.cross_validation import Dataset, cross_validate
-from kagglehms.runtime import choose_device
 from kagglehms.training.recipes import Stage, get_recipe
 
 

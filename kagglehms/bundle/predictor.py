@@ -17,11 +17,11 @@ from kagglehms.bundle.given import Recordings, as_crops
 from kagglehms.bundle.manifest import BLEND, MANIFEST, Manifest, Model, read_manifest, verify
 from kagglehms.data.competition import CLASSES
 from kagglehms.data.readers import eeg_is_blank, spectrogram_is_blank
+from kagglehms.device import Device, choose_device
 from kagglehms.errors import UsageError
 from kagglehms.inputs.kinds import stack
 from kagglehms.inputs.layouts import Crop, Normaliser, Source
 from kagglehms.runs.blends import Blend, blend_from_json
-from kagglehms.runtime import Device, choose_device
 from kagglehms.training.checkpoint import load_weights
 from kagglehms.training.models import make_model
 from kagglehms.training.recipes import Recipe, recipe_from_json

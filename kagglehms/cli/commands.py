@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kagglehms import __version__
-from kagglehms.console import discard_output, open_streams
+from kagglehms.console import be_quiet, coloured, discard_output, open_streams
 from kagglehms.errors import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
@@ -30,7 +30,6 @@ from kagglehms.errors import (
     closest,
     not_installed,
 )
-from kagglehms.runtime import be_quiet, coloured
 
 try:
     from kagglehms.cli.options import (
@@ -68,7 +67,8 @@ def prepare(options: Prepare) -> int:
 
 def train(options: Train) -> int:
     from kagglehms.runs.cross_validation import open_dataset
-    from kagglehms.runtime import Clock, seconds_of, stop_signals
+    from kagglehms.stop_signals import stop_signals
+    from kagglehms.timing import Clock, seconds_of
     from kagglehms.training.recipes import get_recipe
 
     if not options.names:
@@ -87,8 +87,9 @@ def train(options: Train) -> int:
 
 
 def _train(options: Train, recipes: Sequence[Recipe], dataset: Dataset, session: Session) -> int:
+    from kagglehms.console import say, tell
+    from kagglehms.device import choose_device
     from kagglehms.runs.cross_validation import continue_from, cross_validate
-    from kagglehms.runtime import choose_device, say, tell
 
     device = choose_device(options.device)
     say(device.reason + (f"; {session.team.size} processes" if session.team.size > 1 else ""))
@@ -112,9 +113,10 @@ def _truth_beside(data: Path | None) -> Path | None:
 
 
 def ladder(options: Ladder) -> int:
+    from kagglehms.console import say
+    from kagglehms.files import write_bytes
     from kagglehms.runs.ladder import ladder, published_row, untrained
     from kagglehms.runs.ladder_table import render
-    from kagglehms.runtime import say, write_bytes
     from kagglehms.training.recipes import get_recipe
 
     if options.run:
@@ -141,12 +143,14 @@ def ladder(options: Ladder) -> int:
 
 
 def blend(options: FitBlend) -> int:
+    from kagglehms.console import tell
     from kagglehms.data.records import MANY_VOTES
+    from kagglehms.files import write_bytes
+    from kagglehms.progress import progress
     from kagglehms.runs.blend_fitting import nested_score
     from kagglehms.runs.blends import Fitting
     from kagglehms.runs.ladder import blend_members, blend_path
     from kagglehms.runs.out_of_fold import load_oof, load_training_weights
-    from kagglehms.runtime import progress, tell, write_bytes
 
     if options.correct_prior and options.min_votes > 1:
         raise UsageError(
@@ -188,10 +192,11 @@ def blend(options: FitBlend) -> int:
 
 
 def rehearse(options: Rehearse) -> int:
+    from kagglehms.console import tell
     from kagglehms.kernel.mounts import LAYOUTS
     from kagglehms.rehearsal.machine import Budget
     from kagglehms.rehearsal.run import rehearse
-    from kagglehms.runtime import seconds_of, tell
+    from kagglehms.timing import seconds_of
 
     time_s = None if options.time is None else seconds_of(options.time)
     budget = Budget(time_s, int(options.disk_gb * 1e9))
@@ -214,8 +219,8 @@ def rehearse(options: Rehearse) -> int:
 
 
 def preflight(options: Preflight) -> int:
+    from kagglehms.console import tell
     from kagglehms.kaggle.preflight import preflight
-    from kagglehms.runtime import tell
 
     report = preflight(options.dist)
     tell(report.to_json() if options.json else report.text)
@@ -223,8 +228,8 @@ def preflight(options: Preflight) -> int:
 
 
 def status(options: Status) -> int:
+    from kagglehms.console import tell
     from kagglehms.kaggle.push import kaggle, report_status
-    from kagglehms.runtime import tell
 
     return report_status(options.dist, replace(kaggle(), say=tell))
 
@@ -237,9 +242,10 @@ def fetch(options: Fetch) -> int:
 
 
 def simulate(options: Simulate) -> int:
+    from kagglehms.console import say, tell
     from kagglehms.data.competition import Competition, truth_folder
+    from kagglehms.progress import progress
     from kagglehms.runs.baselines import measure_floor
-    from kagglehms.runtime import progress, say, tell
     from kagglehms.simulator.competition import make_competition
 
     make_competition(options.out, options.eegs, options.test, options.seed, options.threads, options.easy)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kagglehms.console import say
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK
-from kagglehms.runtime import say
 
 if TYPE_CHECKING:
     from kagglehms.simulator.competition import SyntheticTruth
@@ -37,12 +37,13 @@ def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TES
     from kagglehms.data.competition import Competition
     from kagglehms.data.records import make_records, read_train_table
     from kagglehms.data.store import plan, prepare
+    from kagglehms.device import choose_device
     from kagglehms.kernel.submission import read_submission
     from kagglehms.packing.build import build
+    from kagglehms.progress import progress
     from kagglehms.rehearsal.run import rehearse
     from kagglehms.report.page import write_report
     from kagglehms.runs.cross_validation import Dataset, cross_validate
-    from kagglehms.runtime import choose_device, progress
     from kagglehms.simulator.competition import make_competition
     from kagglehms.training.recipes import get_recipe
 

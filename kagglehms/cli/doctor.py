@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kagglehms.data.competition import SLUG, Competition, unpacking
+from kagglehms.device import choose_device
+from kagglehms.environment import available_cpus
 from kagglehms.errors import HMSError, UsageError
 from kagglehms.kaggle.credentials import credentials
 from kagglehms.kaggle.image import kaggle_image
 from kagglehms.kernel.mounts import LAYOUTS, competition_mount
 from kagglehms.rehearsal import launcher
-from kagglehms.runtime import available_cpus, choose_device
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

@@ -40,8 +40,8 @@ class Report:
 
 
 def report(options: Report) -> int:
+    from kagglehms.console import say
     from kagglehms.report.page import write_report
-    from kagglehms.runtime import say
 
     written = write_report(
         options.runs, options.out, options.store, options.recipe, options.hardest, _progress("report")
@@ -81,8 +81,8 @@ class View:
 
 
 def view(options: View) -> int:
+    from kagglehms.console import say
     from kagglehms.report.viewer import load_view, write_view
-    from kagglehms.runtime import say
 
     seen = load_view(options.eeg_id, options.data, options.store, options.runs, options.recipe)
     position = seen.nearest(options.offset)
@@ -138,7 +138,7 @@ def doctor(options: Doctor) -> int:
 
 
 def _check_lines(checks: Sequence[Check]) -> Iterator[str]:
-    from kagglehms.runtime import coloured
+    from kagglehms.console import coloured
 
     marks = {
         "ok": coloured("ok  ", "green", sys.stdout),
@@ -160,7 +160,7 @@ def print_json(content: Any) -> int:
 
 
 def _progress(what: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
-    from kagglehms.runtime import progress
+    from kagglehms.progress import progress
 
     return lambda items, total: progress(items, total, what)
 

@@ -41,7 +41,8 @@ from kagglehms.data.readers import Half, read_eeg, read_spectrogram
 from kagglehms.data.records import Records
 from kagglehms.data.workers import Workers, in_order
 from kagglehms.errors import DataError, DataErrors, RunError, UsageError
-from kagglehms.runtime import exclusive, write_bytes
+from kagglehms.files import write_bytes
+from kagglehms.locks import exclusive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

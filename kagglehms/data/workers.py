@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
-from kagglehms.environment import safe_children
+from kagglehms.environment import available_cpus, safe_children
 from kagglehms.errors import UsageError
-from kagglehms.runtime import available_cpus
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -128,3 +129,18 @@ def _ray(workers: Workers) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def in_advance(futures: Iterable[Future[T]], ready: int) -> Generator[T]:
+    """Yield results in order, with `ready` more asked of `futures` than are in use; cancel what nobody wants."""
+    pending: deque[Future[T]] = deque()
+    try:
+        for future in futures:
+            pending.append(future)
+            if len(pending) > ready:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kagglehms.runtime import home
+from kagglehms.files import home
 
 _MARKS = {
     codecs.BOM_UTF8: "begins with a byte order mark",

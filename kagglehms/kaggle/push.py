@@ -15,15 +15,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kagglehms.bundle.manifest import CARD, read_manifest
+from kagglehms.console import say
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError, UsageError
+from kagglehms.files import write_bytes
 from kagglehms.kaggle.client import ClientError, KaggleClient, KernelState
 from kagglehms.kaggle.metadata import UNSCORED
 from kagglehms.kaggle.preflight import choose_kernels, kernel_folders, preflight, require_bundle
 from kagglehms.kaggle.stamping import KERNEL_METADATA, read_template
 from kagglehms.kaggle.upload import Kaggle, Patience, difference, upload
 from kagglehms.kernel.marker import MARKER, Marker
-from kagglehms.runtime import say, write_bytes
 
 LEFT_THERE = ("prepare",)
 """Kernels whose output is large and needed on Kaggle only; `kagglehms fetch` brings it all the same."""

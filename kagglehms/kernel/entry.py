@@ -148,10 +148,11 @@ def decode(competition: Path, store: Path, workers: Workers) -> None:
     Raises:
         DataError, DataErrors: no train.csv, or recordings that cannot be used.
     """
+    from kagglehms.console import say
     from kagglehms.data.competition import Competition
     from kagglehms.data.records import make_records, read_train_table
     from kagglehms.data.store import plan, prepare
-    from kagglehms.runtime import progress, say
+    from kagglehms.progress import progress
 
     folder = Competition(competition)
     records = make_records(read_train_table(folder.train_csv))
@@ -171,7 +172,7 @@ def decode(competition: Path, store: Path, workers: Workers) -> None:
 def _workers() -> Workers:
     """Mounts give several times more to many readers than to a few."""
     from kagglehms.data.workers import Workers
-    from kagglehms.runtime import available_cpus
+    from kagglehms.environment import available_cpus
 
     return Workers(jobs=4 * available_cpus())
 
@@ -194,7 +195,7 @@ def _usable_gpus() -> int:
     """GPUs to train on: all or none."""
     import torch
 
-    from kagglehms.runtime import choose_device
+    from kagglehms.device import choose_device
 
     return torch.cuda.device_count() if choose_device().name == "cuda" else 0
 

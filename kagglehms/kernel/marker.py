@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from kagglehms.runtime import write_bytes
+from kagglehms.files import write_bytes
 
 MARKER = "scored-run.json"
 PRIOR_SHARE = 0.05

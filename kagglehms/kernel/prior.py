@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS, Competition
 from kagglehms.data.whole import BLANKS, whole_number
-from kagglehms.runtime import write_bytes
+from kagglehms.files import write_bytes
 
 SUBMISSION = "submission.csv"
 

@@ -22,9 +22,11 @@ import numpy as np
 
 from kagglehms.bundle.manifest import read_manifest, verify
 from kagglehms.bundle.predictor import FoldMeans, LoadedModel, Predictor
-from kagglehms.console import open_streams
+from kagglehms.console import open_streams, say
 from kagglehms.data.competition import Competition
+from kagglehms.device import choose_device
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
+from kagglehms.files import writing
 from kagglehms.inputs.kinds import Input, stack
 from kagglehms.inputs.layouts import CROP_SHAPES, Crop, Normaliser, Source
 from kagglehms.kernel.marker import Marker
@@ -33,7 +35,7 @@ from kagglehms.kernel.schedule import Projection, Step, plan
 from kagglehms.kernel.submission import write_submission
 from kagglehms.kernel.task import EXIT_DEVICE_LOST, UNDER_WAY, Task
 from kagglehms.kernel.test_set import BATCH_ROWS, CropCache, Reader, batches
-from kagglehms.runtime import choose_device, progress, say, writing
+from kagglehms.progress import progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.data.records import read_table
 from kagglehms.errors import DataError, HMSError
+from kagglehms.files import write_bytes
 from kagglehms.kernel.prior import SUBMISSION, submission_csv
-from kagglehms.runtime import write_bytes
 from kagglehms.training.metric import check_probabilities
 
 __all__ = ["SUBMISSION", "read_submission", "write_submission"]

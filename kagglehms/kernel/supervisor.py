@@ -18,11 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from kagglehms.data.competition import Competition
+from kagglehms.environment import child_environment
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError
+from kagglehms.files import sweep_partials
 from kagglehms.kernel.marker import Marker
 from kagglehms.kernel.prior import SUBMISSION, read_prior, read_rows, submission_ids, write_prior
 from kagglehms.kernel.task import EXIT_DEVICE_LOST, UNDER_WAY, Task
-from kagglehms.runtime import child_environment, sweep_partials
 
 WORKER = (sys.executable, "-P", "-m", "kagglehms.kernel.scored_run")
 _MOST_WORKERS = 8

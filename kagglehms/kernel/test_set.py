@@ -26,10 +26,11 @@ import numpy as np
 
 from kagglehms.data.competition import N_TIMES, SPECTROGRAM_ROWS, Competition
 from kagglehms.data.readers import eeg_is_blank, read_eeg, read_spectrogram, spectrogram_is_blank
+from kagglehms.data.workers import in_advance
+from kagglehms.environment import available_cpus
 from kagglehms.inputs.kinds import Input, draw
 from kagglehms.inputs.layouts import CROP_SHAPES, Crop, Normaliser, Source
 from kagglehms.kernel.prior import Rows
-from kagglehms.runtime import available_cpus, in_advance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,9 +16,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kagglehms.console import open_streams
+from kagglehms.console import open_streams, say
+from kagglehms.environment import child_environment
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError, Stopped, UsageError, closest
-from kagglehms.runtime import Clock, child_environment, say, stop_signals, write_bytes
+from kagglehms.files import write_bytes
+from kagglehms.stop_signals import stop_signals
+from kagglehms.timing import Clock
 
 if TYPE_CHECKING:
     from kagglehms.training.recipes import Recipe
@@ -194,8 +197,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _train(task: TrainingTask, session: Session) -> tuple[list[str], list[str]]:
     """Train one recipe after the other; return those that are left, and what failed of the others."""
+    from kagglehms.device import choose_device
     from kagglehms.runs.cross_validation import continue_from, cross_validate, open_dataset
-    from kagglehms.runtime import choose_device
 
     device = choose_device(task.device)
     say(device.reason + (f"; {session.team.size} processes" if session.team.size > 1 else ""))

@@ -34,12 +34,16 @@ from kagglehms.bundle.manifest import (
     tree_digest,
     verify,
 )
+from kagglehms.console import say
 from kagglehms.data.competition import SLUG
+from kagglehms.device import choose_device
 from kagglehms.errors import RunError, UsageError
+from kagglehms.files import PARTIAL_SUFFIX
 from kagglehms.kaggle.metadata import UNSCORED
 from kagglehms.kaggle.preflight import kernel_folders
 from kagglehms.kaggle.scripts import read_wheel
 from kagglehms.kaggle.stamping import KERNEL_METADATA, PLACEHOLDER_OWNER, find_owner, stamp_card, stamp_kernel
+from kagglehms.locks import HOLDER, LOCK, exclusive
 from kagglehms.packing.half_precision import HeldOut, half_changes, halve, open_held_out
 from kagglehms.packing.model_card import MODEL_CARD, model_card
 from kagglehms.packing.runs import FoldModel, Run, joint_prior, select_runs
@@ -47,7 +51,6 @@ from kagglehms.packing.vendor import lacking, vendor
 from kagglehms.packing.wheel import build_wheel, read_project
 from kagglehms.runs.blends import Blend
 from kagglehms.runs.ladder import find_blend
-from kagglehms.runtime import HOLDER, LOCK, PARTIAL_SUFFIX, choose_device, exclusive, say
 
 _STAGE = ".build-"
 _BLOCK = 1 << 20

@@ -16,9 +16,9 @@ import numpy as np
 from kagglehms.errors import RunError
 
 if TYPE_CHECKING:
+    from kagglehms.device import Device
     from kagglehms.packing.runs import Run
     from kagglehms.runs.cross_validation import Dataset
-    from kagglehms.runtime import Device
     from kagglehms.training.recipes import Recipe
 
 

@@ -13,8 +13,7 @@ from email.parser import Parser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kagglehms.console import CHILDREN_PRINT
-from kagglehms.environment import safe_environment
+from kagglehms.environment import CHILDREN_PRINT, safe_environment
 from kagglehms.errors import RunError, UsageError
 from kagglehms.kaggle.image import Image, kaggle_image
 from kagglehms.kaggle.scripts import LIBRARY, Wheel, reached, read_wheel

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from kagglehms.data.competition import VOTE_COLUMNS, Competition
 from kagglehms.errors import UsageError
+from kagglehms.files import write_bytes
 from kagglehms.kernel.prior import read_rows
-from kagglehms.runtime import write_bytes
 
 HIDDEN_ROWS = 4000
 """About as many rows as the hidden test set is taken to have; the competition does not say."""

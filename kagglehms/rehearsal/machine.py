@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from kagglehms.bundle.manifest import CARD
-from kagglehms.console import CHILDREN_PRINT
 from kagglehms.data.competition import SLUG, Competition, unpacking
+from kagglehms.environment import CHILDREN_PRINT
 from kagglehms.errors import DataError, RunError, UsageError, closest
+from kagglehms.files import home
 from kagglehms.kaggle.metadata import UNSCORED
 from kagglehms.kaggle.preflight import require_bundle
 from kagglehms.kaggle.stamping import KERNEL_METADATA, read_template
@@ -21,7 +22,6 @@ from kagglehms.kernel.entry import TIME_LIMIT_VARIABLE
 from kagglehms.kernel.mounts import ROOT_VARIABLE, Layout, competition_mount, dataset_mount, notebook_mount
 from kagglehms.rehearsal import guard
 from kagglehms.rehearsal.launcher import Bind, Spec
-from kagglehms.runtime import home
 
 Isolation = Literal["namespaces", "guard"]
 WITNESS = "kagglehms-rehearsal-witness.json"

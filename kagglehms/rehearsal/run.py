@@ -25,8 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from kagglehms.console import quiet, show
 from kagglehms.data.competition import Competition
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
+from kagglehms.files import write_bytes
 from kagglehms.kernel.marker import MARKER, Marker
 from kagglehms.kernel.mounts import Layout
 from kagglehms.kernel.prior import read_rows
@@ -36,7 +38,6 @@ from kagglehms.rehearsal import launcher
 from kagglehms.rehearsal.hidden_test_set import HIDDEN_ROWS, make_hidden
 from kagglehms.rehearsal.launcher import Spec
 from kagglehms.rehearsal.machine import WITNESS, Budget, Isolation, StagedKernel, lay_out, read_kernel
-from kagglehms.runtime import quiet, show, write_bytes
 
 LOG = "rehearsal.log"
 SESSION_S = 9 * 3600.0

@@ -13,6 +13,7 @@ import numpy as np
 from kagglehms.data.competition import CLASSES, PANELS
 from kagglehms.data.store import Store
 from kagglehms.errors import HMSError, UsageError
+from kagglehms.files import write_bytes
 from kagglehms.inputs.layouts import PANEL_SHAPES, draw_source
 from kagglehms.report import drawing, figures
 from kagglehms.report.montage import traces
@@ -32,7 +33,6 @@ from kagglehms.runs.statistics import (
     hardest,
     mean_over_patients,
 )
-from kagglehms.runtime import write_bytes
 from kagglehms.training.metric import shortcoming
 
 if TYPE_CHECKING:

@@ -29,6 +29,7 @@ from kagglehms.data.readers import Half, read_eeg, read_spectrogram
 from kagglehms.data.records import EEG_OFFSET, SPECTROGRAM_OFFSET, Content, read_table, read_train_table
 from kagglehms.data.store import Store
 from kagglehms.errors import DataError, UsageError, closest
+from kagglehms.files import write_bytes
 from kagglehms.inputs.layouts import MEL, PANEL_SHAPES, Crop, draw_source
 from kagglehms.report import drawing
 from kagglehms.report.montage import (
@@ -43,7 +44,6 @@ from kagglehms.report.montage import (
 from kagglehms.report.style import LIGHT, figure, palette_png, png, styled
 from kagglehms.report.templating import policy, render, source
 from kagglehms.runs.reading import focus_of, read_runs
-from kagglehms.runtime import write_bytes
 
 if TYPE_CHECKING:
     import polars as pl

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from kagglehms.data.competition import CLASSES, N_TIMES, VOTE_COLUMNS, Competition
 from kagglehms.data.records import Records, assign_folds, make_records, read_table, read_train_table
+from kagglehms.environment import available_cpus
 from kagglehms.errors import DataError
-from kagglehms.runtime import available_cpus
 from kagglehms.training.metric import mean_scores, standings
 
 if TYPE_CHECKING:

@@ -27,10 +27,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kagglehms.console import say
 from kagglehms.data.competition import Competition
 from kagglehms.data.records import Records, assign_folds, limit_records, make_records, read_train_table
 from kagglehms.data.store import Store
+from kagglehms.device import Device
+from kagglehms.environment import available_cpus
 from kagglehms.errors import UsageError
+from kagglehms.files import sweep_partials, write_bytes
+from kagglehms.locks import exclusive
 from kagglehms.runs.folder import (
     FIRST_WEIGHTS,
     PROBABILITY_COLUMNS,
@@ -52,7 +57,6 @@ from kagglehms.runs.folder import (
     with_stored_folds,
     write_table,
 )
-from kagglehms.runtime import Device, available_cpus, exclusive, say, sweep_partials, write_bytes
 from kagglehms.training.metric import Standing, shortcoming, standing_text, standings
 from kagglehms.training.recipes import Recipe
 from kagglehms.training.resume import STATE, code_version

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kagglehms import __version__
+from kagglehms.console import say
 from kagglehms.data.competition import CLASSES
 from kagglehms.errors import DataError, RunError, UsageError, first_line
-from kagglehms.runtime import exclusive, say, write_bytes
+from kagglehms.files import write_bytes
+from kagglehms.locks import exclusive
 from kagglehms.training.first_weights import AUTO, FirstWeights, Origin, find_weights
 from kagglehms.training.recipes import Recipe, recipe_from_json
 from kagglehms.training.resume import STATE

@@ -34,8 +34,10 @@ from kagglehms.data.competition import (
     Competition,
     truth_folder,
 )
+from kagglehms.environment import available_cpus
 from kagglehms.errors import UsageError
-from kagglehms.runtime import PARTIAL_SUFFIX, available_cpus, progress, sweep_partials, write_bytes
+from kagglehms.files import PARTIAL_SUFFIX, sweep_partials, write_bytes
+from kagglehms.progress import progress
 from kagglehms.simulator.plan import Recording, Session, plan_sessions
 from kagglehms.simulator.scalp import F32
 from kagglehms.simulator.signal import MARGIN_S, Patient, simulate_session, spectrogram

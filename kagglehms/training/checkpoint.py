@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kagglehms.errors import DataError
+from kagglehms.files import write_bytes
 from kagglehms.inputs.layouts import PANEL_SHAPES, Normaliser
-from kagglehms.runtime import write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

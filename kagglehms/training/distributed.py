@@ -27,7 +27,7 @@ from kagglehms.training.feed import Batch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kagglehms.runtime import Device
+    from kagglehms.device import Device
 
 Number = TypeVar("Number", bound=np.generic)
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from kagglehms.data.competition import CLASSES
-from kagglehms.runtime import Device
+from kagglehms.device import Device
 from kagglehms.training.distributed import ALONE, Team
 from kagglehms.training.feed import Feed
 from kagglehms.training.metric import Standing, floors, kl_score, standings

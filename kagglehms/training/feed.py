@@ -22,10 +22,12 @@ from torch import Tensor
 
 from kagglehms.data.competition import N_TIMES, PANELS, SFREQ_HZ, SPECTROGRAM_ROWS, SPECTROGRAM_STEP_S
 from kagglehms.data.records import Records, Windows
+from kagglehms.data.workers import in_advance
+from kagglehms.environment import available_cpus
 from kagglehms.errors import RunError
 from kagglehms.inputs.kinds import Input, draw
 from kagglehms.inputs.layouts import PANEL_SHAPES, Crop, Normaliser, Source, draw_source
-from kagglehms.runtime import available_cpus, in_advance, progress
+from kagglehms.progress import progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

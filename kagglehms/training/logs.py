@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kagglehms.errors import RunError, UsageError
-from kagglehms.runtime import write_bytes
+from kagglehms.files import write_bytes
 from kagglehms.training.evaluation import Evaluation
 
 if TYPE_CHECKING:

@@ -20,8 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from kagglehms.console import say
+from kagglehms.device import Device
 from kagglehms.errors import EXIT_UNFINISHED, RunError, Stopped
-from kagglehms.runtime import Device, duration, progress, say
+from kagglehms.progress import progress
+from kagglehms.timing import duration
 from kagglehms.training.augmentation_draws import mirror_probability, shift_seconds
 from kagglehms.training.checkpoint import plain_state, save_tensors
 from kagglehms.training.evaluation import Evaluation, memory_format, predict, score

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kagglehms import __version__
 from kagglehms.errors import RunError
-from kagglehms.runtime import write_bytes
+from kagglehms.files import write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor

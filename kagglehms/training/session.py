@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kagglehms.runtime import Clock, StopRequest
+from kagglehms.stop_signals import StopRequest
+from kagglehms.timing import Clock
 from kagglehms.training.distributed import ALONE, Team
 
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from kagglehms.device import Device
 from kagglehms.errors import RunError
-from kagglehms.runtime import Device
 from kagglehms.training.augmentation_draws import augment, device_augmentations, mixes_records, mosaic_batch
 from kagglehms.training.augmentations import smooth
 from kagglehms.training.distributed import Team

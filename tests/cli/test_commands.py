@@ -17,9 +17,9 @@ from runs_folder import make_run
 
 from kagglehms.cli.commands import COMMANDS, main
 from kagglehms.cli.parsing import option_names
+from kagglehms.console import say
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.packing.build import build
-from kagglehms.runtime import say
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

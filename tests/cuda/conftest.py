@@ -8,8 +8,8 @@ import pytest
 import torch
 from devices import Limit
 
+from kagglehms.device import choose_device
 from kagglehms.errors import UsageError
-from kagglehms.runtime import choose_device
 
 
 @pytest.fixture(autouse=True)

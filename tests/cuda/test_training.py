@@ -18,8 +18,9 @@ from children import THOROUGH
 from devices import ROOM, device_at
 from striped import RECIPE, striped_feed
 
+from kagglehms.device import Device
 from kagglehms.errors import RunError, Stopped
-from kagglehms.runtime import Device, StopRequest
+from kagglehms.stop_signals import StopRequest
 from kagglehms.training import step
 from kagglehms.training.distributed import ALONE
 from kagglehms.training.feed import Batch, Feed, Work, on_device, shuffled

@@ -23,7 +23,7 @@ from kagglehms.data.records import SPECTROGRAM_OFFSET, make_records, read_train_
 from kagglehms.data.store import Store, Task, plan, prepare
 from kagglehms.data.workers import Workers
 from kagglehms.errors import DataError, DataErrors, RunError, UsageError
-from kagglehms.runtime import exclusive
+from kagglehms.locks import exclusive
 
 
 def tasks_of(folder: Path) -> list[Task]:

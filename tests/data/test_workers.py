@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from kagglehms.cli.commands import main
 from kagglehms.data.competition import Competition
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import plan, prepare
-from kagglehms.data.workers import Backend, Workers, in_order
+from kagglehms.data.workers import Backend, Workers, in_advance, in_order
 from kagglehms.errors import DataErrors, UsageError
 
 if TYPE_CHECKING:
@@ -134,3 +135,40 @@ def test_ray_makes_the_same_store(competition_folder: Path, reference: Path, tmp
     records = make_records(read_train_table(competition_folder / "train.csv"))
     prepare(plan(Competition(competition_folder), records), tmp_path, workers=Workers("ray", jobs=2))
     assert contents(tmp_path) == contents(reference)
+
+
+def test_results_come_in_order_and_only_so_many_are_asked_for_in_advance() -> None:
+    asked: list[int] = []
+
+    def futures() -> Iterator[Future[int]]:
+        for number in range(6):
+            asked.append(number)
+            future: Future[int] = Future()
+            future.set_result(number)
+            yield future
+
+    results = in_advance(futures(), 2)
+    for number in range(6):
+        assert next(results) == number
+        assert asked == list(range(min(number + 3, 6)))
+    assert list(results) == []
+
+
+def test_what_was_asked_for_in_vain_is_cancelled() -> None:
+    waiting: list[Future[int]] = [Future() for _ in range(3)]
+    waiting[0].set_result(7)
+    results = in_advance(iter(waiting), 2)
+    assert next(results) == 7
+    results.close()
+    assert [future.cancelled() for future in waiting] == [False, True, True]
+
+
+def test_an_error_comes_in_its_place_and_cancels_the_rest() -> None:
+    waiting: list[Future[int]] = [Future() for _ in range(3)]
+    waiting[0].set_result(1)
+    waiting[1].set_exception(ValueError("broken"))
+    results = in_advance(iter(waiting), 1)
+    assert next(results) == 1
+    with pytest.raises(ValueError, match="broken"):
+        next(results)
+    assert waiting[2].cancelled()

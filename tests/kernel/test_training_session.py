@@ -14,13 +14,13 @@ import pytest
 import kagglehms
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import Store
+from kagglehms.device import choose_device
 from kagglehms.errors import EXIT_USER
 from kagglehms.kernel import entry, training_session
 from kagglehms.kernel.training_session import ENDING, TrainingTask, main, make_task, train_in_session
 from kagglehms.packing.build import build
 from kagglehms.rehearsal.run import rehearse
 from kagglehms.runs.cross_validation import Dataset, cross_validate
-from kagglehms.runtime import choose_device
 
 TINY = {
     "folds": 2,

@@ -17,10 +17,10 @@ from kagglehms.bundle.predictor import load_bundle
 from kagglehms.errors import RunError, UsageError
 from kagglehms.kaggle.stamping import PLACEHOLDER_OWNER
 from kagglehms.kernel.prior import read_prior
+from kagglehms.locks import exclusive
 from kagglehms.packing import build as building
 from kagglehms.packing.build import Built, build, describe, project_root
 from kagglehms.packing.model_card import MODEL_CARD
-from kagglehms.runtime import exclusive
 
 KERNELS = ("infer", "prepare", "train")
 MOVES = 2 * len(KERNELS) + 2

@@ -19,7 +19,9 @@ from safetensors.torch import load_file, save_file
 from kagglehms.data.competition import VOTE_COLUMNS, Competition
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import plan, prepare
+from kagglehms.device import choose_device
 from kagglehms.errors import DataError, RunError, Stopped, UsageError
+from kagglehms.locks import exclusive
 from kagglehms.runs import folder
 from kagglehms.runs.cross_validation import (
     PROBABILITY_COLUMNS,
@@ -29,7 +31,7 @@ from kagglehms.runs.cross_validation import (
     cross_validate,
 )
 from kagglehms.runs.folder import begin, fingerprint, origin_of
-from kagglehms.runtime import choose_device, exclusive, stop_signals
+from kagglehms.stop_signals import stop_signals
 from kagglehms.training import first_weights
 from kagglehms.training.distributed import Team
 from kagglehms.training.first_weights import Origin

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from kagglehms.runtime import Device, choose_device
+from kagglehms.device import Device, choose_device
 from kagglehms.training.evaluation import probabilities
 
 

@@ -17,8 +17,8 @@ import torch
 from loopback_hub import Hub, serving
 from safetensors.torch import load_file, save, save_file
 
+from kagglehms.environment import child_environment
 from kagglehms.errors import DataError, UsageError
-from kagglehms.runtime import child_environment
 from kagglehms.training.checkpoint import save_weights
 from kagglehms.training.first_weights import FirstWeights, Origin, find_weights
 from kagglehms.training.models import make_model

@@ -21,16 +21,17 @@ from children import THOROUGH
 from safetensors.numpy import load_file
 from striped import CPU, RECIPE, striped_feed
 
-from kagglehms import runtime
 from kagglehms.data.competition import Competition
 from kagglehms.data.records import make_records, read_train_table
 from kagglehms.data.store import plan, prepare
 from kagglehms.errors import RunError, Stopped
 from kagglehms.features.fold import FoldSpec
 from kagglehms.inputs.kinds import Folded
+from kagglehms.progress import progress
 from kagglehms.runs import cross_validation
 from kagglehms.runs.cross_validation import continue_from, cross_validate
-from kagglehms.runtime import Clock, StopRequest
+from kagglehms.stop_signals import StopRequest
+from kagglehms.timing import Clock
 from kagglehms.training import evaluation, loop, step
 from kagglehms.training.feed import Feed
 from kagglehms.training.loop import WEIGHTS, Fit, fit
@@ -220,7 +221,7 @@ def test_channels_last_weights_go_on_with_the_same_bits(
 def test_progress_after_a_resume_counts_all_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(loop, "progress", partial(runtime.progress, every_s=0.0))
+    monkeypatch.setattr(loop, "progress", partial(progress, every_s=0.0))
     recipe = replace(THOROUGH, batch_size=4, stages=(Stage(epochs=3),))
     _, sessions = in_sessions(recipe, tmp_path, batches=5)
     assert sessions > 1

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from kagglehms.runtime import Clock, StopRequest
+from kagglehms.stop_signals import StopRequest
+from kagglehms.timing import Clock
 from kagglehms.training.session import Pace, Session
 
 

@@ -1,0 +1,59 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from kagglehms.errors import RunError
+
+PARTIAL_SUFFIX = ".partial"
+"""Ends the names of files that are being written; whoever finds one after a crash may delete it."""
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
+    """Write `path` whole or not at all: beside it, flushed to the disk, then renamed over it.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written; what stood at `path` is still there.
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror or error}); free space or give another folder"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # the folder itself may be what could not be made
+            partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically (see `writing`)."""
+    with writing(path) as file:
+        file.write(content)
+
+
+def sweep_partials(folder: Path) -> None:
+    """Delete what an interrupted `writing` left in `folder`."""
+    for path in folder.glob(f".*{PARTIAL_SUFFIX}"):
+        path.unlink(missing_ok=True)
+
+
+def home() -> Path | None:
+    """The user's home; None for a user who has none, as in some containers."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
