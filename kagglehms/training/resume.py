@@ -26,8 +26,19 @@ STATE = "state.safetensors"
 """Name of the file in the folder of an unfinished fold."""
 KEY = "kagglehms-state"
 FORMAT = "1"
-_ROOMS = ("data", "features", "learning")
-"""The rooms whose code decides what a run learns."""
+_DECIDING = (
+    "data/competition.py",
+    "data/readers.py",
+    "data/records.py",
+    "data/store.py",
+    "data/whole.py",
+    "features",
+    "inputs",
+    "training",
+)
+"""The files and folders of the package whose code decides what a training step does."""
+_NOT_DECIDING = ("training/logs.py", "training/published.py", "training/resume.py", "training/session.py")
+"""Those among them that only write down, save, keep time, or make recipes, whose digest is part of the identity."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +114,19 @@ def read_state(path: Path, identity: Mapping[str, str]) -> State | None:
 
 @cache
 def code_version() -> str:
-    """The library's version and a digest of the code that decides what a run learns."""
+    """Return a digest of the code that decides what a training step does, and the library's version."""
     package = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
-    for path in sorted(path for room in _ROOMS for path in (package / room).rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for name in _deciding_files(package):
+        digest.update(name.encode() + b"\0" + (package / name).read_bytes() + b"\0")
     return f"{digest.hexdigest()[:12]} ({__version__})"
+
+
+def _deciding_files(package: Path) -> list[str]:
+    """Return the paths of these files relative to `package`, in a fixed order."""
+    paths = []
+    for entry in _DECIDING:
+        path = package / entry
+        paths += path.rglob("*.py") if path.is_dir() else [path]
+    names = {path.relative_to(package).as_posix() for path in paths}
+    return sorted(names.difference(_NOT_DECIDING))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import kagglehms
 from kagglehms.errors import RunError
 from kagglehms.training import resume as module
 from kagglehms.training.resume import State, code_version, read_state, write_state
 
+PACKAGE = Path(kagglehms.__file__).parent
 IDENTITY = {"recipe": "a" * 64, "code": "b" * 12}
 
 
@@ -66,8 +72,77 @@ def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         read_state(tmp_path / "s", IDENTITY)
 
 
-def test_the_code_version_is_that_of_this_library() -> None:
-    import kagglehms
+EDIT_EACH = """
+from pathlib import Path
+import kagglehms
+from kagglehms.training.resume import code_version
 
+package = Path(kagglehms.__file__).parent
+before = code_version()
+for path in sorted(package.rglob("*.py")):
+    content = path.read_bytes()
+    path.write_bytes(content + b"EDITED = True\\n")
+    if code_version.__wrapped__() != before:
+        print(path.relative_to(package).as_posix())
+    path.write_bytes(content)
+"""
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The modules of a copied package after whose edit an unfinished fold would be refused."""
+    root = tmp_path_factory.mktemp("copied")
+    shutil.copytree(PACKAGE, root / "kagglehms", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "edit_each.py").write_text(EDIT_EACH)
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "edit_each.py"],
+        cwd=root,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return set(done.stdout.split())
+
+
+def edited(*patterns: str) -> set[str]:
+    found = {p.relative_to(PACKAGE).as_posix() for pattern in patterns for p in PACKAGE.glob(pattern)}
+    assert len(found) >= len(patterns)
+    return found
+
+
+def test_edits_of_what_decides_a_step_are_refused(refusing: set[str]) -> None:
+    deciding = edited(
+        "features/*.py",
+        "inputs/*.py",
+        "training/losses.py",
+        "training/augment*.py",
+        "training/feed.py",
+        "training/models.py",
+        "training/step.py",
+        "training/loop.py",
+        "training/distributed.py",
+        "training/front_ends/*.py",
+        "data/competition.py",
+        "data/records.py",
+        "data/store.py",
+        "data/readers.py",
+    )
+    assert deciding <= refusing
+
+
+def test_edits_of_what_decides_no_step_are_not_refused(refusing: set[str]) -> None:
+    rooms = ("simulator", "runs", "bundle", "kernel", "kaggle", "packing", "rehearsal", "report", "cli")
+    others = edited(
+        "*.py",
+        *(f"{room}/*.py" for room in rooms),
+        "data/workers.py",
+        "training/logs.py",
+        "training/session.py",
+    )
+    assert not others & refusing
+
+
+def test_the_code_version_names_the_release() -> None:
     assert code_version().endswith(f"({kagglehms.__version__})")
-    assert code_version() == code_version.__wrapped__()
