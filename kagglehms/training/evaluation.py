@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kagglehms.data.records import Records
-    from kagglehms.training.recipes import Recipe
+    from kagglehms.training.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from kagglehms.training.evaluation import Evaluation
-from kagglehms.training.recipes import Recipe
+from kagglehms.training.recipe import Recipe
 from kagglehms.training.resume import State
 
 if TYPE_CHECKING:

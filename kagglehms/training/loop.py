@@ -33,7 +33,7 @@ from kagglehms.training.first_weights import NONE, FirstWeights
 from kagglehms.training.keeping import Keeper, averaged
 from kagglehms.training.logs import Journal
 from kagglehms.training.models import make_model
-from kagglehms.training.recipes import Recipe
+from kagglehms.training.recipe import Recipe
 from kagglehms.training.resume import STATE, State, read_state, write_state
 from kagglehms.training.session import Pace, Session
 from kagglehms.training.stage_plan import Plan

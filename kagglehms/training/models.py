@@ -9,7 +9,7 @@ from kagglehms.errors import UsageError, first_line
 from kagglehms.training.backbones import AST, HALF, timm_name
 from kagglehms.training.first_weights import NONE, FirstWeights, fill, find_weights
 from kagglehms.training.front_ends.options import FrontEnd
-from kagglehms.training.recipes import Recipe
+from kagglehms.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

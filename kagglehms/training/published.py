@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from kagglehms.errors import UsageError, closest
 from kagglehms.training.options import Augmentation, SameClassCutMix
-from kagglehms.training.recipes import Recipe, Stage
+from kagglehms.training.recipe import Recipe
+from kagglehms.training.stages import Stage
 
 SUFFIX = "-as-published"
 """After a recipe's name: the run of its notebook."""

@@ -37,8 +37,14 @@ _DECIDING = (
     "training",
 )
 """The files and folders of the package whose code decides what a training step does."""
-_NOT_DECIDING = ("training/logs.py", "training/published.py", "training/resume.py", "training/session.py")
-"""Those among them that only write down, save, keep time, or make recipes, whose digest is part of the identity."""
+_NOT_DECIDING = (
+    "training/logs.py",
+    "training/published.py",
+    "training/recipes.py",
+    "training/resume.py",
+    "training/session.py",
+)
+"""Those among them that only write logs, save, keep time, or list recipes: a recipe's digest is compared by itself."""
 
 
 @dataclass(frozen=True)

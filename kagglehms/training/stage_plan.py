@@ -10,7 +10,8 @@ import numpy as np
 from kagglehms.data.records import Records
 from kagglehms.errors import RunError
 from kagglehms.training.feed import Feed, shuffled, split
-from kagglehms.training.recipes import Population, Recipe
+from kagglehms.training.recipe import Recipe
+from kagglehms.training.stages import Population
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -27,8 +27,9 @@ from kagglehms.training.feed import Batch
 from kagglehms.training.front_ends.network import SignalNetwork
 from kagglehms.training.losses import weighted_loss
 from kagglehms.training.models import classifier_layers
-from kagglehms.training.recipes import Recipe, Stage
+from kagglehms.training.recipe import Recipe
 from kagglehms.training.resume import State
+from kagglehms.training.stages import Stage
 
 _FIRST_BETA1 = 0.85
 """What torch's OneCycleLR sets beta1 to when it is made, with its defaults and no rising part."""
