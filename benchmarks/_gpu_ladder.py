@@ -16,7 +16,7 @@ from _gpu_parts import Circumstances
 from _measure import group_interval
 from numpy.typing import NDArray
 
-from kagglehms.data.records import Records, make_records, read_train_table
+from kagglehms.data.records import Records, read_records
 from kagglehms.data.store import plan, prepare
 from kagglehms.device import Device, choose_device
 from kagglehms.errors import HMSError, Stopped
@@ -83,7 +83,7 @@ def _differences(told: Circumstances, book: Book, names: Sequence[str]) -> None:
     together.write_parquet(told.out / "ladder-oof.parquet")
     reference = REFERENCE if REFERENCE in oof else next(iter(oof))
     records = Records(oof[reference])
-    patients_N = records.frame["patient_id"].to_numpy()
+    patients_N = records.patients
     loss_N = {
         name: kl_terms(records.targets_NK, table.select(PROBABILITY_COLUMNS).to_numpy())
         for name, table in oof.items()
@@ -104,7 +104,7 @@ def _differences(told: Circumstances, book: Book, names: Sequence[str]) -> None:
 
 def _dataset(told: Circumstances, book: Book) -> Dataset:
     competition = simulated(train_folder(told.scratch))
-    records = make_records(read_train_table(competition.train_csv))
+    records = read_records(competition.train_csv)
     start = time.monotonic()
     store = prepare(plan(competition, records), told.scratch / "store").store
     book.note("prepared", records=len(records), seconds=round(time.monotonic() - start, 1))

@@ -237,7 +237,7 @@ def _step_row(results: Results, before: str, after: str, what: str) -> list[str]
         ]
     )
     per_seed = differences_SN.mean(axis=1)
-    patients = results.records.frame["patient_id"].to_numpy()[mask]
+    patients = results.records.patients[mask]
     low, high = group_interval(differences_SN.mean(axis=0), patients, N_BOOTSTRAP)
     theirs, told = _published(before, after)
     decided = low * high > 0 and all(x * y > 0 for x, y in pairwise(per_seed))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
-from kagglehms.data.records import MANY_VOTES
+from kagglehms.data.records import MANY_VOTES, vote_fractions
 from kagglehms.runs.blend_fitting import clustered_mean, nested_score, patient_folds
 from kagglehms.runs.blends import Fitting
 from kagglehms.runs.prior_correction import Target
@@ -51,7 +51,7 @@ class Rows:
         votes_NK = table.select(VOTE_COLUMNS).to_numpy().astype(np.float64)
         return cls(
             table,
-            votes_NK / votes_NK.sum(axis=1, keepdims=True),
+            vote_fractions(votes_NK),
             table["n_votes"].to_numpy() >= MANY_VOTES,
             np.unique(table["patient_id"].to_numpy(), return_inverse=True)[1],
         )

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from kagglehms.console import say
 from kagglehms.data.competition import Competition, truth_folder
-from kagglehms.data.records import Records, assign_folds, make_records, read_train_table
+from kagglehms.data.records import Records, assign_folds, read_records
 from kagglehms.data.store import plan, prepare
 from kagglehms.device import choose_device
 from kagglehms.errors import HMSError
@@ -51,7 +51,7 @@ def main() -> None:
     options = _options()
     out: Path = options.out
     competition, truth_csv = _competition(out, options.eegs)
-    records = make_records(read_train_table(competition.train_csv))
+    records = read_records(competition.train_csv)
     folds = assign_folds(records, options.folds)
     if not options.only_table:
         store = prepare(
@@ -118,7 +118,7 @@ def _share(
     if only_folds is None or len(only_folds) != 1:
         raise SystemExit("--share needs the one fold that is held out, as in --only-folds 0")
     held_out = folds == only_folds[0]
-    patients = records.frame["patient_id"].to_numpy()
+    patients = records.patients
     others = np.unique(patients[~held_out])
     chosen = np.random.default_rng(0).permutation(others)[: round(share * len(others))]
     return held_out | np.isin(patients, chosen)

@@ -24,7 +24,7 @@ from _measure import finish, machine, table, versions
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import Competition
-from kagglehms.data.records import make_records, read_train_table
+from kagglehms.data.records import read_records
 from kagglehms.data.store import Task, _decode, plan, prepare
 from kagglehms.data.workers import BACKENDS, Backend, Workers, in_order
 from kagglehms.environment import available_cpus
@@ -65,7 +65,7 @@ def main() -> None:
         folder = Path(name)
         make_competition(folder / "competition", n_eegs=chosen.eegs, n_test=1, seed=0)
         competition = Competition(folder / "competition")
-        tasks = plan(competition, make_records(read_train_table(competition.train_csv)))
+        tasks = plan(competition, read_records(competition.train_csv))
         scheduler = None
         if "dask" in chosen.backends:  # started once, as a cluster stands ready
             from distributed import LocalCluster

@@ -25,14 +25,19 @@ from kagglehms.bundle.predictor import load_bundle
 from kagglehms.data.competition import (
     CLASSES,
     N_TIMES,
-    SFREQ_HZ,
     SPECTROGRAM_COLUMNS,
     SPECTROGRAM_ROWS,
-    SPECTROGRAM_STEP_S,
     VOTE_COLUMNS,
     Competition,
 )
-from kagglehms.data.records import EEG_OFFSET, SPECTROGRAM_OFFSET, make_records, read_train_table
+from kagglehms.data.records import (
+    EEG_OFFSET,
+    SPECTROGRAM_OFFSET,
+    read_records,
+    read_train_table,
+    vote_fractions,
+    window_starts,
+)
 from kagglehms.progress import progress
 from kagglehms.runs.baselines import electrode_energy, record_energies, softmax_regression
 from kagglehms.training.metric import kl_terms
@@ -60,22 +65,21 @@ def windows(competition: Competition, rows: pl.DataFrame) -> tuple[NDArray[np.fl
     eegs, spectrograms = [], []
     for row in rows.iter_rows(named=True):
         uv = pl.read_parquet(competition.eeg(row["eeg_id"])).to_numpy()
-        first = int(row[EEG_OFFSET] * SFREQ_HZ)
+        first_row, first = map(int, window_starts(row[SPECTROGRAM_OFFSET], row[EEG_OFFSET]))
         eegs.append(uv[first : first + N_TIMES])
         power = (
             pl.read_parquet(competition.spectrogram(row["spectrogram_id"]))
             .select(SPECTROGRAM_COLUMNS)
             .to_numpy()
         )
-        first = int(row[SPECTROGRAM_OFFSET] // SPECTROGRAM_STEP_S)
-        spectrograms.append(power[first : first + SPECTROGRAM_ROWS])
+        spectrograms.append(power[first_row : first_row + SPECTROGRAM_ROWS])
     return np.stack(eegs).astype(np.float32), np.stack(spectrograms).astype(np.float32)
 
 
 def energy_model(simulated: Path, eeg_uv: NDArray[np.float32]) -> F64:
     """What a softmax regression of simulated votes on the electrodes' energy says of other windows."""
     competition = Competition(simulated)
-    records = make_records(read_train_table(competition.train_csv))
+    records = read_records(competition.train_csv)
     energies = record_energies(competition, records, lambda items, total: progress(items, total, "read"))
     return softmax_regression(energies, records.targets_NK, np.stack([electrode_energy(uv) for uv in eeg_uv]))
 
@@ -95,7 +99,7 @@ def main() -> None:
     competition = Competition(options.real)
     rows = rows_at_hand(competition, options.rows)
     votes_NK = rows.select(VOTE_COLUMNS).to_numpy()
-    targets_NK = votes_NK / votes_NK.sum(axis=1, keepdims=True)
+    targets_NK = vote_fractions(votes_NK)
     eeg_uv, power = windows(competition, rows)
     predictor = load_bundle(options.bundle, options.device)
     model_NK = np.concatenate(

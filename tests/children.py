@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kagglehms.data.competition import Competition
-from kagglehms.data.records import make_records, read_train_table
+from kagglehms.data.records import read_records
 from kagglehms.data.store import Store
 from kagglehms.device import choose_device
 from kagglehms.runs import cross_validation
@@ -52,9 +52,7 @@ def start(function: Callable[..., None], *arguments: Any) -> ForkServerProcess:
 
 
 def open_dataset(competition: Path, store: Path, n_folds: int = 2) -> Dataset:
-    return Dataset.of(
-        Store(store), make_records(read_train_table(Competition(competition).train_csv)), n_folds
-    )
+    return Dataset.of(Store(store), read_records(Competition(competition).train_csv), n_folds)
 
 
 def train(competition: Path, store: Path, runs: Path, recipe: Recipe, save_every_s: float) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kagglehms.data.competition import Competition
-from kagglehms.data.records import make_records, read_train_table
+from kagglehms.data.records import read_records
 from kagglehms.data.store import plan, prepare
 from kagglehms.device import choose_device
 from kagglehms.packing.build import build
@@ -17,7 +17,7 @@ from kagglehms.training.recipes import Stage, get_recipe
 def make_dist(competition_folder: Path, where: Path, name: str = "baseline") -> Path:
     """Prepare, train two folds for one epoch, and build; return the dist folder."""
     competition = Competition(competition_folder)
-    records = make_records(read_train_table(competition.train_csv))
+    records = read_records(competition.train_csv)
     store = prepare(plan(competition, records), where / "store").store
     recipe = replace(
         get_recipe(name), backbone="half:test_efficientnet", batch_size=8, stages=(Stage(epochs=1),)

@@ -35,7 +35,7 @@ def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TES
         An exit code: 0 when the submission beat the class prior.
     """
     from kagglehms.data.competition import Competition
-    from kagglehms.data.records import make_records, read_train_table
+    from kagglehms.data.records import read_records
     from kagglehms.data.store import plan, prepare
     from kagglehms.device import choose_device
     from kagglehms.kernel.submission import read_submission
@@ -54,7 +54,7 @@ def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TES
 
     _title(2, "decode every recording once")
     competition = Competition(folder)
-    records = make_records(read_train_table(competition.train_csv))
+    records = read_records(competition.train_csv)
     tasks = plan(competition, records)
     store = prepare(tasks, out / "store", lambda items, n: progress(items, n, "decode")).store
 
@@ -91,9 +91,10 @@ def _scores(
     truth: SyntheticTruth, predictions_NK: np.ndarray, prior_K: np.ndarray
 ) -> tuple[float, float, float]:
     """The submission's score, that of the training records' class means, and of a uniform guess."""
+    from kagglehms.data.records import vote_fractions
     from kagglehms.training.metric import floors, kl_score
 
-    targets_NK = truth.votes_NK / truth.votes_NK.sum(axis=1, keepdims=True)
+    targets_NK = vote_fractions(truth.votes_NK)
     prior = kl_score(targets_NK, np.tile(prior_K, (len(targets_NK), 1)))
     return kl_score(targets_NK, predictions_NK), prior, floors(targets_NK)[1]
 

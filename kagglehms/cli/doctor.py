@@ -225,9 +225,9 @@ def _check_tables(competition: Competition) -> Iterator[Check]:
 
 
 def _records(competition: Competition) -> Records:
-    from kagglehms.data.records import make_records, read_train_table
+    from kagglehms.data.records import read_records
 
-    return make_records(read_train_table(competition.train_csv))
+    return read_records(competition.train_csv)
 
 
 def check_store(store: Path, data: Path | None) -> Iterator[Check]:

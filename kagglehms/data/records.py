@@ -31,7 +31,7 @@ from kagglehms.errors import DataError, UsageError, closest, first_line
 
 if TYPE_CHECKING:
     import polars as pl
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 MANY_VOTES = 10
 """Records with at least so many votes are what all published solutions report on as well."""
@@ -43,6 +43,13 @@ EEG_OFFSET = "eeg_label_offset_seconds"
 SPECTROGRAM_OFFSET = "spectrogram_label_offset_seconds"
 _IDS = ("eeg_id", "eeg_sub_id", "spectrogram_id", "label_id", "patient_id")
 _OFFSETS = (EEG_OFFSET, SPECTROGRAM_OFFSET)
+_RANGES = (
+    "eeg_offset_min_s",
+    "eeg_offset_max_s",
+    "spectrogram_offset_min_s",
+    "spectrogram_offset_max_s",
+)
+"""Columns of a record that hold the offsets of its first and its last sub-window."""
 Windows = Literal["middle", "nearest", "random"]
 """Which 50 s stand for a record: those in the `middle` between its first and its last sub-window, as the source does,
 whosever label is there; its own sub-window that is `nearest` to the middle, the earlier one of two; in training, a
@@ -55,6 +62,27 @@ _TRAIN_COLUMNS: dict[str, Content] = {
     "expert_consensus": "text",
     **dict.fromkeys(VOTE_COLUMNS, "whole"),
 }
+
+
+def vote_fractions(votes_NK: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return the target of each record, (n, 6) vote fractions, from its (n, 6) vote counts."""
+    return votes_NK / votes_NK.sum(axis=1, keepdims=True)
+
+
+def window_starts(
+    spectrogram_offset_s: ArrayLike, eeg_offset_s: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the first spectrogram row and the first EEG sample of windows.
+
+    Args:
+        spectrogram_offset_s: (n,) seconds from the beginning of the spectrogram to each ten minutes, as in train.csv.
+        eeg_offset_s: (n,) seconds from the beginning of the EEG to each 50 s.
+
+    Returns:
+        (n,) rows and (n,) samples; a row or sample begun before the offset counts as a whole.
+    """
+    rows = np.floor_divide(spectrogram_offset_s, SPECTROGRAM_STEP_S)
+    return rows.astype(np.int64), np.multiply(eeg_offset_s, SFREQ_HZ).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -85,7 +113,12 @@ class Records:
     @cached_property
     def targets_NK(self) -> NDArray[np.float64]:
         """(n_records, 6) vote fractions; every row sums to 1."""
-        return self.votes_NK / self.n_votes[:, None]
+        return vote_fractions(self.votes_NK)
+
+    @cached_property
+    def patients(self) -> NDArray[np.int64]:
+        """(n_records,) patient ids."""
+        return self.frame["patient_id"].to_numpy()
 
     @cached_property
     def eeg_ids(self) -> NDArray[np.int64]:
@@ -94,20 +127,6 @@ class Records:
     @cached_property
     def spectrogram_ids(self) -> NDArray[np.int64]:
         return self.frame["spectrogram_id"].to_numpy()
-
-    @cached_property
-    def spectrogram_rows(self) -> NDArray[np.int64]:
-        """(n_records,) first row of the ten-minute crop: the middle of the record's offsets, rows 2 s apart."""
-        low = self.frame["spectrogram_offset_min_s"].to_numpy()
-        high = self.frame["spectrogram_offset_max_s"].to_numpy()
-        return ((low + high) // (2 * SPECTROGRAM_STEP_S)).astype(np.int64)
-
-    @cached_property
-    def eeg_samples(self) -> NDArray[np.int64]:
-        """(n_records,) first sample of the 50 s window in the middle of the record's offsets."""
-        low = self.frame["eeg_offset_min_s"].to_numpy()
-        high = self.frame["eeg_offset_max_s"].to_numpy()
-        return ((low + high) / 2 * SFREQ_HZ).astype(np.int64)
 
     def places(self, windows: Windows = "middle") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """First spectrogram row and EEG sample of the window that stands for each record.
@@ -119,14 +138,14 @@ class Records:
             UsageError: `nearest` of records that were read back from a run of before it was known.
         """
         if windows != "nearest":
-            return self.spectrogram_rows, self.eeg_samples
+            low_s, high_s, low_rows_s, high_rows_s = (self.frame[name].to_numpy() for name in _RANGES)
+            return window_starts((low_rows_s + high_rows_s) / 2, (low_s + high_s) / 2)
         columns = ("spectrogram_offset_nearest_s", "eeg_offset_nearest_s")
         if not set(columns) <= set(self.frame.columns):
             raise UsageError(
                 "these records do not know their nearest sub-windows; make them of train.csv again"
             )
-        rows_s, eeg_s = (self.frame[name].to_numpy() for name in columns)
-        return (rows_s // SPECTROGRAM_STEP_S).astype(np.int64), (eeg_s * SFREQ_HZ).astype(np.int64)
+        return window_starts(*(self.frame[name].to_numpy() for name in columns))
 
     def starts(
         self, index: NDArray[np.integer], part_N: NDArray[np.float64]
@@ -138,16 +157,9 @@ class Records:
             part_N: where the sub-window lies between the record's first (0) and last (1) label offset. Both
                 recordings move together, as the offsets of all rows of an EEG differ by a constant.
         """
-        columns = (
-            "eeg_offset_min_s",
-            "eeg_offset_max_s",
-            "spectrogram_offset_min_s",
-            "spectrogram_offset_max_s",
-        )
-        low_s, high_s, low_rows_s, high_rows_s = (self.frame[name].to_numpy()[index] for name in columns)
+        low_s, high_s, low_rows_s, high_rows_s = (self.frame[name].to_numpy()[index] for name in _RANGES)
         shift_s = part_N * (high_s - low_s)
-        rows = np.minimum(low_rows_s + shift_s, high_rows_s) // SPECTROGRAM_STEP_S
-        return rows.astype(np.int64), ((low_s + shift_s) * SFREQ_HZ).astype(np.int64)
+        return window_starts(np.minimum(low_rows_s + shift_s, high_rows_s), low_s + shift_s)
 
     @property
     def many_votes(self) -> NDArray[np.bool_]:
@@ -324,6 +336,15 @@ def make_records(table: pl.DataFrame) -> Records:
     return Records(frame)
 
 
+def read_records(train_csv: Path) -> Records:
+    """Read train.csv and make its records.
+
+    Raises:
+        DataError: the table cannot be used, see `read_train_table`.
+    """
+    return make_records(read_train_table(train_csv))
+
+
 def limit_records(records: Records, n: int, seed: int = FOLD_SEED) -> Records:
     """Keep whole patients, in an order that depends on `seed` alone, until there are at least `n` records.
 
@@ -332,7 +353,7 @@ def limit_records(records: Records, n: int, seed: int = FOLD_SEED) -> Records:
     """
     if n < 1:
         raise UsageError(f"the limit must be at least 1 record, but got {n}")
-    patients, patient_N = np.unique(records.frame["patient_id"].to_numpy(), return_inverse=True)
+    patients, patient_N = np.unique(records.patients, return_inverse=True)
     order = np.random.default_rng(seed).permutation(len(patients))
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
@@ -354,7 +375,7 @@ def assign_folds(records: Records, n_folds: int = 5, seed: int = FOLD_SEED) -> N
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    patients = records.frame["patient_id"].to_numpy()
+    patients = records.patients
     n_patients = len(np.unique(patients))
     if not 2 <= n_folds <= n_patients:
         raise UsageError(

@@ -31,14 +31,12 @@ import numpy as np
 from kagglehms.data.competition import (
     CHANNELS,
     N_TIMES,
-    SFREQ_HZ,
     SPECTROGRAM_COLUMNS,
     SPECTROGRAM_ROWS,
-    SPECTROGRAM_STEP_S,
     Competition,
 )
 from kagglehms.data.readers import Half, read_eeg, read_spectrogram
-from kagglehms.data.records import Records
+from kagglehms.data.records import Records, window_starts
 from kagglehms.data.workers import Workers, in_order
 from kagglehms.errors import DataError, DataErrors, RunError, UsageError
 from kagglehms.files import write_bytes
@@ -169,15 +167,15 @@ def plan(competition: Competition, records: Records) -> list[Task]:
 
     Each must be long enough for the last sub-window of its records.
     """
+    # The last that `Records.starts` can give.
+    last_s = (records.frame[name].to_numpy() for name in ("spectrogram_offset_max_s", "eeg_offset_max_s"))
+    rows, samples = window_starts(*last_s)
     eeg_end: dict[int, int] = {}
-    offsets_s = records.frame["eeg_offset_max_s"].to_list()
-    for id_, offset_s in zip(records.eeg_ids.tolist(), offsets_s, strict=True):
-        eeg_end[id_] = max(eeg_end.get(id_, 0), int(offset_s * SFREQ_HZ) + N_TIMES)
+    for id_, sample in zip(records.eeg_ids.tolist(), samples.tolist(), strict=True):
+        eeg_end[id_] = max(eeg_end.get(id_, 0), sample + N_TIMES)
     rows_end: dict[int, int] = {}
-    offsets_s = records.frame["spectrogram_offset_max_s"].to_list()
-    for id_, offset_s in zip(records.spectrogram_ids.tolist(), offsets_s, strict=True):
-        # The last row that `Records.starts` can give.
-        rows_end[id_] = max(rows_end.get(id_, 0), int(offset_s // SPECTROGRAM_STEP_S) + SPECTROGRAM_ROWS)
+    for id_, row in zip(records.spectrogram_ids.tolist(), rows.tolist(), strict=True):
+        rows_end[id_] = max(rows_end.get(id_, 0), row + SPECTROGRAM_ROWS)
     return [
         *(Task("eeg", id_, competition.eeg(id_), end) for id_, end in sorted(eeg_end.items())),
         *(

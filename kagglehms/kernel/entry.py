@@ -150,12 +150,12 @@ def decode(competition: Path, store: Path, workers: Workers) -> None:
     """
     from kagglehms.console import say
     from kagglehms.data.competition import Competition
-    from kagglehms.data.records import make_records, read_train_table
+    from kagglehms.data.records import read_records
     from kagglehms.data.store import plan, prepare
     from kagglehms.progress import progress
 
     folder = Competition(competition)
-    records = make_records(read_train_table(folder.train_csv))
+    records = read_records(folder.train_csv)
     tasks = plan(folder, records)
     say(f"{len(records)} records need {len(tasks)} recordings")
     start = time.monotonic()

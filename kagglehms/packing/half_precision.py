@@ -73,13 +73,13 @@ def open_held_out(held_out: HeldOut, runs: Sequence[Run]) -> dict[str, Dataset]:
         DataError: the data or the store cannot be used.
     """
     from kagglehms.data.competition import Competition
-    from kagglehms.data.records import make_records, read_train_table
+    from kagglehms.data.records import read_records
     from kagglehms.data.store import Store
     from kagglehms.runs.cross_validation import Dataset, read_json
     from kagglehms.runs.folder import with_stored_folds
 
     store = Store(held_out.store)
-    records = make_records(read_train_table(Competition(held_out.data).train_csv))
+    records = read_records(Competition(held_out.data).train_csv)
     datasets = {}
     for run in runs:
         dataset = with_stored_folds(run.recipe_file.parent, Dataset.of(store, records, run.n_folds))

@@ -23,6 +23,7 @@ from kagglehms.data.competition import (
     SPECTROGRAM_STEP_S,
     WINDOW_S,
 )
+from kagglehms.data.records import vote_fractions
 from kagglehms.inputs.layouts import MEL
 from kagglehms.report.montage import DERIVATIONS, PASS_BAND_HZ, TRACE_HZ, ekg_gain, rows, sensitivity_uv
 from kagglehms.report.style import BLUE, GREY, ORANGE, RED, Theme, tidy
@@ -146,17 +147,18 @@ def draw_votes(
         theme: its colours.
         who: whose prediction it is.
     """
-    votes = np.asarray(votes_K, dtype=np.float64)
+    votes = np.asarray(votes_K)
+    fractions = vote_fractions(votes[None])[0]
     at = np.arange(len(CLASSES))
     height = 0.38 if prediction_K is not None else 0.6
     shift = height / 2 if prediction_K is not None else 0.0
-    axes.barh(at - shift, votes / votes.sum(), height, color=BLUE, label=f"votes (n = {int(votes.sum())})")
+    axes.barh(at - shift, fractions, height, color=BLUE, label=f"votes (n = {int(votes.sum())})")
     if prediction_K is not None:
         axes.barh(at + shift, prediction_K, height, color=ORANGE, label=who)
-    for k, count in enumerate(votes.astype(int).tolist()):
+    for k, count in enumerate(votes.tolist()):
         if count:
             axes.text(
-                votes[k] / votes.sum() + 0.015,
+                fractions[k] + 0.015,
                 k - shift,
                 str(count),
                 va="center",

@@ -26,7 +26,14 @@ from kagglehms.data.competition import (
     Competition,
 )
 from kagglehms.data.readers import Half, read_eeg, read_spectrogram
-from kagglehms.data.records import EEG_OFFSET, SPECTROGRAM_OFFSET, Content, read_table, read_train_table
+from kagglehms.data.records import (
+    EEG_OFFSET,
+    SPECTROGRAM_OFFSET,
+    Content,
+    read_table,
+    read_train_table,
+    window_starts,
+)
 from kagglehms.data.store import Store
 from kagglehms.errors import DataError, UsageError, closest
 from kagglehms.files import write_bytes
@@ -73,6 +80,12 @@ class Window:
     consensus: str
     prediction_K: tuple[float, ...] | None = None
 
+    @property
+    def start(self) -> tuple[int, int]:
+        """First row of the spectrogram and first sample of the EEG."""
+        row, sample = window_starts(self.spectrogram_offset_s, self.offset_s)
+        return int(row), int(sample)
+
 
 @dataclass(frozen=True)
 class EegView:
@@ -96,7 +109,7 @@ class EegView:
 
     def crop(self, window: Window) -> Crop:
         """What a model would see of a sub-window."""
-        sample, row = int(window.offset_s * SFREQ_HZ), int(window.spectrogram_offset_s // SPECTROGRAM_STEP_S)
+        row, sample = window.start
         return Crop(self.log_power[row : row + SPECTROGRAM_ROWS], self.eeg_uv[sample : sample + N_TIMES])
 
     def nearest(self, offset_s: float | None) -> int:
@@ -188,12 +201,12 @@ def _recordings(
 
 def _checked(view: EegView, competition: Competition) -> EegView:
     """Refuse recordings that end before their last sub-window does."""
-    end_s = max(w.offset_s for w in view.windows) + WINDOW_S
-    if len(view.eeg_uv) < end_s * SFREQ_HZ:
+    row, sample = (max(starts) for starts in zip(*(window.start for window in view.windows), strict=True))
+    if len(view.eeg_uv) < sample + N_TIMES:
+        end_s = max(window.offset_s for window in view.windows) + WINDOW_S
         raise DataError(
             competition.eeg(view.eeg_id), f"ends before {end_s:g} s, where train.csv does", _AGAIN
         )
-    row = int(max(w.spectrogram_offset_s for w in view.windows) // SPECTROGRAM_STEP_S)
     if len(view.log_power) < row + SPECTROGRAM_ROWS:
         reason = f"names ten minutes of EEG {view.eeg_id} which its spectrogram does not have"
         raise DataError(competition.train_csv, reason, _AGAIN)
@@ -260,8 +273,8 @@ def view_page(view: EegView, position: int) -> str:
     nearest = sorted(range(len(view.windows)), key=lambda i: abs(view.windows[i].offset_s - centre))
     shown = sorted(nearest[:MOST_WINDOWS])
     windows = [view.windows[i] for i in shown]
-    first_row = int(min(w.spectrogram_offset_s for w in windows) // SPECTROGRAM_STEP_S)
-    last_row = int(max(w.spectrogram_offset_s for w in windows) // SPECTROGRAM_STEP_S) + SPECTROGRAM_ROWS
+    first_row = min(window.start[0] for window in windows)
+    last_row = max(window.start[0] for window in windows) + SPECTROGRAM_ROWS
     first_s, last_s = min(w.offset_s for w in windows), max(w.offset_s for w in windows) + WINDOW_S
     script = source("viewer.js")
     traces_DT = traces(view.eeg_uv)[:, int(first_s * TRACE_HZ) : int(last_s * TRACE_HZ)]
@@ -293,7 +306,7 @@ def _content(view: EegView, window: Window, number: int) -> dict[str, Any]:
     return {
         "title": f"{number + 1} of {len(view.windows)}",
         "offset_s": window.offset_s,
-        "row": int(window.spectrogram_offset_s // SPECTROGRAM_STEP_S),
+        "row": window.start[0],
         "votes": window.votes_K,
         "consensus": window.consensus,
         "prediction": window.prediction_K,

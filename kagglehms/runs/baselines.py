@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CLASSES, N_TIMES, VOTE_COLUMNS, Competition
-from kagglehms.data.records import Records, assign_folds, make_records, read_table, read_train_table
+from kagglehms.data.records import Records, assign_folds, read_records, read_table
 from kagglehms.environment import available_cpus
 from kagglehms.errors import DataError
 from kagglehms.training.metric import mean_scores, standings
@@ -89,7 +89,7 @@ def measure_floor(
     Raises:
         DataError: the truth is of another competition, or a file cannot be read.
     """
-    records = make_records(read_train_table(competition.train_csv))
+    records = read_records(competition.train_csv)
     truth_NK = read_truth(truth_csv, records.frame)
     targets_NK, many = records.targets_NK, records.many_votes
     energy_NK = energy_baseline(record_energies(competition, records, watch), records)
@@ -140,7 +140,7 @@ def energy_baseline(features_ND: NDArray[np.float64], records: Records) -> NDArr
         (n_records, 6) probabilities; the class prior of the others where there are too few patients or classes.
     """
     targets_NK = records.targets_NK
-    n_folds = min(N_FOLDS, records.frame["patient_id"].n_unique())
+    n_folds = min(N_FOLDS, len(np.unique(records.patients)))
     out_NK = np.tile(targets_NK.mean(axis=0), (len(records), 1))
     if n_folds < 2:
         return out_NK
@@ -200,6 +200,6 @@ def record_energies(
         eeg_id, first = place
         return electrode_energy(read_eeg(competition.eeg(eeg_id))[first : first + N_TIMES])
 
-    places = list(zip(records.eeg_ids.tolist(), records.eeg_samples.tolist(), strict=True))
+    places = list(zip(records.eeg_ids.tolist(), records.places()[1].tolist(), strict=True))
     with ThreadPoolExecutor(available_cpus()) as pool:
         return np.stack(list(watch(pool.map(one, places), len(places))))

@@ -29,7 +29,7 @@ import numpy as np
 
 from kagglehms.console import say
 from kagglehms.data.competition import Competition
-from kagglehms.data.records import Records, assign_folds, limit_records, make_records, read_train_table
+from kagglehms.data.records import Records, assign_folds, limit_records, read_records
 from kagglehms.data.store import Store
 from kagglehms.device import Device
 from kagglehms.environment import available_cpus
@@ -126,7 +126,7 @@ def open_dataset(data: Path, store: Path, n_folds: int = 5, limit: int | None = 
         UsageError, DataError: no store, no train.csv, too few patients.
     """
     opened = Store(store)
-    records = make_records(read_train_table(Competition(data).train_csv))
+    records = read_records(Competition(data).train_csv)
     return Dataset.of(opened, records if limit is None else limit_records(records, limit), n_folds)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import VOTE_COLUMNS
+from kagglehms.data.records import vote_fractions
 from kagglehms.errors import RunError, UsageError, closest, first_line
 from kagglehms.runs.blends import check_members, check_stack
 from kagglehms.runs.folder import PROBABILITY_COLUMNS, RECIPE, origin_of, read_json
@@ -51,7 +52,7 @@ class OofSet:
     @property
     def targets_NK(self) -> NDArray[np.float64]:
         """(n, 6) vote fractions."""
-        return self.votes_NK / self.n_votes_N[:, None]
+        return vote_fractions(self.votes_NK)
 
     @property
     def by_name(self) -> dict[str, NDArray[np.float64]]:

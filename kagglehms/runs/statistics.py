@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CLASSES
-from kagglehms.data.records import MANY_VOTES
+from kagglehms.data.records import MANY_VOTES, vote_fractions
 from kagglehms.runs.blend_fitting import clustered_mean
 from kagglehms.training.metric import Standing, floors, kl_terms, standings
 
@@ -46,7 +46,7 @@ class Scored:
     @property
     def targets_NK(self) -> Floats:
         """(n, 6) vote fractions."""
-        return self.votes_NK / self.n_votes_N[:, None]
+        return vote_fractions(self.votes_NK)
 
     @property
     def terms_N(self) -> Floats:

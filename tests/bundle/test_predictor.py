@@ -18,7 +18,7 @@ import kagglehms
 from kagglehms.bundle.predictor import FoldMeans, Predictor, load_bundle
 from kagglehms.data.competition import CHANNELS, Competition
 from kagglehms.data.readers import encode_spectrogram
-from kagglehms.data.records import Records, make_records, read_train_table
+from kagglehms.data.records import Records, read_records
 from kagglehms.data.store import Store
 from kagglehms.errors import BundleError, UsageError
 from kagglehms.inputs.layouts import Crop
@@ -30,20 +30,20 @@ def power_of(folder: Path, records: Records, position: int) -> np.ndarray:
     table = pl.read_parquet(Competition(folder).spectrogram(int(records.spectrogram_ids[position]))).drop(
         "time"
     )
-    first = int(records.spectrogram_rows[position])
+    first = int(records.places()[0][position])
     return table.to_numpy()[first : first + 300]
 
 
 def test_there_is_no_skew_between_training_and_serving(dist: Path, competition_folder: Path) -> None:
     """The served model of fold 0 must give, from the parquet file, what it gave out of fold from the store."""
-    records = make_records(read_train_table(competition_folder / "train.csv"))
+    records = read_records(competition_folder / "train.csv")
     oof = pl.read_parquet(dist.parent / "runs" / "baseline" / "fold0" / "oof.parquet")
     model = next(load_bundle(dist / "dataset", "cpu").models())
     positions = oof["record"].to_list()
     crops = [Crop(encode_spectrogram(power_of(competition_folder, records, i))) for i in positions]
     stored = Store(dist.parent / "store")
     for i, crop in zip(positions, crops, strict=True):
-        row = records.spectrogram_rows[i]
+        row = records.places()[0][i]
         np.testing.assert_array_equal(
             crop.log_power, stored.spectrogram(int(records.spectrogram_ids[i]))[row : row + 300]
         )
@@ -51,7 +51,7 @@ def test_there_is_no_skew_between_training_and_serving(dist: Path, competition_f
 
 
 def test_three_lines_of_a_notebook(dist: Path, competition_folder: Path) -> None:
-    records = make_records(read_train_table(competition_folder / "train.csv"))
+    records = read_records(competition_folder / "train.csv")
     powers = np.stack([power_of(competition_folder, records, i) for i in range(3)])
     predictor = kagglehms.load_bundle(str(dist / "dataset"))
     together = predictor.predict(spectrogram=powers)
@@ -270,6 +270,6 @@ def test_more_folds_give_a_recipe_no_more_weight() -> None:
 
 
 def test_the_prior_is_that_of_training(dist: Path, competition_folder: Path) -> None:
-    records = make_records(read_train_table(competition_folder / "train.csv"))
+    records = read_records(competition_folder / "train.csv")
     expected = (records.targets_NK.sum(axis=0) + 1 / 6) / (len(records) + 1)
     np.testing.assert_allclose(load_bundle(dist / "dataset").prior, expected, rtol=1e-12)

@@ -17,7 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
-from kagglehms.data.records import Records, assign_folds, limit_records, make_records, read_train_table
+from kagglehms.data.records import (
+    Records,
+    assign_folds,
+    limit_records,
+    make_records,
+    read_records,
+    read_train_table,
+)
 from kagglehms.errors import DataError, UsageError
 
 NAMES = ("Seizure", "LPD", "GPD", "LRDA", "GRDA", "Other")
@@ -57,14 +64,14 @@ def written(table: pl.DataFrame, tmp_path: Path) -> Path:
 
 
 def test_a_worked_example(tmp_path: Path) -> None:
-    records = make_records(read_train_table(written(GOOD, tmp_path)))
+    records = read_records(written(GOOD, tmp_path))
     assert records.eeg_ids.tolist() == [1, 7, 7]
     assert records.votes_NK.tolist() == [[0, 1, 0, 0, 0, 0], [0, 0, 0, 2, 0, 9], [3, 0, 0, 0, 0, 0]]
     assert records.n_votes.tolist() == [1, 11, 3]
     assert records.many_votes.tolist() == [False, True, False]
     np.testing.assert_allclose(records.targets_NK[1], [0, 0, 0, 2 / 11, 0, 9 / 11])
-    assert records.spectrogram_rows.tolist() == [2, 21, 22]  # 10 // 4, 84 // 4, 89 // 4
-    assert records.eeg_samples.tolist() == [200, 400, 900]
+    assert records.places()[0].tolist() == [2, 21, 22]  # 10 // 4, 84 // 4, 89 // 4
+    assert records.places()[1].tolist() == [200, 400, 900]
     assert records.frame["label_id"].to_list() == [3, 1, 0]
 
 
@@ -160,7 +167,7 @@ def test_what_the_choice_of_windows_changes_in_the_real_table(real_train_table: 
 
 
 def test_the_real_table_gives_its_records(real_train_table: Path) -> None:
-    records = make_records(read_train_table(real_train_table))
+    records = read_records(real_train_table)
     assert len(records) == 20_125
     assert records.many_votes.sum() == 6_329
     assert not np.isin(records.n_votes, [8, 9]).any()
@@ -170,7 +177,7 @@ def test_the_real_table_gives_its_records(real_train_table: Path) -> None:
 
 @pytest.mark.slow
 def test_folds_of_the_real_table(real_train_table: Path) -> None:
-    records = make_records(read_train_table(real_train_table))
+    records = read_records(real_train_table)
     folds = assign_folds(records)
     assert np.array_equal(folds, assign_folds(records))
     assert np.bincount(folds).tolist() == [4025] * 5
@@ -180,7 +187,7 @@ def test_folds_of_the_real_table(real_train_table: Path) -> None:
 
 
 def test_folds_part_patients_and_cover_everything(competition_folder: Path) -> None:
-    records = make_records(read_train_table(competition_folder / "train.csv"))
+    records = read_records(competition_folder / "train.csv")
     folds = assign_folds(records, 3)
     assert sorted(set(folds.tolist())) == [0, 1, 2]
     patients = records.frame["patient_id"].to_numpy()
@@ -218,12 +225,12 @@ def test_folds_are_those_that_the_class_names_give() -> None:
 
 def test_a_sample_of_rare_classes_is_still_cut_into_folds(tmp_path: Path) -> None:
     """scikit-learn refuses where no class has as many records as there are folds."""
-    records = make_records(read_train_table(written(GOOD, tmp_path)))
+    records = read_records(written(GOOD, tmp_path))
     assert sorted(set(assign_folds(records, 2).tolist())) == [0, 1]
 
 
 def test_more_folds_than_patients_are_refused(tmp_path: Path) -> None:
-    records = make_records(read_train_table(written(GOOD, tmp_path)))
+    records = read_records(written(GOOD, tmp_path))
     with pytest.raises(UsageError, match="3 folds cannot be made of 2 patient"):
         assign_folds(records, 3)
 
@@ -278,13 +285,13 @@ def test_blank_lines_count_for_nothing(tmp_path: Path) -> None:
 
 def test_whole_numbers_may_be_spelled_as_floats(tmp_path: Path) -> None:
     """What pandas writes of a column that had a gap."""
-    expected = make_records(read_train_table(written(GOOD, tmp_path)))
+    expected = read_records(written(GOOD, tmp_path))
     for columns in ("eeg_id", "spectrogram_id", "label_id", "seizure_vote"):
         text = written(GOOD.with_columns(pl.col(columns).cast(pl.Float64)), tmp_path)
         assert "7.0" in text.read_text() or columns != "eeg_id"
-        assert make_records(read_train_table(text)).digest == expected.digest
+        assert read_records(text).digest == expected.digest
     GOOD.with_columns(pl.col("eeg_id").cast(pl.Float64)).write_parquet(tmp_path / "train.parquet")
-    assert make_records(read_train_table(tmp_path / "train.parquet")).digest == expected.digest
+    assert read_records(tmp_path / "train.parquet").digest == expected.digest
 
 
 @pytest.mark.parametrize(
@@ -345,7 +352,7 @@ def test_the_digest_knows_values_and_order(tmp_path: Path) -> None:
 
 
 def test_limits_keep_whole_patients(competition_folder: Path) -> None:
-    records = make_records(read_train_table(competition_folder / "train.csv"))
+    records = read_records(competition_folder / "train.csv")
     few = limit_records(records, 5)
     assert 5 <= len(few) < len(records)
     patients = set(few.frame["patient_id"].to_list())

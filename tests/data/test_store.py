@@ -19,7 +19,7 @@ from folders import copied, eeg_frame
 
 from kagglehms.data.competition import Competition
 from kagglehms.data.readers import read_eeg, read_spectrogram
-from kagglehms.data.records import SPECTROGRAM_OFFSET, make_records, read_train_table
+from kagglehms.data.records import SPECTROGRAM_OFFSET, make_records, read_records, read_train_table
 from kagglehms.data.store import Store, Task, plan, prepare
 from kagglehms.data.workers import Workers
 from kagglehms.errors import DataError, DataErrors, RunError, UsageError
@@ -28,7 +28,7 @@ from kagglehms.locks import exclusive
 
 def tasks_of(folder: Path) -> list[Task]:
     competition = Competition(folder)
-    return plan(competition, make_records(read_train_table(competition.train_csv)))
+    return plan(competition, read_records(competition.train_csv))
 
 
 def contents(store: Path) -> dict[str, bytes]:

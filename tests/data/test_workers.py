@@ -16,7 +16,7 @@ from strangers import work_among_strangers
 
 from kagglehms.cli.commands import main
 from kagglehms.data.competition import Competition
-from kagglehms.data.records import make_records, read_train_table
+from kagglehms.data.records import read_records
 from kagglehms.data.store import plan, prepare
 from kagglehms.data.workers import Backend, Workers, in_advance, in_order
 from kagglehms.errors import DataErrors, UsageError
@@ -31,7 +31,7 @@ def contents(store: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def reference(competition_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    records = make_records(read_train_table(competition_folder / "train.csv"))
+    records = read_records(competition_folder / "train.csv")
     path = tmp_path_factory.mktemp("store")
     prepare(plan(Competition(competition_folder), records), path)
     return path
@@ -81,7 +81,7 @@ def test_a_broken_file_is_named_whoever_reads_it(competition_folder: Path, tmp_p
     folder = copied(competition_folder, tmp_path / "competition")
     broken = sorted((folder / "train_eegs").iterdir())[1]
     broken.write_bytes(broken.read_bytes()[:-100])
-    tasks = plan(Competition(folder), make_records(read_train_table(folder / "train.csv")))
+    tasks = plan(Competition(folder), read_records(folder / "train.csv"))
     with pytest.raises(DataErrors, match=f"{broken.name}: cannot be read"):
         prepare(tasks, tmp_path / "store", workers=Workers("loky", jobs=2))
 
@@ -132,7 +132,7 @@ def test_a_scheduler_without_a_cluster_is_refused() -> None:
 @pytest.mark.filterwarnings("default")
 def test_ray_makes_the_same_store(competition_folder: Path, reference: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs Ray, which is not part of the test extra")
-    records = make_records(read_train_table(competition_folder / "train.csv"))
+    records = read_records(competition_folder / "train.csv")
     prepare(plan(Competition(competition_folder), records), tmp_path, workers=Workers("ray", jobs=2))
     assert contents(tmp_path) == contents(reference)
 

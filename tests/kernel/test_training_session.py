@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import kagglehms
-from kagglehms.data.records import make_records, read_train_table
+from kagglehms.data.records import read_records
 from kagglehms.data.store import Store
 from kagglehms.device import choose_device
 from kagglehms.errors import EXIT_USER
@@ -183,7 +183,7 @@ def test_two_rehearsed_sessions_equal_one_long_one(competition_folder: Path, tmp
 
     session("prepare", one)
     store = Store(one / "prepare/store")
-    records = make_records(read_train_table(competition_folder / "train.csv"))
+    records = read_records(competition_folder / "train.csv")
     shutil.copytree(one / "prepare", two / "prepare")
 
     configured(dist)

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS, Competition, truth_folder
-from kagglehms.data.records import Records, make_records, read_train_table
+from kagglehms.data.records import Records, read_records
 from kagglehms.errors import DataError
 from kagglehms.runs.baselines import (
     TRUTH_COLUMNS,
@@ -30,7 +30,7 @@ def truth_csv(competition_folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def records(competition_folder: Path) -> Records:
-    return make_records(read_train_table(competition_folder / "train.csv"))
+    return read_records(competition_folder / "train.csv")
 
 
 @pytest.fixture(scope="module")

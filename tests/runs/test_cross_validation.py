@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kagglehms.data.competition import VOTE_COLUMNS, Competition
-from kagglehms.data.records import make_records, read_train_table
+from kagglehms.data.records import read_records
 from kagglehms.data.store import plan, prepare
 from kagglehms.device import choose_device
 from kagglehms.errors import DataError, RunError, Stopped, UsageError
@@ -48,7 +48,7 @@ RECIPE = replace(
 @pytest.fixture(scope="module")
 def dataset(competition_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     competition = Competition(competition_folder)
-    records = make_records(read_train_table(competition.train_csv))
+    records = read_records(competition.train_csv)
     store = prepare(plan(competition, records), tmp_path_factory.mktemp("store")).store
     return Dataset.of(store, records, 2)
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kagglehms.data.competition import Competition
-from kagglehms.data.records import make_records, read_train_table
+from kagglehms.data.records import read_records
 from kagglehms.data.store import plan, prepare
 from kagglehms.training.distributed import Team
 from kagglehms.training.resume import STATE, read_state
@@ -45,7 +45,7 @@ def test_weighted_shares_average_to_the_mean_of_the_whole(losses: list[float], s
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains(competition_folder: Path, tmp_path: Path) -> None:
     """Batch normalisation, pasted bands, mosaics, an odd number of records: all over both shares."""
-    records = make_records(read_train_table(competition_folder / "train.csv"))
+    records = read_records(competition_folder / "train.csv")
     store = tmp_path / "store"
     prepare(plan(Competition(competition_folder), records), store)
     # Dropout is drawn by each process for its share; everything else must come out the same.
@@ -84,7 +84,7 @@ def test_two_processes_train_what_one_trains(competition_folder: Path, tmp_path:
 
 @pytest.mark.slow
 def test_torchrun_runs_the_command(competition_folder: Path, tmp_path: Path) -> None:
-    records = make_records(read_train_table(competition_folder / "train.csv"))
+    records = read_records(competition_folder / "train.csv")
     prepare(plan(Competition(competition_folder), records), tmp_path / "store")
     options = ["--data", competition_folder, "--store", tmp_path / "store", "--out", tmp_path / "runs"]
     options += ["--backbone", "half:test_efficientnet", "--epochs", "1", "--batch-size", "4", "--folds", "2"]

@@ -13,7 +13,7 @@ import torch
 
 from kagglehms.data.competition import VOTE_COLUMNS, Competition
 from kagglehms.data.readers import read_spectrogram
-from kagglehms.data.records import Records, make_records, read_train_table
+from kagglehms.data.records import Records, read_records
 from kagglehms.data.store import Store, plan, prepare
 from kagglehms.errors import RunError
 from kagglehms.features import mel_images
@@ -26,7 +26,7 @@ NORMALISER = Normaliser({"kaggle": (1.0, 2.0)})
 
 @pytest.fixture(scope="module")
 def records(competition_folder: Path) -> Records:
-    return make_records(read_train_table(competition_folder / "train.csv"))
+    return read_records(competition_folder / "train.csv")
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_random_sub_windows_lie_between_the_first_and_the_last_and_change_by_epo
         assert len(set(starts)) > 30 if high - low > 10 else len(set(starts)) <= 11 * 200
     assert any(frame["eeg_offset_max_s"][i] - frame["eeg_offset_min_s"][i] > 10 for i in seen)
     middle, _ = feed._starts(Work(everything, None))
-    np.testing.assert_array_equal(middle, records.spectrogram_rows)
+    np.testing.assert_array_equal(middle, records.places()[0])
 
 
 def test_the_nearest_windows_are_seen_in_training_and_evaluation_alike(
@@ -140,7 +140,7 @@ def test_the_nearest_windows_are_seen_in_training_and_evaluation_alike(
 ) -> None:
     everything = np.arange(len(records))
     rows, samples = records.places("nearest")
-    assert (samples != records.eeg_samples).any()
+    assert (samples != records.places()[1]).any()
     feed = Feed(store, records, KAGGLE_AND_EEG, windows="nearest", normaliser=NORMALISER)
     drawn = [
         np.concatenate([batch.images_BCHW.numpy() for batch in feed.draw([Work(everything, epoch)])])
@@ -161,7 +161,7 @@ def test_the_nearest_windows_are_seen_in_training_and_evaluation_alike(
     )
     for images in drawn:
         np.testing.assert_array_equal(images, expected)
-    position = int(np.flatnonzero(samples != records.eeg_samples)[0])
+    position = int(np.flatnonzero(samples != records.places()[1])[0])
     crop = crop_of(store, records, position, {"eeg"}, "nearest")
     first = int(samples[position])
     eeg = store.eeg(int(records.eeg_ids[position]))

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from striped import CPU, RECIPE, striped_feed
 
 from kagglehms.data.competition import Competition
-from kagglehms.data.records import make_records, read_train_table
+from kagglehms.data.records import read_records
 from kagglehms.data.store import plan, prepare
 from kagglehms.errors import RunError, Stopped
 from kagglehms.features.fold import FoldSpec
@@ -60,7 +60,7 @@ ALL_OF_A_FOLD = (
 
 @pytest.fixture(scope="module")
 def store(competition_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    records = make_records(read_train_table(competition_folder / "train.csv"))
+    records = read_records(competition_folder / "train.csv")
     path = tmp_path_factory.mktemp("store")
     prepare(plan(Competition(competition_folder), records), path)
     return path

@@ -51,9 +51,9 @@ def test_a_prediction_of_zero_is_clipped() -> None:
 
 
 def test_floors_of_the_real_labels(real_train_table: Path) -> None:
-    from kagglehms.data.records import make_records, read_train_table
+    from kagglehms.data.records import read_records
 
-    records = make_records(read_train_table(real_train_table))
+    records = read_records(real_train_table)
     targets, many = records.targets_NK, records.many_votes
     uniform = np.full_like(targets, 1 / 6)
     prior = np.tile(targets.mean(axis=0), (len(targets), 1))
