@@ -31,7 +31,10 @@ from kagglehms.data.records import Records, assign_folds, read_records
 from kagglehms.data.store import plan, prepare
 from kagglehms.device import choose_device
 from kagglehms.errors import HMSError
+from kagglehms.features.fold import FoldSpec
 from kagglehms.files import write_bytes
+from kagglehms.inputs import layouts
+from kagglehms.inputs.kinds import Folded
 from kagglehms.inputs.layouts import Layout, Tile
 from kagglehms.progress import progress
 from kagglehms.runs.baselines import record_energies
@@ -159,6 +162,14 @@ VARIANTS = {
         replace(
             get_recipe("global-norm"), name="global-norm-plain-loss", stages=get_recipe("baseline").stages
         ),
+        # Other images with the training of `raw-fold`: what of a difference is due to the input alone.
+        replace(
+            get_recipe("raw-fold"), name="global-norm-as-raw-fold", layout=get_recipe("global-norm").layout
+        ),
+        replace(get_recipe("raw-fold"), name="eeg-panels-as-raw-fold", layout=layouts.EEG_PANELS),
+        # As many pixels as `half:` leaves of the image of `raw-fold`, which it makes by averaging samples 50 ms apart,
+        # so that 10 Hz cancel. Sampling at 50 Hz keeps the band whole.
+        replace(get_recipe("raw-fold"), name="raw-fold-50-hz", layout=Folded(FoldSpec(step=4, phases=5))),
     )
 }
 
