@@ -130,7 +130,7 @@ def code_version() -> str:
 
 def _deciding_files(package: Path) -> list[str]:
     """Return the paths of these files relative to `package`, in a fixed order."""
-    paths = []
+    paths: list[Path] = []
     for entry in _DECIDING:
         path = package / entry
         paths += path.rglob("*.py") if path.is_dir() else [path]
