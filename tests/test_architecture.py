@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "kagglehms"
 ROOMS = (
     "errors",
+    "strict_json",
     "environment",
     "console",
     "locks",

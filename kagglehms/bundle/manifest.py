@@ -18,9 +18,10 @@ from functools import cache
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 
 from kagglehms.errors import BundleError
+from kagglehms.strict_json import JSONError, parse_object, validate
 
 FORMAT = 1
 """Raised when a bundle of before could no longer be read."""
@@ -179,11 +180,9 @@ def manifest_from_json(content: bytes, where: Path | str) -> Manifest:
     path = Path(where)
     _check_format(path, content)
     try:
-        manifest = _adapter().validate_json(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        at = ".".join(map(str, first["loc"])) or "the file"
-        raise BundleError(f"{path}: {at}: {first['msg']}; build the bundle again") from error
+        manifest = validate(_adapter(), content)
+    except JSONError as error:
+        raise BundleError(f"{path}: {error}; build the bundle again") from error
     _check_sense(path, manifest)
     return manifest
 
@@ -228,9 +227,11 @@ def _adapter() -> TypeAdapter[Manifest]:
 def _check_format(path: Path, content: bytes) -> None:
     """Say that the format is another before the first unknown key is complained about."""
     try:
-        found = json.loads(content)["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{path}: no manifest of a bundle, or cut short; build the bundle again") from error
+        found = parse_object(content).get("format")
+    except JSONError as error:
+        raise BundleError(f"{path}: no manifest of a bundle: it {error}; build the bundle again") from error
+    if found is None:
+        raise BundleError(f"{path}: no manifest of a bundle: it names no format; build the bundle again")
     if found != FORMAT:
         raise BundleError(
             f"{path}: format {found!r} where this library reads {FORMAT}; build the bundle again with this library"

@@ -41,6 +41,7 @@ from kagglehms.data.workers import Workers, in_order
 from kagglehms.errors import DataError, DataErrors, RunError, UsageError
 from kagglehms.files import write_bytes
 from kagglehms.locks import exclusive
+from kagglehms.strict_json import parse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -308,7 +309,7 @@ def _adopt(path: Path, tasks: list[Task]) -> list[Entry]:
             file.seek(0)
         for task, line in zip(tasks, _lines(path / JOURNAL), strict=False):
             try:
-                entry = _entry(json.loads(line))
+                entry = _entry(parse(line))
             except (ValueError, TypeError):
                 break  # the line that was being written when the process died
             if not _is_of(entry, task):
@@ -345,7 +346,7 @@ def _entry(content: dict[str, Any]) -> Entry:
 def _read_index(path: Path) -> tuple[list[Entry], str]:
     broken = "delete the store, prepare again"
     try:
-        content = json.loads(path.read_bytes())
+        content = parse(path.read_bytes())
         if content["format"] != FORMAT:
             raise UsageError(
                 f"{path}: has format {content['format']}, this version reads {FORMAT}; prepare again"

@@ -9,7 +9,6 @@ where neither is found after an upload, what Kaggle lists decides (see `publish.
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 from kagglehms.bundle.manifest import MANIFEST
 from kagglehms.environment import safe_environment
 from kagglehms.errors import HMSError, RunError
+from kagglehms.strict_json import parse_beginning, parse_object
 
 COMMAND = (sys.executable, "-P", "-m", "kaggle")
 
@@ -157,7 +157,7 @@ class KaggleClient:
                 return DatasetState("absent", 0)
             raise error
         try:
-            found = json.loads(answer.text[answer.text.index("{") :])
+            found = parse_object(answer.text[answer.text.index("{") :])
             return DatasetState(str(found["status"]), int(found["current_version_number"] or 0))
         except (ValueError, KeyError, TypeError) as problem:
             raise _error(f"the state of dataset {ref} cannot be told", answer) from problem
@@ -341,7 +341,7 @@ class KaggleClient:
 def _json_list(answer: _Answer) -> Iterator[dict[str, str]]:
     if answer.code or "[" not in answer.text:
         raise ValueError("no list")
-    yield from json.JSONDecoder().raw_decode(answer.text[answer.text.index("[") :])[0]
+    yield from parse_beginning(answer.text[answer.text.index("[") :])
 
 
 def _refused(answer: _Answer, names: Collection[str]) -> list[str]:

@@ -88,8 +88,9 @@ def _read_object(path: Path | None, needed: tuple[str, ...]) -> Iterator[Found]:
     if path is None or content is None:
         return
     try:
-        fields: Any = json.loads(content)  # which reads the encodings that the client does not
-    except ValueError:
+        # Not strictly: what the client takes is taken here, and encodings that it cannot read as well.
+        fields: Any = json.loads(content)
+    except (ValueError, RecursionError):
         fields, fault = None, fault or "is no JSON"
     if not isinstance(fields, dict):
         yield Found(str(path), None, fault or "is no JSON object", path)

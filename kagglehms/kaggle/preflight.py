@@ -21,6 +21,7 @@ from kagglehms.kaggle.image import kaggle_image
 from kagglehms.kaggle.metadata import Finding, card_findings, kernel_findings, slug_of
 from kagglehms.kaggle.scripts import LIBRARY, Wheel, read_wheel, script_findings
 from kagglehms.kaggle.stamping import KERNEL_METADATA, STAMPS
+from kagglehms.strict_json import JSONError, parse_object
 
 _UNPACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 """Kaggle unpacks what it takes for an archive, and the kernel sees other files than the manifest's."""
@@ -159,14 +160,11 @@ def choose_kernels(dist: Path, names: list[str]) -> list[Path]:
 
 def _read(path: Path, findings: list[Finding]) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        findings.append(Finding(str(path), f"cannot be read as JSON ({error})", "build again"))
+        return parse_object(path.read_bytes())
+    except (OSError, JSONError) as error:
+        reason = str(error) if isinstance(error, JSONError) else f"cannot be read ({error.strerror})"
+        findings.append(Finding(str(path), reason, "build again"))
         return None
-    if not isinstance(content, dict):
-        findings.append(Finding(str(path), "is no JSON object", "build again"))
-        return None
-    return content
 
 
 def _file_findings(dataset: Path) -> Iterator[Finding]:

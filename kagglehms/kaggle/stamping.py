@@ -10,6 +10,7 @@ from typing import Any
 
 from kagglehms.errors import RunError, UsageError
 from kagglehms.kaggle.credentials import configurations
+from kagglehms.strict_json import JSONError, parse_object
 
 PLACEHOLDER_OWNER = "your-kaggle-username"
 """Stands for the owner in the templates, and in what is built where no owner is known."""
@@ -66,16 +67,12 @@ def read_template(path: Path) -> dict[str, Any]:
         RunError: missing, or not an object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = parse_object(path.read_bytes())
+    except (OSError, JSONError) as error:
         raise RunError(
             f"{path}: cannot be read as JSON ({error}); take it from the project's checkout"
         ) from error
-    if (
-        not isinstance(content, dict)
-        or not isinstance(content.get("id"), str)
-        or content["id"].count("/") != 1
-    ):
+    if not isinstance(content.get("id"), str) or content["id"].count("/") != 1:
         raise RunError(f"{path}: has no id of the form owner/slug; take it from the project's checkout")
     return content
 

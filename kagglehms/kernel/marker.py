@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kagglehms.files import write_bytes
+from kagglehms.strict_json import parse
 
 MARKER = "scored-run.json"
 PRIOR_SHARE = 0.05
@@ -93,7 +94,7 @@ class Marker:
     def read(cls, folder: Path) -> Marker | None:
         """Read it back; None if there is none, or none of this version."""
         try:
-            content = json.loads((folder / MARKER).read_bytes())
+            content = parse((folder / MARKER).read_bytes())
             content.pop("status")
             names = {field.name for field in fields(cls)}
             return cls(**content) if set(content) == names else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS, Competition
 from kagglehms.data.whole import BLANKS, whole_number
 from kagglehms.files import write_bytes
+from kagglehms.strict_json import parse
 
 SUBMISSION = "submission.csv"
 
@@ -90,7 +90,7 @@ def read_rows(competition: Competition) -> Rows:
 def read_prior(bundle: Path) -> tuple[tuple[float, ...], str]:
     """Return the class prior and where it comes from: the bundle's manifest, as far as it can be read."""
     try:
-        prior = tuple(float(p) for p in json.loads((bundle / "manifest.json").read_bytes())["prior"])
+        prior = tuple(float(p) for p in parse((bundle / "manifest.json").read_bytes())["prior"])
         if len(prior) == len(CLASSES) and min(prior) >= 0 and math.isclose(sum(prior), 1, abs_tol=1e-6):
             return prior, "the bundle's records"
         reason = "it is no distribution"

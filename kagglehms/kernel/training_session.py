@@ -102,6 +102,8 @@ def make_task(recipes: Sequence[str], options: Mapping[str, Any]) -> TrainingTas
     """
     from pydantic import TypeAdapter, ValidationError
 
+    from kagglehms.strict_json import first_problem
+
     if isinstance(recipes, str) or not recipes:
         raise UsageError(f"RECIPES must be a list of names, such as ['baseline'], but got {recipes!r}")
     known = [field.name for field in fields(TrainingTask) if field.name not in _GIVEN]
@@ -111,10 +113,9 @@ def make_task(recipes: Sequence[str], options: Mapping[str, Any]) -> TrainingTas
     try:
         task = TypeAdapter(TrainingTask).validate_python({"recipes": tuple(recipes), **options})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = first["loc"][0] if first["loc"] else "options"
-        place = "RECIPES" if where == "recipes" else f"OPTIONS: {where}"
-        raise UsageError(f"{place}: {first['msg']}, but got {first['input']!r}") from error
+        problem = first_problem(error)
+        named = "RECIPES" + problem.removeprefix("recipes")
+        raise UsageError(named if problem.startswith("recipes") else f"OPTIONS: {problem}") from error
     for name in task.recipes:
         task.recipe(name)
     for fold in task.only_folds:

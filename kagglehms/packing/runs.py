@@ -5,18 +5,18 @@ RUNS/<recipe>/recipe.json  run.json  oof.parquet  fold<k>/weights.safetensors  f
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 from safetensors import SafetensorError, safe_open
 
 from kagglehms.bundle.manifest import Prior
 from kagglehms.errors import DataError, RunError, UsageError, closest
 from kagglehms.runs.folder import origin_of
+from kagglehms.strict_json import JSONError, parse, validate
 from kagglehms.training.first_weights import Origin
 
 _READ = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
@@ -213,15 +213,13 @@ def _read_fold(path: Path, fold: int) -> FoldModel:
 
 def _read_json(path: Path, kind: type[T]) -> T:
     try:
-        return TypeAdapter(kind).validate_json(path.read_bytes())
+        return validate(TypeAdapter(kind), path.read_bytes())
     except OSError as error:
         raise RunError(
             f"{path}: cannot be read ({error.strerror}); run the training again, it resumes"
         ) from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise RunError(f"{path}: {where}: {first['msg']}; run the training again, it resumes") from error
+    except JSONError as error:
+        raise RunError(f"{path}: {error}; run the training again, it resumes") from error
 
 
 def _check_recipe(path: Path, name: str) -> None:
@@ -230,7 +228,7 @@ def _check_recipe(path: Path, name: str) -> None:
 
     try:
         content = path.read_bytes()
-        json.loads(content)
+        parse(content)
     except (OSError, ValueError) as error:
         raise RunError(
             f"{path}: missing or cut short ({error}); run the training again, it resumes"

@@ -38,6 +38,7 @@ from kagglehms.rehearsal import launcher
 from kagglehms.rehearsal.hidden_test_set import HIDDEN_ROWS, make_hidden
 from kagglehms.rehearsal.launcher import Spec
 from kagglehms.rehearsal.machine import WITNESS, Budget, Isolation, StagedKernel, lay_out, read_kernel
+from kagglehms.strict_json import parse
 
 LOG = "rehearsal.log"
 SESSION_S = 9 * 3600.0
@@ -370,7 +371,7 @@ def _submission_problems(submission: Path, competition: Path) -> Iterator[str]:
 
 def _witnessed(path: Path) -> str | None:
     try:
-        library = json.loads(path.read_text(encoding="utf-8"))["library"]
+        library = parse(path.read_bytes())["library"]
     except (OSError, ValueError, KeyError):
         return None
     return library if isinstance(library, str) else None

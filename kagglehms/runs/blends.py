@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from kagglehms.data.competition import CLASSES
 from kagglehms.errors import DataError, UsageError, closest
 from kagglehms.runs.prior_correction import MOST, PriorCorrection, Target
+from kagglehms.strict_json import JSONError, validate
 from kagglehms.training.metric import CLIP, check_probabilities
 from kagglehms.training.recipes import RECIPES
 
@@ -207,17 +208,10 @@ def blend_from_json(content: bytes, path: Path | str = "blend") -> Blend:
     Raises:
         DataError: not JSON, unknown or missing keys, values of another type, weights that are none.
     """
-    from pydantic import ValidationError
-
     try:
-        return _adapter().validate_json(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        problem = f"{where}: {first['msg']}" if where else first["msg"]
-    except UsageError as error:
-        problem = str(error)
-    raise DataError(path, f"is no blend of this version: {problem}", "fit it again")
+        return validate(_adapter(), content)
+    except JSONError as error:
+        raise DataError(path, f"is no blend of this version: {error}", "fit it again") from error
 
 
 @cache

@@ -25,6 +25,7 @@ from kagglehms.data.competition import CLASSES
 from kagglehms.errors import DataError, RunError, UsageError, first_line
 from kagglehms.files import write_bytes
 from kagglehms.locks import exclusive
+from kagglehms.strict_json import JSONError, parse_object
 from kagglehms.training.first_weights import AUTO, FirstWeights, Origin, find_weights
 from kagglehms.training.recipes import Recipe, recipe_from_json
 from kagglehms.training.resume import STATE
@@ -396,14 +397,11 @@ def read_json(path: Path) -> dict[str, Any]:
         RunError: missing or broken.
     """
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        return parse_object(path.read_bytes())
+    except (OSError, JSONError) as error:
         raise RunError(
             f"{path}: cannot be read ({error}); delete the run's folder and train again"
         ) from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path}: is not a JSON object; delete the run's folder and train again")
-    return content
 
 
 def json_bytes(content: dict[str, Any]) -> bytes:

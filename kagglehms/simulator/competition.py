@@ -42,6 +42,7 @@ from kagglehms.simulator.plan import Recording, Session, plan_sessions
 from kagglehms.simulator.scalp import F32
 from kagglehms.simulator.signal import MARGIN_S, Patient, simulate_session, spectrogram
 from kagglehms.simulator.spectrogram import rows_of
+from kagglehms.strict_json import parse
 
 GENERATOR = 2
 """Raised whenever the same seed would give other bytes, so that an older half-written folder is not completed."""
@@ -176,7 +177,7 @@ def _files_in(folder: Path) -> Iterator[Path]:
 
 def _read_note(path: Path) -> object:
     try:
-        return json.loads(path.read_bytes())
+        return parse(path.read_bytes())
     except (OSError, ValueError):
         return None
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kagglehms.errors import DataError
 from kagglehms.files import write_bytes
 from kagglehms.inputs.layouts import PANEL_SHAPES, Normaliser
+from kagglehms.strict_json import parse_object
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -81,7 +82,7 @@ def load_weights(model: nn.Module, path: Path) -> Normaliser:
 
 def _normaliser(content: str) -> Normaliser:
     """Raises ValueError unless it is a mapping of sources to a mean and a deviation."""
-    statistics = json.loads(content)
+    statistics: dict[Any, Any] = parse_object(content)
     for source, values in statistics.items():
         if source not in PANEL_SHAPES or len(values) != 2 or not all(math.isfinite(v) for v in values):
             raise ValueError(f"its statistics are unusable: {content[:80]}")

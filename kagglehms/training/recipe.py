@@ -6,12 +6,13 @@ import hashlib
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.data.records import Windows
 from kagglehms.errors import DataError, UsageError
 from kagglehms.inputs.kinds import Folded, Input, Signals
+from kagglehms.strict_json import JSONError, validate
 from kagglehms.training.front_ends.options import FoldOptions, FrontEnd, SpectrumOptions
 from kagglehms.training.options import Augmentation, BandPass, KeepName, OptimizerName
 from kagglehms.training.stages import Schedule, Stage
@@ -206,16 +207,12 @@ def recipe_from_json(content: bytes, path: Path | str = "recipe") -> Recipe:
         path: where it came from, for the error.
 
     Raises:
-        DataError: not JSON, unknown keys, missing keys, values of another type.
+        DataError: the content is not strict JSON, or has unknown or missing keys or values of another type.
     """
-    from pydantic import ValidationError
-
     try:
-        return _adapter().validate_json(content)
-    except (ValidationError, UsageError) as error:
-        raise DataError(
-            path, f"is no recipe of this version: {_first_problem(error)}", "train it again"
-        ) from error
+        return validate(_adapter(), content)
+    except JSONError as error:
+        raise DataError(path, f"is no recipe of this version: {error}", "train it again") from error
 
 
 @cache
@@ -223,11 +220,3 @@ def _adapter() -> TypeAdapter[Recipe]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(Recipe)
-
-
-def _first_problem(error: Exception) -> str:
-    problems: list[dict[str, Any]] = getattr(error, "errors", list)()
-    if not problems:
-        return str(error)
-    where = ".".join(map(str, problems[0]["loc"]))
-    return f"{where}: {problems[0]['msg']}" if where else str(problems[0]["msg"])

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from kagglehms import __version__
 from kagglehms.errors import RunError
 from kagglehms.files import write_bytes
+from kagglehms.strict_json import parse_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,7 +96,7 @@ def read_state(path: Path, identity: Mapping[str, str]) -> State | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[KEY])
+            header = parse_object((file.metadata() or {})[KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         found, numbers = header["identity"], header["numbers"]
     except (SafetensorError, OSError, ValueError, KeyError) as error:

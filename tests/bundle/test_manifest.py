@@ -108,7 +108,7 @@ def test_the_digest_depends_on_no_order(names: list[str]) -> None:
         (lambda m: m["models"][0].pop("recipe"), "models.0.recipe"),
         (lambda m: m["files"]["LICENSE"].update(size=7.5), "files.LICENSE.size"),
         (lambda m: m.update(prior=[0.5, 0.5]), "prior"),
-        (lambda m: m.update(prior=[float("nan")] * 6), "prior"),
+        (lambda m: m.update(prior=[float("nan")] * 6), "NaN"),
         (lambda m: m.update(prior=[0.2] * 6), "no distribution"),
         (lambda m: m.update(prior=[-0.5, 1.5, 0.0, 0.0, 0.0, 0.0]), "no distribution"),
         (lambda m: m.update(format=FORMAT + 1), f"format {FORMAT + 1}"),

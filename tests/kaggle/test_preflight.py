@@ -70,14 +70,14 @@ WEIGHTS = "dataset/baseline.fold0.safetensors"
         (_added("dataset/datapackage.json"), "the client keeps for itself"),
         (_added("dataset/empty", ""), "is empty"),
         (_added("dataset/two words"), "may not arrive as it is"),
-        (lambda dist: (dist / "dataset" / CARD).unlink(), "cannot be read as JSON"),
-        (lambda dist: (dist / "dataset" / CARD).write_text("[]"), "is no JSON object"),
+        (lambda dist: (dist / "dataset" / CARD).unlink(), "is not JSON"),
+        (lambda dist: (dist / "dataset" / CARD).write_text("[]"), "is not a JSON object"),
         (lambda dist: edit(dist / "dataset" / CARD, title="x"), "title 'x' is not of 6 to 50"),
         (lambda dist: (dist / "dataset/manifest.json").unlink(), "cannot be read"),
         (lambda dist: shutil.rmtree(dist / "kernels"), "there is no kernel"),
         (
             lambda dist: (dist / "kernels/infer/kernel-metadata.json").write_text("{"),
-            "cannot be read as JSON",
+            "is not JSON",
         ),
         (
             lambda dist: edit(dist / "kernels/infer/kernel-metadata.json", enable_internet=True),

@@ -61,7 +61,7 @@ def test_a_task_travels_as_text() -> None:
         (["baseline", "percentile"], {}, "did you mean 'percentiles'"),
         ("baseline", {}, "RECIPES must be a list"),
         ([], {}, "RECIPES must be a list"),
-        ([1], {}, "RECIPES: Input should be a valid string, but got 1"),
+        ([1], {}, "RECIPES.0: Input should be a valid string, but got 1"),
         (["baseline"], {"epoch": 1}, "no option 'epoch'; did you mean 'epochs'"),
         (["baseline"], {"runs": "/kaggle/working"}, "no option 'runs'"),
         (["baseline"], {"epochs": "many"}, "OPTIONS: epochs: Input should be a valid integer"),
