@@ -120,7 +120,7 @@ def sample_features() -> dict[str, NDArray[Any]]:
     rows = np.log(power).reshape(80, 30).T.astype(np.float16).copy()
     return {
         "mel": features.mel_images(NASTY["gaps"][None, :4000]),
-        "power": features.log_normalise(power),
+        "normalised": features.normalise(np.log(power)),
         "rows": features.normalise_rows(rows, np.empty((4, 20, 30), np.float32), over="panel"),
         "rows given": features.normalise_rows(rows, np.empty((80, 30), np.float32), 1.0, 2.0),
         "percentiles": features.percentiles(power),

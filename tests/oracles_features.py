@@ -30,14 +30,6 @@ def normalise(
     return np.nan_to_num((values - centre) / (spread + 1e-6), nan=0.0)
 
 
-def log_normalise(
-    power: NDArray[Any], mean: float | None = None, std: float | None = None, over: str = "image"
-) -> F64:
-    """(…, 4, F, T) power → clipped to [e⁻⁴, e⁸], logarithm, normalised, NaN → 0."""
-    values = finite_or_nan(power)
-    return normalise(np.log(np.clip(values, np.exp(-4.0), np.exp(8.0))), mean, std, over)
-
-
 def panels_of_rows(rows: NDArray[Any]) -> NDArray[Any]:
     """(T, 4·F) stored rows → (4, F, T)."""
     n_times, n_columns = rows.shape

@@ -11,7 +11,7 @@ from kagglehms.features.arrays import empty
 from kagglehms.features.differences import DifferenceSpec, difference_signals, differences_into
 from kagglehms.features.fold import FoldSpec, folded_image, folded_image_into
 from kagglehms.features.mel import MelSpec, mel_image_into, mel_images
-from kagglehms.features.panels import log_normalise, normalise, normalise_rows, percentiles, summaries
+from kagglehms.features.panels import normalise, normalise_rows, percentiles, summaries
 from kagglehms.features.spectra import (
     SPECTRA_30_10,
     SPECTRA_50_10,
@@ -37,7 +37,6 @@ __all__ = [
     "SPECTRA_30_10",
     "difference_spectra",
     "difference_spectra_into",
-    "log_normalise",
     "normalise",
     "normalise_rows",
     "percentiles",

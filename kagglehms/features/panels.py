@@ -1,4 +1,4 @@
-"""Four panels, LL, RL, LP and RP: logarithm and normalisation, percentiles, min/max/mean/range across them.
+"""Four panels, LL, RL, LP and RP: normalisation, percentiles, min/max/mean/range across them.
 
 Shapes: F frequency bins, T time steps, `…` any batch axes. A panel array is (…, 4, F, T); the store's rows, log
 power in the order of the spectrogram files, are (T, 4·F), and panel p is the transpose of columns p·F … (p+1)·F.
@@ -9,7 +9,7 @@ a normalisation, and so does a percentile or summary of four missing values.
 Every function is serial unless `threads` says more, releases the GIL, and allocates nothing beyond an `out` that
 is not given. Sums are float32 within a lane of a block, float64 beyond.
 
-Sources: log, clip and normalisation from the public solution "HMS-Harmful Brain Activity Classification"
+Sources: the normalisation from the public solution "HMS-Harmful Brain Activity Classification"
 (Cranjis-McB); percentiles are `numpy.percentile`'s linear method on float32.
 """
 
@@ -38,8 +38,8 @@ PAST_CACHES_BYTES = 8 << 20
 # ---- what feed and notebooks call
 
 
-def log_normalise(
-    power: NDArray[Any],
+def normalise(
+    log_power: NDArray[Any],
     mean: float | None = None,
     std: float | None = None,
     *,
@@ -47,10 +47,10 @@ def log_normalise(
     out: NDArray[np.float32] | None = None,
     threads: int = 1,
 ) -> NDArray[np.float32]:
-    """Clip power to [e⁻⁴, e⁸], take the natural logarithm, subtract a mean, divide by a deviation, NaN → 0.
+    """Subtract a mean, divide by a deviation, NaN → 0.
 
     Args:
-        power: (…, 4, F, T) float32 or float16, µV²/Hz.
+        log_power: (…, 4, F, T) float32 or float16.
         mean: of log power over the training records; with `std`, normalises by these (global normalisation).
         std: the deviation that belongs to `mean`.
         over: where the statistics come from when `mean` and `std` are not given: the four panels of an image
@@ -64,20 +64,6 @@ def log_normalise(
     Raises:
         UsageError: a shape, a dtype or an `out` that cannot be used.
     """
-    run = compiled.log_normalise, plain.log_normalise
-    return _normalise_flat(run, power, mean, std, over, out, threads, compiled.TERMS)
-
-
-def normalise(
-    log_power: NDArray[Any],
-    mean: float | None = None,
-    std: float | None = None,
-    *,
-    over: Over = "image",
-    out: NDArray[np.float32] | None = None,
-    threads: int = 1,
-) -> NDArray[np.float32]:
-    """Do what `log_normalise` does to panels that are logarithms already."""
     run = compiled.normalise, plain.normalise
     return _normalise_flat(run, log_power, mean, std, over, out, threads)
 
@@ -95,9 +81,9 @@ def normalise_rows(
     Args:
         log_rows: (T, 4·F) float16 or float32 log power, for example a slice of a memory map.
         out: (4, F, T) or (4·F, T) float32, C-contiguous.
-        mean: as in `log_normalise`.
-        std: as in `log_normalise`.
-        over: as in `log_normalise`.
+        mean: as in `normalise`.
+        std: as in `normalise`.
+        over: as in `normalise`.
 
     Returns:
         `out`.
@@ -204,7 +190,6 @@ def _normalise_flat(
     over: Over,
     out: Any,
     threads: int,
-    *tables: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     source, result = _pair(values, out)
     given, mean_, scale = (False, 0.0, 1.0) if mean is std is None else _statistics(mean, std)
@@ -212,8 +197,7 @@ def _normalise_flat(
     width = _group(over, n_pixels)
     chosen = run[0] if width >= compiled.LANES else run[1]
     flat_in, flat_out = source.ravel(), result.ravel()
-    how = (width, given, mean_, scale, *tables)
-    _run(chosen, flat_in, flat_out, N_PANELS * n_pixels, how, threads)
+    _run(chosen, flat_in, flat_out, N_PANELS * n_pixels, (width, given, mean_, scale), threads)
     return result
 
 

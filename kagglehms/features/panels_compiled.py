@@ -1,4 +1,4 @@
-"""Panels in compiled code: logarithm, normalisation and stored rows, on flat arrays.
+"""Panels in compiled code: normalisation and stored rows, on flat arrays.
 
 The public functions, and what they promise, stand in `kagglehms.features.panels`.
 """
@@ -11,22 +11,16 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from kagglehms.data.competition import LOG_CLIP
 from kagglehms.features import plain
-from kagglehms.features.arrays import empty
 from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, compiled, helper
 from kagglehms.features.simd import (
     add,
-    between,
-    exponent,
     fma,
     lane_sum,
     last_lanes,
     load8,
     load32,
-    mantissa,
     mul,
-    or_zero,
     splat8,
     splat32,
     store,
@@ -40,12 +34,8 @@ LANES = 32
 """Lanes of what runs over flat arrays: four registers of AVX2."""
 BLOCK = 4096
 """Values that are summed in float32, 128 in a lane; sums of blocks are float64."""
-LOG_BLOCK = BLOCK // 4
-"""The same for logarithms, which come in a quarter of the lanes."""
 
 EPSILON = plain.EPSILON
-_CLIP_LOW = np.float32(math.exp(LOG_CLIP[0]))
-_CLIP_HIGH = np.float32(math.exp(LOG_CLIP[1]))
 _NAN = np.float32(np.nan)
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
@@ -55,79 +45,6 @@ _ONE = np.float32(1)
 # `source`.
 
 
-# ---- logarithms
-#
-# A vector of logarithms is nine multiply-adds and about as many cheaper operations. What slows such a loop is a lack of
-# registers, where coefficients crowd out values on their way. So most coefficients are operands in memory, which costs
-# nothing. They come as an argument: what the compiler knows to be constant it moves out of the loop, into registers.
-
-_COEFFICIENTS = (-0.18967959, 0.20616911, -0.24870455, 0.33301252, -0.50002539, 1.0000039)
-_HIGHEST = 0.118614055
-_AT_ONE = 9.175e-8
-"""ln(1 + f) = 9e-8 + f P(f) within 2.2e-7 on [√½, √2): the minimax polynomial of degree 7, in float32."""
-
-TERMS = empty((8 * len(_COEFFICIENTS),))
-"""The coefficients as `_ln` reads them, each in eight lanes."""
-TERMS[:] = np.repeat(np.array(_COEFFICIENTS, np.float32), 8)
-TERMS.flags.writeable = False
-
-
-@helper
-def _ln(x: Any, terms: Any, more: Any) -> Any:
-    """ln x + `more` of powers, clipped; NaN where a power is not finite. Within 6e-7, if `more` is small.
-
-    With x = 2^e (1 + f) and 1 + f in [√½, √2), ln x = e ln 2 + ln(1 + f).
-    """
-    power = between(x, splat8(_CLIP_LOW), splat8(_CLIP_HIGH))
-    f = sub(mantissa(power), splat8(_ONE))
-    more = fma(x, splat8(_ZERO), more)  # zero times what is not finite is NaN
-    whole = fma(exponent(power), splat8(0.69314718 * 2.0**-23), more)
-    p = fma(splat8(_HIGHEST), f, load8(terms, 0))
-    p = fma(p, f, load8(terms, 8))
-    p = fma(p, f, load8(terms, 16))
-    p = fma(p, f, load8(terms, 24))
-    p = fma(p, f, load8(terms, 32))
-    p = fma(p, f, load8(terms, 40))
-    return fma(p, f, whole)
-
-
-@helper
-def _less(shift: float) -> Any:
-    """What makes `_ln` return ln x − shift."""
-    return splat8(np.float32(_AT_ONE - shift))
-
-
-@helper
-def _write_logs(power: Any, out: Any, start: int, width: int, terms: Any, shift: float) -> Any:
-    """Write logarithms less `shift`; return their sum and that of their squares, NaN if one is missing."""
-    less, zero, last = _less(shift), splat8(_ZERO), start + width - 8
-    tail = load8(power, last)
-    total1 = total2 = widen(zero)
-    for block in range(start, last + 1, LOG_BLOCK):
-        d1 = d2 = zero
-        for i in range(block, min(block + LOG_BLOCK, last + 1), 8):
-            d = _ln(load8(power, i), terms, less)
-            store(out, i, d)
-            d1, d2 = add(d1, d), fma(d, d, d2)
-        total1, total2 = add(total1, widen(d1)), add(total2, widen(d2))
-    d = _ln(tail, terms, less)
-    store(out, last, d)
-    d = last_lanes(d, width % 8, zero)
-    return lane_sum(add(total1, widen(d))), lane_sum(add(total2, widen(mul(d, d))))
-
-
-@helper
-def _write_scaled_logs(
-    power: Any, out: Any, start: int, width: int, terms: Any, mean: float, scale: float
-) -> None:
-    """Write (ln x − mean) · scale, 0 where a power is missing."""
-    less, scale_, last = _less(mean), splat8(scale), start + width - 8
-    tail = load8(power, last)
-    for i in range(start, last + 1, 8):
-        store(out, i, or_zero(mul(_ln(load8(power, i), terms, less), scale_)))
-    store(out, last, or_zero(mul(_ln(tail, terms, less), scale_)))
-
-
 # ---- statistics
 #
 # 32 lanes at a time: four registers of AVX2, so that four chains of dependent additions run side by side. Sums are
@@ -135,16 +52,14 @@ def _write_scaled_logs(
 
 
 @helper
-def _about(source: Any, start: int, width: int, n_rows: int, row: int, terms: Any) -> float:
-    """Return about what the values of a group are, or their logarithms: the mean of some here and there, a float32.
+def _about(source: Any, start: int, width: int, n_rows: int, row: int) -> float:
+    """Return about what the values of a group are: the mean of some here and there, a float32.
 
     A group is `width` neighbours in each of `n_rows`, which begin `row` values apart.
     """
     total = count = splat8(_ZERO)
     for k in range(8):
         x = load8(source, start + (width - 8) * k // 7 + (n_rows - 1) * k // 7 * row)
-        if terms is not None:
-            x = _ln(x, terms, _less(0.0))
         total = add(total, where_finite(x, x, splat8(_ZERO)))
         count = add(count, where_finite(x, splat8(_ONE), splat8(_ZERO)))
     return np.float64(np.float32(lane_sum(total) / max(lane_sum(count), _ONE)))
@@ -190,18 +105,15 @@ def _sums_of_present(values: Any, start: int, width: int, pivot: float) -> Any:
 
 
 @helper
-def _sums(source: Any, out: Any, start: int, width: int, pivot: float, terms: Any) -> Any:
-    """Write a group, as it is or as logarithms less `pivot`; return n, Σ(x − pivot), Σ(x − pivot)² of what is there.
+def _sums(source: Any, out: Any, start: int, width: int, pivot: float) -> Any:
+    """Write a group; return n, Σ(x − pivot), Σ(x − pivot)² of what is there.
 
-    Without `terms`, values are taken as they are; where `out` is `source`, the compiler leaves out the writing.
+    Where `out` is `source`, the compiler leaves out the writing.
     """
-    if terms is None:
-        d1, d2 = _copy(source, out, start, width, pivot)
-    else:
-        d1, d2 = _write_logs(source, out, start, width, terms, pivot)
+    d1, d2 = _copy(source, out, start, width, pivot)
     if math.isfinite(d2):
         return np.float64(width), d1, d2
-    return _sums_of_present(out, start, width, pivot if terms is None else 0.0)
+    return _sums_of_present(out, start, width, pivot)
 
 
 @helper
@@ -210,7 +122,7 @@ def _mean_and_scale(out: Any, start: int, width: int, sums: Any, pivot: float) -
     n, d1, d2 = sums
     if d1 * d1 > 0.8 * n * d2:  # the pivot lies more than two standard deviations off
         pivot = np.float64(np.float32(pivot + d1 / n))
-        n, d1, d2 = _sums(out, out, start, width, pivot, None)
+        n, d1, d2 = _sums(out, out, start, width, pivot)
     n = max(n, 1.0)
     return pivot + d1 / n, 1.0 / (math.sqrt(max(d2 - d1 * d1 / n, 0.0) / n) + EPSILON)
 
@@ -232,40 +144,17 @@ def _scale(source: Any, out: Any, start: int, width: int, mean: float, scale: fl
 _FLAT = (FLOATS, *[types.int64] * 3, types.boolean, types.float64, types.float64)
 
 
-@compiled(plain.log_normalise, float32=(FLOATS_IN, *_FLAT, FLOATS_IN), uint16=(HALVES_IN, *_FLAT, FLOATS_IN))
-def log_normalise(
-    power: Any,
-    out: Any,
-    first: int,
-    size: int,
-    width: int,
-    given: bool,
-    mean: float,
-    scale: float,
-    terms: Any,
-) -> None:
-    """Some images, `size` powers from element `first` on, of which every `width` share their statistics."""
-    for start in range(first, first + size, width):
-        if given:
-            _write_scaled_logs(power, out, start, width, terms, mean, scale)
-        else:
-            shift = _about(power, start, width, 1, 0, terms)
-            sums = _sums(power, out, start, width, shift, terms)
-            mean_, scale_ = _mean_and_scale(out, start, width, sums, 0.0)
-            _scale(out, out, start, width, mean_, scale_)
-
-
 @compiled(plain.normalise, float32=(FLOATS_IN, *_FLAT), uint16=(HALVES_IN, *_FLAT))
 def normalise(
     source: Any, out: Any, first: int, size: int, width: int, given: bool, mean: float, scale: float
 ) -> None:
-    """The same for logarithms of power."""
+    """Some images, `size` values from element `first` on, of which every `width` share their statistics."""
     for start in range(first, first + size, width):
         if given:
             _scale(source, out, start, width, mean, scale)
         else:
-            pivot = _about(source, start, width, 1, 0, None)
-            sums = _sums(source, out, start, width, pivot, None)
+            pivot = _about(source, start, width, 1, 0)
+            sums = _sums(source, out, start, width, pivot)
             mean_, scale_ = _mean_and_scale(out, start, width, sums, pivot)
             _scale(out, out, start, width, mean_, scale_)
 
@@ -312,7 +201,7 @@ def normalise_rows(
     Transposed by blocks of 8 × 8; the last of a direction overlaps the one before it, which writes the same.
     """
     for group in range(0, n_columns, width):
-        pivot = 0.0 if given else _about(rows, group, width, n_times, n_columns, None)
+        pivot = 0.0 if given else _about(rows, group, width, n_times, n_columns)
         n, d1, d2, stop = 0.0, 0.0, 0.0, group + width
         for column in range(group, stop, 8):
             c = min(column, stop - 8)
@@ -320,7 +209,7 @@ def normalise_rows(
                 _copy_block(rows, out, n_times, n_columns, min(t, n_times - 8), c)
             if not given:
                 start, size = column * n_times, (c + 8 - column) * n_times
-                b0, b1, b2 = _sums(out, out, start, size, pivot, None)
+                b0, b1, b2 = _sums(out, out, start, size, pivot)
                 n, d1, d2 = n + b0, d1 + b1, d2 + b2
         start, size = group * n_times, width * n_times
         if given:

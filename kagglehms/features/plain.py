@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kagglehms.data.competition import CHAINS, CHANNELS, LOG_CLIP
+from kagglehms.data.competition import CHAINS, CHANNELS
 
 Floats = NDArray[np.float32]
 
@@ -36,22 +36,6 @@ def _normal(values: NDArray[np.float64], given: bool, mean: float, scale: float)
     with np.errstate(over="ignore"):
         result = ((values - mean) * scale).astype(np.float32)
     return np.nan_to_num(result, nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def log_normalise(
-    power: NDArray[Any],
-    out: Floats,
-    first: int,
-    size: int,
-    width: int,
-    given: bool,
-    mean: float,
-    scale: float,
-    _terms: object,
-) -> None:
-    """Twin of `panels_compiled.log_normalise`."""
-    values = np.log(np.clip(floats(power[first : first + size]), *np.exp(LOG_CLIP)))
-    _normalise(values, out[first : first + size], width, given, mean, scale)
 
 
 def normalise(

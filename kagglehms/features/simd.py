@@ -284,24 +284,9 @@ def upper(builder: Builder, a: ir.Value, b: ir.Value) -> ir.Value:
 
 
 @_operation
-def between(builder: Builder, x: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
-    """`x` clipped to positive bounds; NaN becomes one of them. Positive floats are ordered like integers."""
-    x, low, high = (builder.bitcast(value, _as(value.type, _I32)) for value in (x, low, high))
-    x = builder.select(builder.icmp_signed(">", x, low), x, low)
-    x = builder.select(builder.icmp_signed("<", x, high), x, high)
-    return builder.bitcast(x, _as(x.type, _F32))
-
-
-@_operation
 def where_finite(builder: Builder, x: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
     """`a` where `x` is finite, else `b`."""
     return builder.select(_is_finite(builder, x), a, b)
-
-
-@_operation
-def or_zero(builder: Builder, x: ir.Value) -> ir.Value:
-    """`x`, or 0 where it is NaN."""
-    return builder.select(builder.fcmp_ordered("==", x, x), x, _constant(x.type, 0.0))
 
 
 def _power_bits(builder: Builder, x: ir.Value) -> ir.Value:

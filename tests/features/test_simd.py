@@ -55,14 +55,12 @@ def test_choices_by_finiteness() -> None:
     def body(out: Any, a: Any, b: Any, c: Any) -> None:
         x = simd.load8(a, 0)
         simd.store(out, 0, simd.where_finite(x, simd.load8(b, 0), simd.load8(c, 0)))
-        simd.store(out, 8, simd.or_zero(x))
-        out[16] = simd.all_finite(x)
-        out[17] = simd.all_finite(simd.splat8(3.0))
+        out[8] = simd.all_finite(x)
+        out[9] = simd.all_finite(simd.splat8(3.0))
 
-    out = run(body, A, B, C, size=18)
+    out = run(body, A, B, C, size=10)
     np.testing.assert_array_equal(out[:8], np.where(np.isfinite(A), B, C))
-    np.testing.assert_array_equal(out[8:16], np.where(np.isnan(A), 0, A))
-    assert out[16:].tolist() == [0, 1]
+    assert out[8:].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("lanes", [8, 16, 32])
@@ -165,16 +163,3 @@ def test_vectors_of_different_kinds_do_not_mix() -> None:
 
     with pytest.raises(numba.core.errors.TypingError):
         run(body, np.zeros(16, np.float32))
-
-
-def test_between_positive_bounds() -> None:
-    def body(out: Any, a: Any) -> None:
-        simd.store(out, 0, simd.between(simd.load8(a, 0), simd.splat8(0.5), simd.splat8(7.0)))
-        simd.store(out, 8, simd.between(simd.load8(a, 8), simd.splat8(0.5), simd.splat8(7.0)))
-
-    values = np.array(
-        [-np.inf, -3, -0.0, 0, 1e-40, 0.5, 0.6, 1, 6.9, 7, 7.1, 3e38, np.inf, 2, 3, 4], np.float32
-    )
-    np.testing.assert_array_equal(run(body, values, size=16), np.clip(values, 0.5, 7))
-    missing = run(body, np.full(16, np.nan, np.float32), size=16)
-    assert np.isin(missing, [0.5, 7]).all()
