@@ -16,8 +16,8 @@ from _gpu_parts import Circumstances
 from _measure import group_interval
 from numpy.typing import NDArray
 
+from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.records import Records, read_records
-from kagglehms.data.store import plan, prepare
 from kagglehms.device import Device, choose_device
 from kagglehms.errors import HMSError, Stopped
 from kagglehms.runs.baselines import read_truth
@@ -48,7 +48,7 @@ def run(told: Circumstances, book: Book) -> None:
     device, dataset = choose_device(told.device), _dataset(told, book)
     train, valid = (np.flatnonzero((dataset.folds == FOLD) == held_out) for held_out in (False, True))
     weights = _upcast(told.weights, told.scratch) if told.weights is not None and not told.dry_run else "none"
-    n_many = int(dataset.records.many_votes[valid].sum())
+    n_many = int(dataset.records.many[valid].sum())
     backbone = BACKBONE_DRY if told.dry_run else BACKBONE
     book.text(
         f"{backbone} in all recipes, {'from scratch' if weights == 'none' else 'from ImageNet weights'}; {len(train)} "
@@ -91,7 +91,7 @@ def _differences(told: Circumstances, book: Book, names: Sequence[str]) -> None:
     rows = []
     for name in (name for name in oof if name != reference):
         cells = []
-        for population, chosen in (("all", np.ones(len(records), bool)), ("many", records.many_votes)):
+        for population, chosen in (("all", np.ones(len(records), bool)), ("many", records.many)):
             difference = (loss_N[name] - loss_N[reference])[chosen]
             low, high = group_interval(difference, patients_N[chosen], 2000)
             found = {"mean": float(difference.mean()), "low": low, "high": high, "n": len(difference)}
@@ -106,7 +106,7 @@ def _dataset(told: Circumstances, book: Book) -> Dataset:
     competition = simulated(train_folder(told.scratch))
     records = read_records(competition.train_csv)
     start = time.monotonic()
-    store = prepare(plan(competition, records), told.scratch / "store").store
+    store = prepare(recordings_of(competition, records), told.scratch / "store").store
     book.note("prepared", records=len(records), seconds=round(time.monotonic() - start, 1))
     return Dataset.of(store, records, 2 if told.dry_run else N_FOLDS)
 
@@ -129,8 +129,8 @@ def _floors(
 ) -> None:
     """What the held-out records score without a network, and with the truth."""
     records = dataset.records
-    many, targets_NK = records.many_votes[valid], records.targets_NK[valid]
-    of_many = train[records.many_votes[train]]
+    many, targets_NK = records.many[valid], records.targets_NK[valid]
+    of_many = train[records.many[train]]
     predictors = {
         "perfect predictor": read_truth(truth_csv(train_folder(told.scratch)), records.frame[valid]),
         "class prior": _repeated(records.targets_NK[train], len(valid)),
@@ -180,7 +180,7 @@ def _scores(history: pl.DataFrame, folder: Path, dataset: Dataset) -> tuple[floa
         index = oof["record"].to_numpy()
         records = dataset.records
         return mean_scores(
-            records.targets_NK[index], oof.select(PROBABILITY_COLUMNS).to_numpy(), records.many_votes[index]
+            records.targets_NK[index], oof.select(PROBABILITY_COLUMNS).to_numpy(), records.many[index]
         )
     kept = history.filter(pl.col("stage") == pl.col("stage").max())
     if not kept["warm_up"].all():

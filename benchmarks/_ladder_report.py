@@ -143,7 +143,7 @@ def _blends(predictions: Mapping[str, Mapping[int, F64]]) -> dict[str, dict[int,
 
 def report(results: Results, made: str) -> str:
     """Two tables, as Markdown, with everything that must be known to read them."""
-    settled, many = results.records.settled, results.records.many_votes
+    settled, many = results.records.settled, results.records.many
     sizes = (
         f"{len(settled)} records are held out and scored, {int(many.sum())} of them with ten and more votes, "
     )
@@ -190,7 +190,7 @@ def report(results: Results, made: str) -> str:
 
 def _score_rows(results: Results) -> list[list[str]]:
     targets_NK = results.records.targets_NK
-    masks = (np.ones(len(targets_NK), bool), results.records.many_votes, results.records.settled)
+    masks = (np.ones(len(targets_NK), bool), results.records.many, results.records.settled)
     limits = [
         [kl_terms(targets_NK, results.floors[name])[mask].mean() for mask in masks]
         for name in ("class prior", "perfect predictor")

@@ -1,4 +1,4 @@
-"""EEG windows that look like recordings, from the simulator of synthetic competitions."""
+"""EEG windows that look like recordings, from the simulator of simulated competitions."""
 
 from __future__ import annotations
 

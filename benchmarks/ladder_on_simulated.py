@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from kagglehms.console import say
 from kagglehms.data.competition import Competition, truth_folder
+from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.records import Records, assign_folds, read_records
-from kagglehms.data.store import plan, prepare
 from kagglehms.device import choose_device
 from kagglehms.errors import HMSError
 from kagglehms.features.fold import FoldSpec
@@ -58,7 +58,7 @@ def main() -> None:
     folds = assign_folds(records, options.folds)
     if not options.only_table:
         store = prepare(
-            plan(competition, records), out / "store", lambda items, n: progress(items, n, "decode")
+            recordings_of(competition, records), out / "store", lambda items, n: progress(items, n, "decode")
         ).store
     if options.share < 1:
         kept = _share(records, folds, options.share, options.only_folds)

@@ -4,7 +4,7 @@
 
 The pandas loop does what the notebooks do: read_parquet, to NumPy in float32, into a dictionary (and nothing of what
 `prepare` does besides: checks, logarithm, half precision, checksums, a file that survives a power failure). All run in
-turn in one process over a synthetic competition; figures are medians over the rounds.
+turn in one process over a simulated competition; figures are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from _measure import finish, machine, table, versions
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import Competition
+from kagglehms.data.preparing import RecordingFile, _decode, prepare, recordings_of
 from kagglehms.data.records import read_records
-from kagglehms.data.store import Task, _decode, plan, prepare
 from kagglehms.data.workers import BACKENDS, Backend, Workers, in_order
 from kagglehms.environment import available_cpus
 from kagglehms.simulator.competition import make_competition
@@ -33,16 +33,16 @@ from kagglehms.simulator.competition import make_competition
 PACKAGES = ("polars", "pandas", "pyarrow", "joblib", "distributed", "numpy")
 
 
-def pandas_loop(tasks: list[Task]) -> dict[tuple[str, int], NDArray[np.float32]]:
+def pandas_loop(recordings: list[RecordingFile]) -> dict[tuple[str, int], NDArray[np.float32]]:
     arrays = {}
-    for task in tasks:
-        frame = pd.read_parquet(task.path)
-        arrays[task.kind, task.id] = frame.to_numpy(dtype=np.float32)
+    for recording in recordings:
+        frame = pd.read_parquet(recording.path)
+        arrays[recording.kind, recording.id] = frame.to_numpy(dtype=np.float32)
     return arrays
 
 
-def decode_only(tasks: list[Task]) -> None:
-    with in_order(_decode, tasks, Workers()) as results:
+def decode_only(recordings: list[RecordingFile]) -> None:
+    with in_order(_decode, recordings, Workers()) as results:
         for _ in results:
             pass
 
@@ -65,7 +65,7 @@ def main() -> None:
         folder = Path(name)
         make_competition(folder / "competition", n_eegs=chosen.eegs, n_test=1, seed=0)
         competition = Competition(folder / "competition")
-        tasks = plan(competition, read_records(competition.train_csv))
+        recordings = recordings_of(competition, read_records(competition.train_csv))
         scheduler = None
         if "dask" in chosen.backends:  # started once, as a cluster stands ready
             from distributed import LocalCluster
@@ -77,13 +77,13 @@ def main() -> None:
             workers = Workers(backend, scheduler if backend == "dask" else None)
 
             def call() -> None:
-                prepare(tasks, folder / backend, workers=workers)
+                prepare(recordings, folder / backend, workers=workers)
 
             return call
 
         contenders: dict[str, Callable[[], object]] = {
-            "pandas loop": lambda: pandas_loop(tasks),
-            "decoding alone, threading": lambda: decode_only(tasks),
+            "pandas loop": lambda: pandas_loop(recordings),
+            "decoding alone, threading": lambda: decode_only(recordings),
         }
         contenders |= {f"prepare, {backend}": store_by(backend) for backend in chosen.backends}
         seconds: dict[str, list[float]] = {key: [] for key in contenders}
@@ -93,22 +93,22 @@ def main() -> None:
                 took = seconds_of_call(call)
                 if number:  # the first round warms up
                     seconds[key].append(took)
-        megabytes = sum(task.path.stat().st_size for task in tasks) / 1e6
+        megabytes = sum(recording.path.stat().st_size for recording in recordings) / 1e6
     median = {key: statistics.median(values) for key, values in seconds.items()}
     print(
-        f"{machine()}; {versions(*PACKAGES)}; {len(tasks)} files, {megabytes:.0f} MB; medians of {chosen.rounds}\n"
+        f"{machine()}; {versions(*PACKAGES)}; {len(recordings)} files, {megabytes:.0f} MB; medians of {chosen.rounds}\n"
     )
     rows = [
         (
             key,
-            f"{len(tasks) / value:.0f}",
+            f"{len(recordings) / value:.0f}",
             f"{megabytes / value:.0f}",
             f"{median['pandas loop'] / value:.2f} ×",
         )
         for key, value in median.items()
     ]
     print(table(("", "files/s", "MB/s of parquet", "against pandas"), rows))
-    finish({"files": len(tasks), "megabytes": megabytes, "seconds": median})
+    finish({"files": len(recordings), "megabytes": megabytes, "seconds": median})
 
 
 if __name__ == "__main__":

@@ -62,10 +62,10 @@ def imagenet_weights() -> Path:
 
 @pytest.fixture(scope="session")
 def competition_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small synthetic competition; never to be written to (see `copied`)."""
+    """A small simulated competition; never to be written to (see `copied`)."""
     from kagglehms.simulator.competition import make_competition
 
-    folder = tmp_path_factory.mktemp("synthetic") / "competition"
+    folder = tmp_path_factory.mktemp("simulated") / "competition"
     make_competition(folder, n_eegs=12, n_test=4, seed=5)
     return folder
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from kagglehms.data.competition import Competition
+from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.records import read_records
-from kagglehms.data.store import plan, prepare
 from kagglehms.device import choose_device
 from kagglehms.packing.build import build
 from kagglehms.runs.cross_validation import Dataset, cross_validate
@@ -18,7 +18,7 @@ def make_dist(competition_folder: Path, where: Path, name: str = "baseline") -> 
     """Prepare, train two folds for one epoch, and build; return the dist folder."""
     competition = Competition(competition_folder)
     records = read_records(competition.train_csv)
-    store = prepare(plan(competition, records), where / "store").store
+    store = prepare(recordings_of(competition, records), where / "store").store
     recipe = replace(
         get_recipe(name), backbone="half:test_efficientnet", batch_size=8, stages=(Stage(epochs=1),)
     )

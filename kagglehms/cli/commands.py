@@ -105,7 +105,7 @@ def _train(options: Train, recipes: Sequence[Recipe], dataset: Dataset, session:
 
 
 def _truth_beside(data: Path | None) -> Path | None:
-    """train_truth.csv of a synthetic competition; None if `data` is not one."""
+    """train_truth.csv of a simulated competition; None if `data` is not one."""
     from kagglehms.data.competition import truth_folder
 
     path = None if data is None else truth_folder(data.resolve()) / "train_truth.csv"
@@ -268,8 +268,8 @@ def demo(options: Demo) -> int:
 
 
 COMMANDS: dict[str, tuple[str, type[Any], Callable[[Any], int]]] = {
-    "demo": ("the whole way once, on synthetic data", Demo, demo),
-    "simulate": ("a synthetic competition whose truth is known", Simulate, simulate),
+    "demo": ("the whole way once, on simulated data", Demo, demo),
+    "simulate": ("a simulated competition whose truth is known", Simulate, simulate),
     "prepare": ("decode the competition's recordings, once", Prepare, prepare),
     "train": ("train recipes, fold by fold, and score them", Train, train),
     "ladder": ("every recipe and ensemble, published and trained", Ladder, ladder),

@@ -12,7 +12,7 @@ from kagglehms.console import say
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK
 
 if TYPE_CHECKING:
-    from kagglehms.simulator.competition import SyntheticTruth
+    from kagglehms.simulator.competition import SimulatedTruth
 
 N_EEGS = 240
 N_TEST = 40
@@ -21,13 +21,13 @@ RECIPE = "demo"
 
 
 def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TEST) -> int:
-    """Make a synthetic competition, prepare, train, bundle, rehearse the offline kernel, score its submission, report.
+    """Make a simulated competition, prepare, train, bundle, rehearse the offline kernel, score its submission, report.
 
     Every step is one that has its own command, and what was finished before is not done again.
 
     Args:
         out: the folder for all of it.
-        seed: of the synthetic competition.
+        seed: of the simulated competition.
         n_eegs: training recordings.
         n_test: test recordings.
 
@@ -35,8 +35,8 @@ def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TES
         An exit code: 0 when the submission beat the class prior.
     """
     from kagglehms.data.competition import Competition
+    from kagglehms.data.preparing import prepare, recordings_of
     from kagglehms.data.records import read_records
-    from kagglehms.data.store import plan, prepare
     from kagglehms.device import choose_device
     from kagglehms.kernel.submission import read_submission
     from kagglehms.packing.build import build
@@ -48,15 +48,15 @@ def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TES
     from kagglehms.training.recipes import get_recipe
 
     start = time.monotonic()
-    _title(1, f"an easy synthetic competition: {n_eegs} EEGs to learn from, {n_test} to predict")
+    _title(1, f"an easy simulated competition: {n_eegs} EEGs to learn from, {n_test} to predict")
     folder = out / "competition"
     truth = make_competition(folder, n_eegs, n_test, seed, easy=True)
 
     _title(2, "decode every recording once")
     competition = Competition(folder)
     records = read_records(competition.train_csv)
-    tasks = plan(competition, records)
-    store = prepare(tasks, out / "store", lambda items, n: progress(items, n, "decode")).store
+    recordings = recordings_of(competition, records)
+    store = prepare(recordings, out / "store", lambda items, n: progress(items, n, "decode")).store
 
     _title(3, f"train {N_FOLDS} folds of the recipe {RECIPE!r} on {len(records)} records")
     device = choose_device()
@@ -88,7 +88,7 @@ def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TES
 
 
 def _scores(
-    truth: SyntheticTruth, predictions_NK: np.ndarray, prior_K: np.ndarray
+    truth: SimulatedTruth, predictions_NK: np.ndarray, prior_K: np.ndarray
 ) -> tuple[float, float, float]:
     """The submission's score, that of the training records' class means, and of a uniform guess."""
     from kagglehms.data.records import vote_fractions
@@ -109,12 +109,12 @@ def _say_the_end(
     verdict = "better" if score < prior else "no better"
     say(
         f"""
-The kernel's submission scores {score:.4f} on the synthetic test set (KL divergence, lower is better): {verdict}
+The kernel's submission scores {score:.4f} on the simulated test set (KL divergence, lower is better): {verdict}
 than the class prior's {prior:.4f}; a uniform guess has {uniform:.4f}. Out of fold the models had {oof:.4f}. All of it
 took {seconds:.0f} s.
 
 Where everything is:
-  {out / "competition"}   the synthetic competition, in the real file formats
+  {out / "competition"}   the simulated competition, in the real file formats
   {out / "store"}         its recordings, decoded
   {out / "runs" / RECIPE}     weights, learning curves and out-of-fold predictions
   {out / "dist" / "dataset"}  the bundle, ready for `kaggle datasets create -p`

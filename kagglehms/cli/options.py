@@ -95,7 +95,7 @@ class Ladder:
         format: of the table, which for a terminal has the scores alone; `csv` and `json` have all and are unrounded.
         out: a file to write it to, instead of the terminal.
         run: train the recipes that are not trained yet; safe to interrupt.
-        data: the competition's folder, for --run; of a synthetic one, its truth is found beside it.
+        data: the competition's folder, for --run; of a simulated one, its truth is found beside it.
         store: what `kagglehms prepare` made of it, for --run.
         folds: how many folds the records are cut into.
         limit: use only about so many records, for a quick pass.
@@ -104,7 +104,7 @@ class Ladder:
         weights: as for `kagglehms train`.
         device: `cpu`, `cuda` (NVIDIA's or AMD's) or `mps` (Apple's) (default: `cuda` if it works).
         time_limit: as for `kagglehms train`.
-        truth: train_truth.csv of the synthetic competition that the runs are on; adds how far each has come from
+        truth: train_truth.csv of the simulated competition that the runs are on; adds how far each has come from
             the class prior to the perfect predictor.
     """
 
@@ -255,7 +255,7 @@ class Fetch:
 
 @dataclass(frozen=True)
 class Simulate:
-    """Make a synthetic competition, in the real file formats, out of nothing.
+    """Make a simulated competition, in the real file formats, out of nothing.
 
     Its true class probabilities are put beside it, into OUT-truth. Safe to interrupt: the same command goes on.
 
@@ -281,11 +281,11 @@ class Simulate:
 
 @dataclass(frozen=True)
 class Demo:
-    """Go the whole way once, on a synthetic competition: data, training, bundle, offline kernel, score.
+    """Go the whole way once, on a simulated competition: data, training, bundle, offline kernel, score.
 
     Attributes:
         out: where everything is put.
-        seed: of the synthetic competition.
+        seed: of the simulated competition.
     """
 
     out: Path = Path("demo")

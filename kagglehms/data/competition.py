@@ -132,5 +132,5 @@ def unpacking(path: Path, root: Path) -> str | None:
 
 
 def truth_folder(root: Path) -> Path:
-    """Where a synthetic competition at `root` keeps its true probabilities: beside it, never in it."""
+    """Where a simulated competition at `root` keeps its true probabilities: beside it, never in it."""
     return root.with_name(root.name + "-truth")

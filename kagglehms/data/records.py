@@ -162,12 +162,12 @@ class Records:
         return window_starts(np.minimum(low_rows_s + shift_s, high_rows_s), low_s + shift_s)
 
     @property
-    def many_votes(self) -> NDArray[np.bool_]:
+    def many(self) -> NDArray[np.bool_]:
         """(n_records,) whether at least `MANY_VOTES` experts voted."""
         return self.n_votes >= MANY_VOTES
 
     @property
-    def few_votes(self) -> NDArray[np.bool_]:
+    def few(self) -> NDArray[np.bool_]:
         """(n_records,) whether at most `FEW_VOTES` experts voted."""
         return self.n_votes <= FEW_VOTES
 

@@ -1,77 +1,60 @@
-"""Decode every recording once, memory-map it for ever.
+"""The store: every recording decoded once, and memory-mapped from then on.
 
-Reading parquet costs more than all the mathematics that follows (2–10 ms a file, against 0.05 ms for a slice of
-a memory-mapped array). So `prepare` appends all recordings, in a fixed order and in half precision, to two flat
-files:
+Reading Parquet costs more than all the computation that follows: 2–10 ms per file, against 0.05 ms for a slice of a
+memory-mapped array. `preparing.prepare` therefore writes all recordings, in half precision, to two flat files:
 
     eeg.f16            (all samples, 20)   µV
     spectrogram.f16    (all rows, 400)     natural logarithm of clipped power
-    store.json         where each recording lies, its checksum, and the fingerprint of the whole
+    store.json         the position and checksum of each recording, and the fingerprint of the whole store
 
-store.json is written last: a folder without it is an unfinished store. Until then journal.jsonl has one line per
-recording, added after its data. A killed `prepare` goes on behind the last line whose data are on the disk as they
-were written, and the order is fixed, so the bytes are the same as if it had never been interrupted.
+The index, store.json, is written last: a folder without it is an unfinished store.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from kagglehms.data.competition import (
-    CHANNELS,
-    N_TIMES,
-    SPECTROGRAM_COLUMNS,
-    SPECTROGRAM_ROWS,
-    Competition,
-)
-from kagglehms.data.readers import Half, read_eeg, read_spectrogram
-from kagglehms.data.records import Records, window_starts
-from kagglehms.data.workers import Workers, in_order
-from kagglehms.errors import DataError, DataErrors, RunError, UsageError
+from kagglehms.data.competition import CHANNELS, SPECTROGRAM_COLUMNS
+from kagglehms.data.readers import Half
+from kagglehms.errors import DataError, DataErrors, UsageError
 from kagglehms.files import write_bytes
-from kagglehms.locks import exclusive
 from kagglehms.strict_json import parse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = 1
-"""Raised when the meaning of the stored bytes changes; an older store is then refused, not misread."""
+"""Version of the stored bytes; a store of another version is refused, not misread."""
 
 Kind = Literal["eeg", "spectrogram"]
 WIDTH: dict[Kind, int] = {"eeg": len(CHANNELS), "spectrogram": len(SPECTROGRAM_COLUMNS)}
-READERS: dict[Kind, Callable[[Path, int], Half]] = {"eeg": read_eeg, "spectrogram": read_spectrogram}
+"""Columns of each data file."""
 
 INDEX = "store.json"
 JOURNAL = "journal.jsonl"
-_SYNC_EVERY = 64
-"""Recordings between two flushes to the disk: what a power failure can cost."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One recording to be decoded: where it is and how long it must at least be (samples or rows)."""
-
-    kind: Kind
-    id: int
-    path: Path
-    min_length: int
+_REMEDY = "delete the store, prepare again"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One recording of the store: its length (samples or rows), source file's size and checksum of its bytes."""
+    """One recording in the store.
+
+    Attributes:
+        kind: EEG or spectrogram.
+        id: the recording's id in train.csv.
+        length: number of samples or rows.
+        source_bytes: size of the Parquet file that was decoded.
+        crc32: checksum of the stored bytes.
+    """
 
     kind: Kind
     id: int
@@ -79,25 +62,21 @@ class Entry:
     source_bytes: int
     crc32: int
 
-
-@dataclass(frozen=True)
-class Prepared:
-    """What `prepare` did: recordings decoded now, and found done from before."""
-
-    store: Store
-    decoded: int
-    found: int
+    @property
+    def n_bytes(self) -> int:
+        """Size in the data file."""
+        return self.length * WIDTH[self.kind] * np.dtype(np.float16).itemsize
 
 
 class Store:
     """A finished store, memory-mapped for reading.
 
     Args:
-        path: the folder that `prepare` filled.
+        path: folder that `preparing.prepare` filled.
 
     Raises:
-        UsageError: no finished store there, or one of another format.
-        DataError: its files are shorter or longer than its index says.
+        UsageError: there is no finished store, or its format is another version.
+        DataError: the index is broken, or a data file is shorter or longer than the index says.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,23 +89,21 @@ class Store:
         self._arrays = {kind: self._map(kind) for kind in WIDTH}
 
     def eeg(self, eeg_id: int) -> Half:
-        """(n_times, 20) float16 µV of one EEG: a view of the file, nothing is copied."""
+        """Return one EEG as a view of the file: (n_times, 20) float16 µV."""
         return self._recording("eeg", eeg_id)
 
     def spectrogram(self, spectrogram_id: int) -> Half:
-        """(n_rows, 400) float16 log power of one spectrogram: a view of the file, nothing is copied."""
+        """Return one spectrogram as a view of the file: (n_rows, 400) float16 log power."""
         return self._recording("spectrogram", spectrogram_id)
 
     def verify(self) -> None:
-        """Read everything and compare checksums.
+        """Read the whole store and compare checksums.
 
         Raises:
-            DataErrors: every recording whose bytes have changed since `prepare`.
+            DataErrors: some recordings have changed since they were stored; all of them are listed.
         """
         broken = [
-            DataError(
-                self.path / f"{kind}.f16", f"recording {id_} has changed", "delete the store, prepare again"
-            )
+            DataError(self.path / f"{kind}.f16", f"recording {id_} has changed", _REMEDY)
             for (kind, id_), (_, entry) in self._index.items()
             if zlib.crc32(self._recording(kind, id_).tobytes()) != entry.crc32
         ]
@@ -151,230 +128,65 @@ class Store:
 
     def _map(self, kind: Kind) -> NDArray[np.float16]:
         path = self.path / f"{kind}.f16"
-        shape = (sum(entry.length for entry in self.entries if entry.kind == kind), WIDTH[kind])
-        expected = shape[0] * shape[1] * 2
-        found = path.stat().st_size if path.is_file() else -1
+        entries = [entry for entry in self.entries if entry.kind == kind]
+        expected = sum(entry.n_bytes for entry in entries)
+        found = path.stat().st_size if path.is_file() else None
+        if found is None:
+            raise DataError(path, "is missing", _REMEDY)
         if found != expected:
-            reason = "is missing" if found < 0 else f"has {found} bytes where the index says {expected}"
-            raise DataError(path, reason, "delete the store, prepare again")
-        if shape[0] == 0:
+            raise DataError(path, f"has {found} bytes where the index says {expected}", _REMEDY)
+        shape = (sum(entry.length for entry in entries), WIDTH[kind])
+        if shape[0] == 0:  # which cannot be mapped
             return np.empty(shape, np.float16)
-        # A plain ndarray over the map: slices of np.memmap carry a Python subclass and its overhead along.
+        # A plain ndarray: every slice of an np.memmap would carry the overhead of a Python subclass.
         return np.asarray(np.memmap(path, np.float16, mode="r", shape=shape))
 
 
-def plan(competition: Competition, records: Records) -> list[Task]:
-    """List the recordings that `records` need, in the order of the store: EEGs, then spectrograms, by id.
-
-    Each must be long enough for the last sub-window of its records.
-    """
-    # The last that `Records.starts` can give.
-    last_s = (records.frame[name].to_numpy() for name in ("spectrogram_offset_max_s", "eeg_offset_max_s"))
-    rows, samples = window_starts(*last_s)
-    eeg_end: dict[int, int] = {}
-    for id_, sample in zip(records.eeg_ids.tolist(), samples.tolist(), strict=True):
-        eeg_end[id_] = max(eeg_end.get(id_, 0), sample + N_TIMES)
-    rows_end: dict[int, int] = {}
-    for id_, row in zip(records.spectrogram_ids.tolist(), rows.tolist(), strict=True):
-        rows_end[id_] = max(rows_end.get(id_, 0), row + SPECTROGRAM_ROWS)
-    return [
-        *(Task("eeg", id_, competition.eeg(id_), end) for id_, end in sorted(eeg_end.items())),
-        *(
-            Task("spectrogram", id_, competition.spectrogram(id_), end)
-            for id_, end in sorted(rows_end.items())
-        ),
-    ]
-
-
-def prepare(
-    tasks: list[Task],
-    path: Path,
-    watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
-    workers: Workers | None = None,
-) -> Prepared:
-    """Decode `tasks` into the store at `path`, or go on where an interrupted call stopped.
+def write_index(path: Path, entries: Sequence[Entry]) -> None:
+    """Write the index of a store, which makes it a finished one.
 
     Args:
-        tasks: what `plan` returned.
-        path: the store's folder, made if it does not exist.
-        watch: wraps the iteration, given its length, to show progress.
-        workers: who decodes; threads on all available CPUs when None.
+        path: folder of the store.
+        entries: all recordings, in the order in which they lie in the data files.
+    """
+    content = {
+        "format": FORMAT,
+        "fingerprint": _fingerprint(entries),
+        "entries": [asdict(entry) for entry in entries],
+    }
+    write_bytes(path / INDEX, json.dumps(content).encode())
+
+
+def entry_from(content: dict[str, Any]) -> Entry:
+    """Make an entry from parsed JSON.
 
     Raises:
-        DataErrors: files that cannot be used, all of them; what came before the first one is kept.
-        UsageError: a finished store of other data is already there, or the workers cannot be reached.
-        RunError: another process is preparing it.
+        ValueError, TypeError: it does not describe an entry.
     """
-    # A finished store is only read, by as many as like.
-    if (path / INDEX).is_file():
-        return _finished(path, tasks)
-    with exclusive(path, "prepare"):
-        if (path / INDEX).is_file():  # another process has just finished it
-            return _finished(path, tasks)
-        found = _adopt(path, tasks)
-        decoded = _decode_missing(path, tasks[len(found) :], watch, workers or Workers())
-        entries = found + decoded
-        content = {
-            "format": FORMAT,
-            "fingerprint": _fingerprint(entries),
-            "entries": [asdict(e) for e in entries],
-        }
-        write_bytes(path / INDEX, json.dumps(content).encode())
-        (path / JOURNAL).unlink()
-        return Prepared(Store(path), decoded=len(decoded), found=len(found))
-
-
-def _finished(path: Path, tasks: list[Task]) -> Prepared:
-    store = Store(path)
-    _refuse_other_data(store, tasks)
-    return Prepared(store, decoded=0, found=len(tasks))
-
-
-def _decode_missing(
-    path: Path, tasks: list[Task], watch: Callable[[Iterable[Any], int], Iterable[Any]], workers: Workers
-) -> list[Entry]:
-    """Append `tasks` to the data files and the journal; behind a bad file only check, so order is kept."""
-    entries: list[Entry] = []
-    errors: list[DataError] = []
-    try:
-        with in_order(_decode, tasks, workers) as results, _Appender(path) as appender:
-            for task, result in watch(zip(tasks, results, strict=True), len(tasks)):
-                if isinstance(result, DataError):
-                    errors.append(result)
-                elif not errors:
-                    entries.append(appender.append(task, result))
-    except OSError as error:
-        hint = "free space or give another --store; what was finished is kept"
-        raise RunError(f"{path}: cannot be written ({error.strerror or error}); {hint}") from error
-    if errors:
-        raise DataErrors(errors)
-    return entries
-
-
-def _decode(task: Task) -> Half | DataError:
-    try:
-        # Polars holds columns; laid out in rows here, since the one that writes has no time for it.
-        return np.ascontiguousarray(READERS[task.kind](task.path, task.min_length))
-    except DataError as error:
-        return error
-
-
-class _Appender:
-    """Writes recordings behind each other: data first, then their line in the journal."""
-
-    def __init__(self, path: Path) -> None:
-        self._files: dict[str, IO[bytes]] = {kind: (path / f"{kind}.f16").open("ab") for kind in WIDTH}
-        self._journal = (path / JOURNAL).open("ab")
-        self._lines: list[bytes] = []
-
-    def __enter__(self) -> _Appender:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-        for file in (*self._files.values(), self._journal):
-            file.close()
-
-    def append(self, task: Task, values: Half) -> Entry:
-        data = values.data.cast("B")
-        self._files[task.kind].write(data)
-        entry = Entry(task.kind, task.id, len(values), task.path.stat().st_size, zlib.crc32(data))
-        self._lines.append(json.dumps(asdict(entry)).encode() + b"\n")
-        if len(self._lines) == _SYNC_EVERY:
-            self._flush()
-        return entry
-
-    def _flush(self) -> None:
-        """Bring the data to the disk before the journal claims that they are there."""
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
-        self._journal.write(b"".join(self._lines))
-        self._journal.flush()
-        os.fsync(self._journal.fileno())
-        self._lines.clear()
-
-
-def _adopt(path: Path, tasks: list[Task]) -> list[Entry]:
-    """Return what an interrupted `prepare` has finished of `tasks`; cut the files behind it.
-
-    A journal line counts only as far as the data files bear it out, byte for byte: a file that was deleted, cut or
-    overwritten since then is decoded again from there on.
-    """
-    entries: list[Entry] = []
-    with contextlib.ExitStack() as stack:
-        files = {kind: stack.enter_context((path / f"{kind}.f16").open("a+b")) for kind in WIDTH}
-        ends = dict.fromkeys(WIDTH, 0)
-        for file in files.values():
-            file.seek(0)
-        for task, line in zip(tasks, _lines(path / JOURNAL), strict=False):
-            try:
-                entry = _entry(parse(line))
-            except (ValueError, TypeError):
-                break  # the line that was being written when the process died
-            if not _is_of(entry, task):
-                break
-            data = files[entry.kind].read(entry.length * WIDTH[entry.kind] * 2)
-            if len(data) != entry.length * WIDTH[entry.kind] * 2 or zlib.crc32(data) != entry.crc32:
-                break
-            ends[entry.kind] += len(data)
-            entries.append(entry)
-        for kind, file in files.items():
-            file.truncate(ends[kind])
-    journal = b"".join(json.dumps(asdict(entry)).encode() + b"\n" for entry in entries)
-    write_bytes(path / JOURNAL, journal)
-    return entries
-
-
-def _is_of(entry: Entry, task: Task) -> bool:
-    """Whether a recording that was decoded is the one that is wanted, from the same file, and long enough."""
-    size = task.path.stat().st_size if task.path.is_file() else -1
-    same = (entry.kind, entry.id, entry.source_bytes) == (task.kind, task.id, size)
-    return same and entry.length >= task.min_length
-
-
-def _lines(path: Path) -> list[bytes]:
-    return path.read_bytes().splitlines() if path.is_file() else []
-
-
-def _entry(content: dict[str, Any]) -> Entry:
     if set(content) != {field.name for field in fields(Entry)} or content["kind"] not in WIDTH:
         raise ValueError("not an entry")
     return Entry(**content)
 
 
 def _read_index(path: Path) -> tuple[list[Entry], str]:
-    broken = "delete the store, prepare again"
     try:
         content = parse(path.read_bytes())
         if content["format"] != FORMAT:
             raise UsageError(
                 f"{path}: has format {content['format']}, this version reads {FORMAT}; prepare again"
             )
-        entries = [_entry(item) for item in content["entries"]]
+        entries = [entry_from(item) for item in content["entries"]]
+        stated = content["fingerprint"]
     except (ValueError, TypeError, KeyError) as error:
-        raise DataError(path, f"is no index of a store ({error})", broken) from error
-    if _fingerprint(entries) != content["fingerprint"]:
-        raise DataError(path, "does not have the fingerprint that it states", broken)
-    return entries, content["fingerprint"]
+        raise DataError(path, f"is no index of a store ({error})", _REMEDY) from error
+    if _fingerprint(entries) != stated:
+        raise DataError(path, "does not have the fingerprint that it states", _REMEDY)
+    return entries, stated
 
 
 def _fingerprint(entries: Iterable[Entry]) -> str:
-    """sha256 over what the store holds, whatever parquet files it came from."""
+    """Return the sha256 of what the store holds, whatever Parquet files it came from."""
     digest = hashlib.sha256(f"format {FORMAT}\n".encode())
     for entry in entries:
         digest.update(f"{entry.kind} {entry.id} {entry.length} {entry.crc32}\n".encode())
     return digest.hexdigest()
-
-
-def _refuse_other_data(store: Store, tasks: list[Task]) -> None:
-    wanted = [(t.kind, t.id, t.path.stat().st_size if t.path.is_file() else None) for t in tasks]
-    held = [(e.kind, e.id, e.source_bytes) for e in store.entries]
-    # A source that is gone needs no new decoding; one that has changed, or was never decoded, does.
-    same = len(wanted) == len(held) and all(
-        w[:2] == h[:2] and w[2] in (None, h[2]) for w, h in zip(wanted, held, strict=True)
-    )
-    if not same:
-        raise UsageError(
-            f"{store.path}: holds other recordings than this data; delete it or give another --store"
-        )

@@ -150,16 +150,16 @@ def decode(competition: Path, store: Path, workers: Workers) -> None:
     """
     from kagglehms.console import say
     from kagglehms.data.competition import Competition
+    from kagglehms.data.preparing import prepare, recordings_of
     from kagglehms.data.records import read_records
-    from kagglehms.data.store import plan, prepare
     from kagglehms.progress import progress
 
     folder = Competition(competition)
     records = read_records(folder.train_csv)
-    tasks = plan(folder, records)
-    say(f"{len(records)} records need {len(tasks)} recordings")
+    recordings = recordings_of(folder, records)
+    say(f"{len(records)} records need {len(recordings)} recordings")
     start = time.monotonic()
-    done = prepare(tasks, store, lambda items, n: progress(items, n, "decode"), workers)
+    done = prepare(recordings, store, lambda items, n: progress(items, n, "decode"), workers)
     if done.decoded:
         seconds = time.monotonic() - start
         before = f" ({done.found} were done before)" if done.found else ""

@@ -135,4 +135,4 @@ def _scores(
     feed = Feed(dataset.store, dataset.records, recipe.layout, normaliser, pin=pin, windows=recipe.windows)
     valid = np.flatnonzero(dataset.folds == fold)
     predictions_NK = predict(network.to(device.name), feed, valid, recipe.batch_size, device)
-    return mean_scores(dataset.records.targets_NK[valid], predictions_NK, dataset.records.many_votes[valid])
+    return mean_scores(dataset.records.targets_NK[valid], predictions_NK, dataset.records.many[valid])

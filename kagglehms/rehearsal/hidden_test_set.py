@@ -1,4 +1,4 @@
-"""A stand-in for the hidden test set: many rows, made of synthetic or given recordings.
+"""A stand-in for the hidden test set: many rows, made of simulated or given recordings.
 
 The visible test set has one row, and the hidden one is swapped in at the scored run, so a run on one row says nothing
 about time. Reading and computing a recording costs the same whatever it is called: a few distinct ones, linked under
@@ -20,7 +20,7 @@ from kagglehms.kernel.prior import read_rows
 HIDDEN_ROWS = 4000
 """About as many rows as the hidden test set is taken to have; the competition does not say."""
 DISTINCT = 32
-"""Synthetic recordings that are really different."""
+"""Simulated recordings that are really different."""
 
 _FIRST_ID = 1_000_000_000
 """Of rows that repeat a recording; ids of the competition that are in use already are left out."""

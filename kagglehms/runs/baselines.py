@@ -1,4 +1,4 @@
-"""What a score on a synthetic competition is worth: the perfect predictor's, the class prior's, a baseline's.
+"""What a score on a simulated competition is worth: the perfect predictor's, the class prior's, a baseline's.
 
 The perfect predictor knows the probabilities from which the votes were drawn. Votes are few and scatter around
 them, so even it has a score above 0: the floor that nobody can pass. A model's score lies on the way from the class
@@ -82,7 +82,7 @@ def measure_floor(
     """Score the perfect predictor, the class prior and the electrode-energy baseline on the training records.
 
     Args:
-        competition: a synthetic competition.
+        competition: a simulated competition.
         truth_csv: its train_truth.csv.
         watch: wraps the reading of recordings, given their number, to show progress.
 
@@ -91,7 +91,7 @@ def measure_floor(
     """
     records = read_records(competition.train_csv)
     truth_NK = read_truth(truth_csv, records.frame)
-    targets_NK, many = records.targets_NK, records.many_votes
+    targets_NK, many = records.targets_NK, records.many
     energy_NK = energy_baseline(record_energies(competition, records, watch), records)
     of_all, of_many = standings(targets_NK, truth_NK, many)
     return Floor(
@@ -108,7 +108,7 @@ def read_truth(path: Path, records: pl.DataFrame) -> NDArray[np.float64]:
     """The true probabilities of records.
 
     Args:
-        path: train_truth.csv of a synthetic competition.
+        path: train_truth.csv of a simulated competition.
         records: with columns eeg_id and the six votes, in any order and number.
 
     Returns:

@@ -347,7 +347,7 @@ def _conclude(folder: Path, dataset: Dataset, run: str, writes: bool) -> Outcome
     if oof is None:
         return Outcome(folder, finished, n_folds)
     records, predictions_NK = Records(oof), oof.select(PROBABILITY_COLUMNS).to_numpy()
-    of_all, of_many = standings(records.targets_NK, predictions_NK, records.many_votes)
+    of_all, of_many = standings(records.targets_NK, predictions_NK, records.many)
     outcome = Outcome(folder, finished, n_folds, of_all, of_many)
     if writes:
         write_table(folder / "oof.parquet", oof.sort("record"))

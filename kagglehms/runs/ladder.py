@@ -76,7 +76,7 @@ class Row:
     `data`; rows of different data must not be compared. `cv_settled` is on records with at least 5 votes, or 4
     that agree. Beside each stands what the class means of the same records score (`prior_…`), and a uniform guess
     (`uniform_…`). `published_cv` is on the source's records, `published_settled` on the settled ones of them. On a
-    synthetic competition whose truth is at hand, `recovered` and `recovered_votes10` are the part of the way from
+    simulated competition whose truth is at hand, `recovered` and `recovered_votes10` are the part of the way from
     the class prior (0) to the perfect predictor (1) on the same records; see `floor`.
     """
 
@@ -111,7 +111,7 @@ def ladder(runs: Path, truth_csv: Path | None = None) -> list[Row]:
 
     Args:
         runs: the folder of all runs.
-        truth_csv: train_truth.csv, where the runs are on a synthetic competition.
+        truth_csv: train_truth.csv, where the runs are on a simulated competition.
 
     Returns:
         Every recipe and every blend, trained or not: the source's rungs in its order, the other recipes, all other
@@ -372,7 +372,7 @@ def _scores(
     from kagglehms.runs.baselines import read_truth, recovered
     from kagglehms.training.metric import mean_scores
 
-    targets_NK, many, settled = records.targets_NK, records.many_votes, records.settled
+    targets_NK, many, settled = records.targets_NK, records.many, records.settled
     of_all, of_many = standings(targets_NK, predictions_NK, many)
     of_settled = None
     if settled.any():

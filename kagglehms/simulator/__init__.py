@@ -1,1 +1,1 @@
-"""Everything synthetic: recordings, spectrograms and votes of a competition that never was, fitted to the real one."""
+"""Recordings, spectrograms and votes of a simulated competition, fitted to the real one."""

@@ -52,7 +52,7 @@ _NOTE_NAME = "competition.json"
 
 
 @dataclass(frozen=True)
-class SyntheticTruth:
+class SimulatedTruth:
     """What the test set really is.
 
     Attributes:
@@ -75,8 +75,8 @@ def make_competition(
     seed: int = 0,
     threads: int | None = None,
     easy: bool = False,
-) -> SyntheticTruth:
-    """Write a synthetic competition folder, or complete one that an interrupted call has left.
+) -> SimulatedTruth:
+    """Write a simulated competition folder, or complete one that an interrupted call has left.
 
     Args:
         root: the folder; new, empty, or made by the same call before (then nothing is computed again).
@@ -152,7 +152,7 @@ def _claim(root: Path, expected: set[Path], made_by: dict[str, int]) -> None:
     strangers = sorted(found - expected)
     if strangers:
         raise UsageError(
-            f"{root}: holds files that are not of this synthetic competition ({strangers[0].name}, "
+            f"{root}: holds files that are not of this simulated competition ({strangers[0].name}, "
             f"{len(strangers)} in all); give a new or empty folder"
         )
     if found and made_before != made_by:
@@ -308,9 +308,9 @@ def _truth_table(sessions: list[Session]) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def _truth(path: Path, sessions: list[Session]) -> SyntheticTruth:
+def _truth(path: Path, sessions: list[Session]) -> SimulatedTruth:
     recordings = [session.recordings[0] for session in sessions if session.split == "test"]
-    return SyntheticTruth(
+    return SimulatedTruth(
         path,
         np.array([recording.eeg_id for recording in recordings], np.int64),
         np.array([recording.labels[0].votes for recording in recordings], np.int64),

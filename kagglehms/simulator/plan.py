@@ -1,4 +1,4 @@
-"""What a synthetic competition consists of, before any signal: patients, sessions, labels, truth and votes.
+"""What a simulated competition consists of, before any signal: patients, sessions, labels, truth and votes.
 
 Structure and numbers follow the real train.csv: 106,624 of its rows, which are 20,125 records in 17,039 EEGs, 11,108
 spectrograms and 1,946 patients. `benchmarks/fit_votes.py` counts and fits what stands here. Two tails are cut, so
@@ -20,12 +20,12 @@ from kagglehms.data.competition import (
     SPECTROGRAM_STEP_S,
     Split,
 )
+from kagglehms.data.records import MANY_VOTES
 from kagglehms.simulator.signal import Segment
 from kagglehms.simulator.votes import (
     EASY_SHARES_M,
     F64,
     KIND_SHARES_GM,
-    MANY_VOTES,
     draw_n_votes,
     draw_truth,
     draw_votes,

@@ -17,6 +17,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kagglehms.data.records import MANY_VOTES
+
 F64 = NDArray[np.float64]
 
 RECORDS_BY_VOTES = {
@@ -25,7 +27,6 @@ RECORDS_BY_VOTES = {
     21: 49, 22: 24, 23: 10, 24: 3, 25: 5, 26: 2, 27: 1, 28: 1,
 }  # fmt: skip
 """Real records by their number of votes; there is none with 8 or 9."""
-MANY_VOTES = 10
 VOTE_GROUPS = ((1, 1), (2, 2), (3, 3), (4, 7), (10, 16), (17, 28))
 """Numbers of votes, first and last, that share `KIND_SHARES_GM`."""
 RATER_CONCENTRATION = {3: 4.0, 7: 16.0}

@@ -118,7 +118,7 @@ def score(
     """Score the predictions of the records at `valid`; those of the stage's population are `judged`."""
     targets_NK = records.targets_NK[valid]
     stage = Standing(kl_score(targets_NK[judged], predictions_NK[judged]), *floors(targets_NK[judged]))
-    return Scores(stage, *standings(targets_NK, predictions_NK, records.many_votes[valid]))
+    return Scores(stage, *standings(targets_NK, predictions_NK, records.many[valid]))
 
 
 def autocast(device: Device) -> torch.autocast:

@@ -56,11 +56,11 @@ def kl_score(targets_NK: ArrayLike, predictions_NK: ArrayLike) -> float:
 
 
 def mean_scores(
-    targets_NK: NDArray[np.float64], predictions_NK: NDArray[np.float64], many_votes: NDArray[np.bool_]
+    targets_NK: NDArray[np.float64], predictions_NK: NDArray[np.float64], many_N: NDArray[np.bool_]
 ) -> tuple[float, float | None]:
-    """The competition's score on all rows, and on those where `many_votes` holds (None where it never does)."""
+    """The competition's score on all rows, and on those where `many_N` holds (None where it never does)."""
     terms = kl_terms(targets_NK, predictions_NK)
-    return float(terms.mean()), float(terms[many_votes].mean()) if many_votes.any() else None
+    return float(terms.mean()), float(terms[many_N].mean()) if many_N.any() else None
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,12 @@ def floors(targets_NK: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def standings(
-    targets_NK: NDArray[np.float64], predictions_NK: NDArray[np.float64], many_votes: NDArray[np.bool_]
+    targets_NK: NDArray[np.float64], predictions_NK: NDArray[np.float64], many_N: NDArray[np.bool_]
 ) -> tuple[Standing, Standing | None]:
     """`mean_scores`, each beside its floors."""
-    score, score_many = mean_scores(targets_NK, predictions_NK, many_votes)
+    score, score_many = mean_scores(targets_NK, predictions_NK, many_N)
     of_all = Standing(score, *floors(targets_NK))
-    return of_all, None if score_many is None else Standing(score_many, *floors(targets_NK[many_votes]))
+    return of_all, None if score_many is None else Standing(score_many, *floors(targets_NK[many_N]))
 
 
 def standing_text(of_all: Standing, of_many: Standing | None) -> str:

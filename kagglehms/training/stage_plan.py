@@ -25,10 +25,10 @@ def population(records: Records, positions: NDArray[np.integer], which: Populati
     """
     chosen = {
         "all": np.ones(len(records), bool),
-        "few": records.few_votes,
+        "few": records.few,
         "unsettled": ~records.settled,
         "settled": records.settled,
-        "many": records.many_votes,
+        "many": records.many,
     }[which]
     kept = positions[chosen[positions]]
     if not len(kept):

@@ -9,7 +9,7 @@ from kagglehms.errors import UsageError
 from kagglehms.training.options import Albumentations, Augmentation, LossName, OptimizerName, WeightsName
 
 Population = Literal["all", "few", "unsettled", "settled", "many"]
-"""Which records a stage learns from and is judged by, see `data.records.Records.few_votes`, `settled`, `many_votes`."""
+"""Which records a stage learns from and is judged by, see `data.records.Records.few`, `settled`, `many`."""
 Schedule = Literal["one-cycle", "cosine", "constant"]
 """How the learning rate moves along a stage, see `learner.make_schedule`."""
 

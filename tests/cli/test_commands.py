@@ -505,7 +505,7 @@ def test_simulate_makes_a_competition_and_says_what_a_score_is_worth(
     assert main(arguments) == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == before
     assert main([*arguments[:-1], "3"]) == 2
-    assert "not of this synthetic competition" in capsys.readouterr().err
+    assert "not of this simulated competition" in capsys.readouterr().err
 
 
 def test_a_quiet_command_leaves_the_next_one_its_voice(

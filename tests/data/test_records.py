@@ -68,7 +68,7 @@ def test_a_worked_example(tmp_path: Path) -> None:
     assert records.eeg_ids.tolist() == [1, 7, 7]
     assert records.votes_NK.tolist() == [[0, 1, 0, 0, 0, 0], [0, 0, 0, 2, 0, 9], [3, 0, 0, 0, 0, 0]]
     assert records.n_votes.tolist() == [1, 11, 3]
-    assert records.many_votes.tolist() == [False, True, False]
+    assert records.many.tolist() == [False, True, False]
     np.testing.assert_allclose(records.targets_NK[1], [0, 0, 0, 2 / 11, 0, 9 / 11])
     assert records.places()[0].tolist() == [2, 21, 22]  # 10 // 4, 84 // 4, 89 // 4
     assert records.places()[1].tolist() == [200, 400, 900]
@@ -169,7 +169,7 @@ def test_what_the_choice_of_windows_changes_in_the_real_table(real_train_table: 
 def test_the_real_table_gives_its_records(real_train_table: Path) -> None:
     records = read_records(real_train_table)
     assert len(records) == 20_125
-    assert records.many_votes.sum() == 6_329
+    assert records.many.sum() == 6_329
     assert not np.isin(records.n_votes, [8, 9]).any()
     expected = [0.184, 0.154, 0.102, 0.069, 0.103, 0.388]
     np.testing.assert_allclose(records.targets_NK.mean(axis=0), expected, atol=5e-4)

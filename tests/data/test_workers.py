@@ -16,8 +16,8 @@ from strangers import work_among_strangers
 
 from kagglehms.cli.commands import main
 from kagglehms.data.competition import Competition
+from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.records import read_records
-from kagglehms.data.store import plan, prepare
 from kagglehms.data.workers import Backend, Workers, in_advance, in_order
 from kagglehms.errors import DataErrors, UsageError
 
@@ -33,7 +33,7 @@ def contents(store: Path) -> dict[str, bytes]:
 def reference(competition_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     records = read_records(competition_folder / "train.csv")
     path = tmp_path_factory.mktemp("store")
-    prepare(plan(Competition(competition_folder), records), path)
+    prepare(recordings_of(Competition(competition_folder), records), path)
     return path
 
 
@@ -81,9 +81,9 @@ def test_a_broken_file_is_named_whoever_reads_it(competition_folder: Path, tmp_p
     folder = copied(competition_folder, tmp_path / "competition")
     broken = sorted((folder / "train_eegs").iterdir())[1]
     broken.write_bytes(broken.read_bytes()[:-100])
-    tasks = plan(Competition(folder), read_records(folder / "train.csv"))
+    recordings = recordings_of(Competition(folder), read_records(folder / "train.csv"))
     with pytest.raises(DataErrors, match=f"{broken.name}: cannot be read"):
-        prepare(tasks, tmp_path / "store", workers=Workers("loky", jobs=2))
+        prepare(recordings, tmp_path / "store", workers=Workers("loky", jobs=2))
 
 
 @pytest.mark.slow
@@ -133,7 +133,7 @@ def test_a_scheduler_without_a_cluster_is_refused() -> None:
 def test_ray_makes_the_same_store(competition_folder: Path, reference: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs Ray, which is not part of the test extra")
     records = read_records(competition_folder / "train.csv")
-    prepare(plan(Competition(competition_folder), records), tmp_path, workers=Workers("ray", jobs=2))
+    prepare(recordings_of(Competition(competition_folder), records), tmp_path, workers=Workers("ray", jobs=2))
     assert contents(tmp_path) == contents(reference)
 
 

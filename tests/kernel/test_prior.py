@@ -145,7 +145,7 @@ def test_the_competitions_prior_is_that_of_its_records(real_train_table: Path) -
     from kagglehms.data.records import make_records
 
     records = make_records(pl.read_parquet(real_train_table))
-    many = records.targets_NK[records.many_votes]
+    many = records.targets_NK[records.many]
     assert len(many) == 6329
     np.testing.assert_allclose(TRAIN_PRIOR, many.mean(axis=0), atol=6e-4)
 

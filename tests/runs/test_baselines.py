@@ -49,7 +49,7 @@ def test_the_perfect_score_is_the_mean_divergence_from_the_truth(
         terms.append(sum(s * np.log(s / p) for s, p in zip(share, probabilities, strict=True) if s))
     assert floor.n_records == len(terms)
     assert floor.perfect[0] == pytest.approx(np.mean(terms), rel=1e-6)
-    many = records.many_votes
+    many = records.many
     assert floor.n_votes10 == many.sum()
     assert floor.perfect[1] == pytest.approx(np.mean(np.array(terms)[many]), rel=1e-6)
 
@@ -59,7 +59,7 @@ def test_the_prior_is_the_mean_target(floor: Floor, records: Records) -> None:
     assert floor.prior[0] == pytest.approx(
         kl_score(targets, np.tile(targets.mean(axis=0), (len(targets), 1)))
     )
-    many = targets[records.many_votes]
+    many = targets[records.many]
     assert floor.prior[1] == pytest.approx(kl_score(many, np.tile(many.mean(axis=0), (len(many), 1))))
     assert floor.uniform[0] == pytest.approx(kl_score(targets, np.full_like(targets, 1 / 6)))
     assert floor.uniform[1] == pytest.approx(kl_score(many, np.full_like(many, 1 / 6)))

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kagglehms.data.competition import VOTE_COLUMNS, Competition
+from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.records import read_records
-from kagglehms.data.store import plan, prepare
 from kagglehms.device import choose_device
 from kagglehms.errors import DataError, RunError, Stopped, UsageError
 from kagglehms.locks import exclusive
@@ -49,7 +49,7 @@ RECIPE = replace(
 def dataset(competition_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     competition = Competition(competition_folder)
     records = read_records(competition.train_csv)
-    store = prepare(plan(competition, records), tmp_path_factory.mktemp("store")).store
+    store = prepare(recordings_of(competition, records), tmp_path_factory.mktemp("store")).store
     return Dataset.of(store, records, 2)
 
 
@@ -77,7 +77,7 @@ def test_every_record_is_predicted_once_and_by_a_model_that_never_saw_it(
 def test_the_score_is_that_of_the_joined_predictions(dataset: Dataset, runs: Path) -> None:
     oof = pl.read_parquet(runs / "baseline" / "oof.parquet").select(PROBABILITY_COLUMNS).to_numpy()
     run = json.loads((runs / "baseline" / "run.json").read_text())
-    targets, many = dataset.records.targets_NK, dataset.records.many_votes
+    targets, many = dataset.records.targets_NK, dataset.records.many
     assert run["scores"]["all"] == pytest.approx(kl_score(targets, oof), rel=1e-12)
     assert run["scores"]["votes10"] == pytest.approx(kl_score(targets[many], oof[many]), rel=1e-12)
     np.testing.assert_allclose(run["prior"], targets.mean(axis=0))
@@ -104,7 +104,7 @@ def test_a_folds_scores_stand_beside_the_floors_of_its_own_records(dataset: Data
     folder = runs / "baseline" / "fold1"
     result = json.loads((folder / "result.json").read_text())
     held_out = dataset.folds == 1
-    for name, rows in (("all", held_out), ("votes10", held_out & dataset.records.many_votes)):
+    for name, rows in (("all", held_out), ("votes10", held_out & dataset.records.many)):
         targets = dataset.records.targets_NK[rows]
         means = np.tile(targets.mean(axis=0), (len(targets), 1))
         assert result[f"prior_{name}"] == pytest.approx(kl_score(targets, means), rel=1e-12)

@@ -1,4 +1,4 @@
-"""The synthetic competition: real formats, real conventions, truth apart, the same bytes for any threads."""
+"""The simulated competition: real formats, real conventions, truth apart, the same bytes for any threads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kagglehms.data.competition import (
 )
 from kagglehms.errors import UsageError
 from kagglehms.simulator import competition
-from kagglehms.simulator.competition import SyntheticTruth, make_competition
+from kagglehms.simulator.competition import SimulatedTruth, make_competition
 from kagglehms.simulator.plan import CLASS_MEANS, LAST_EEG_OFFSET_S, Session, plan_sessions
 from kagglehms.simulator.signal import Patient, Segment, simulate_session, spectrogram
 from kagglehms.simulator.votes import RECORDS_BY_VOTES
@@ -55,13 +55,13 @@ def digests(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SyntheticTruth]:
-    root = tmp_path_factory.mktemp("synthetic") / "hms"
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SimulatedTruth]:
+    root = tmp_path_factory.mktemp("simulated") / "hms"
     return root, make_competition(root, N_EEGS, N_TEST, SEED, threads=2)
 
 
 @pytest.fixture(scope="module")
-def root(made: tuple[Path, SyntheticTruth]) -> Path:
+def root(made: tuple[Path, SimulatedTruth]) -> Path:
     return made[0]
 
 
@@ -313,7 +313,7 @@ def test_an_easy_competition_is_another_one(tmp_path: Path) -> None:
 # ---- truth ----
 
 
-def test_truth_is_beside_the_folder_and_not_in_it(made: tuple[Path, SyntheticTruth]) -> None:
+def test_truth_is_beside_the_folder_and_not_in_it(made: tuple[Path, SimulatedTruth]) -> None:
     root, truth = made
     assert truth.path.parent == root.with_name("hms-truth")
     table = pl.read_csv(truth.path)
@@ -354,7 +354,7 @@ def test_another_seed_is_another_competition(tmp_path: Path) -> None:
 
 
 def test_a_finished_competition_is_left_alone(
-    made: tuple[Path, SyntheticTruth], monkeypatch: pytest.MonkeyPatch
+    made: tuple[Path, SimulatedTruth], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, truth = made
 
@@ -401,7 +401,7 @@ def test_a_foreign_folder_is_refused_and_untouched(tmp_path: Path) -> None:
     assert mine.read_text() == "mine"
 
 
-def test_a_file_added_to_a_synthetic_folder_is_a_foreign_one(root: Path, tmp_path: Path) -> None:
+def test_a_file_added_to_a_simulated_folder_is_a_foreign_one(root: Path, tmp_path: Path) -> None:
     copy = tmp_path / "hms"
     shutil.copytree(root, copy)
     shutil.copytree(truth_folder(root), truth_folder(copy))
@@ -411,7 +411,7 @@ def test_a_file_added_to_a_synthetic_folder_is_a_foreign_one(root: Path, tmp_pat
 
 
 @pytest.mark.parametrize("numbers", [(N_EEGS, N_TEST, SEED + 1), (N_EEGS + 1, N_TEST, SEED)])
-def test_another_synthetic_competition_is_refused(root: Path, numbers: tuple[int, int, int]) -> None:
+def test_another_simulated_competition_is_refused(root: Path, numbers: tuple[int, int, int]) -> None:
     before = digests(root)
     with pytest.raises(UsageError, match="give a new"):
         make_competition(root, *numbers)

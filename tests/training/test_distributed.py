@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kagglehms.data.competition import Competition
+from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.records import read_records
-from kagglehms.data.store import plan, prepare
 from kagglehms.training.distributed import Team
 from kagglehms.training.resume import STATE, read_state
 
@@ -47,7 +47,7 @@ def test_two_processes_train_what_one_trains(competition_folder: Path, tmp_path:
     """Batch normalisation, pasted bands, mosaics, an odd number of records: all over both shares."""
     records = read_records(competition_folder / "train.csv")
     store = tmp_path / "store"
-    prepare(plan(Competition(competition_folder), records), store)
+    prepare(recordings_of(Competition(competition_folder), records), store)
     # Dropout is drawn by each process for its share; everything else must come out the same.
     recipe = replace(THOROUGH, batch_size=5, dropout=0.0, drop_path_rate=0.0)
     dataset = children.open_dataset(competition_folder, store)
@@ -85,7 +85,7 @@ def test_two_processes_train_what_one_trains(competition_folder: Path, tmp_path:
 @pytest.mark.slow
 def test_torchrun_runs_the_command(competition_folder: Path, tmp_path: Path) -> None:
     records = read_records(competition_folder / "train.csv")
-    prepare(plan(Competition(competition_folder), records), tmp_path / "store")
+    prepare(recordings_of(Competition(competition_folder), records), tmp_path / "store")
     options = ["--data", competition_folder, "--store", tmp_path / "store", "--out", tmp_path / "runs"]
     options += ["--backbone", "half:test_efficientnet", "--epochs", "1", "--batch-size", "4", "--folds", "2"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

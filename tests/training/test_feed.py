@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from kagglehms.data.competition import VOTE_COLUMNS, Competition
+from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.readers import read_spectrogram
 from kagglehms.data.records import Records, read_records
-from kagglehms.data.store import Store, plan, prepare
+from kagglehms.data.store import Store
 from kagglehms.errors import RunError
 from kagglehms.features import mel_images
 from kagglehms.inputs.kinds import mirrored, stack
@@ -31,7 +32,9 @@ def records(competition_folder: Path) -> Records:
 
 @pytest.fixture(scope="module")
 def store(competition_folder: Path, records: Records, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return prepare(plan(Competition(competition_folder), records), tmp_path_factory.mktemp("store")).store
+    return prepare(
+        recordings_of(Competition(competition_folder), records), tmp_path_factory.mktemp("store")
+    ).store
 
 
 def expected_image(folder: Path, records: Records, position: int) -> np.ndarray:

@@ -22,8 +22,8 @@ from safetensors.numpy import load_file
 from striped import CPU, RECIPE, striped_feed
 
 from kagglehms.data.competition import Competition
+from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.records import read_records
-from kagglehms.data.store import plan, prepare
 from kagglehms.errors import RunError, Stopped
 from kagglehms.features.fold import FoldSpec
 from kagglehms.inputs.kinds import Folded
@@ -62,7 +62,7 @@ ALL_OF_A_FOLD = (
 def store(competition_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     records = read_records(competition_folder / "train.csv")
     path = tmp_path_factory.mktemp("store")
-    prepare(plan(Competition(competition_folder), records), path)
+    prepare(recordings_of(Competition(competition_folder), records), path)
     return path
 
 

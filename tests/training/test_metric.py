@@ -54,7 +54,7 @@ def test_floors_of_the_real_labels(real_train_table: Path) -> None:
     from kagglehms.data.records import read_records
 
     records = read_records(real_train_table)
-    targets, many = records.targets_NK, records.many_votes
+    targets, many = records.targets_NK, records.many
     uniform = np.full_like(targets, 1 / 6)
     prior = np.tile(targets.mean(axis=0), (len(targets), 1))
     assert mean_scores(targets, uniform, many) == pytest.approx((1.4535, 1.1378), abs=5e-5)

@@ -240,4 +240,4 @@ def test_populations() -> None:
     padded = np.array([[*row, *[0] * (6 - len(row))] for row in votes])
     records = Records(pl.DataFrame(dict(zip(VOTE_COLUMNS, padded.T, strict=True))))
     assert np.flatnonzero(records.settled).tolist() == [3, 7, 8, 9, 10]
-    assert np.flatnonzero(records.few_votes).tolist() == [0, 1, 2]
+    assert np.flatnonzero(records.few).tolist() == [0, 1, 2]
