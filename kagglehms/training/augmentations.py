@@ -1,7 +1,7 @@
-"""What augmentations do to a batch, on its device: pure functions that take their draws as arguments.
+"""Augmentations of a batch, on its device: pure functions that take their random draws as arguments.
 
-`augment` draws. An image may hold several tiles side by side, each with a time axis of its own: what is done to time
-is done in every tile by itself, at the same place. Nothing waits for a GPU.
+`augmentation_draws.augment` draws and applies them. An image may consist of several tiles side by side, each with its
+own time axis: augmentations of time act on every tile separately, at the same position. Nothing waits for a GPU.
 
 Shape legend: B batch, C channel, H image rows, W image columns, K the six classes, M bands per record, P pieces of
 a mosaic (four), S signals, T samples, F frequencies, X columns or rows.
@@ -21,25 +21,26 @@ from kagglehms.data.competition import PANELS, SPECTROGRAM_ROWS
 from kagglehms.training.front_ends.band_pass import fast_size
 
 PIECES = 4
-"""Images in a mosaic, each shrunk to this part of its duration."""
+"""Number of images in a mosaic, and the factor by which each is shrunk in time."""
 
 CUTMIX_COLUMNS = SPECTROGRAM_ROWS
-"""Width of the image for which numbers of CutMix bands are meant; scaled for tiles of another width."""
+"""Width of the image that positions and widths of CutMix bands refer to; they are scaled for other tiles."""
 CUTMIX_TARGET = 0.5
+"""Smallest target with which a record is a member of a class."""
 
 
 def band_columns(start: Tensor, width: Tensor, tile_widths: Sequence[int], reference: int) -> Tensor:
-    """Mark the columns of a band of time, at the same place of every tile.
+    """Mark the columns of bands of time, at the same position in every tile.
 
     Args:
-        start: (...) first columns, of a tile `reference` columns wide.
-        width: (...) columns; nothing is marked where it is 0.
-        tile_widths: columns of each tile. In those of another width the band's edges are scaled, the first one
-            rounded down and the last one up.
-        reference: columns that `start` and `width` count on.
+        start: (...) first column of each band, in a tile of `reference` columns.
+        width: (...) width of each band in columns; 0 marks nothing.
+        tile_widths: columns of each tile. In tiles of another width the band is scaled, with its start rounded down
+            and its end rounded up.
+        reference: columns of the tile that `start` and `width` refer to.
 
     Returns:
-        (..., W) bool.
+        (..., W) bool, True inside the bands.
     """
     start, width = start.unsqueeze(-1), width.unsqueeze(-1)
     marks = []
@@ -52,19 +53,20 @@ def band_columns(start: Tensor, width: Tensor, tile_widths: Sequence[int], refer
 
 
 def same_class_partners(targets_BK: Tensor, keys_KB: Tensor) -> Tensor:
-    """Shuffle the records of every class among themselves.
+    """Shuffle the members of every class.
 
-    Members of a class are the records whose target for it is at least 0.5; a class of one has none.
+    A record is a member of a class if its target for the class is at least 0.5. A class with a single record has no
+    members.
 
     Args:
         targets_BK: vote fractions.
-        keys_KB: random numbers; their order decides the shuffle.
+        keys_KB: random numbers, whose order decides the shuffle.
 
     Returns:
-        (K, B) int64: whose band each record gets; its own where it is no member.
+        (K, B) int64, the record whose band each record receives; its own position if it is not a member.
     """
     member_KB = _members(targets_BK)
-    # Both orders begin with the members, by position and shuffled, and go on with the others by position.
+    # Both orders list the members first, by position and shuffled, and then the others by position.
     by_position_KB = torch.argsort((~member_KB).byte(), dim=1, stable=True)
     shuffled_KB = torch.argsort(keys_KB.masked_fill(~member_KB, torch.inf), dim=1, stable=True)
     return torch.empty_like(shuffled_KB).scatter_(1, by_position_KB, shuffled_KB)
@@ -79,23 +81,26 @@ def same_class_cutmix(
     tile_widths: Sequence[int],
     axis: Literal["time", "rows"] = "time",
 ) -> Tensor:
-    """Replace a band of an image by that of another record of the same class; targets stay as they are.
+    """Replace a band of each image by the same band of another record of its class; targets do not change.
 
-    A record with two classes of one half each gets a band for either; where they overlap, the later class has it.
-    What is pasted comes from the images as they were before.
+    A record that is half of one class and half of another receives two bands; where they overlap, the later class
+    wins. Bands are copied from the original images.
 
-    With `rows` the band's columns are taken for row numbers, as the source's notebooks did where a batch had its
-    channels second: whole rows are exchanged, those of the second tile's columns too, and numbers beyond the last
-    row are left out.
+    With `rows`, the numbers of the band's columns are used as row numbers, as in the source's notebooks: whole rows
+    are exchanged, also those with the numbers of the second tile's columns, and numbers beyond the last row are
+    ignored.
 
     Args:
         images_BCHW: images.
         targets_BK: vote fractions.
-        partners_KB: from `same_class_partners`.
-        start_K: first column of each class's band, in a tile 300 columns wide.
-        width_K: columns of the band.
-        tile_widths: see `band_columns`.
-        axis: `time` exchanges columns, `rows` rows.
+        partners_KB: partners from `same_class_partners`.
+        start_K: first column of each class's band, in a tile of 300 columns.
+        width_K: width of each class's band in columns.
+        tile_widths: columns of each tile, see `band_columns`.
+        axis: axis of the band, `time` for columns or `rows`.
+
+    Returns:
+        Images of the same shape.
     """
     member_KB = _members(targets_BK)
     band_KX = band_columns(start_K, width_K, tile_widths, CUTMIX_COLUMNS)
@@ -118,19 +123,22 @@ def _members(targets_BK: Tensor) -> Tensor:
 def mosaic(
     images_BCHW: Tensor, targets_BK: Tensor, picks_BP: Tensor, tile_widths: Sequence[int] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Put four images, each shrunk to a quarter of its width, side by side.
+    """Put four images side by side, each shrunk to a quarter of its width.
 
-    Shrinking takes the mean of four neighbouring columns. Of a tile whose width is no multiple of four the last
-    one to three columns are left out, and the last column of the mosaic is repeated in their place.
+    Shrinking averages four neighbouring columns. If the width of a tile is not a multiple of four, its last one to
+    three columns are dropped, and the last column of the mosaic is repeated instead.
 
     Args:
         images_BCHW: images.
         targets_BK: vote fractions.
-        picks_BP: int64, which four images make up each mosaic, left to right.
-        tile_widths: columns of each tile, each of which becomes a mosaic; one tile when None.
+        picks_BP: int64, the four images that make up each mosaic, left to right.
+        tile_widths: columns of each tile, each of which becomes a mosaic; by default the image is a single tile.
 
     Returns:
-        Mosaics of the images' shape, and the mean of the four targets.
+        Mosaics of the same shape as the images, and (B, K) means of their four targets.
+
+    Raises:
+        ValueError: a tile has fewer than four columns.
     """
     mosaics = []
     for tile_BCHW in torch.split(images_BCHW, list(tile_widths or images_BCHW.shape[-1:]), dim=-1):
@@ -144,13 +152,16 @@ def mosaic(
 
 
 def flip_time(images_BCHW: Tensor, flip_B: Tensor, tile_widths: Sequence[int], phases: int = 1) -> Tensor:
-    """Let time run backwards, in every tile by itself, in the images that `flip_B` (bool) marks.
+    """Reverse time in every tile of the marked records.
 
     Args:
         images_BCHW: images, or signals (B, C, T).
-        flip_B: bool.
+        flip_B: bool, True for the records to reverse.
         tile_widths: columns of each tile.
-        phases: neighbouring samples that stand one below the other, and are turned around as well.
+        phases: number of neighbouring samples below one another in a column, which are reversed as well.
+
+    Returns:
+        Images or signals of the same shape.
     """
     tiles = torch.split(images_BCHW, list(tile_widths), dim=-1)
     flipped_BCHW = torch.cat([tile.flip(-1) for tile in tiles], dim=-1)
@@ -161,27 +172,30 @@ def flip_time(images_BCHW: Tensor, flip_B: Tensor, tile_widths: Sequence[int], p
 
 
 def flip_rows(images_BCHW: Tensor, flip_B: Tensor) -> Tensor:
-    """Turn the images that `flip_B` (bool) marks upside down."""
+    """Reverse the rows of the images that `flip_B` (bool) marks."""
     return torch.where(_records(flip_B, images_BCHW), images_BCHW.flip(-2), images_BCHW)
 
 
 def flip_sign(inputs: Tensor, flip_B: Tensor) -> Tensor:
-    """Change the sign of the records that `flip_B` (bool) marks: polarity depends on which electrode is subtracted."""
+    """Invert the records that `flip_B` (bool) marks.
+
+    The polarity of a difference only depends on which of its electrodes is subtracted.
+    """
     return torch.where(_records(flip_B, inputs), -inputs, inputs)
 
 
 def blank_rows(inputs: Tensor, blank_BH: Tensor) -> Tensor:
-    """Set the rows that `blank_BH` (bool) marks to 0: no signal, or the mean of a normalised image."""
+    """Set the rows that `blank_BH` (bool) marks to 0, which is no signal, or the mean of a normalised image."""
     return inputs.masked_fill(_rows(blank_BH, inputs), 0)
 
 
 def permute_rows(inputs: Tensor, source_BH: Tensor) -> Tensor:
-    """Let row h of each record be what row `source_BH`[…, h] (int64) was."""
+    """Reorder the rows of each record: row h becomes the former row `source_BH`[…, h] (int64)."""
     return inputs.gather(-2, _rows(source_BH, inputs).expand_as(inputs))
 
 
 def unfold(images_BCHW: Tensor, phases: int) -> Tensor:
-    """Signals (B, S, T) of folded images (B, 1, S · phases, T / phases); signals as they are."""
+    """Turn folded images (B, 1, S · phases, T / phases) into signals (B, S, T); return signals unchanged."""
     if images_BCHW.ndim == 3:
         return images_BCHW
     n, _, rows, columns = images_BCHW.shape
@@ -189,7 +203,7 @@ def unfold(images_BCHW: Tensor, phases: int) -> Tensor:
 
 
 def folded(signals_BCT: Tensor, phases: int, like: Tensor) -> Tensor:
-    """The inverse of `unfold`, in the shape that `like` has beyond the batch."""
+    """Invert `unfold`, with as many dimensions as `like` has."""
     if like.ndim == 3:
         return signals_BCT
     n, n_signals, n_times = signals_BCT.shape
@@ -197,21 +211,21 @@ def folded(signals_BCT: Tensor, phases: int, like: Tensor) -> Tensor:
 
 
 def band_pass(signals_BCT: Tensor, low_B: Tensor, high_B: Tensor, sfreq_hz: float, rest_s: float) -> Tensor:
-    """Filter every record by a causal Butterworth band-pass of order 2 of its own, from rest.
+    """Filter every record with its own causal second-order Butterworth band-pass, starting from rest.
 
-    That is what `scipy.signal.sosfilt` does with `butter(2, (low, high), "bandpass", fs=sfreq_hz, output="sos")`, as
-    one product of spectra: the response of the bilinear transform at the frequencies of an FFT that is longer than
-    the signal by what the filter takes to come to rest.
+    The result is that of `scipy.signal.sosfilt` with `butter(2, (low, high), "bandpass", fs=sfreq_hz, output="sos")`,
+    computed as a product of spectra: the frequency response of the bilinear transform, at the frequencies of an FFT
+    that is longer than the signal by the time the filter takes to settle.
 
     Args:
-        signals_BCT: float32.
-        low_B: lower edges (−3 dB), Hz.
-        high_B: upper edges, Hz, below half of `sfreq_hz`.
-        sfreq_hz: samples per second.
-        rest_s: seconds after which an answer has died away; 4 / low do for an error of 1e-6.
+        signals_BCT: float32 signals.
+        low_B: lower cut-off frequencies (−3 dB) in Hz.
+        high_B: upper cut-off frequencies in Hz, below half of `sfreq_hz`.
+        sfreq_hz: sampling frequency in Hz.
+        rest_s: seconds after which the response has decayed; 4 / low is enough for an error of 1e-6.
 
     Returns:
-        (B, C, T) float32.
+        (B, C, T) float32 signals.
     """
     n_times = signals_BCT.shape[-1]
     size = fast_size(n_times + math.ceil(rest_s * sfreq_hz))
@@ -220,7 +234,7 @@ def band_pass(signals_BCT: Tensor, low_B: Tensor, high_B: Tensor, sfreq_hz: floa
     low_B1, high_B1 = (
         torch.tan(edge_B.float() * (math.pi / sfreq_hz))[:, None] for edge_B in (low_B, high_B)
     )
-    # The prototype 1 / (q² + √2·q + 1) at q = j·off / band, multiplied out by band²: nowhere is anything divided by 0.
+    # The prototype 1 / (q² + √2·q + 1) at q = j·off / band, expanded by band², so that there is no division by 0.
     band_BF = (high_B1 - low_B1) * sine_F * cosine_F
     off_BF = sine_F**2 - low_B1 * high_B1 * cosine_F**2
     below_BF = torch.complex(band_BF**2 - off_BF**2, math.sqrt(2) * band_BF * off_BF)
@@ -237,12 +251,12 @@ def mix(
     Args:
         inputs: images (B, C, H, W) or signals (B, C, T).
         targets_BK: vote fractions.
-        n_votes_B: votes of each record.
+        n_votes_B: number of votes of each record.
         partner_B: int64, position of each record's partner in the batch.
-        share_B: float32 in 0 to 1, the record's own part; the rest is its partner's.
+        share_B: float32 in [0, 1], weight of the record itself; its partner gets the rest.
 
     Returns:
-        Mixed inputs, targets and (float32) votes.
+        Mixed inputs, targets and float32 numbers of votes.
     """
     share = _records(share_B, inputs)
     votes_B = n_votes_B.float()
@@ -254,16 +268,19 @@ def mix(
 
 
 def smooth(targets_BK: Tensor, n_votes_B: Tensor, amount: float, most_votes: int = 3) -> Tensor:
-    """Smooth the targets of records on which at most `most_votes` experts voted.
+    """Smooth the targets of records with few votes.
 
-    Of the k classes with the most votes each loses `amount` / k; the 6 − k others share what was taken off. Where
-    all six are equal nothing changes.
+    Each of the k classes with the most votes loses `amount` / k, and the 6 − k others share that amount equally. If
+    all six are equal, nothing changes.
 
     Args:
-        targets_BK: vote fractions; every row sums to 1, and so it does afterwards.
-        n_votes_B: votes of each record.
-        amount: what is taken off the largest together, 0 to 1.
-        most_votes: records with more votes keep their targets.
+        targets_BK: vote fractions; every row sums to 1.
+        n_votes_B: number of votes of each record.
+        amount: total taken from the largest targets, from 0 to 1.
+        most_votes: largest number of votes of a record that is smoothed.
+
+    Returns:
+        (B, K) targets, whose rows sum to 1.
     """
     top_BK = targets_BK == targets_BK.amax(dim=1, keepdim=True)
     n_top_B1 = top_BK.sum(dim=1, keepdim=True)
@@ -274,28 +291,31 @@ def smooth(targets_BK: Tensor, n_votes_B: Tensor, amount: float, most_votes: int
 
 
 def _records(values_B: Tensor, inputs: Tensor) -> Tensor:
-    """(B,) values beside inputs of any shape (B, …)."""
+    """Reshape (B,) values so that they broadcast over inputs of any shape (B, …)."""
     return values_B.reshape(-1, *[1] * (inputs.ndim - 1))
 
 
 def _columns(values_BW: Tensor, inputs: Tensor) -> Tensor:
-    """(B, W) values beside images (B, C, H, W) or signals (B, C, W)."""
+    """Reshape (B, W) values so that they broadcast over images (B, C, H, W) or signals (B, C, W)."""
     return values_BW.reshape(len(values_BW), *[1] * (inputs.ndim - 2), values_BW.shape[-1])
 
 
 def _rows(values_BH: Tensor, inputs: Tensor) -> Tensor:
-    """(B, H) values beside images (B, C, H, W) or signals (B, H, W)."""
+    """Reshape (B, H) values so that they broadcast over images (B, C, H, W) or signals (B, H, W)."""
     return values_BH.reshape(len(values_BH), *[1] * (inputs.ndim - 3), values_BH.shape[-1], 1)
 
 
 def mask_time(images_BCHW: Tensor, start_BM: Tensor, width_BM: Tensor, tile_widths: Sequence[int]) -> Tensor:
-    """Blank bands of time with 0, the mean of a normalised image (SpecAugment, Park et al. 2019).
+    """Set bands of time to 0, the mean of a normalised image (SpecAugment, Park et al. 2019).
 
     Args:
         images_BCHW: images.
-        start_BM: first columns, of the first tile.
-        width_BM: columns of each band; 0 for none.
-        tile_widths: see `band_columns`.
+        start_BM: first column of each band, in the first tile.
+        width_BM: width of each band in columns; 0 for no band.
+        tile_widths: columns of each tile, see `band_columns`.
+
+    Returns:
+        Images of the same shape.
     """
     masked_BW = band_columns(start_BM, width_BM, tile_widths, tile_widths[0]).any(dim=1)
     return images_BCHW.masked_fill(_columns(masked_BW, images_BCHW), 0)
@@ -308,18 +328,24 @@ def mask_frequency(
     tiles: Sequence[tuple[int, int]] | None = None,
     panels: int = len(PANELS),
 ) -> Tensor:
-    """Blank bands of frequency with 0, the same ones in each of the `panels` that stand upon each other.
+    """Set bands of frequency to 0, the same ones in each of the stacked panels.
 
-    In tiles of different heights a band takes the same part of each panel's height. Whether that is the same band
-    in Hz depends on what the panels' rows mean.
+    In tiles of different heights a band takes up the same part of each panel's height, which need not be the same
+    band in Hz.
 
     Args:
         images_BCHW: images.
-        start_BM: first rows, of a panel of the first tile.
-        height_BM: rows of each band; 0 for none.
-        tiles: rows and columns of each tile, left to right; one tile, the whole image, when None. In panels of
-            another height the edges are scaled as in `band_columns`.
-        panels: how many panels share a tile's rows.
+        start_BM: first row of each band, in a panel of the first tile.
+        height_BM: height of each band in rows; 0 for no band.
+        tiles: (rows, columns) of each tile, left to right; by default the image is a single tile. In panels of
+            another height the bands are scaled as in `band_columns`.
+        panels: number of panels stacked in a tile.
+
+    Returns:
+        Images of the same shape.
+
+    Raises:
+        ValueError: the rows of a tile cannot be divided evenly between the panels.
     """
     all_rows, columns = images_BCHW.shape[-2:]
     tiles = tiles or [(all_rows, columns)]
@@ -334,10 +360,10 @@ def mask_frequency(
 
 
 def panel_rows(tile_rows: int, panels: int = len(PANELS)) -> int:
-    """Rows that each of the panels has that stand upon each other in a tile.
+    """Return the number of rows of each panel stacked in a tile.
 
     Raises:
-        ValueError: the rows cannot be shared evenly.
+        ValueError: the rows cannot be divided evenly between the panels.
     """
     rows, rest = divmod(tile_rows, panels)
     if rest:
