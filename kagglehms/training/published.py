@@ -1,7 +1,8 @@
-"""The source's notebooks as they ran: a recipe → the run that gave its published figure.
+"""The source's notebooks as they really ran, which is how the published scores came about.
 
-A recipe of the ladder is what the source meant; where its notebooks did something else, the recipe does what their
-text and settings say. `as_published` goes the other way. What still differs stands in docs/ladder.md.
+A recipe of the ladder follows the text and settings of the source's notebook. Where the notebook did something else
+when it ran, `as_published` returns a recipe that does that as well. The remaining differences are listed in
+docs/ladder.md.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from kagglehms.training.recipe import Recipe
 from kagglehms.training.stages import Stage
 
 SUFFIX = "-as-published"
-"""After a recipe's name: the run of its notebook."""
+"""Suffix of a recipe's name for the run of its notebook."""
 
 NOTEBOOKS = {
     "baseline": "baseline",
@@ -32,26 +33,29 @@ NOTEBOOKS = {
     "two-stage-weighted": "effb0-2-stage-training-modified-loss-nb",
     "two-stage-stats": "effb0-global-2-stage-training-nb",
 }
-"""Recipe → its notebook, in the source's folder `CNN`. All others have none."""
+"""The notebook of each recipe, in the source's folder `CNN`; the other recipes have none."""
 
 _EPOCHS = {"global-norm-stats": (5,), "two-stage-weighted": (6, 5)}
-"""Epochs of each stage that the notebooks' output shows, where their settings say otherwise."""
+"""Epochs per stage in the output of the notebooks whose settings say otherwise."""
 
 
 def as_published(recipe: Recipe) -> Recipe:
-    """Return the run of a recipe's notebook, under a name of its own.
+    """Return the recipe of what a notebook really ran, under a name of its own.
 
-    The learning rate and beta1 are constant, CutMix exchanges rows, each stage has the epochs that really ran, and
-    after a warm-up the best evaluation is reset throughout the first epoch. Dropout is the recipe's own.
+    The learning rate and beta1 are constant, CutMix exchanges rows, each stage has as many epochs as it ran, and
+    after a warm-up the best evaluation is reset throughout the first epoch. Dropout does not change.
+
+    Args:
+        recipe: recipe of the ladder.
 
     Raises:
-        UsageError: no notebook of it was published.
+        UsageError: no notebook was published for this recipe.
     """
     if recipe.name not in NOTEBOOKS:
         raise UsageError(f"no notebook of {recipe.name!r} was published; {closest(recipe.name, NOTEBOOKS)}")
     epochs = _EPOCHS.get(recipe.name, tuple(stage.epochs for stage in recipe.stages))
     stages = [_as_run(stage, n) for stage, n in zip(recipe.stages, epochs, strict=True)]
-    if recipe.name == "two-stage-weighted":  # whose second stage went on with the weights of another run
+    if recipe.name == "two-stage-weighted":  # its second stage started from the weights of another run
         stages[0] = replace(stages[0], records="few")
     return replace(
         recipe,

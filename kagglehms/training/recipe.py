@@ -1,4 +1,4 @@
-"""What a recipe is: all that decides what a training run learns, as a frozen dataclass and as strict JSON."""
+"""A recipe: everything that decides what a training run learns, as a frozen dataclass and as strict JSON."""
 
 from __future__ import annotations
 
@@ -23,37 +23,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides what a training run learns, apart from its data and folds.
+    """Everything that decides what a training run learns, apart from its data and folds.
 
     Attributes:
-        name: how commands call it.
-        layout: what the network is given, an image or signals.
-        front_end: turns signals into the image that the backbone sees; None where the input is an image.
-        backbone: any timm model by name; `ast:` before the name of a timm ViT makes its patches overlap, `half:`
-            before any makes it see images of half the height and width.
-        stages: what is trained on, one after the other.
-        augmentations: of the training images outside of a warm-up, see `options`.
-        drop_path_rate: stochastic depth inside the backbone.
-        dropout: before the linear head.
-        batch_size: records per step.
-        optimizer: `adamw`, or `adam`, whose weight decay goes through its moments.
-        lr: the highest learning rate of the schedule.
-        head_lr: that of the layers that make the logits, which then follow the schedule at a rate of their own; `lr`
-            when None. A stage that has an `lr` of its own keeps the recipe's `head_lr`.
-        weight_decay: of the optimizer, on all parameters.
-        schedule: `one-cycle` falls from `lr` to a tenth of it; `cosine` rises and falls as the stage says (see
-            `learner.make_schedule`); `constant` is what the source's notebooks really did, as they never stepped
-            their scheduler: `lr`, and a beta1 of 0.85.
-        ema: decay per step of an exponential moving average of the weights, which then is what is evaluated and
-            kept; None for the weights themselves.
-        evaluations_per_epoch: how often the held-out fold is scored.
-        keep: the `best` evaluation of a stage, which is chosen on the held-out records and a little optimistic for
-            that, or the `last`, which is not. The next stage starts from it, and the last stage's is the run's.
-        average_best: of so many of a stage's best evaluations the mean of the weights and buffers is taken, scored and
-            kept; 1 for the best alone.
-        windows: which 50 s stand for a record: the `middle` between its first and last sub-window, its own sub-window
-            `nearest` to that, or in training a `random` place between the two; see `data.records.Windows`.
-        seed: of the initial weights, the order of records, augmentations and dropout.
+        name: name of the recipe on the command line.
+        layout: input of the network, an image or signals.
+        front_end: part of the network that turns signals into the image that the backbone sees; None if the input is
+            an image.
+        backbone: name of any timm model. The prefix `ast:` gives a timm ViT overlapping patches; `half:` shows any
+            model images of half the height and width.
+        stages: stages of the training, in order.
+        augmentations: augmentations of the training records, except during a warm-up, see `options`.
+        drop_path_rate: rate of stochastic depth in the backbone.
+        dropout: dropout rate before the linear head.
+        batch_size: number of records per step.
+        optimizer: `adamw`, or `adam`, whose weight decay passes through its moments.
+        lr: highest learning rate of the schedule.
+        head_lr: highest learning rate of the layers that compute the logits; None for the same `lr`. A stage with
+            its own `lr` still uses the recipe's `head_lr`.
+        weight_decay: weight decay of all parameters.
+        schedule: learning-rate schedule. `one-cycle` falls from `lr` to a tenth of it; `cosine` rises and falls as
+            the stage says (see `optimization.make_schedule`); `constant` keeps `lr` and a beta1 of 0.85, which is what
+            the source's notebooks did, since they never stepped their scheduler.
+        ema: decay per step of an exponential moving average of the weights, which is then evaluated and kept; None
+            for the weights themselves.
+        evaluations_per_epoch: number of evaluations on the held-out fold in each epoch.
+        keep: which evaluation of a stage is kept. The `best` is chosen on the held-out records, so its score is
+            slightly optimistic; the score of the `last` is not. The next stage starts from the kept weights, and
+            those of the last stage are the run's.
+        average_best: number of a stage's best evaluations whose weights and buffers are averaged; the average is
+            scored and kept. 1 keeps the best evaluation itself.
+        windows: which 50 s represent a record: the `middle` between its first and last sub-window, its sub-window
+            `nearest` to the middle, or, in training, a `random` position between the two; see
+            `data.records.Windows`.
+        seed: seed of the initial weights, the order of the records, augmentations and dropout.
     """
 
     name: str
@@ -77,7 +80,7 @@ class Recipe:
     seed: int = 42
     front_end: FrontEnd | None = None
 
-    # Read by pydantic where JSON becomes a Recipe: a mistyped key or value must not pass.
+    # For Pydantic, which makes recipes from JSON: refuse mistyped keys and values of another type.
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 
     def __post_init__(self) -> None:
@@ -104,7 +107,7 @@ class Recipe:
         self._check_input()
 
     def _check_input(self) -> None:
-        """Refuse, by name, what does not fit the input."""
+        """Refuse settings that do not fit the input."""
         if isinstance(self.layout, Signals) != (self.front_end is not None):
             raise UsageError(
                 "signals need a front end that turns them into images, and images must have none"
@@ -118,7 +121,7 @@ class Recipe:
         asked = [a for stage in self.stages for a in self.augmentations_of(stage)] + [*self.augmentations]
         fitting = self.layout.fitting
         if isinstance(self.front_end, FoldOptions | SpectrumOptions):
-            fitting -= {"chain-permutation"}  # in their images a place tells the side
+            fitting -= {"chain-permutation"}  # a position in their images stands for a side of the head
         unfit = sorted({a.kind for a in asked} - fitting)
         if unfit:
             raise UsageError(
@@ -128,7 +131,7 @@ class Recipe:
 
     @staticmethod
     def _check_units(front_end: SpectrumOptions, layout: Signals) -> None:
-        """Refuse a spectrum of signals in other units, or of other samples, than it takes them for."""
+        """Refuse a spectrum whose settings state other units or samples than those of the signals."""
         given = layout.signals
         for name, asked, found in (
             ("unit_uv", front_end.unit_uv, given.scale_uv),
@@ -140,7 +143,7 @@ class Recipe:
                 )
 
     def _check_band_pass(self, asked: list[Augmentation]) -> None:
-        """Refuse an edge that the input's samples are too few for."""
+        """Refuse a cut-off frequency that is too high for the input's sampling frequency."""
         highest = max((a.high_hz[1] for a in asked if isinstance(a, BandPass)), default=0.0)
         if isinstance(self.layout, Folded | Signals) and highest >= self.layout.sfreq_hz / 2:
             raise UsageError(
@@ -150,16 +153,16 @@ class Recipe:
 
     @property
     def image_shape(self) -> tuple[int, int]:
-        """(height, width) of the image that the backbone sees: the input, or what the front end makes of it."""
+        """(height, width) of the image that the backbone sees: the input, or the output of the front end."""
         return self.layout.shape if self.front_end is None else self.front_end.image_shape(*self.layout.shape)
 
     def augmentations_of(self, stage: Stage) -> tuple[Augmentation, ...]:
-        """What is done to the training records of a stage: its own augmentations, or the recipe's."""
+        """Return the augmentations of a stage: its own, or the recipe's."""
         return self.augmentations if stage.augmentations is None else stage.augmentations
 
     @property
     def kept(self) -> str:
-        """Which weights a run keeps, and what that says about their score."""
+        """Description of the weights that a run keeps, and of what that means for their score."""
         of = " of the moving average" if self.ema is not None else ""
         if self.keep == "last":
             return f"the last evaluation{of}, whatever its score"
@@ -171,11 +174,11 @@ class Recipe:
 
     @property
     def epochs(self) -> int:
-        """Of all stages together."""
+        """Number of epochs of all stages together."""
         return sum(stage.epochs for stage in self.stages)
 
     def with_epochs(self, epochs: int) -> Recipe:
-        """The same recipe with so many epochs per stage, at most half of them a warm-up: for a quick pass."""
+        """Return this recipe with `epochs` epochs in each stage, at most half of them warm-up: for quick runs."""
         stages = (
             replace(s, epochs=epochs, mosaic_epochs=min(s.mosaic_epochs, epochs // 2)) for s in self.stages
         )
@@ -184,27 +187,27 @@ class Recipe:
     def changed(
         self, epochs: int | None = None, batch_size: int | None = None, backbone: str | None = None
     ) -> Recipe:
-        """The same recipe with what is given in place of its own; epochs as in `with_epochs`."""
+        """Return this recipe with the settings that are given; for the epochs see `with_epochs`."""
         recipe = self if epochs is None else self.with_epochs(epochs)
         recipe = recipe if batch_size is None else replace(recipe, batch_size=batch_size)
         return recipe if backbone is None else replace(recipe, backbone=backbone)
 
     def to_json(self) -> bytes:
-        """Strict JSON, the same bytes for the same recipe."""
+        """Return strict JSON, the same bytes for equal recipes."""
         return _adapter().dump_json(self, indent=1) + b"\n"
 
     @property
     def digest(self) -> str:
-        """sha256 of the JSON: runs of recipes with different digests must not be mixed."""
+        """sha256 of the JSON; runs of recipes with different digests must not be mixed."""
         return hashlib.sha256(self.to_json()).hexdigest()
 
 
 def recipe_from_json(content: bytes, path: Path | str = "recipe") -> Recipe:
-    """Read a recipe back.
+    """Make a recipe from JSON.
 
     Args:
-        content: what `Recipe.to_json` wrote.
-        path: where it came from, for the error.
+        content: output of `Recipe.to_json`.
+        path: file that the content was read from, for error messages.
 
     Raises:
         DataError: the content is not strict JSON, or has unknown or missing keys or values of another type.

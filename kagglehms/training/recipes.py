@@ -39,7 +39,7 @@ def _transformer(name: str, backbone: str, layout: Input) -> Recipe:
 
 
 def _raw_fold(name: str, backbone: str, layout: Input) -> Recipe:
-    """The second place's: all records weighted by their votes, then those of many votes, left and right swapped."""
+    """Return a recipe of the second place: all records, weighted by votes, then those with many votes; mirrored."""
     stages = (
         Stage(epochs=15, loss="kl-votes", warm_up_steps=800, last_lr=1e-7, lr=1e-3, judged_by="many"),
         Stage(epochs=5, records="many", warm_up_steps=0, last_lr=1e-7, lr=1e-4),
@@ -59,9 +59,9 @@ def _raw_fold(name: str, backbone: str, layout: Input) -> Recipe:
 
 
 def _spectra(name: str, backbone: str, layout: Input, last_stage_lr: float = 1e-4) -> Recipe:
-    """The seventh place's: all records, then those of many votes with flips and mixup.
+    """Return a recipe of the seventh place: all records, then those with many votes, with flips and mixup.
 
-    Cross-entropy on vote fractions, which it trained on, has the gradient of `kl`.
+    The seventh place used the cross-entropy with vote fractions, which has the same gradient as `kl`.
     """
     flips = (Mirror(), HorizontalFlip(), VerticalFlip(), Mixup(probability=0.05, least=0.4, most=0.6))
     stages = (
@@ -102,7 +102,7 @@ _ALL = (
     Recipe("two-stage", layouts.GLOBAL_PANELS, "efficientnet_b0", stages=_FEW_THEN_MANY),
     Recipe("two-stage-weighted", layouts.GLOBAL_PANELS, "efficientnet_b0", stages=_FEW_THEN_WEIGHTED),
     Recipe("two-stage-stats", layouts.GLOBAL_SUMMARIES, "efficientnet_b0", stages=_FEW_THEN_MANY_SHORTER),
-    # The source says no more of its two on EEG than their score together: its rule on its two EEG images.
+    # The source only gives the joint score of its two models on EEG: these apply its rule to its two EEG images.
     Recipe("eeg-two-stage", layouts.EEG_PANELS_AND_PERCENTILES, "efficientnet_b0", stages=_FEW_THEN_MANY),
     Recipe("eeg-two-stage-stats", layouts.EEG_SUMMARIES, "efficientnet_b0", stages=_FEW_THEN_MANY),
     _transformer("transformer-vit", "vit_small_patch16_224", layouts.GLOBAL_PANELS),
@@ -111,7 +111,7 @@ _ALL = (
     _transformer("transformer-ast", "ast:deit_base_distilled_patch16_224", layouts.GLOBAL_PANELS),
     # Beyond the source: both recordings in one image.
     Recipe("kaggle+eeg", layouts.KAGGLE_AND_EEG, stages=_LOG_VOTES),
-    # Beyond the source: what the best public solutions did, see docs/ladder.md.
+    # Beyond the source: the methods of the best public solutions, see docs/ladder.md.
     _raw_fold("raw-fold", "tf_efficientnet_b5", kinds.FOLDED_CAUSAL),
     _raw_fold("raw-fold-hgnet", "hgnetv2_b5", kinds.FOLDED_LINEAR),
     _spectra("stft-50-10", "convnext_base", kinds.SPECTRA_50_AND_10_S),
@@ -132,7 +132,7 @@ _ALL = (
         windows="random",
         evaluations_per_epoch=1,
     ),
-    # Not a rung of the ladder: small enough to learn something in a minute on two CPU cores.
+    # Not part of the ladder: small enough to learn something within a minute on two CPU cores.
     Recipe(
         "demo",
         layouts.GLOBAL_PANELS,

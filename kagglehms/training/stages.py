@@ -1,4 +1,4 @@
-"""A stage of a recipe: epochs that share an optimizer and one run of the learning-rate schedule."""
+"""A stage of a recipe: epochs with one optimizer and one run of the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -9,38 +9,40 @@ from kagglehms.errors import UsageError
 from kagglehms.training.options import Albumentations, Augmentation, LossName, OptimizerName, WeightsName
 
 Population = Literal["all", "few", "unsettled", "settled", "many"]
-"""Which records a stage learns from and is judged by, see `data.records.Records.few`, `settled`, `many`."""
+"""Records that a stage learns from or is judged by, see `few`, `settled` and `many` of `data.records.Records`."""
 Schedule = Literal["one-cycle", "cosine", "constant"]
-"""How the learning rate moves along a stage, see `learner.make_schedule`."""
+"""How the learning rate changes during a stage, see `optimization.make_schedule`."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Epochs that share an optimizer and one run of the learning-rate schedule.
+    """Epochs with one optimizer and one run of the learning-rate schedule.
 
-    What is None is taken from the recipe.
+    A stage starts from the kept weights of the stage before. Settings that are None are taken from the recipe.
 
     Attributes:
-        epochs: passes over the stage's training records.
-        mosaic_epochs: how many of them, at the start, are a warm-up on mosaics, with the plain loss; the best
-            evaluation is reset after it.
-        records: learn from `all` records, the `unsettled` or the `settled` ones, or those of `few` or `many`
-            votes. A later stage starts from the best weights of the one before.
-        loss: see `losses.weighted_loss`.
-        weights: what a record counts by its votes, see `losses.vote_weights`; None for those in the loss's name.
-        judged_by: the held-out records whose score decides which evaluation is best; `records` when None.
-        optimizer: see `Recipe`.
-        lr: the highest learning rate.
-        head_lr: that of the layers that make the logits, see `Recipe`.
-        schedule: of the learning rate.
-        warm_up_steps: steps along which a `cosine` schedule rises from 0, at most half of the stage's.
-        last_lr: where a `cosine` schedule ends.
-        weight_decay: of the optimizer.
-        clip_norm: the largest norm of all gradients together; None for no limit.
-        smoothing: taken off the largest targets of records with at most three votes, see `augmentations.smooth`.
-        augmentations: in place of the recipe's.
-        reset_all_epoch: reset the best before every evaluation of the first epoch after the warm-up and not before
-            the first alone, so that the last of them stands, as in the source's notebooks.
+        epochs: number of passes over the stage's training records.
+        mosaic_epochs: number of epochs at the start that warm up on mosaics, with the loss `kl` and equal weights;
+            the best evaluation is reset afterwards.
+        records: training records of the stage: `all`, the `unsettled` or `settled` ones, or those with `few` or
+            `many` votes.
+        loss: name of the loss, see `losses.weighted_loss`.
+        weights: weighting of records by their votes, see `losses.vote_weights`; None for the one in the loss's name.
+        judged_by: held-out records whose score decides which evaluation is best; by default those of `records`.
+        optimizer: name of the optimizer.
+        lr: highest learning rate.
+        head_lr: highest learning rate of the layers that compute the logits, see `recipe.Recipe`.
+        schedule: learning-rate schedule.
+        warm_up_steps: number of steps in which a `cosine` schedule rises from 0, at most half of the stage's steps.
+        last_lr: learning rate at the end of a `cosine` schedule.
+        weight_decay: weight decay of the optimizer.
+        clip_norm: largest norm of the gradients of all parameters together; None for no limit.
+        smoothing: amount by which targets of records with at most three votes are smoothed, see
+            `augmentations.smooth`.
+        augmentations: augmentations that replace those of the recipe.
+        reset_all_epoch: whether to reset the best evaluation before every evaluation of the first epoch after the
+            warm-up, instead of only before the first one. The last of them is then kept, as in the source's
+            notebooks.
     """
 
     epochs: int = 6
@@ -87,5 +89,5 @@ class Stage:
 
     @property
     def judging(self) -> Population:
-        """The held-out records whose score decides which evaluation is best."""
+        """Held-out records whose score decides which evaluation is best."""
         return self.judged_by or self.records
