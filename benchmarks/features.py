@@ -46,6 +46,8 @@ from _signal_peers import (
     spectra_librosa,
     spectra_scipy,
     spectra_strided,
+    zoom_librosa,
+    zoom_scipy,
 )
 from _simulated import eeg_windows
 from threadpoolctl import threadpool_limits
@@ -53,6 +55,7 @@ from threadpoolctl import threadpool_limits
 from kagglehms.features import (
     SPECTRA_50_10,
     FoldSpec,
+    ZoomSpec,
     difference_spectra_into,
     folded_image_into,
     mel_image_into,
@@ -60,6 +63,7 @@ from kagglehms.features import (
     normalise_rows,
     percentiles,
     summaries,
+    zoomed_image_into,
 )
 from kagglehms.features.arrays import spread
 from kagglehms.features.filters import causal_coefficients, linear_taps
@@ -327,6 +331,7 @@ def signal_section(windows: Any, rounds: int) -> dict[str, Any]:
     }
     if librosa_stft is not None:
         groups["spectra of 18 differences"]["librosa.stft"] = lambda: librosa_stft(halves[i()])
+    groups["mel spectra, finer in the centre"] = zoom_contenders(halves, i, missing)
     figures: dict[str, Any] = {}
     lines = []
     with threadpool_limits(1):
@@ -342,6 +347,26 @@ def signal_section(windows: Any, rounds: int) -> dict[str, Any]:
         sep="\n",
     )
     return {"signals_us": figures}
+
+
+def zoom_contenders(halves: Any, i: Callable[[], int], missing: list[str]) -> dict[str, Callable[[], object]]:
+    """Three planes of mel spectra, and others' ways to them."""
+    spec = ZoomSpec()
+    out = aligned(spec.shape)
+    wanted = zoomed_image_into(halves[0], out, spec).copy()
+    contenders: dict[str, Callable[[], object]] = {
+        OURS: lambda: zoomed_image_into(halves[i()], out, spec),
+        "its size, copied": lambda: np.copyto(out, wanted),
+    }
+    for name, make in (
+        ("librosa melspectrogram", zoom_librosa),
+        ("strided frames, scipy.fft.rfft, mel", zoom_scipy),
+    ):
+        image = optional(make, missing, name)
+        if image is not None:
+            alike(name, image(halves[0]), wanted, 2e-2)
+            contenders[name] = lambda image=image: image(halves[i()])
+    return contenders
 
 
 # ---- panels

@@ -132,6 +132,10 @@ def sample_features() -> dict[str, NDArray[Any]]:
             for name in ("none", "causal", "linear")
         },
         "spectra": features.difference_spectra(NASTY["gaps"], mirror=True),
+        "zoomed": features.zoomed_image(NASTY["gaps"], mirror=True)[:, :, ::25].copy(),
+        "zoomed filtered": features.zoomed_image(
+            NASTY["plain"][3000:7000], spec=features.ZoomSpec(n_mels=4), band_hz=(1.0, 30.0)
+        ),
         "differences": features.difference_signals(
             NASTY["infinities"][:300], spec=features.DifferenceSpec(step=3, midline=True)
         ),

@@ -127,3 +127,46 @@ def spectra(
     image = np.concatenate(blocks, axis=1).reshape(-1, blocks[0].shape[-1])
     whole = np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1])))
     return np.asarray((image - whole.mean()) / (whole.std() + 1e-6))
+
+
+RINGS = (("Fp1", "F7", "T3", "T5", "O1", "P3", "C3", "F3"), ("Fp2", "F8", "T4", "T6", "O2", "P4", "C4", "F4"))
+"""Electrodes of each hemisphere, once round: neighbours are subtracted, either way."""
+
+
+def zoomed(
+    eeg_uv: NDArray[Any], wide_n_fft: int = 512, wide_win: int = 128, wide_hop: int = 32, cut: int = 62,
+    centre_samples: int = 2400, centre_n_fft: int = 2048, centre_win: int = 16, centre_hop: int = 4, n_mels: int = 64,
+    fmin: float = 0.53, fmax: float = 30.0, clip_uv: float = 1024.0, scale_uv: float = 32.0, top_db: float = 100.0,
+    unit_db: float = 20.0, band_hz: tuple[float, float] | None = None,
+) -> F64:  # fmt: skip
+    """(n_times, 20) µV → (3, 16 · n_mels, columns), by librosa in float64."""
+    import librosa
+
+    x = np.clip(differences(eeg_uv), -clip_uv, clip_uv) / scale_uv
+    if band_hz is not None:
+        x = np.asarray(sosfilt(butter(2, band_hz, "bandpass", fs=200, output="sos"), x, axis=-1))
+    mels = {"sr": 200, "n_mels": n_mels, "fmin": fmin, "fmax": fmax}
+    wide = librosa.feature.melspectrogram(
+        y=x, n_fft=wide_n_fft, win_length=wide_win, hop_length=wide_hop, **mels
+    )
+    # The centre with half a transform of what really lies beside it; librosa's frames then need no padding.
+    reach, first = centre_n_fft // 2, (x.shape[1] - centre_samples) // 2
+    around = np.pad(x, ((0, 0), (reach, reach)))[:, first : first + centre_samples + 2 * reach]
+    centre = librosa.feature.melspectrogram(
+        y=around, n_fft=centre_n_fft, win_length=centre_win, hop_length=centre_hop, center=False, **mels
+    )
+    wide, centre = (
+        librosa.power_to_db(power, ref=1.0, amin=1e-10, top_db=top_db) / unit_db for power in (wide, centre)
+    )
+    left = (wide.shape[-1] - cut) // 2
+    levels = np.concatenate([wide[..., :left], centre, wide[..., left + cut :]], axis=-1)
+    by_pair = {frozenset(name.split("-")): signal for signal, name in enumerate(ROWS[:16])}
+    less_others, less_neighbours = np.empty_like(levels), np.empty_like(levels)
+    for signal, name in enumerate(ROWS[:16]):
+        less_others[signal] = levels[signal] - np.delete(levels, signal, axis=0).mean(axis=0)
+        ring = next(ring for ring in RINGS if name.split("-")[0] in ring)
+        steps = [frozenset((ring[i - 1], ring[i])) for i in range(8)]
+        at = steps.index(frozenset(name.split("-")))
+        beside = [levels[by_pair[steps[(at + by) % 8]]] for by in (-1, 1)]
+        less_neighbours[signal] = levels[signal] - np.mean(beside, axis=0)
+    return np.stack([levels, less_others, less_neighbours]).reshape(3, 16 * n_mels, -1)

@@ -19,6 +19,7 @@ from kagglehms.features.spectra import (
     difference_spectra,
     difference_spectra_into,
 )
+from kagglehms.features.zoom import ZoomSpec, zoomed_image, zoomed_image_into
 
 PlainPathWarning = jit.PlainPathWarning
 
@@ -37,6 +38,9 @@ __all__ = [
     "SPECTRA_30_10",
     "difference_spectra",
     "difference_spectra_into",
+    "ZoomSpec",
+    "zoomed_image",
+    "zoomed_image_into",
     "normalise",
     "normalise_rows",
     "percentiles",

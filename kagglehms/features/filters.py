@@ -55,20 +55,22 @@ CAUSAL_ERROR = 5e-6
 """Greatest error of the causal filter in float32, relative to the greatest value that it is given."""
 
 
-def causal_sections() -> F64:
-    """(2, 6) second-order sections of the causal filter, as SciPy designs them."""
-    from scipy.signal import butter
-
-    sections: F64 = butter(2, BAND_HZ, "bandpass", fs=SFREQ_HZ, output="sos")
-    return sections
-
-
 @functools.cache
 def causal_coefficients() -> F32:
-    """(9,) the direct path, and for either mode: real and imaginary part of its pole, weights of its state's parts."""
+    """(9,) coefficients of the causal filter of `BAND_HZ`, see `causal_modes`."""
+    return causal_modes(*BAND_HZ)
+
+
+def causal_modes(low_hz: float, high_hz: float) -> F32:
+    """(9,) the direct path, and for either mode: real and imaginary part of its pole, weights of its state's parts.
+
+    Args:
+        low_hz: lower edge (−3 dB) of the band.
+        high_hz: upper edge (−3 dB).
+    """
     from scipy.signal import butter
 
-    zeros, poles, gain = butter(2, BAND_HZ, "bandpass", fs=SFREQ_HZ, output="zpk")
+    zeros, poles, gain = butter(2, (low_hz, high_hz), "bandpass", fs=SFREQ_HZ, output="zpk")
     coefficients = np.zeros(9, np.float32)
     answer_to_constant = 0.0
     for at, pole in zip((1, 5), poles[poles.imag > 0], strict=True):

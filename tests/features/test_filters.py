@@ -10,10 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.signal import freqz, sosfreqz
+from scipy.signal import butter, freqz, sosfreqz
 
 from kagglehms.features import DifferenceSpec, difference_signals
-from kagglehms.features.filters import CAUSAL_ERROR, causal_coefficients, causal_sections, linear_taps
+from kagglehms.features.filters import (
+    BAND_HZ,
+    CAUSAL_ERROR,
+    causal_coefficients,
+    causal_modes,
+    linear_taps,
+)
 
 N_TIMES = 10_000
 LINEAR_ERROR = 5e-6
@@ -30,16 +36,22 @@ def filtered(x: NDArray[np.float64], name: Any) -> NDArray[np.float32]:
 # ---- design
 
 
-def test_partial_fractions_are_the_butterworth() -> None:
+@pytest.mark.parametrize("band_hz", [(0.5, 20.0), (2.0, 10.0), (0.5, 99.0)])
+def test_partial_fractions_are_the_butterworth(band_hz: tuple[float, float]) -> None:
     w = np.exp(1j * 2 * np.pi * np.linspace(0, 100, 2001) / 200)
-    direct, *modes = causal_coefficients().astype(np.float64)
+    direct, *modes = causal_modes(*band_hz).astype(np.float64)
     answer = np.full(w.shape, direct, complex)
     for real, imag, real_weight, imag_weight in np.reshape(modes, (2, 4)):
         pole, residue = real + 1j * imag, (real_weight - 1j * imag_weight) / 2
         answer += residue / (w - pole) + np.conj(residue) / (w - np.conj(pole))
-    wanted = sosfreqz(causal_sections(), np.linspace(0, 100, 2001), fs=200)[1]
+    sections = butter(2, band_hz, "bandpass", fs=200, output="sos")
+    wanted = sosfreqz(sections, np.linspace(0, 100, 2001), fs=200)[1]
     np.testing.assert_allclose(answer, wanted, rtol=0, atol=4e-6)
     assert abs(answer[0]) < 1e-7  # a constant is taken away, not nearly so
+
+
+def test_the_causal_filter_is_that_of_its_band() -> None:
+    np.testing.assert_array_equal(causal_coefficients(), causal_modes(*BAND_HZ))
 
 
 def test_the_linear_filter_is_mnes_design() -> None:

@@ -58,9 +58,13 @@ def here() -> dict[str, Any]:
 
 def assert_alike(results: Any, wanted: dict[str, Any]) -> None:
     for name, values in wanted.items():
-        atol = {"mel": 1e-4, "folded": 5e-6 * 32, "differences": 5e-6 * 32, "spectra": 2e-4}.get(
-            name.split()[0], 2e-6
-        )
+        atol = {
+            "mel": 1e-4,
+            "folded": 5e-6 * 32,
+            "differences": 5e-6 * 32,
+            "spectra": 2e-4,
+            "zoomed": 1e-4,
+        }.get(name.split()[0], 2e-6)
         np.testing.assert_allclose(results[name], values, rtol=1e-6, atol=atol, err_msg=name)
 
 
@@ -72,11 +76,13 @@ numba.njit(lambda x: x)(1)
 before = set(sys.modules)
 from kagglehms import features
 from kagglehms.features import across_compiled, differences_compiled, mel_compiled, mel_plan, panels_compiled
-from kagglehms.features import spectra, spectra_compiled
+from kagglehms.features import spectra, spectra_compiled, zoom, zoom_compiled
 mel_plan.plan(features.MelSpec())
 code = [mel_compiled.mel_image, panels_compiled.normalise, panels_compiled.normalise_rows, across_compiled.summaries]
 code += [differences_compiled.difference_rows, spectra_compiled.difference_spectra]
+code += [zoom_compiled.zoom_image]
 spectra.plan(features.SPECTRA_50_10)
+zoom.plan(features.ZoomSpec().centre)
 print(json.dumps({"compiled": sum(len(c._compiled) for c in code), "modules": sorted(set(sys.modules) - before)}))
 """
     found = run_child(script, tmp_path)
