@@ -25,8 +25,8 @@ from kagglehms.data.competition import Competition
 from kagglehms.environment import available_cpus
 from kagglehms.kernel.marker import Marker
 from kagglehms.kernel.prior import read_rows
+from kagglehms.kernel.protocol import TIME_LIMIT_S, Task
 from kagglehms.kernel.scored_run import run_scored
-from kagglehms.kernel.task import TIME_LIMIT_S, Task
 from kagglehms.kernel.test_set import BATCH_ROWS, CropCache, Reader, batches
 from kagglehms.rehearsal.hidden_test_set import HIDDEN_ROWS, make_hidden
 from kagglehms.training.recipes import Recipe, get_recipe

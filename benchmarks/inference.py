@@ -136,8 +136,8 @@ def run_here(rows: int, recipe: str, backbone: str, scratch: Path) -> None:
     from dataclasses import replace
 
     from kagglehms.kernel.marker import Marker
+    from kagglehms.kernel.protocol import Task
     from kagglehms.kernel.scored_run import run_scored
-    from kagglehms.kernel.task import Task
     from kagglehms.training.recipes import get_recipe
 
     with tempfile.TemporaryDirectory(dir=scratch) as folder:

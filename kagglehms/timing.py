@@ -48,6 +48,11 @@ class Clock:
     started: float = _STARTED
 
     @property
+    def passed_s(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.started
+
+    @property
     def left_s(self) -> float:
         """Seconds left, negative when the time is up; infinite without a limit."""
-        return math.inf if self.limit_s is None else self.started + self.limit_s - time.monotonic()
+        return math.inf if self.limit_s is None else self.limit_s - self.passed_s

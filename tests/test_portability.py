@@ -150,7 +150,7 @@ def test_what_unix_alone_has_is_not_needed_to_score(
         "from pathlib import Path\n"
         "from kagglehms.bundle.manifest import read_manifest\n"
         "from kagglehms.kernel.supervisor import supervise\n"
-        "from kagglehms.kernel.task import Task\n"
+        "from kagglehms.kernel.protocol import Task\n"
         "bundle, competition, out = sys.argv[1:]\n"
         "digest = read_manifest(Path(bundle)).digest\n"
         "sys.exit(supervise(Task(bundle, competition, out, digest=digest, limit_s=600, scratch=out)))"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kagglehms.bundle.averaging import FoldMeans
 from kagglehms.bundle.given import Recordings, as_crops
 from kagglehms.bundle.manifest import BLEND, MANIFEST, Manifest, Model, read_manifest, verify
 from kagglehms.data.competition import CLASSES
@@ -206,61 +207,6 @@ def _read_blend(bundle: Path, manifest: Manifest) -> Blend | None:
     if BLEND not in manifest.files:
         return None
     return blend_from_json((bundle / BLEND).read_bytes(), bundle / BLEND)
-
-
-class FoldMeans:
-    """A running average: folds within a recipe first, then recipes, so that more folds give no more weight.
-
-    Args:
-        blend: how recipes are combined; None for their plain mean.
-    """
-
-    def __init__(self, blend: Blend | None = None) -> None:
-        self.blend = blend
-        self._sums: dict[str, NDArray[np.float64]] = {}
-        self._counts: dict[str, NDArray[np.int64]] = {}
-
-    def add(self, recipe: str, probabilities_BK: NDArray[np.float64]) -> None:
-        """Add one model's probabilities; a row with a value that is not finite is one that it did not predict."""
-        known_B = np.logical_and.reduce(np.isfinite(probabilities_BK), axis=1)
-        sums_BK = np.where(known_B[:, None], probabilities_BK, 0.0)
-        if recipe not in self._sums:
-            self._sums[recipe], self._counts[recipe] = (
-                np.zeros_like(sums_BK),
-                np.zeros(len(known_B), np.int64),
-            )
-        self._sums[recipe] += sums_BK
-        self._counts[recipe] += known_B
-
-    @property
-    def known_RB(self) -> NDArray[np.bool_]:
-        """Which recipe, in the order in which they came, has predicted which row."""
-        return np.stack([counts > 0 for counts in self._counts.values()])
-
-    def blended(self, otherwise_K: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        """(B, 6) probabilities by what has been added so far; every row sums to 1.
-
-        A row that some recipes did not predict is blended of the others.
-
-        Args:
-            otherwise_K: for rows that nobody predicted; NaN when None.
-        """
-        recipes, known_RB = list(self._counts), self.known_RB
-        blended_BK = np.full(self._sums[recipes[0]].shape, np.nan)
-        if otherwise_K is not None:
-            blended_BK[:] = otherwise_K
-        for pattern_R in np.unique(known_RB, axis=1).T:
-            names = [name for name, known in zip(recipes, pattern_R, strict=True) if known]
-            rows_B = (known_RB == pattern_R[:, None]).all(axis=0)
-            if names:
-                blended_BK[rows_B] = self._mix(names, rows_B)
-        return blended_BK
-
-    def _mix(self, names: list[str], rows_B: NDArray[np.bool_]) -> NDArray[np.float64]:
-        means = {name: self._sums[name][rows_B] / self._counts[name][rows_B][:, None] for name in names}
-        blend = self.blend
-        mean_BK = np.mean(list(means.values()), axis=0) if blend is None else blend.only(names).apply(means)
-        return mean_BK / mean_BK.sum(axis=1, keepdims=True)
 
 
 def load_bundle(path: Path | str, device: str | None = None, expected_digest: str | None = None) -> Predictor:

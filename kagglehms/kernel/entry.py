@@ -15,8 +15,8 @@ import kagglehms
 from kagglehms.console import open_streams
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError
 from kagglehms.kernel.mounts import find_competition, find_output
+from kagglehms.kernel.protocol import TIME_LIMIT_S, Task
 from kagglehms.kernel.supervisor import supervise
-from kagglehms.kernel.task import TIME_LIMIT_S, Task
 
 if TYPE_CHECKING:
     from kagglehms.data.workers import Workers

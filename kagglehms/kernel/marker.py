@@ -1,6 +1,6 @@
-"""The end marker of a scored run: what its submission is made of, in a file beside it and as a line in the log.
+"""The marker of a scored run: what its submission was made from, in a file beside it and as a line in the log.
 
-Only the standard library, since the supervisor writes one even where nothing else works.
+Needs only the standard library, because the supervisor writes one even when nothing else works.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from kagglehms.strict_json import parse
 
 MARKER = "scored-run.json"
 PRIOR_SHARE = 0.05
-"""So many rows may keep the prior; more is a problem. Nothing is known of such a row, so a twentieth of them costs
-about what a rung of the ladder gains."""
+"""Largest share of rows that may keep the prior without counting as a problem. Nothing is known about such a row, so
+5 % of them cost about what one rung of the ladder gains."""
 _MOST_LINES = 10
 
 
@@ -25,18 +25,18 @@ class Marker:
     """What a scored run used.
 
     Attributes:
-        rows: of the test set.
-        models: passes that took part, which is that they predicted at least one row, in their order.
-        left_out: passes or recipes that did not, and why.
-        rows_with_prior: rows that keep the class prior, and why.
-        rows_with_fewer_models: rows that some recipes could not predict, and why.
-        bundle: its digest; None if it could not even be read.
-        device: where it was computed and why.
-        notes: what was odd and is dealt with: ids that stand twice, time that was up.
-        problems: what failed.
+        rows: number of rows in the test set.
+        models: names of the passes that predicted at least one row, in the order they ran.
+        left_out: passes or recipes that did not take part, each with the reason.
+        rows_with_prior: ids of rows that keep the class prior, each with the reason.
+        rows_with_fewer_models: ids of rows that some recipes could not predict, each with the reason.
+        bundle: digest of the bundle; None if it could not be read.
+        device: device that computed, and why it was chosen.
+        notes: oddities that the run coped with, such as duplicate ids or a time limit reached.
+        problems: everything that failed.
         steps: name and seconds of every pass.
-        seconds_before_first_step: verification, imports, planning.
-        seconds: of the whole.
+        seconds_before_first_step: seconds for verification, imports and planning.
+        seconds: seconds of the whole run.
     """
 
     rows: int
@@ -53,9 +53,9 @@ class Marker:
     seconds: float = 0.0
 
     def judge(self) -> None:
-        """Add what the rows say to the problems: nothing was predicted, or too little of it.
+        """Add a problem if no row, or too few rows, were predicted.
 
-        What counts is rows, not passes that came to their end. Calling it again adds nothing.
+        Rows count, not passes that ran to their end. Calling this again adds nothing.
         """
         n_prior = len(self.rows_with_prior)
         problem = None
@@ -66,21 +66,24 @@ class Marker:
         elif n_prior > PRIOR_SHARE * self.rows:
             problem = f"{n_prior} of {self.rows} rows keep the prior, more than {PRIOR_SHARE:.0%}"
         if problem and n_prior:
-            problem += (
-                f"; row {next(iter(self.rows_with_prior))}: {next(iter(self.rows_with_prior.values()))}"
-            )
+            row, reason = next(iter(self.rows_with_prior.items()))
+            problem += f"; row {row}: {reason}"
         if problem and problem not in self.problems:
             self.problems.append(problem)
 
     @property
     def status(self) -> Literal["complete", "partial", "prior"]:
-        """`complete`: every pass took part. `partial`: some did. `prior`: none did."""
+        """`complete` if every pass took part, `partial` if some did, `prior` if none did."""
         if not self.models:
             return "prior"
         return "partial" if self.left_out or self.problems else "complete"
 
     def write(self, folder: Path, seconds: float) -> None:
-        """Write the file, atomically.
+        """Write the marker file atomically.
+
+        Args:
+            folder: folder of the submission.
+            seconds: seconds since the start of the run.
 
         Raises:
             RunError: the disk is full or the folder cannot be written.
@@ -92,7 +95,7 @@ class Marker:
 
     @classmethod
     def read(cls, folder: Path) -> Marker | None:
-        """Read it back; None if there is none, or none of this version."""
+        """Read the marker in `folder`; return None if there is none, or only one of another version."""
         try:
             content = parse((folder / MARKER).read_bytes())
             content.pop("status")
@@ -107,7 +110,7 @@ class Marker:
         (folder / MARKER).unlink(missing_ok=True)
 
     def line(self) -> str:
-        """One line of JSON for the log, with counts where the file has names."""
+        """Return one line of JSON for the log, with counts in place of row ids."""
         content = asdict(self) | {
             "rows_with_prior": len(self.rows_with_prior),
             "rows_with_fewer_models": len(self.rows_with_fewer_models),
@@ -115,13 +118,14 @@ class Marker:
         return json.dumps({"event": "scored-run", "status": self.status} | content)
 
     def lines(self) -> list[str]:
-        """The rows that do not have all models, and the sum of it all, for a person."""
+        """Return lines for people: the rows that lack some or all models, and a summary."""
         listed = []
         for what, rows in (
             ("keeps the prior", self.rows_with_prior),
             ("does without some models", self.rows_with_fewer_models),
         ):
             listed += [f"  row {id_} {what}: {why}" for id_, why in list(rows.items())[:_MOST_LINES]]
-            listed += [f"  and {len(rows) - _MOST_LINES} more"] * (len(rows) > _MOST_LINES)
+            if len(rows) > _MOST_LINES:
+                listed.append(f"  and {len(rows) - _MOST_LINES} more")
         done = f"finished ({self.status}): {len(self.models)} passes, {len(self.left_out)} left out, "
         return [*listed, f"{done}{len(self.rows_with_prior)} of {self.rows} rows prior"]

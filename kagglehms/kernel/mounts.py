@@ -1,7 +1,7 @@
-"""Where Kaggle mounts what a kernel asks for.
+"""Where Kaggle mounts a kernel's inputs.
 
-Kaggle uses several layouts, so a kernel looks in each of them by name. It never walks `/kaggle/input`: the
-competition alone has tens of thousands of files, and listing them takes minutes.
+Kaggle uses several layouts, so a kernel tries each of them by name. It never walks `/kaggle/input`: the competition
+alone has tens of thousands of files, and listing them takes minutes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from kagglehms.data.competition import SLUG
 from kagglehms.errors import DataError
 
 ROOT_VARIABLE = "KAGGLEHMS_KAGGLE_ROOT"
-"""Environment variable that names another folder than `/kaggle`, for a rehearsal that may not mount anything."""
+"""Environment variable that names a folder to use as `/kaggle`, for a rehearsal that cannot mount anything."""
 
 Layout = Literal["slug", "owner"]
-"""`slug`: everything beside each other under its own name. `owner`: by kind, and datasets by owner."""
+"""`slug`: all inputs side by side under their slugs. `owner`: inputs sorted by kind, and datasets by owner."""
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
@@ -36,7 +36,7 @@ def notebook_mount(owner: str, slug: str, layout: Layout) -> str:
 
 
 def find_output(root: Path, owner: str, slug: str) -> Path | None:
-    """Return the folder in which a kernel's output is mounted; None if it is not."""
+    """Return the folder in which another kernel's output is mounted; None if it is not mounted."""
     places = [root / "input" / notebook_mount(owner, slug, layout) for layout in LAYOUTS]
     return next((place for place in places if place.is_dir()), None)
 
@@ -45,10 +45,10 @@ def find_competition(root: Path) -> Path:
     """Return the folder in which the competition is mounted.
 
     Args:
-        root: `/kaggle`, or the folder that stands for it.
+        root: `/kaggle`, or a folder used in its place.
 
     Raises:
-        DataError: it is mounted in none of the layouts.
+        DataError: it is not mounted in any of the layouts.
     """
     places = [root / "input" / competition_mount(SLUG, layout) for layout in LAYOUTS]
     for place in places:

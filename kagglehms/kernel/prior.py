@@ -1,7 +1,7 @@
-"""The answer where there is no better one: the rows to predict, the class prior, and both as a submission.
+"""The fallback of a scored run: the rows to predict, the class prior, and a submission made from the two.
 
-The first thing that a scored run does, so it needs nothing but the standard library and believes nothing: whatever
-is wrong with test.csv or with the bundle, some valid submission comes out, and notes say what was wrong.
+This is the first thing that a scored run does, so it needs only the standard library and trusts no input: whatever is
+wrong with test.csv or the bundle, a valid submission comes out, and notes say what was wrong.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from kagglehms.strict_json import parse
 SUBMISSION = "submission.csv"
 
 TRAIN_PRIOR = (0.052, 0.189, 0.123, 0.083, 0.088, 0.465)
-"""Class means of the 6,329 records of train.csv with at least ten votes, of which the leaderboard seems to be made;
-used only where the bundle cannot say."""
+"""Class means of the 6,329 records of train.csv with at least ten votes, which the leaderboard seems to consist of;
+used only if the bundle does not name its own."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a submission, and which recordings belong to them.
+    """The rows of a submission and the recordings that belong to them.
 
     Attributes:
-        eeg_ids: as the table spells them, each once, in its order; the submission repeats them letter by letter.
-        spectrogram_ids: one a row; None where the table has no usable one.
-        source: the table they were read from.
-        notes: what was wrong with the tables.
+        eeg_ids: ids as the table spells them, each once, in its order; the submission repeats them letter by letter.
+        spectrogram_ids: one id for each row; None where the table has no usable one.
+        source: path of the table that the rows were read from.
+        notes: everything that was wrong with the tables.
     """
 
     eeg_ids: tuple[str, ...]
@@ -45,16 +45,19 @@ class Rows:
         return len(self.eeg_ids)
 
     def eeg_id(self, row: int) -> int | None:
-        """The id as a number; None if it is none, so that there can be no recording of it."""
+        """Return a row's EEG id as a number; None if it is not a number, so there can be no recording."""
         return whole_number(self.eeg_ids[row])
 
 
 def read_rows(competition: Competition) -> Rows:
-    """Read the rows to predict from test.csv, or from sample_submission.csv where that cannot be used.
+    """Read the rows to predict from test.csv, or from sample_submission.csv if that cannot be used.
 
-    An id that stands twice gives one row, also where it is spelled in two ways; a line without an id gives none; an id
-    that is no number keeps its row. Numbers are read as in train.csv: `853520.0` is the recording 853520, and the row
-    keeps its spelling. Nothing is raised: two tables that cannot be used give no rows.
+    A repeated id gives one row, even if it is spelled in two ways; a line without an id gives none; an id that is not a
+    number keeps its row. Numbers are read as in train.csv: `853520.0` is recording 853520, and the row keeps its
+    spelling. Nothing is raised: if neither table can be used, there are no rows.
+
+    Args:
+        competition: folder of the competition.
     """
     notes: list[str] = []
     for path in (competition.test_csv, competition.sample_submission_csv):
@@ -88,19 +91,19 @@ def read_rows(competition: Competition) -> Rows:
 
 
 def read_prior(bundle: Path) -> tuple[tuple[float, ...], str]:
-    """Return the class prior and where it comes from: the bundle's manifest, as far as it can be read."""
+    """Return the class prior from the bundle's manifest, or else `TRAIN_PRIOR`, and in words where it comes from."""
     try:
         prior = tuple(float(p) for p in parse((bundle / "manifest.json").read_bytes())["prior"])
         if len(prior) == len(CLASSES) and min(prior) >= 0 and math.isclose(sum(prior), 1, abs_tol=1e-6):
             return prior, "the bundle's records"
-        reason = "it is no distribution"
+        reason = "it is not a distribution"
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
     return TRAIN_PRIOR, f"train.csv's records with at least ten votes, as the bundle has none ({reason})"
 
 
 def submission_csv(eeg_ids: Sequence[str | int], rows: Iterable[Sequence[float]]) -> bytes:
-    """Return a submission as text: one row an id, the six probabilities in full precision."""
+    """Return the bytes of a submission: one row per id, with the six probabilities in full precision."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["eeg_id", *VOTE_COLUMNS])
@@ -110,12 +113,54 @@ def submission_csv(eeg_ids: Sequence[str | int], rows: Iterable[Sequence[float]]
 
 
 def write_prior(path: Path, rows: Rows, prior: Sequence[float]) -> None:
-    """Write the submission that has the prior in every row, atomically."""
+    """Write a submission that has the prior in every row, atomically."""
     write_bytes(path, submission_csv(rows.eeg_ids, [prior] * len(rows)))
 
 
+@dataclass(frozen=True)
+class PriorSubmission:
+    """A submission of the class prior.
+
+    Attributes:
+        rows: the rows to predict.
+        prior: probabilities of the six classes.
+        source: where the prior comes from, in words.
+    """
+
+    rows: Rows
+    prior: tuple[float, ...]
+    source: str
+
+    @property
+    def sentence(self) -> str:
+        """What was submitted, in one line."""
+        made = f"{len(self.rows)} rows from {self.rows.source.name}"
+        return f"{made}; submitted the class prior first ({self.source})"
+
+    def write(self, out: Path) -> None:
+        """Write submission.csv into the folder `out`, atomically."""
+        write_prior(out / SUBMISSION, self.rows, self.prior)
+
+
+def submit_prior(competition: Path, bundle: Path, out: Path) -> PriorSubmission:
+    """Submit the class prior, which every scored run does before anything that can fail.
+
+    Args:
+        competition: folder of the competition.
+        bundle: folder of the bundle, which may be damaged or absent.
+        out: folder for submission.csv.
+
+    Raises:
+        DataError: there is no such competition folder.
+        RunError: the output folder cannot be written.
+    """
+    submission = PriorSubmission(read_rows(Competition(competition)), *read_prior(bundle))
+    submission.write(out)
+    return submission
+
+
 def submission_ids(path: Path) -> list[str] | None:
-    """Return the ids of a submission on the disk; None if it is not there or not whole."""
+    """Return the ids of the submission at `path`; None if it is missing or damaged."""
     try:
         lines = _read_lines(path)
         whole = all(math.isfinite(float(line[name])) for line in lines for name in VOTE_COLUMNS)
@@ -125,15 +170,19 @@ def submission_ids(path: Path) -> list[str] | None:
 
 
 def _read_lines(path: Path) -> list[dict[str, str]]:
-    """The lines of a table with a column eeg_id, but for blank ones.
+    """Return the lines of a table that has a column eeg_id, without blank ones.
 
-    Raises OSError, csv.Error, or ValueError for another table.
+    Raises:
+        OSError, csv.Error: the file cannot be read.
+        ValueError: it has no such column.
     """
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.DictReader(file, restval="")
         names = [name.strip(BLANKS) for name in reader.fieldnames or ()]
+        if not names:
+            raise ValueError("it is empty")
         if "eeg_id" not in names:
-            raise ValueError(f"it has no column eeg_id but {', '.join(names) or 'nothing'}")
+            raise ValueError(f"it has no column eeg_id, only {', '.join(names)}")
         reader.fieldnames = names
         return [line for line in reader if any((line[name] or "").strip(BLANKS) for name in names)]
 

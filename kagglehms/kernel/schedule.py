@@ -1,9 +1,9 @@
-"""What a scored run does in which order, and what it leaves out when time is short.
+"""The order in which a scored run does its work, and what it leaves out when time is short.
 
-A step is one pass of one fold's model over the test set. Steps come in rounds: the best fold of every recipe, then
-the second best of every recipe, and so on; last the same once more on mirrored recordings (test-time augmentation).
-So the first steps gain most, and what is dropped first is what gains least. Within a round the order is by value:
-the recipe's weight divided by its cost.
+A step is one pass of one fold's model over the test set. Steps come in rounds: the best fold of every recipe, then the
+second best of every recipe, and so on; finally the same again on mirrored recordings (test-time augmentation). So the
+first steps gain most, and those that time does not allow gain least. Within a round, steps are ordered by the recipe's
+weight divided by the step's cost.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from kagglehms.runs.blends import Blend
 from kagglehms.training.recipes import Recipe
 
 _UNKNOWN_SCORE = 10.0
-"""Counts as the score of a fold without one: worse than any."""
+"""Stands in for the score of a fold that has none; worse than any real score."""
 SAFETY = 1.15
-"""What a projection is multiplied with, before it is believed."""
+"""Safety factor on projected durations."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Step:
     """One pass of one model over the test set.
 
     Attributes:
-        model: of the manifest.
+        model: the model's entry in the manifest.
         mirror: whether left and right are swapped.
-        cost: bytes of weights × pixels of the image, which multiplications are about proportional to.
+        cost: bytes of weights × pixels of the image, roughly proportional to the number of multiplications.
     """
 
     model: Model
@@ -37,7 +37,8 @@ class Step:
 
     @property
     def name(self) -> str:
-        return f"{self.model.recipe} fold {self.model.fold}{' mirrored' * self.mirror}"
+        mirrored = " mirrored" if self.mirror else ""
+        return f"{self.model.recipe} fold {self.model.fold}{mirrored}"
 
 
 def plan(
@@ -47,18 +48,18 @@ def plan(
     blend: Blend | None = None,
     mirror: bool = True,
 ) -> list[Step]:
-    """Put the passes into the order in which a run that is cut short is best off.
+    """Order the passes so that a run that is cut short at any point has gained as much as possible.
 
     Args:
-        models: of the manifest.
-        recipes: by name; models of others are left out.
-        sizes: bytes of each weights file.
-        blend: recipes without a weight in it are left out. Without a blend a recipe weighs the more, the better its
-            out-of-fold score: 1 / score.
-        mirror: whether to pass once more over mirrored recordings, where that makes a difference.
+        models: entries of the manifest.
+        recipes: recipes by name; models of other recipes are left out.
+        sizes: bytes of each weights file by name.
+        blend: how recipes are combined; recipes without a weight in it are left out. Without a blend, the weight of a
+            recipe is 1 / its out-of-fold score.
+        mirror: whether to add passes over mirrored recordings, for inputs that tell left from right.
     """
     steps: list[Step] = []
-    for again in (False, True)[: 1 + mirror]:
+    for again in (False, True) if mirror else (False,):
         rounds: dict[int, list[tuple[float, Step]]] = {}
         for name, recipe in recipes.items():
             weight = _weight(name, models, blend)
@@ -76,7 +77,7 @@ def plan(
 
 
 def score_of(model: Model) -> float:
-    """The fold's out-of-fold score on many votes, which the leaderboard resembles, or on all records."""
+    """Return a fold's out-of-fold score on records with many votes, which resemble the leaderboard, or else on all."""
     scores = [model.scores.get(name) for name in ("votes10", "all")]
     return next((score for score in scores if score is not None), _UNKNOWN_SCORE)
 
@@ -89,21 +90,22 @@ def _weight(recipe: str, models: Sequence[Model], blend: Blend | None) -> float:
 
 
 class Projection:
-    """How long a step will take, by those before it."""
+    """Projects how long a step will take from the steps before it."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
         self._rates: list[float] = []
 
     def observe(self, step: Step, seconds: float) -> None:
-        """Take note of a step that went over all rows."""
+        """Learn from a step that covered all rows."""
         self._seconds[step.model.recipe] = seconds
         self._rates.append(seconds / step.cost)
 
     def of(self, step: Step) -> float:
-        """Seconds, on the safe side; 0 as long as nothing is known, since a first step is always worth a try.
+        """Return the projected seconds, on the safe side; 0 before the first step, which is always worth a try.
 
-        A recipe that has run takes what it took last. Another takes its cost times the worst rate so far.
+        A recipe that has run is expected to take as long as it did last time; any other one, its cost times the
+        slowest rate so far.
         """
         known = self._seconds.get(step.model.recipe)
         if known is None:

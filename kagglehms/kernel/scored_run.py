@@ -1,7 +1,7 @@
 """The scored run: the test set's recordings → submission.csv, better with every model, until time is up.
 
-`python -m kagglehms.kernel.scored_run JSON` is the worker that `supervisor` starts; `run_scored` does the same in this
-process. Either way a submission of the class prior stands before anything that can fail.
+`python -m kagglehms.kernel.scored_run JSON` is the worker that the supervisor starts; `run_scored` does the same in
+this process. Either way a submission of the class prior is in place before anything that can fail.
 
 Shape legend: N rows of the test set, K the six classes.
 """
@@ -9,61 +9,62 @@ Shape legend: N rows of the test set, K the six classes.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
 import numpy as np
 
 from kagglehms.bundle.manifest import read_manifest, verify
-from kagglehms.bundle.predictor import FoldMeans, LoadedModel, Predictor
+from kagglehms.bundle.predictor import LoadedModel, Predictor
 from kagglehms.console import open_streams, say
 from kagglehms.data.competition import Competition
 from kagglehms.device import choose_device
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
-from kagglehms.files import writing
 from kagglehms.inputs.kinds import Input, stack
 from kagglehms.inputs.layouts import CROP_SHAPES, Crop, Normaliser, Source
 from kagglehms.kernel.marker import Marker
-from kagglehms.kernel.prior import SUBMISSION, Rows, read_prior, read_rows, write_prior
+from kagglehms.kernel.prior import SUBMISSION, read_prior, read_rows, submit_prior
+from kagglehms.kernel.protocol import EXIT_DEVICE_LOST, Task
 from kagglehms.kernel.schedule import Projection, Step, plan
+from kagglehms.kernel.scratch import Pass, Scratch
 from kagglehms.kernel.submission import write_submission
-from kagglehms.kernel.task import EXIT_DEVICE_LOST, UNDER_WAY, Task
-from kagglehms.kernel.test_set import BATCH_ROWS, CropCache, Reader, batches
+from kagglehms.kernel.tally import Tally
+from kagglehms.kernel.test_set import BATCH_ROWS, Reader, batches
 from kagglehms.progress import progress
+from kagglehms.timing import Clock
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 def run_scored(task: Task) -> int:
-    """Predict the test set: the prior first, then one pass after the other.
+    """Predict the test set in this process: the prior first, then one pass of a model after the other.
+
+    Args:
+        task: what to predict, and how.
 
     Returns:
-        An exit code: 0 when nothing failed (what time did not allow has not failed) and at most `marker.PRIOR_SHARE` of
-        the rows keep the prior, 1 otherwise. The submission on the disk is valid either way, and the marker beside it
-        says what it is made of.
+        An exit code: 0 when nothing failed and at most `marker.PRIOR_SHARE` of the rows keep the prior, otherwise 1.
+        Passes for which there was no time have not failed. The submission on the disk is valid either way, and the
+        marker beside it describes it.
 
     Raises:
-        DataError: no competition there.
+        DataError: there is no competition in the folder.
     """
-    rows = read_rows(Competition(Path(task.competition)))
-    prior, where_from = read_prior(Path(task.bundle))
-    write_prior(Path(task.out) / SUBMISSION, rows, prior)
-    say(f"{len(rows)} rows from {rows.source.name}; a submission of the class prior stands ({where_from})")
+    prior = submit_prior(Path(task.competition), Path(task.bundle), Path(task.out))
+    say(prior.sentence)
     return work(task)
 
 
 def work(task: Task) -> int:
-    """Do what `run_scored` does, where the submission of the prior stands already."""
-    run = _Run(task)
+    """Do what `run_scored` does once the prior has been submitted."""
+    run = ScoredRun(task)
     try:
-        run.do()
+        run.improve()
     except HMSError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         run.marker.problems.append(str(error))
@@ -71,66 +72,73 @@ def work(task: Task) -> int:
     return EXIT_FAILURE if run.marker.problems else EXIT_OK
 
 
-class _Run:
-    """A scored run and how far it has come."""
+class ScoredRun:
+    """A scored run whose prior has been submitted.
 
-    def __init__(self, task: Task, clock: Callable[[], float] = time.monotonic) -> None:
-        self.task, self.clock, self.start = task, clock, clock()
-        self.out = Path(task.out)
-        self.scratch = None if task.scratch is None else Path(task.scratch)
-        self.rows: Rows = read_rows(Competition(Path(task.competition)))
-        self.prior_K = np.array(read_prior(Path(task.bundle))[0])
-        self.marker = Marker(rows=len(self.rows), notes=list(self.rows.notes))
-        self.reader = Reader(Competition(Path(task.competition)), self.rows, CropCache(None, 0, ()))
-        self.means = FoldMeans()
-        self.infinite: set[int] = set()
-        self.projection = Projection()
-        self.cut_short = False
+    Attributes:
+        marker: what the submission on the disk is made from, so far.
+    """
 
-    @property
-    def left_s(self) -> float:
-        return self.task.limit_s - (self.clock() - self.start)
+    def __init__(self, task: Task) -> None:
+        competition = Competition(Path(task.competition))
+        rows = read_rows(competition)
+        self.marker = Marker(rows=len(rows), notes=list(rows.notes))
+        self._task = task
+        self._clock = Clock(task.limit_s, time.monotonic())
+        self._out = Path(task.out)
+        self._prior_K = np.array(read_prior(Path(task.bundle))[0])
+        self._scratch = Scratch(None if task.scratch is None else Path(task.scratch), self.marker.notes)
+        self._reader = Reader(competition, rows)
+        self._tally = Tally(self._reader)
+        self._projection = Projection()
+        self._time_is_up = False
 
-    def do(self) -> None:
-        predictor = self._open()
-        if not len(self.rows):
+    def improve(self) -> None:
+        """Replace the submission after each pass, as far as time allows.
+
+        Raises:
+            HMSError: the bundle cannot be used at all.
+        """
+        predictor = self._open_bundle()
+        if not self.marker.rows:
             return
         steps = self._plan(predictor)
-        sources = frozenset[Source]().union(*(predictor.recipe(step.model).layout.sources for step in steps))
-        keep = self.scratch if len(steps) > 1 else None
-        self.reader.cache = self._make_cache(keep, sources)
-        for layout in {predictor.recipe(step.model).layout for step in steps}:
-            self._beat()
+        layouts = {predictor.recipe(step.model).layout for step in steps}
+        if len(steps) > 1:  # a single pass has no use for what it decoded
+            sources = frozenset[Source]().union(*(layout.sources for layout in layouts))
+            self._reader.cache = self._scratch.crops(self.marker.rows, sources, self._task.cache_bytes)
+        for layout in layouts:
+            self._scratch.pulse.beat()
             warm_up([layout])
-        self.marker.seconds_before_first_step = round(self.clock() - self.start, 1)
+        self.marker.seconds_before_first_step = round(self._clock.passed_s, 1)
         try:
             for step in steps:
-                self._try(predictor, step)
+                self._attempt(predictor, step)
         finally:
-            self.reader.cache.close()
+            self._reader.cache.close()
 
-    def _make_cache(self, folder: Path | None, sources: Collection[Source]) -> CropCache:
-        try:
-            cache = CropCache(folder, len(self.rows), sources, self.task.cache_bytes)
-        except OSError as error:
-            self._note_scratch(error)
-            return CropCache(None, 0, ())
-        if folder is not None and cache.rows < len(self.rows):
-            self.marker.notes.append(f"room for the crops of {cache.rows} rows; others are read again")
-        return cache
+    def finish(self) -> None:
+        """Judge the run, print its result and write the marker."""
+        if not self.marker.models:
+            all_rows = range(self.marker.rows)
+            self.marker.rows_with_prior = self._tally.reasons(all_rows, "no model took part")
+        self.marker.judge()
+        for line in self.marker.lines():
+            say(line)
+        self._write_marker()
 
-    def _open(self) -> Predictor:
+    def _open_bundle(self) -> Predictor:
         """Check every byte of the bundle and choose the device."""
-        self._say_under_way(None)
-        bundle = Path(self.task.bundle)
+        self._scratch.end()
+        bundle = Path(self._task.bundle)
         manifest = read_manifest(bundle)
         self.marker.bundle = manifest.digest
-        verify(bundle, manifest, self.task.digest, lambda _: self._beat())
+        verify(bundle, manifest, self._task.digest, lambda _: self._scratch.pulse.beat())
         say(f"bundle {bundle}: {len(manifest.models)} model(s), digest {manifest.digest[:12]} verified")
-        predictor = Predictor(bundle, manifest, choose_device(self.task.device))
+        predictor = Predictor(bundle, manifest, choose_device(self._task.device))
         self.marker.device = predictor.device.reason
         say(predictor.device.reason)
-        self.means = FoldMeans(predictor.blend)
+        self._tally = Tally(self._reader, predictor.blend)
         return predictor
 
     def _plan(self, predictor: Predictor) -> list[Step]:
@@ -139,138 +147,105 @@ class _Run:
             try:
                 recipes[model.recipe] = predictor.recipe(model)
             except HMSError as error:
-                self._failed(model.recipe, error)
+                self._fail(model.recipe, error)
         sizes = {name: file.size for name, file in predictor.manifest.files.items()}
-        models = predictor.manifest.models
-        steps = plan(models, recipes, sizes, predictor.blend, self.task.mirror)
-        planned = {step.model.recipe for step in steps}
-        for name in recipes.keys() - planned:
+        steps = plan(predictor.manifest.models, recipes, sizes, predictor.blend, self._task.mirror)
+        for name in recipes.keys() - {step.model.recipe for step in steps}:
             self.marker.left_out[name] = "the blend gives it no weight"
         return steps
 
-    def _try(self, predictor: Predictor, step: Step) -> None:
-        """One step, if there is time for it; whatever goes wrong with it costs this step only."""
-        needed_s, kept = self.projection.of(step), self._restored(step)
-        if kept is None and (self.cut_short or self.left_s <= 0 or needed_s > self.left_s):
-            reason = f"about {needed_s:.0f} s needed, {max(self.left_s, 0):.0f} s left"
-            self.marker.left_out[step.name] = reason
-            say(f"{step.name}: left out, {reason}")
+    def _attempt(self, predictor: Predictor, step: Step) -> None:
+        """Do one step if there is time; if anything goes wrong, only this step is lost."""
+        done = self._scratch.restore(step, (self.marker.rows, len(self._prior_K)))
+        if done is None and (reason := self._no_time_for(step)):
+            self._leave_out(step.name, reason)
             return
-        start = self.clock()
         try:
-            if kept is not None:
-                probabilities_NK, seconds = kept
-            elif step.name in self.task.skip:
-                raise RunError("it has ended a process before")
+            done = done or self._compute(predictor, step)
+            if np.isfinite(done.probabilities_NK).all(axis=1).any():
+                self._submit(step, done)
             else:
-                probabilities_NK = self._predict(predictor.load(step.model), step)
-                seconds = self.clock() - start
-                self._keep(step, probabilities_NK, seconds)
-            if not np.isfinite(probabilities_NK).all(axis=1).any():
-                self._without_a_row(step)
-                return
-            self.means.add(step.model.recipe, probabilities_NK)
-            write_submission(self.out / SUBMISSION, self.rows.eeg_ids, self.means.blended(self.prior_K))
+                self._leave_out_empty(step)
         except Exception as error:
-            self._failed(step.name, error)
+            self._fail(step.name, error)
             self._leave_if_device_is_lost(predictor)
-            return
-        cut_short = kept is None and self.cut_short
-        if kept is None and not cut_short:  # what was restored says nothing about this process's device
-            self.projection.observe(step, seconds)
-        self.marker.models.append(step.name)
-        self.marker.steps.append({"name": step.name, "seconds": round(seconds, 2), "cut_short": cut_short})
-        self._note_rows()
-        self._write_marker()
-        say(f"{step.name}: submission replaced, {self.clock() - self.start:.0f} s since the start")
 
-    def _without_a_row(self, step: Step) -> None:
-        """A pass that predicted nothing took no part. It has failed, unless time was up before it could."""
-        row = ": ".join(next(iter(self._reasons(range(1)).items())))
-        why = "time was up before a row was predicted" if self.cut_short else f"predicted no row; row {row}"
-        self.marker.left_out[step.name] = why
-        say(f"{step.name}: left out, {why}")
-        # Each fold meets the same recordings: once is enough for a person.
-        if not (self.cut_short or any(problem.endswith(why) for problem in self.marker.problems)):
-            self.marker.problems.append(f"{step.name}: {why}")
+    def _no_time_for(self, step: Step) -> str:
+        """Return why there is no time for a step; empty if there is."""
+        needed_s, left_s = self._projection.of(step), self._clock.left_s
+        if self._time_is_up or left_s <= 0 or needed_s > left_s:
+            return f"about {needed_s:.0f} s needed, {max(left_s, 0):.0f} s left"
+        return ""
+
+    def _compute(self, predictor: Predictor, step: Step) -> Pass:
+        """Predict the test set with one model and keep the result for a worker that may follow."""
+        if step.name in self._task.skip:
+            raise RunError("it has ended a process before")
+        start_s = self._clock.passed_s
+        probabilities_NK = self._predict(predictor.load(step.model), step)
+        done = Pass(probabilities_NK, self._clock.passed_s - start_s, self._time_is_up)
+        self._scratch.keep(step, done)
+        return done
 
     def _predict(self, model: LoadedModel, step: Step) -> NDArray[np.float64]:
-        """(N, 6) probabilities; NaN where there is no usable recording, or no time."""
-        self._say_under_way(step, model.device.name)
-        probabilities_NK = np.full((len(self.rows), len(self.prior_K)), np.nan)
-        drawn = batches(
-            self.reader, range(len(self.rows)), model.recipe.layout, model.normaliser, step.mirror
-        )
-        n_batches = -(-len(self.rows) // BATCH_ROWS)
+        """Return (N, 6) probabilities; NaN where there is no usable recording, or no time."""
+        self._scratch.begin(step, model.device.name)
+        n_rows = self.marker.rows
+        probabilities_NK = np.full((n_rows, len(self._prior_K)), np.nan)
+        drawn = batches(self._reader, range(n_rows), model.recipe.layout, model.normaliser, step.mirror)
+        n_batches = -(-n_rows // BATCH_ROWS)
         for rows_B, images_BCHW in progress(drawn, n_batches, step.name):
-            self._beat()
+            self._scratch.pulse.beat()
             if len(rows_B):
                 probabilities_NK[rows_B] = model.predict_images(images_BCHW)
-                bad_B = ~np.isfinite(probabilities_NK[rows_B]).all(axis=1)
-                self.infinite.update(rows_B[bad_B].tolist())
-            if self.left_s <= 0:
-                self.cut_short = True
+                finite_B = np.isfinite(probabilities_NK[rows_B]).all(axis=1)
+                self._tally.note_not_finite(rows_B[~finite_B].tolist())
+            if self._clock.left_s <= 0:
+                self._time_is_up = True
                 self.marker.notes.append(f"time was up during {step.name}; rows after that do without it")
                 break
-        self._say_under_way(None)
+        self._scratch.end()
         return probabilities_NK
 
-    def _keep(self, step: Step, probabilities_NK: NDArray[np.float64], seconds: float) -> None:
-        """Write down a whole pass and the time that it took, for a process after this one."""
-        if self.scratch is None or self.cut_short:
+    def _submit(self, step: Step, done: Pass) -> None:
+        """Replace the submission by one that this pass is part of."""
+        self._tally.add(step.model.recipe, done.probabilities_NK)
+        submission_NK = self._tally.blended(self._prior_K)
+        write_submission(self._out / SUBMISSION, self._reader.rows.eeg_ids, submission_NK)
+        if not (done.restored or done.cut_short):  # a restored pass says nothing about this process's device
+            self._projection.observe(step, done.seconds)
+        self.marker.models.append(step.name)
+        self.marker.steps.append(
+            {"name": step.name, "seconds": round(done.seconds, 2), "cut_short": done.cut_short}
+        )
+        self._tally.describe_rows(self.marker)
+        self._write_marker()
+        say(f"{step.name}: submission replaced, {self._clock.passed_s:.0f} s since the start")
+
+    def _leave_out_empty(self, step: Step) -> None:
+        """Leave out a pass that predicted no row. It has failed, unless time was up before it could predict any."""
+        if self._time_is_up:
+            self._leave_out(step.name, "time was up before a row was predicted")
             return
-        try:
-            with writing(self._kept(step)) as file:
-                np.savez(file, probabilities_NK=probabilities_NK, seconds=np.float64(seconds))
-        except HMSError as error:
-            self._note_scratch(error)
+        first = "; ".join(f"row {row}: {reason}" for row, reason in self._tally.reasons([0]).items())
+        reason = f"predicted no row; {first}"
+        self._leave_out(step.name, reason)
+        # Every fold meets the same recordings, so one problem is enough for all of them.
+        if not any(problem.endswith(reason) for problem in self.marker.problems):
+            self.marker.problems.append(f"{step.name}: {reason}")
 
-    def _restored(self, step: Step) -> tuple[NDArray[np.float64], float] | None:
-        """The pass that a process before this one has computed, and the seconds that it took there."""
-        if self.scratch is None:
-            return None
-        try:
-            with self._kept(step).open("rb") as file, np.load(file, allow_pickle=False) as kept:
-                probabilities_NK, seconds = kept["probabilities_NK"], float(kept["seconds"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, BadZipFile):
-            return None
-        if probabilities_NK.shape != (len(self.rows), len(self.prior_K)):
-            return None
-        return probabilities_NK.astype(np.float64), seconds
-
-    def _kept(self, step: Step) -> Path:
-        assert self.scratch is not None
-        return self.scratch / f"{step.model.weights}{'.mirrored' * step.mirror}.npz"
-
-    def _say_under_way(self, step: Step | None, device: str = "") -> None:
-        if self.scratch is not None:
-            content = {"step": step.name, "device": device} if step else {}
-            try:
-                (self.scratch / UNDER_WAY).write_text(json.dumps(content))
-            except OSError as error:
-                self._note_scratch(error)
-
-    def _beat(self) -> None:
-        """Tell the supervisor that this process lives."""
-        if self.scratch is not None:
-            with contextlib.suppress(OSError):
-                os.utime(self.scratch / UNDER_WAY)
-
-    def _note_scratch(self, error: Exception) -> None:
-        """What lies in the scratch folder saves time, and costs nothing but time where it cannot be written."""
-        begin = "what is finished cannot be kept for a second process"
-        if not any(note.startswith(begin) for note in self.marker.notes):
-            self.marker.notes.append(f"{begin} ({error})")
-
-    def _failed(self, name: str, error: Exception) -> None:
+    def _fail(self, name: str, error: Exception) -> None:
         reason = str(error) if isinstance(error, HMSError) else f"{type(error).__name__}: {error}"
         self.marker.problems.append(f"{name}: {reason}")
+        self._leave_out(name, reason)
+
+    def _leave_out(self, name: str, reason: str) -> None:
         self.marker.left_out[name] = reason
         say(f"{name}: left out, {reason}")
 
     def _leave_if_device_is_lost(self, predictor: Predictor) -> None:
-        """A GPU that has failed fails for ever in this process; the supervisor goes on with another, on the CPU."""
-        if predictor.device.name == "cuda" and self.scratch is not None:
+        """End a process whose GPU has failed for good; the supervisor continues with another one, on the CPU."""
+        if predictor.device.name == "cuda" and self._scratch.folder is not None:
             try:
                 choose_device("cuda")
             except HMSError as error:
@@ -278,53 +253,26 @@ class _Run:
                 sys.stdout.flush()
                 os._exit(EXIT_DEVICE_LOST)
 
-    def _note_rows(self) -> None:
-        """Write down which rows have the prior, or do without some recipes, and why."""
-        known_RN = self.means.known_RB
-        self.marker.rows_with_prior = self._reasons(np.flatnonzero(~known_RN.any(axis=0)))
-        some_N = known_RN.any(axis=0) & ~known_RN.all(axis=0)
-        self.marker.rows_with_fewer_models = self._reasons(np.flatnonzero(some_N))
-
-    def _reasons(self, rows: Iterable[int], otherwise: str = "time was up") -> dict[str, str]:
-        """Why rows were not predicted, by id."""
-        found = {}
-        for row in rows:
-            reasons = [failed[row] for failed in self.reader.failures.values() if row in failed]
-            if not reasons:
-                reasons = ["the model's output is not finite" if row in self.infinite else otherwise]
-            found[self.rows.eeg_ids[row]] = "; ".join(reasons)
-        return found
-
-    def finish(self) -> None:
-        if not self.marker.models:
-            reasons = self._reasons(range(len(self.rows)), "no model took part")
-            self.marker.rows_with_prior = reasons
-        self.marker.judge()
-        for line in self.marker.lines():
-            say(line)
-        self._write_marker()
-
     def _write_marker(self) -> None:
-        """The marker tells about the run and is no part of it."""
+        """Write the marker; a run that cannot write it goes on."""
         try:
-            self.marker.write(self.out, self.clock() - self.start)
+            self.marker.write(self._out, self._clock.passed_s)
         except HMSError as error:
             say(f"the marker cannot be written: {error}")
 
 
 def warm_up(layouts: Collection[Input]) -> None:
-    """Draw each layout once, of nothing, so that compilation is not taken for the time of the first rows."""
+    """Draw each layout once from zeros, so that compilation does not count as time of the first rows."""
     crop = Crop(*(np.zeros(CROP_SHAPES[source], np.float16) for source in ("kaggle", "eeg")))
-    nothing = Normaliser({"kaggle": (0.0, 1.0), "eeg": (0.0, 1.0)})
+    normaliser = Normaliser({"kaggle": (0.0, 1.0), "eeg": (0.0, 1.0)})
     for layout in layouts:
-        with contextlib.suppress(
-            Exception
-        ):  # whoever draws a real image meets it again, and it costs that row
-            stack([crop], layout, nothing)
+        # If this fails, so will real images, and there it costs the row and is reported.
+        with contextlib.suppress(Exception):
+            stack([crop], layout, normaliser)
 
 
 def main(arguments: list[str]) -> int:
-    """Be the worker of a supervisor: 0 says that it came to an end, which the marker describes."""
+    """Run as the worker of a supervisor; return 0 when the run came to its end, whatever the marker says of it."""
     work(Task.from_json(arguments[0]))
     return EXIT_OK
 

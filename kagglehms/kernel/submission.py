@@ -1,4 +1,4 @@
-"""Submissions: written atomically and only if valid; read back as the competition would."""
+"""Submissions: written atomically and only if valid, and read as strictly as the competition reads them."""
 
 from __future__ import annotations
 
@@ -19,27 +19,34 @@ __all__ = ["SUBMISSION", "read_submission", "write_submission"]
 
 
 def write_submission(path: Path, eeg_ids: Sequence[int | str], probabilities_NK: NDArray[np.float64]) -> None:
-    """Write a submission atomically, after checking what the competition would check.
+    """Write a submission atomically, after the checks that the competition makes.
+
+    Args:
+        path: file to write.
+        eeg_ids: N ids, one for each row.
+        probabilities_NK: (N, 6) float64 probabilities in the order of `competition.CLASSES`.
 
     Raises:
-        UsageError: values that are negative or not finite, or rows that do not sum to 1.
+        UsageError: values are negative or not finite, or rows do not sum to 1.
+        RunError: the disk is full or the folder cannot be written.
     """
     check_probabilities(probabilities_NK)
     write_bytes(path, submission_csv(eeg_ids, probabilities_NK.tolist()))
 
 
 def read_submission(path: Path, eeg_ids: Sequence[int | str]) -> NDArray[np.float64]:
-    """Read a submission back and refuse what the competition would refuse.
+    """Read a submission, and refuse one that the competition would refuse.
 
     Args:
-        path: the file.
-        eeg_ids: the test set, in any order, as its table spells them.
+        path: file to read.
+        eeg_ids: N ids of the test set as its table spells them, in any order.
 
     Returns:
-        (n, 6) float64 in the order of `eeg_ids`.
+        (N, 6) float64 probabilities in the order of `eeg_ids`.
 
     Raises:
-        DataError: wrong columns or order, ids that are not the test set, values that are not probabilities.
+        DataError: the columns or their order are wrong, the ids are not those of the test set, or the values are not
+            probabilities.
     """
     table = read_table(path, {"eeg_id": "text", **dict.fromkeys(VOTE_COLUMNS, "number")})
     if table.columns != ["eeg_id", *VOTE_COLUMNS]:

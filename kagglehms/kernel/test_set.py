@@ -1,10 +1,10 @@
-"""Recordings of the test set → batches of images, in memory that does not depend on how many there are.
+"""Recordings of the test set → batches of images, in memory that does not grow with the number of rows.
 
-Every recording is read and decoded once: what a first model leaves behind it are its crops, in half precision, in a
-file of fixed slots that later models read. The file is read and written, not mapped, since mapped pages count as the
-process's memory. Where the disk is too small for all rows, the others are read again.
+Every recording is read and decoded once: the first model to need it leaves its crop, in half precision, in a file of
+fixed slots that later models read. The file is read and written rather than mapped, because mapped pages count as the
+process's memory. Rows for which the disk has no room are decoded again.
 
-Reading, drawing and the model overlap: threads read and draw the rows of a few batches ahead of the model.
+Reading, drawing and predicting overlap: threads read and draw a few batches ahead of the model.
 
 Shape legend: B recordings, C channel (one), H image rows, W image columns.
 """
@@ -38,17 +38,21 @@ if TYPE_CHECKING:
 BATCH_ROWS = 32
 BATCHES_AHEAD = 2
 _SPARE_BYTES = 1 << 30
-"""Of the disk, which the cache leaves alone."""
+"""Free space that the cache leaves on the disk."""
 
 
 class CropCache:
-    """Crops on the disk, one slot a row and source.
+    """Decoded crops on the disk, one slot per row and source.
 
     Args:
-        folder: where the files go; `close` deletes them. None keeps nothing, nor does Windows.
-        n_rows: of the test set.
-        sources: what is kept.
-        budget_bytes: rows beyond it are not kept; None takes what the disk has, but for a spare.
+        folder: folder for the files, which `close` deletes. With None, or on Windows, nothing is kept.
+        n_rows: number of rows in the test set.
+        sources: recordings whose crops are kept.
+        budget_bytes: most bytes to use; rows beyond that are not kept. None uses the free space of the disk, less
+            1 GiB.
+
+    Attributes:
+        rows: how many rows there is room for.
 
     Raises:
         OSError: the files cannot be made in that folder.
@@ -56,9 +60,9 @@ class CropCache:
 
     def __init__(
         self,
-        folder: Path | None,
-        n_rows: int,
-        sources: Collection[Source],
+        folder: Path | None = None,
+        n_rows: int = 0,
+        sources: Collection[Source] = (),
         budget_bytes: int | None = None,
     ) -> None:
         self._files: dict[Source, int] = {}
@@ -80,7 +84,7 @@ class CropCache:
             self._paths.append(path)
 
     def get(self, source: Source, row: int) -> NDArray[np.float16] | None:
-        """Return the crop that was kept, or None; one that cannot be read any more is as good as none."""
+        """Return the crop of a row; None if it was not kept or can no longer be read."""
         if source not in self._held or not self._held[source][row]:
             return None
         values = np.empty(CROP_SHAPES[source], np.float16)
@@ -91,7 +95,7 @@ class CropCache:
         return values if n_read == values.nbytes else None
 
     def put(self, source: Source, row: int, values: NDArray[np.float16]) -> None:
-        """Keep a crop, if there is room; a disk that is full all the same ends the keeping, not the run."""
+        """Keep a crop if there is room. When the disk turns out to be full, nothing more is kept."""
         if row >= self.rows:
             return
         content = np.ascontiguousarray(values).tobytes()
@@ -105,6 +109,7 @@ class CropCache:
             self.rows = 0
 
     def close(self) -> None:
+        """Delete the files and forget all crops."""
         for descriptor in self._files.values():
             os.close(descriptor)
         for path in self._paths:
@@ -116,31 +121,31 @@ class CropCache:
 
 
 def slot_bytes(source: Source) -> int:
-    """Bytes of one decoded crop."""
+    """Return the bytes of one decoded crop."""
     return 2 * int(np.prod(CROP_SHAPES[source]))
 
 
 @dataclass
 class Reader:
-    """Reads what a layout needs of a row, from the cache or from its files.
+    """Reads the recordings of a row, from the cache or from its files.
 
     Attributes:
-        competition: the folder.
-        rows: of the test set.
-        cache: of decoded crops.
-        failures: per source, row → why there is no usable recording. A row that stands here is not read again.
-        files_read: parquet files opened so far.
+        competition: folder of the competition.
+        rows: rows of the test set.
+        cache: cache of decoded crops; by default one that keeps nothing.
+        failures: for each source, the rows without a usable recording and the reason. They are not read again.
+        files_read: number of parquet files opened so far.
     """
 
     competition: Competition
     rows: Rows
-    cache: CropCache
+    cache: CropCache = field(default_factory=CropCache)
     failures: dict[Source, dict[int, str]] = field(default_factory=lambda: {"kaggle": {}, "eeg": {}})
     files_read: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def crop(self, row: int, sources: Collection[Source]) -> Crop | None:
-        """Return a row's crop, or None if one of the recordings that it needs cannot be used."""
+        """Return a row's crop of all `sources`; None if one of these recordings cannot be used."""
         parts = {source: self._part(source, row) for source in sorted(sources)}
         if any(values is None for values in parts.values()):
             return None
@@ -154,14 +159,14 @@ class Reader:
             return values
         try:
             values = self._decode(source, row)
-        except Exception as error:  # a file is not trusted to be broken in foreseen ways only
+        except Exception as error:  # files can be broken in ways that nobody foresaw
             self.failures[source][row] = str(error) or type(error).__name__
             return None
         self.cache.put(source, row, values)
         return values
 
     def _decode(self, source: Source, row: int) -> NDArray[np.float16]:
-        """The middle of a recording; in the real test set the recordings are exactly as long as a crop."""
+        """Decode the middle of a recording; in the real test set, recordings are exactly as long as a crop."""
         id_ = self.rows.spectrogram_ids[row] if source == "kaggle" else self.rows.eeg_id(row)
         if id_ is None:
             raise ValueError(f"{self.rows.source.name} names no {source} recording of it")
@@ -174,7 +179,7 @@ class Reader:
             path = self.competition.eeg(id_, "test")
             values = _middle(read_eeg(path, N_TIMES), N_TIMES)
         if (spectrogram_is_blank if source == "kaggle" else eeg_is_blank)(values):
-            raise ValueError(f"{path}: holds nothing where it is looked at, only NaN")
+            raise ValueError(f"{path}: holds nothing but NaN in the part that models look at")
         return values
 
 
@@ -192,20 +197,21 @@ def batches(
     threads: int | None = None,
     batch_rows: int = BATCH_ROWS,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield the images of `rows`, in their order, a few at a time.
+    """Yield the images of `rows` in order, a batch at a time.
 
     Args:
-        reader: where the crops come from; rows that it cannot read are left out.
+        reader: reader of the test set; rows that it cannot read are left out.
         rows: positions in the test set.
-        layout: what to draw.
+        layout: the input to draw.
         normaliser: statistics for tiles that are normalised globally.
-        mirror: draw the other hemisphere's panel in each one's place.
-        threads: rows that are read and drawn at a time; two a CPU when None, as a part of them waits for the disk.
-        batch_rows: rows a batch.
+        mirror: whether to swap the hemispheres.
+        threads: how many rows are read and drawn at a time; None for two per CPU, because some of them wait for the
+            disk.
+        batch_rows: rows per batch.
 
     Yields:
-        (n,) rows, and their (n, 1, H, W) images or (n, C, T) signals: a buffer that is used again once the next batch
-        is asked for.
+        (n,) positions of rows, and their (n, 1, H, W) images or (n, C, T) signals in a buffer that is overwritten
+        when the next batch is requested.
     """
     chunks = [rows[start : start + batch_rows] for start in range(0, len(rows), batch_rows)]
     shape = (min(batch_rows, len(rows)), *layout.array_shape)

@@ -32,8 +32,8 @@ from kagglehms.files import write_bytes
 from kagglehms.kernel.marker import MARKER, Marker
 from kagglehms.kernel.mounts import Layout
 from kagglehms.kernel.prior import read_rows
+from kagglehms.kernel.protocol import TIME_LIMIT_S
 from kagglehms.kernel.submission import SUBMISSION, read_submission
-from kagglehms.kernel.task import TIME_LIMIT_S
 from kagglehms.rehearsal import launcher
 from kagglehms.rehearsal.hidden_test_set import HIDDEN_ROWS, make_hidden
 from kagglehms.rehearsal.launcher import Spec

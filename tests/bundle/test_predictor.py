@@ -15,7 +15,8 @@ from folders import eeg_frame, spectrogram_frame
 from trained import make_dist
 
 import kagglehms
-from kagglehms.bundle.predictor import FoldMeans, Predictor, load_bundle
+from kagglehms.bundle.averaging import FoldMeans
+from kagglehms.bundle.predictor import Predictor, load_bundle
 from kagglehms.data.competition import CHANNELS, Competition
 from kagglehms.data.readers import encode_spectrogram
 from kagglehms.data.records import Records, read_records

@@ -77,8 +77,8 @@ def test_odd_tables_give_the_rows_that_they_can(
     [
         (None, "test.csv cannot be used"),
         (HEAD, "test.csv has no rows"),
-        ("a,b\n1,2\n", "it has no column eeg_id but a, b"),
-        ("", "it has no column eeg_id but nothing"),
+        ("a,b\n1,2\n", "it has no column eeg_id, only a, b"),
+        ("", "it is empty"),
     ],
 )
 def test_without_a_usable_table_the_sample_names_the_rows(

@@ -20,10 +20,10 @@ from kagglehms.data.readers import encode_eeg, encode_spectrogram
 from kagglehms.inputs.layouts import Crop
 from kagglehms.kernel import scored_run
 from kagglehms.kernel.marker import Marker
+from kagglehms.kernel.protocol import UNDER_WAY, Pulse, Task
 from kagglehms.kernel.schedule import SAFETY
 from kagglehms.kernel.scored_run import run_scored
 from kagglehms.kernel.submission import read_submission
-from kagglehms.kernel.task import UNDER_WAY, Task
 from kagglehms.packing.build import build
 from kagglehms.runs.blends import Blend
 from kagglehms.runs.prior_correction import PriorCorrection
@@ -377,20 +377,36 @@ def test_without_test_csv_the_samples_rows_get_the_prior(dist: Path, folder: Pat
     assert set(marker.rows_with_prior.values()) == {"sample_submission.csv names no kaggle recording of it"}
 
 
-def test_what_will_not_be_ready_in_time_is_left_out(
-    dist: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 0.0
+def slow_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a batch of a model take 40 s of the run's time, and everything else none."""
+    passed = 0.0
     real = LoadedModel.predict_images
 
     def slow(self: LoadedModel, images: np.ndarray) -> np.ndarray:
-        nonlocal now
-        now += 40
+        nonlocal passed
+        passed += 40
         return real(self, images)
 
+    class Stopwatch:
+        def __init__(self, limit_s: float, started: float) -> None:
+            self.limit_s = limit_s
+
+        @property
+        def passed_s(self) -> float:
+            return passed
+
+        @property
+        def left_s(self) -> float:
+            return self.limit_s - passed
+
     monkeypatch.setattr(LoadedModel, "predict_images", slow)
-    init = scored_run._Run.__init__
-    monkeypatch.setattr(scored_run._Run, "__init__", lambda self, task: init(self, task, lambda: now))
+    monkeypatch.setattr(scored_run, "Clock", Stopwatch)
+
+
+def test_what_will_not_be_ready_in_time_is_left_out(
+    dist: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_models(monkeypatch)
     code, _, marker = run(dist, folder, tmp_path, limit_s=100)
     assert (code, marker.status) == (0, "partial")
     assert sorted(marker.models) == PLAIN
@@ -403,17 +419,7 @@ def test_at_the_deadline_the_best_so_far_stands(
 ) -> None:
     one = pl.read_csv(folder / "test.csv").head(1)
     pl.concat([one] * 70).with_columns(pl.Series("eeg_id", range(70))).write_csv(folder / "test.csv")
-    now = 0.0
-    real = LoadedModel.predict_images
-
-    def slow(self: LoadedModel, images: np.ndarray) -> np.ndarray:
-        nonlocal now
-        now += 40
-        return real(self, images)
-
-    monkeypatch.setattr(LoadedModel, "predict_images", slow)
-    init = scored_run._Run.__init__
-    monkeypatch.setattr(scored_run._Run, "__init__", lambda self, task: init(self, task, lambda: now))
+    slow_models(monkeypatch)
     code, values, marker = run(dist, folder, tmp_path, limit_s=70)
     assert (code, marker.status, len(marker.models), len(marker.left_out)) == (1, "partial", 1, 3)
     assert marker.problems == ["6 of 70 rows keep the prior, more than 5%; row 64: time was up"]
@@ -545,9 +551,9 @@ def test_each_batch_and_each_file_is_a_sign_of_life(
     one = pl.read_csv(folder / "test.csv").head(1)
     pl.concat([one] * 70).with_columns(pl.Series("eeg_id", range(70))).write_csv(folder / "test.csv")
     scratch, signs = _made(tmp_path / "scratch"), 0
-    real = scored_run._Run._beat
+    real = Pulse.beat
 
-    def beat(self: scored_run._Run) -> None:
+    def beat(self: Pulse) -> None:
         nonlocal signs
         path = scratch / UNDER_WAY
         os.utime(path, (0, 0))
@@ -555,7 +561,7 @@ def test_each_batch_and_each_file_is_a_sign_of_life(
         assert path.stat().st_mtime > 0
         signs += 1
 
-    monkeypatch.setattr(scored_run._Run, "_beat", beat)
+    monkeypatch.setattr(Pulse, "beat", beat)
     run(dist, folder, tmp_path / "out", mirror=False, scratch=str(scratch))
     n_files = len(json.loads((dist / "dataset/manifest.json").read_text())["files"])
     assert signs == n_files + 1 + 2 * 3  # files, one layout, two passes of three batches

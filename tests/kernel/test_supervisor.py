@@ -15,9 +15,9 @@ from kagglehms.errors import DataError
 from kagglehms.kernel import supervisor
 from kagglehms.kernel.marker import Marker
 from kagglehms.kernel.prior import read_prior
+from kagglehms.kernel.protocol import EXIT_DEVICE_LOST, Task
 from kagglehms.kernel.submission import read_submission
 from kagglehms.kernel.supervisor import supervise
-from kagglehms.kernel.task import EXIT_DEVICE_LOST, Task
 
 PRELUDE = """
 import json, os, sys, time
@@ -116,9 +116,7 @@ def test_a_worker_that_never_gets_to_a_model_is_tried_again_and_given_up(house: 
 
 def test_no_process_at_all_leaves_the_prior(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     house.monkeypatch = monkeypatch
-    monkeypatch.setattr(
-        supervisor, "_run_worker", lambda task, timeout_s: "no process could be started (full)"
-    )
+    monkeypatch.setattr(supervisor, "_run_worker", lambda *_: "no process could be started (full)")
     code, marker = house.supervise("")
     assert (code, marker.status) == (1, "prior")
     assert len(house.values()) == 2
@@ -193,7 +191,7 @@ def test_a_worker_that_is_slow_and_lives_is_left_alone(
 def test_a_submission_that_a_worker_spoils_becomes_the_prior_again(house: House) -> None:
     code, marker = house.supervise("(out / 'submission.csv').write_text('eeg_id'); finish(['a'])")
     assert (code, marker.status, marker.models) == (1, "prior", [])
-    assert "the prior stands again" in marker.problems[0]
+    assert "the prior was submitted again" in marker.problems[0]
     assert list(marker.left_out) == ["a"]
     assert list(marker.rows_with_prior) == ["5", "6"]
     assert len(house.values()) == 2
@@ -236,4 +234,4 @@ def test_the_real_worker_comes_to_its_end(
     assert (marker.status, len(marker.models), marker.rows_with_prior) == ("complete", 4, {})
     assert not list((tmp_path / "scratch").glob("crops-*"))
     out = capfd.readouterr().out
-    assert out.index("a submission of the class prior stands") < out.index("verified")
+    assert out.index("submitted the class prior") < out.index("verified")

@@ -157,7 +157,7 @@ def test_recordings_that_cannot_be_used_are_left_out_and_named(folder: Path) -> 
     assert got == [([3], 1)]
     assert set(reader.failures["kaggle"]) == {0, 1}
     assert "cannot be read" in reader.failures["kaggle"][0]
-    assert "nothing where it is looked at" in reader.failures["kaggle"][1]
+    assert "nothing but NaN in the part that models look at" in reader.failures["kaggle"][1]
     assert "9999 samples where at least 10000" in reader.failures["eeg"][2]
     read = reader.files_read
     assert [rows.tolist() for rows, _ in batches(reader, range(4), PANELS_BY_THEMSELVES)] == [[2, 3]]
