@@ -17,7 +17,9 @@ try:
         HMSError,
         UsageError,
     )
-    from kagglehms.kaggle.push import kaggle, make_output_folder, push
+    from kagglehms.kaggle.fetch import make_output_folder
+    from kagglehms.kaggle.push import push
+    from kagglehms.kaggle.service import kaggle
     from kagglehms.packing.build import build, describe
     from kagglehms.packing.half_precision import HeldOut
 except ModuleNotFoundError as error:

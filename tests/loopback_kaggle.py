@@ -41,7 +41,7 @@ finally:
 
 def reword_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the client speak in words that nobody has seen yet."""
-    monkeypatch.setattr("kagglehms.kaggle.client.COMMAND", (sys.executable, "-P", "-c", _REWORDED))
+    monkeypatch.setattr("kagglehms.kaggle.command.COMMAND", (sys.executable, "-P", "-c", _REWORDED))
 
 
 SITECUSTOMIZE = """

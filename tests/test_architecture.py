@@ -150,7 +150,7 @@ def test_child_processes_import_nothing_from_the_working_folder() -> None:
             if words[:1] == ["sys.executable"] and path != PACKAGE / KAGGLES_OWN_WAY:
                 started.append(path.name)
                 assert words[1] in {"'-P'", "'-I'"}, f"{path.name}, line {node.lineno}: start it with -P"
-    assert {"client.py", "supervisor.py", "training_session.py", "vendor.py"} <= set(started)
+    assert {"command.py", "supervisor.py", "training_session.py", "vendor.py"} <= set(started)
 
 
 def test_the_rooms_are_those_of_the_documentation() -> None:

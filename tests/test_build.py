@@ -117,7 +117,7 @@ def test_it_warns_where_no_owner_is_known(folder: Path) -> None:
         (("--recipes", "baselin"), EXIT_USER, "did you mean 'baseline'?"),
         (("--recipes", "baseline", "--folds", "5"), EXIT_FAILURE, "fold 5 is not finished"),
         (("--runs", "nowhere"), EXIT_USER, "nowhere: no such folder"),
-        (("--recipes", "baseline", "--owner", "not a name"), EXIT_USER, "no Kaggle user name"),
+        (("--recipes", "baseline", "--owner", "not a name"), EXIT_USER, "not a Kaggle user name"),
         (("--recipes", "baseline", "--half", "--store", "store"), EXIT_USER, "belong together"),
         (("--recipes", "baseline", "--data", "hms", "--store", "store"), EXIT_USER, "belong together"),
         (("--recipes", "baseline", "--wheels", "torch"), EXIT_USER, "replace the image's own"),

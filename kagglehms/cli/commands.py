@@ -229,13 +229,16 @@ def preflight(options: Preflight) -> int:
 
 def status(options: Status) -> int:
     from kagglehms.console import tell
-    from kagglehms.kaggle.push import kaggle, report_status
+    from kagglehms.kaggle.service import kaggle
+    from kagglehms.kaggle.status import status
 
-    return report_status(options.dist, replace(kaggle(), say=tell))
+    standings = status(options.dist, replace(kaggle(), say=tell))
+    return EXIT_OK if all(standing.ok for standing in standings) else EXIT_FAILURE
 
 
 def fetch(options: Fetch) -> int:
-    from kagglehms.kaggle.push import fetch_all, kaggle
+    from kagglehms.kaggle.fetch import fetch_all
+    from kagglehms.kaggle.service import kaggle
 
     fetch_all(options.dist, options.names, options.out, kaggle(), options.wait)
     return EXIT_OK

@@ -1,6 +1,6 @@
-"""What the official client would find of credentials on this machine, and why it cannot use what it finds.
+"""Which credentials the official client would find on this machine, and why it could not use them.
 
-Nothing of a key or token is kept or shown: they are looked at only as far as the client's own reading of them goes.
+No key or token is kept or shown; files are read only to see whether the client could read them.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "is in UTF-16",
     codecs.BOM_UTF16_BE: "is in UTF-16",
 }
-"""How editors on Windows save text: what they put first, and what that says."""
+"""First bytes of files that editors on Windows save in encodings the client cannot read, each with its description."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """One place where the client looks.
+    """Credentials in one of the places where the client looks.
 
     Attributes:
-        place: a file, or the names of variables.
-        username: that stands there; None where there is none.
-        fault: why the client cannot use it, in words; empty where it can.
-        path: the file; None for variables.
+        place: path of the file, or names of the environment variables.
+        username: user name found there; None if there is none.
+        fault: why the client cannot use the credentials; empty if it can.
+        path: path of the file; None for environment variables.
     """
 
     place: str
@@ -41,19 +41,19 @@ class Found:
 
 
 def credentials() -> list[Found]:
-    """Look wherever the client (2.2) looks for credentials, in its order."""
+    """Return all credentials in the places where the client (2.2) looks, in its order."""
     return [found for found in (*_variables(), *_token_files(), *configurations()) if found is not None]
 
 
 def configurations() -> Iterator[Found]:
-    """The client's kaggle.json and what its `kaggle auth login` left, as far as they are there."""
+    """Yield the client's kaggle.json and the file that `kaggle auth login` writes, if they exist."""
     yield from _read_object(client_config(), ("username", "key"))
     if (folder := _own_folder()) is not None:
         yield from _read_object(folder / "credentials.json", ("username", "refresh_token"))
 
 
 def client_config() -> Path | None:
-    """Return where the client keeps its configuration; None for a user without a home."""
+    """Return the path of the client's configuration; None for a user without a home."""
     if given := os.environ.get("KAGGLE_CONFIG_DIR"):
         return Path(given) / "kaggle.json"
     folder, at_home = _own_folder(), home()
@@ -88,12 +88,12 @@ def _read_object(path: Path | None, needed: tuple[str, ...]) -> Iterator[Found]:
     if path is None or content is None:
         return
     try:
-        # Not strictly: what the client takes is taken here, and encodings that it cannot read as well.
+        # Not strictly: what the client accepts is accepted here, and so are encodings that it cannot read.
         fields: Any = json.loads(content)
     except (ValueError, RecursionError):
-        fields, fault = None, fault or "is no JSON"
+        fields, fault = None, fault or "is not JSON"
     if not isinstance(fields, dict):
-        yield Found(str(path), None, fault or "is no JSON object", path)
+        yield Found(str(path), None, fault or "is not a JSON object", path)
         return
     missing = [name for name in needed if not isinstance(fields.get(name), str) or not fields[name]]
     username = None if "username" in missing else fields["username"]
@@ -101,7 +101,7 @@ def _read_object(path: Path | None, needed: tuple[str, ...]) -> Iterator[Found]:
 
 
 def _read(path: Path) -> tuple[bytes | None, str]:
-    """The content of a file, None where there is none, and why the client could not read it."""
+    """Return a file's content, None if there is no file, and the reason why the client could not read it."""
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -109,4 +109,4 @@ def _read(path: Path) -> tuple[bytes | None, str]:
     except OSError as error:
         return b"", f"cannot be read ({error.strerror})"
     said = next((said for mark, said in _MARKS.items() if content.startswith(mark)), "")
-    return content, f"{said}, with which the client cannot read it" if said else ""
+    return content, f"{said}, so the client cannot read it" if said else ""

@@ -1,6 +1,6 @@
-"""Kaggle's notebook image, as a table: which packages it holds in which versions, and what Kaggle accepts.
+"""Kaggle's notebook image as a table: its packages and their versions, and what Kaggle accepts.
 
-The facts stand in one file, `image.toml`, beside this module; everything that depends on the image reads them here.
+The facts are in one file beside this module, `image.toml`; everything that depends on the image reads them here.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Package:
     """A package of the image.
 
     Attributes:
-        distribution: the name by which pip knows it.
-        lowest: oldest version that was seen on the image; empty where none was noted.
-        highest: newest version that was seen.
+        distribution: name of the package for pip.
+        lowest: oldest version seen on the image; empty if none was recorded.
+        highest: newest version seen on the image; empty if none was recorded.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -35,16 +35,21 @@ class Package:
     lowest: str
     highest: str
 
+    @property
+    def versions(self) -> list[str]:
+        """The recorded versions, oldest first."""
+        return [version for version in (self.lowest, self.highest) if version]
+
 
 @dataclass(frozen=True)
 class Limits:
     """What Kaggle accepts.
 
     Attributes:
-        dataset_bytes: of all files of a dataset together.
-        dataset_files: in one dataset.
-        code_bytes: of a kernel's source.
-        kernel_seconds: a scored run of the competition.
+        dataset_bytes: most bytes of all files of a dataset together.
+        dataset_files: most files in one dataset.
+        code_bytes: most bytes of a kernel's source.
+        kernel_seconds: seconds that a scored run of the competition may take.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -57,16 +62,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Image:
-    """The table.
+    """The table of the image.
 
     Attributes:
-        python: versions, the one in use first.
-        platforms: tags of wheels that run there.
-        machine_shape: the accelerator to ask for.
-        never_replace: distributions that no wheel may bring.
-        limits: see `Limits`.
-        packages: by the name under which they are imported.
-        absent: distributions that are known not to be there, by that name.
+        python: Python versions, the one in use first.
+        platforms: platform tags of wheels that run on it.
+        machine_shape: accelerator to request.
+        never_replace: distributions that no wheel may replace.
+        limits: what Kaggle accepts.
+        packages: packages of the image by the name under which they are imported.
+        absent: distributions known to be missing, by the name under which they are imported.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -80,7 +85,7 @@ class Image:
     absent: dict[str, str]
 
     def distributions(self) -> dict[str, Package]:
-        """The packages by the name that pip knows, in the form that `packaging` calls canonical."""
+        """Return the packages by their canonical distribution name."""
         from packaging.utils import canonicalize_name
 
         return {canonicalize_name(package.distribution): package for package in self.packages.values()}
@@ -88,6 +93,10 @@ class Image:
 
 @cache
 def kaggle_image() -> Image:
-    """Read the table; unknown keys and wrong types raise."""
+    """Read the table.
+
+    Raises:
+        pydantic.ValidationError: it has unknown keys or wrong types.
+    """
     table = tomllib.loads(TABLE.read_text(encoding="utf-8"))
     return TypeAdapter(Image).validate_json(json.dumps(table))

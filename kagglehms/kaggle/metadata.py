@@ -1,7 +1,7 @@
-"""What Kaggle and its client demand of the two metadata files, rule by rule.
+"""The rules that Kaggle and its client set for the two metadata files.
 
-The rules are those of the client (kaggle 2.2.4) and of reports on its issue tracker; some of them it does not check
-itself, and then the service answers with an error that says nothing, or silently does something else.
+They come from the client (kaggle 2.2.4) and from reports on its issue tracker. The client does not check all of them
+itself; the service then answers with an error that says nothing, or silently does something else.
 """
 
 from __future__ import annotations
@@ -9,18 +9,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kagglehms.bundle.manifest import CARD
 from kagglehms.data.competition import SLUG
+from kagglehms.kaggle.dist import UNSCORED
+from kagglehms.kaggle.findings import Finding
 from kagglehms.kaggle.image import kaggle_image
 from kagglehms.kaggle.stamping import KERNEL_METADATA, OWNER_NAME, is_placeholder
-
-UNSCORED = ("prepare", "train")
-"""Kernels that hand nothing in, but put out all of /kaggle/working; every other one is held to the rules of a scored
-run."""
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _CARD_KEYS = frozenset(
@@ -70,41 +67,23 @@ _KERNEL_TYPES = ("script", "notebook")
 _PINNING = ("original", "latest")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that would go wrong.
-
-    Attributes:
-        where: the file.
-        what: is wrong.
-        cure: what to do.
-    """
-
-    where: str
-    what: str
-    cure: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what}; {self.cure}"
-
-
 def card_findings(card: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
     """Yield what Kaggle would not accept in the dataset's card.
 
     Args:
         card: content of dataset-metadata.json.
-        folder: the one to upload, in which the card lies.
+        folder: folder to upload, which holds the card.
     """
     where = str(folder / CARD)
 
-    def found(what: str, cure: str) -> Finding:
-        return Finding(where, what, cure)
+    def found(what: str, fix: str) -> Finding:
+        return Finding(where, what, fix)
 
     yield from _unknown_keys(card, _CARD_KEYS, where)
     yield from _id(card, 6, where)
     title = card.get("title")
     if not isinstance(title, str) or not 6 <= len(title) <= 50:
-        yield found(f"title {title!r} is not of 6 to 50 characters", "write a title of such a length")
+        yield found(f"title {title!r} is not of 6 to 50 characters", "change its length")
     licenses = card.get("licenses")
     if (
         not isinstance(licenses, list)
@@ -118,19 +97,17 @@ def card_findings(card: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
         )
     subtitle = card.get("subtitle")
     if subtitle and (not isinstance(subtitle, str) or not 20 <= len(subtitle) <= 80):
-        yield found(
-            f"subtitle {subtitle!r} is not of 20 to 80 characters", "write one of such a length, or none"
-        )
+        yield found(f"subtitle {subtitle!r} is not of 20 to 80 characters", "change its length, or remove it")
     yield from _resources(card.get("resources") or [], folder, where)
 
 
 def kernel_findings(metadata: Mapping[str, Any], folder: Path, bundle_id: str) -> Iterator[Finding]:
-    """Yield what Kaggle would not accept, or would silently do otherwise, in a kernel's metadata.
+    """Yield what Kaggle would not accept in a kernel's metadata, or would silently change.
 
     Args:
         metadata: content of kernel-metadata.json.
-        folder: of the kernel.
-        bundle_id: owner/slug of the bundle that the kernel is to mount.
+        folder: folder of the kernel.
+        bundle_id: owner/slug of the bundle that the kernel mounts.
     """
     where = str(folder / KERNEL_METADATA)
     yield from _unknown_keys(metadata, _KERNEL_KEYS, where)
@@ -144,7 +121,7 @@ def kernel_findings(metadata: Mapping[str, Any], folder: Path, bundle_id: str) -
         yield Finding(
             where,
             f"docker_image_pinning_type is {pinning!r}",
-            f"write one of {', '.join(_PINNING)}, or nothing",
+            f"write one of {', '.join(_PINNING)}, or remove it",
         )
     yield from _code_file(metadata, folder, where)
     yield from _session(metadata, folder.name not in UNSCORED, where)
@@ -152,7 +129,7 @@ def kernel_findings(metadata: Mapping[str, Any], folder: Path, bundle_id: str) -
 
 
 def slug_of(metadata: Mapping[str, Any]) -> str:
-    """The last part of `id`, in small letters; empty where there is none."""
+    """Return the slug in a metadata file's `id`, in lower case; empty if there is none."""
     found = metadata.get("id")
     return found.rpartition("/")[2].lower() if isinstance(found, str) else ""
 
@@ -161,8 +138,8 @@ def _unknown_keys(content: Mapping[str, Any], known: Collection[str], where: str
     for key in content:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            cure = f"did you mean {near[0]!r}?" if near else "take it out"
-            yield Finding(where, f"the client ignores the unknown key {key!r}", cure)
+            fix = f"did you mean {near[0]!r}?" if near else "remove it"
+            yield Finding(where, f"the client ignores the unknown key {key!r}", fix)
 
 
 def _id(content: Mapping[str, Any], shortest: int, where: str) -> Iterator[Finding]:
@@ -174,7 +151,7 @@ def _id(content: Mapping[str, Any], shortest: int, where: str) -> Iterator[Findi
     if is_placeholder(owner) or not OWNER_NAME.fullmatch(owner):
         yield Finding(
             where,
-            f"the owner is {owner!r}, which is no Kaggle user name",
+            f"the owner is {owner!r}, which is not a Kaggle user name",
             "build again with --owner NAME, or set KAGGLE_USERNAME",
         )
     if not shortest <= len(slug) <= 50:
@@ -189,41 +166,41 @@ def _id(content: Mapping[str, Any], shortest: int, where: str) -> Iterator[Findi
 
 def _resources(resources: Any, folder: Path, where: str) -> Iterator[Finding]:
     if not isinstance(resources, list) or not all(isinstance(item, dict) for item in resources):
-        yield Finding(where, "resources is no list of objects", 'write [{"path": "FILE"}], or leave it away')
+        yield Finding(where, "resources is not a list of objects", 'write [{"path": "FILE"}], or remove it')
         return
     paths = [item.get("path") for item in resources]
     for path in dict.fromkeys(paths):
         if not isinstance(path, str) or not (folder / path).is_file():
-            yield Finding(where, f"resource {path!r} is no file of the dataset", "take it out of resources")
+            yield Finding(
+                where, f"resource {path!r} is not a file of the dataset", "remove it from resources"
+            )
         if paths.count(path) > 1:
             yield Finding(where, f"resource {path!r} is listed {paths.count(path)} times", "list it once")
 
 
 def _title(metadata: Mapping[str, Any], where: str) -> Iterator[Finding]:
-    from slugify import slugify  # the client's own
+    from slugify import slugify  # the client uses the same
 
     title = metadata.get("title")
     if not isinstance(title, str) or not 5 <= len(title) <= 50:
-        # The service answers a longer one with "internal server error".
-        yield Finding(
-            where, f"title {title!r} is not of 5 to 50 characters", "write a title of such a length"
-        )
+        # The service answers a longer title with "internal server error".
+        yield Finding(where, f"title {title!r} is not of 5 to 50 characters", "change its length")
     if isinstance(title, str) and slugify(title) != slug_of(metadata):
         yield Finding(
             where,
             f"title {title!r} resolves to the slug {slugify(title)!r}, but the id says {slug_of(metadata)!r}",
-            "make them the same, or the kernel is pushed to another place than the one that is looked at",
+            "make them equal, or the kernel is pushed to another place than the one that is watched",
         )
 
 
 def _code_file(metadata: Mapping[str, Any], folder: Path, where: str) -> Iterator[Finding]:
     name = metadata.get("code_file")
     if not isinstance(name, str) or not name or Path(name).name != name or not (folder / name).is_file():
-        yield Finding(where, f"code_file {name!r} is no file beside it", "name the script")
+        yield Finding(where, f"code_file {name!r} is not a file beside it", "name the script")
         return
     if metadata.get("kernel_type") == "script" and not name.endswith((".py", ".r", ".R", ".rmd", ".Rmd")):
         yield Finding(
-            where, f"code_file {name!r} is no script", "name a .py file, or say kernel_type notebook"
+            where, f"code_file {name!r} is not a script", "name a .py file, or set kernel_type to notebook"
         )
     size, most = (folder / name).stat().st_size, kaggle_image().limits.code_bytes
     if size > most:
@@ -241,30 +218,30 @@ def _session(metadata: Mapping[str, Any], scored: bool, where: str) -> Iterator[
     internet = metadata.get("enable_internet")
     if internet is None:
         yield Finding(
-            where, "enable_internet is not given, and the client's default is true", "write true or false"
+            where, "enable_internet is missing, and the client's default is true", "write true or false"
         )
     elif scored and internet is not False:
         yield Finding(
             where,
-            "the internet is on, and the competition takes no submission of such a kernel",
+            "the internet is on, and the competition accepts no submission from such a kernel",
             'write "enable_internet": false',
         )
     shape, wanted = metadata.get("machine_shape"), kaggle_image().machine_shape
     if metadata.get("enable_gpu") is True and shape != wanted:
         yield Finding(
             where,
-            f"machine_shape is {shape!r}: the GPU can be a P100, for which this torch has no code",
+            f"machine_shape is {shape!r}: the GPU can be a P100, which the image's torch does not support",
             f'write "machine_shape": "{wanted}"',
         )
     if metadata.get("enable_gpu") is not True and shape:
-        yield Finding(where, f"machine_shape is {shape!r} without enable_gpu", "give both or none")
+        yield Finding(where, f"machine_shape is {shape!r} without enable_gpu", "set both or neither")
 
 
 def _sources(metadata: Mapping[str, Any], bundle_id: str, where: str) -> Iterator[Finding]:
     for key in _SOURCES:
         listed = metadata.get(key, [])
         if not isinstance(listed, list) or not all(isinstance(source, str) for source in listed):
-            yield Finding(where, f"{key} is no list of strings", 'write ["owner/slug"], or []')
+            yield Finding(where, f"{key} is not a list of strings", 'write ["owner/slug"], or []')
             return
     datasets, kernels = metadata.get("dataset_sources", []), metadata.get("kernel_sources", [])
     for key, listed, shortest in (("dataset_sources", datasets, 1), ("kernel_sources", kernels, 5)):
@@ -274,7 +251,9 @@ def _sources(metadata: Mapping[str, Any], bundle_id: str, where: str) -> Iterato
                 yield Finding(where, f"{key} has {source!r}", "write owner/slug or owner/slug/version")
             elif is_placeholder(parts[0]):
                 yield Finding(
-                    where, f"{key} has {source!r}, which is of nobody", "build again with --owner NAME"
+                    where,
+                    f"{key} has {source!r}, whose owner is a placeholder",
+                    "build again with --owner NAME",
                 )
     for source in metadata.get("model_sources", []):
         if len(source.split("/")) != 5 or not all(source.split("/")):

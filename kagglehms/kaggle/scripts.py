@@ -1,7 +1,7 @@
-"""Whether a kernel's script compiles for the image's Python, and finds there all that it imports.
+"""Whether a kernel's script compiles for the image's Python, and whether the image has everything that it imports.
 
-The library comes out of the bundle, so its imports count as the script's own: they are followed through the very wheel
-that was built, module by module. Left aside is what only type checkers read, and what `except ImportError` catches.
+The library comes from the bundle, so its imports count as the script's own: they are followed through the wheel that
+was built, module by module. Imports that only type checkers read, or that `except ImportError` catches, do not count.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kagglehms.kaggle.findings import Finding
 from kagglehms.kaggle.image import Image
-from kagglehms.kaggle.metadata import Finding
 
 LIBRARY = "kagglehms"
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """What the checks need of a wheel.
+    """The parts of a wheel that the checks need.
 
     Attributes:
-        path: the file.
-        sources: Python text by the module's dotted name.
-        top_levels: names that can be imported from it.
-        metadata: its METADATA.
+        path: file of the wheel.
+        sources: source text of each module by its dotted name.
+        top_levels: top-level names that can be imported from the wheel.
+        metadata: content of its METADATA.
     """
 
     path: Path
@@ -40,8 +40,8 @@ def read_wheel(path: Path) -> Wheel:
     """Read the sources in a wheel.
 
     Raises:
-        OSError: it cannot be read.
-        zipfile.BadZipFile: it is none.
+        OSError: the file cannot be read.
+        zipfile.BadZipFile: the file is not a wheel.
     """
     sources, tops, metadata = {}, set(), ""
     with zipfile.ZipFile(path) as archive:
@@ -63,10 +63,10 @@ def script_findings(
     """Yield why a script would not start on the image.
 
     Args:
-        script: a kernel's code.
-        image: the table of the image.
-        library: the bundle's; None where it could not be read, then only the script itself is looked at.
-        vendored: further wheels in the bundle.
+        script: file of the kernel's script.
+        image: table of the image.
+        library: wheel of the library; None checks the script alone.
+        vendored: all wheels in the bundle.
     """
     try:
         text = script.read_bytes().decode("utf-8")
@@ -75,25 +75,31 @@ def script_findings(
         return
     for version in image.python:
         if reason := _syntax_error(text, version):
-            yield Finding(str(script), f"does not compile for Python {version}: {reason}", "mend it")
+            yield Finding(str(script), f"does not compile for Python {version}: {reason}", "correct it")
             return
     available = set(image.packages) | {name for wheel in vendored for name in wheel.top_levels}
     for name, place in reached(text, library).items():
         if name in available:
             continue
-        absent = "the image has not" if name in image.absent else "is not in the table of the image"
+        absent = "the image lacks" if name in image.absent else "is not in the table of the image"
         where = str(script) if place == "the script" else f"{script} through {place}"
         yield Finding(
             where,
             f"imports {name}, which {absent}",
-            "do without it, import it where it is used on other machines only, or vendor it with `build.py --wheels`",
+            "do without it, import it only where other machines use it, or bundle it with `build.py --wheels`",
         )
 
 
 def reached(script: str, library: Wheel | None) -> dict[str, str]:
-    """Return the packages that a script imports, itself or through the library, and the first place of each.
+    """Find the packages that a script imports, itself or through the library.
 
-    The standard library and the library itself are left out. `script` must compile.
+    Args:
+        script: source text that compiles.
+        library: wheel of the library; None follows no imports into it.
+
+    Returns:
+        The first place that imports each package, by the package's name, without the standard library and the library
+        itself.
     """
     found: dict[str, str] = {}
     sources = library.sources if library is not None else {}
@@ -114,7 +120,7 @@ def reached(script: str, library: Wheel | None) -> dict[str, str]:
 
 
 def _modules(name: str, sources: Mapping[str, str]) -> list[str]:
-    """`name` may be a module or something in one; its packages are imported on the way."""
+    """Return the modules that importing `name` runs; `name` may also be an attribute of a module."""
     parts = name.split(".")
     return [module for n in range(1, len(parts) + 1) if (module := ".".join(parts[:n])) in sources]
 
@@ -131,14 +137,14 @@ def _syntax_error(text: str, version: str) -> str | None:
 
 
 def _imports(text: str, module: str) -> list[str]:
-    """Dotted names that `text` imports; relative ones made absolute."""
+    """Return the dotted names that `text` imports, with relative ones made absolute."""
     collector = _Imports(module)
     collector.visit(ast.parse(text))
     return collector.names
 
 
 class _Imports(ast.NodeVisitor):
-    """Collects imports wherever they stand, in functions too: those run on the image as well."""
+    """Collects imports at any level, including those in functions, which run on the image too."""
 
     def __init__(self, module: str) -> None:
         self.module = module
@@ -152,7 +158,7 @@ class _Imports(ast.NodeVisitor):
         if node.level:
             package = self.module.rsplit(".", node.level)[0]
             base = f"{package}.{base}" if base else package
-        # `from package import module` imports the module too, if it is one.
+        # `from package import name` imports `name` too if it is a module.
         self.names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
 
     def visit_If(self, node: ast.If) -> None:
@@ -170,7 +176,7 @@ class _Imports(ast.NodeVisitor):
         caught = {name.id for kind in types if kind for name in ast.walk(kind) if isinstance(name, ast.Name)}
         guarded = None in types or bool(caught & {"ImportError", "ModuleNotFoundError", "Exception"})
         if not guarded or not self.module:
-            # A script's own guard only words the error: without the library there is nothing to do.
+            # A script's own guard only words the error, since without the library it cannot do anything.
             for statement in node.body:
                 self.visit(statement)
         for part in (*node.handlers, *node.orelse, *node.finalbody):

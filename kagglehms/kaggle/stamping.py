@@ -1,4 +1,4 @@
-"""The owner, and the templates in which the owner's name, the bundle's slug and its digest are stamped."""
+"""Fills the owner's name, the bundle's slug and its digest into the templates of the card and the kernels."""
 
 from __future__ import annotations
 
@@ -13,28 +13,34 @@ from kagglehms.kaggle.credentials import configurations
 from kagglehms.strict_json import JSONError, parse_object
 
 PLACEHOLDER_OWNER = "your-kaggle-username"
-"""Stands for the owner in the templates, and in what is built where no owner is known."""
+"""The owner in the templates, and in a build for which no owner is known."""
 KERNEL_METADATA = "kernel-metadata.json"
 STAMPS = ("OWNER", "BUNDLE", "DIGEST")
-"""Variables that stand once in every kernel's script, with a string behind them."""
+"""Variables to which every kernel's script assigns a string exactly once."""
 
 OWNER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-"""A user name as Kaggle gives them."""
+"""The form of a Kaggle user name."""
 _PLACEHOLDERS = frozenset(
     {PLACEHOLDER_OWNER, "your-kaggle-name", "your-name", "your-username", "your-kaggle-username"}
 )
-"""What stands in templates and examples for a name, in small letters; in no case is it somebody's."""
+"""Names used in templates and examples, in lower case; none of them belongs to a user."""
 
 
 def find_owner(given: str | None = None) -> tuple[str, str]:
-    """Return the Kaggle user name to stamp and where it comes from.
+    """Find the Kaggle user name to stamp.
 
-    Looked for in this order: `given`, the variable KAGGLE_USERNAME, the Kaggle client's kaggle.json and what its
-    `kaggle auth login` left (of neither is a key or token kept or shown). With none it is `PLACEHOLDER_OWNER`, and what
-    there was instead of a name stands in place of where it comes from.
+    Places are tried in this order: `given`, the variable KAGGLE_USERNAME, the Kaggle client's kaggle.json, and the
+    credentials left by `kaggle auth login`. No key or token is kept or shown.
+
+    Args:
+        given: name to use in place of any other; None looks for one.
+
+    Returns:
+        The name and its source in words. Without a name these are `PLACEHOLDER_OWNER` and the reasons why none of the
+        places gave one.
 
     Raises:
-        UsageError: a name that Kaggle cannot have given, or one that was copied from an example.
+        UsageError: the name cannot be a Kaggle user name, or was copied from an example.
     """
     found = list(configurations())
     for name, source in (
@@ -45,26 +51,26 @@ def find_owner(given: str | None = None) -> tuple[str, str]:
         if name:
             if not OWNER_NAME.fullmatch(name):
                 raise UsageError(
-                    f"owner {name!r} (from {source}) is no Kaggle user name; give it with --owner"
+                    f"owner {name!r} (from {source}) is not a Kaggle user name; give yours with --owner"
                 )
             if is_placeholder(name):
                 raise UsageError(
-                    f"owner {name!r} (from {source}) stands for a Kaggle user name in examples; put your own there"
+                    f"owner {name!r} (from {source}) is the placeholder of an example; replace it with your own name"
                 )
             return name, source
     return PLACEHOLDER_OWNER, "; ".join(["nowhere", *(f"{one.place} {one.fault}" for one in found)])
 
 
 def is_placeholder(owner: str) -> bool:
-    """Whether a name is one of those that only stand for a name."""
+    """Return whether a name is a placeholder used in templates and examples."""
     return owner.lower().replace("_", "-") in _PLACEHOLDERS
 
 
 def read_template(path: Path) -> dict[str, Any]:
-    """Return the JSON object in `path`.
+    """Return the metadata in the JSON file at `path`.
 
     Raises:
-        RunError: missing, or not an object.
+        RunError: the file is missing, is not a JSON object, or has no id of the form owner/slug.
     """
     try:
         content = parse_object(path.read_bytes())
@@ -78,7 +84,7 @@ def read_template(path: Path) -> dict[str, Any]:
 
 
 def stamp_card(template: Path, owner: str) -> tuple[str, bytes]:
-    """Return the bundle's slug and its card with the owner in it."""
+    """Return the bundle's slug, and the bytes of its card with the owner filled in."""
     card = read_template(template)
     slug = card["id"].partition("/")[2]
     card["id"] = f"{owner}/{slug}"
@@ -86,16 +92,19 @@ def stamp_card(template: Path, owner: str) -> tuple[str, bytes]:
 
 
 def stamp_kernel(template: Path, owner: str, slug: str, digest: str) -> dict[str, bytes]:
-    """Return the files of one kernel, ready to be pushed.
+    """Make the files of one kernel, ready to push.
 
     Args:
-        template: a folder of `kernels/`.
-        owner: Kaggle user name of kernel and bundle.
-        slug: of the bundle.
-        digest: of the bundle; the kernel will refuse any other.
+        template: folder of the kernel in `kernels/`.
+        owner: Kaggle user name that owns kernel and bundle.
+        slug: slug of the bundle.
+        digest: digest of the bundle; the kernel will refuse any other.
+
+    Returns:
+        The content of each file by its name.
 
     Raises:
-        RunError: a template without the lines to stamp, or one that does not mount the bundle.
+        RunError: the template lacks the lines to fill in, or does not mount the bundle.
     """
     metadata = read_template(template / KERNEL_METADATA)
     metadata["id"] = f"{owner}/{metadata['id'].partition('/')[2]}"
@@ -116,7 +125,7 @@ def stamp_kernel(template: Path, owner: str, slug: str, digest: str) -> dict[str
     for name, value in zip(STAMPS, (owner, slug, digest), strict=True):
         text, count = re.subn(rf'^{name} = "[^"]*"', f'{name} = "{value}"', text, flags=re.MULTILINE)
         if count != 1:
-            raise RunError(f'{script}: has {count} lines that begin with `{name} = "`, it needs exactly one')
+            raise RunError(f'{script}: has {count} lines that begin with `{name} = "`; it needs exactly one')
     return {script.name: text.encode(), KERNEL_METADATA: _json_bytes(metadata)}
 
 

@@ -1,82 +1,27 @@
-"""The bundle as a dataset on Kaggle: uploaded if it is not there already, and waited for until kernels will see it."""
+"""Uploads the bundle as a dataset if Kaggle does not have it yet, and waits until kernels will mount it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from kagglehms.bundle.manifest import CARD, MANIFEST, Manifest, manifest_from_json, read_manifest
 from kagglehms.errors import BundleError, RunError
-from kagglehms.kaggle.client import ClientError, DatasetState, KaggleClient
+from kagglehms.kaggle.answers import ClientError
+from kagglehms.kaggle.client import DatasetState
+from kagglehms.kaggle.service import Kaggle
 
-T = TypeVar("T")
 _FAILED = {"failed", "deleted"}
 
 
-@dataclass(frozen=True)
-class Patience:
-    """How long to wait for what, in seconds.
-
-    Attributes:
-        poll_s: between two questions.
-        ready_s: for a new version of the dataset.
-        confirm_s: for its manifest and files to be those of the bundle, once it is ready.
-        run_s: for a kernel's session, queueing included.
-        settle_s: how long the end of an older session may still be shown after a push.
-        tries: of a call that fails in a way that may pass.
-        backoff_s: before the second try; doubled each time.
-    """
-
-    poll_s: float = 15.0
-    ready_s: float = 3600.0
-    confirm_s: float = 300.0
-    run_s: float = 13 * 3600.0
-    settle_s: float = 90.0
-    tries: int = 5
-    backoff_s: float = 10.0
-
-
-@dataclass(frozen=True)
-class Kaggle:
-    """The client with the patience to use it.
-
-    Attributes:
-        client: makes the calls.
-        patience: see `Patience`.
-        say: told each step, one line each.
-    """
-
-    client: KaggleClient
-    patience: Patience
-    say: Callable[[str], None]
-
-    def ask(self, question: Callable[[], T]) -> T:
-        """Make a call that changes nothing; failures that may pass are tried again."""
-        return self._again(question, lambda error: error.transient)
-
-    def do(self, action: Callable[[], T]) -> T:
-        """Make a call that changes something: tried again only where it was refused for there being too many."""
-        return self._again(action, lambda error: error.limited)
-
-    def _again(self, call: Callable[[], T], may_pass: Callable[[ClientError], bool]) -> T:
-        wait_s = self.patience.backoff_s
-        for left in reversed(range(self.patience.tries)):
-            try:
-                return call()
-            except ClientError as error:
-                if not left or not may_pass(error):
-                    raise
-                self.say(f"{error}; trying again in {wait_s:.0f} s")
-                time.sleep(wait_s)
-                wait_s *= 2
-        raise AssertionError("unreachable")
-
-
 def upload(dataset: Path, ref: str, kaggle: Kaggle) -> bool:
-    """Upload the bundle unless Kaggle has it, and wait until its kernels will see it.
+    """Upload the bundle unless Kaggle has it, and wait until kernels will mount it.
+
+    Args:
+        dataset: folder of the bundle.
+        ref: owner/slug of the dataset.
+        kaggle: service to use.
 
     Returns:
         Whether anything was uploaded.
@@ -104,17 +49,25 @@ def upload(dataset: Path, ref: str, kaggle: Kaggle) -> bool:
     else:
         ready_s = min(kaggle.patience.confirm_s, kaggle.patience.ready_s)
         kaggle.say(
-            f"dataset {ref}: the client does not say whether a new version is being made, looking for it"
+            f"dataset {ref}: the client does not say whether a new version is being made, looking for one"
         )
     _wait_for_new_version(manifest, ref, before.version, kaggle, ready_s)
     return True
 
 
 def difference(manifest: Manifest, ref: str, kaggle: Kaggle) -> str | None:
-    """Say how a dataset's current version differs from a bundle, or that it cannot be looked at; None if it is it.
+    """Compare a dataset's current version with a bundle.
 
-    Its manifest is fetched and its files are listed: an upload that was dropped leaves a version with the right
-    manifest and without a file.
+    The manifest alone is not enough: an upload that the client dropped leaves a version with the right manifest and
+    without a file.
+
+    Args:
+        manifest: manifest of the bundle.
+        ref: owner/slug of the dataset.
+        kaggle: service to ask.
+
+    Returns:
+        How the version differs, or why it cannot be compared; None if it is the bundle.
     """
     client = kaggle.client
     try:
@@ -133,11 +86,12 @@ def difference(manifest: Manifest, ref: str, kaggle: Kaggle) -> str | None:
 
 
 def _without_commit(manifest: Manifest) -> Manifest:
-    """The commit says nothing that the digest does not: documentation has commits too."""
+    """Return a manifest without its commit, which may differ although the files are the same."""
     return replace(manifest, library=replace(manifest.library, commit=None))
 
 
 def _wait_until_ready(ref: str, newer_than: int, kaggle: Kaggle, ready_s: float) -> DatasetState:
+    """Wait for a version after `newer_than` to be ready: `ready_s` for it to appear, then Kaggle's usual time."""
     start = time.monotonic()
     while True:
         state = kaggle.ask(lambda: kaggle.client.dataset(ref))
@@ -148,17 +102,17 @@ def _wait_until_ready(ref: str, newer_than: int, kaggle: Kaggle, ready_s: float)
                 f"dataset {ref}: version {state.version} is {state.status}; see its page, push again"
             )
         if state.version > newer_than:
-            ready_s = kaggle.patience.ready_s  # it is on its way
+            ready_s = kaggle.patience.ready_s
         if time.monotonic() - start >= ready_s:
             raise RunError(
                 f"dataset {ref} is {state.status} at version {state.version} after {ready_s:.0f} s, no "
-                "kernel was pushed; push again later, what has arrived is not uploaded twice"
+                "kernel was pushed; push again later, files that have arrived are not uploaded twice"
             )
         time.sleep(kaggle.patience.poll_s)
 
 
 def _wait_for_new_version(manifest: Manifest, ref: str, before: int, kaggle: Kaggle, ready_s: float) -> None:
-    """A version that is not ready yet is not mounted: kernels would silently get the one before."""
+    """Wait until the bundle is the current version; until then kernels would silently mount the one before."""
     state, start = _wait_until_ready(ref, before, kaggle, ready_s), time.monotonic()
     while (other := difference(manifest, ref, kaggle)) is not None:
         if time.monotonic() - start >= kaggle.patience.confirm_s:

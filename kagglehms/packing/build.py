@@ -39,8 +39,7 @@ from kagglehms.data.competition import SLUG
 from kagglehms.device import choose_device
 from kagglehms.errors import RunError, UsageError
 from kagglehms.files import PARTIAL_SUFFIX
-from kagglehms.kaggle.metadata import UNSCORED
-from kagglehms.kaggle.preflight import kernel_folders
+from kagglehms.kaggle.dist import UNSCORED, kernel_folders
 from kagglehms.kaggle.scripts import read_wheel
 from kagglehms.kaggle.stamping import KERNEL_METADATA, PLACEHOLDER_OWNER, find_owner, stamp_card, stamp_kernel
 from kagglehms.locks import HOLDER, LOCK, exclusive

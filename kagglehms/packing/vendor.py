@@ -73,7 +73,7 @@ def _on_image(wanted: Requirement, asked_by: str, image: Image) -> bool:
     package = image.distributions().get(canonicalize_name(wanted.name))
     if package is None:
         return False
-    wrong = [v for v in (package.lowest, package.highest) if v and not wanted.specifier.contains(v)]
+    wrong = [version for version in package.versions if not wanted.specifier.contains(version)]
     if wrong:
         raise RunError(
             f"{asked_by} wants {wanted}, and the image has {wrong[0]}; choose another version of it"

@@ -15,8 +15,7 @@ from kagglehms.data.competition import SLUG, Competition, unpacking
 from kagglehms.environment import CHILDREN_PRINT
 from kagglehms.errors import DataError, RunError, UsageError, closest
 from kagglehms.files import home
-from kagglehms.kaggle.metadata import UNSCORED
-from kagglehms.kaggle.preflight import require_bundle
+from kagglehms.kaggle.dist import UNSCORED, require_bundle
 from kagglehms.kaggle.stamping import KERNEL_METADATA, read_template
 from kagglehms.kernel.entry import TIME_LIMIT_VARIABLE
 from kagglehms.kernel.mounts import ROOT_VARIABLE, Layout, competition_mount, dataset_mount, notebook_mount

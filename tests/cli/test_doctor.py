@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 from folders import copied
 
-from kagglehms.cli.commands import doctor, main
+from kagglehms.cli import doctor
+from kagglehms.cli.commands import main
 from kagglehms.cli.doctor import Check, State, check_data, check_store, credentials, find_data
 from kagglehms.errors import RunError
 from kagglehms.rehearsal import launcher

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +21,9 @@ from loopback_kaggle import (
 from strangers import work_among_strangers
 
 from kagglehms.bundle.manifest import MANIFEST
-from kagglehms.kaggle.client import ClientError, DatasetState, KaggleClient
+from kagglehms.errors import RunError
+from kagglehms.kaggle.answers import ClientError
+from kagglehms.kaggle.client import DatasetState, KaggleClient
 from kagglehms.packing.build import Built
 
 OWNER = "some-owner"
@@ -138,7 +142,7 @@ def test_a_creation_that_fails(
 
 
 def test_a_kernel_is_pushed_with_what_its_metadata_say(service: LoopbackKaggle, built: Built) -> None:
-    pushed = KaggleClient().push_kernel(built.kernels[0], limit_s=600)
+    pushed = KaggleClient().push_kernel(built.kernels[0], time_limit_s=600)
     assert pushed.version == 1
     assert pushed.url.endswith("kagglehms-infer")
     (sent,) = service.called("SaveKernel")
@@ -172,7 +176,7 @@ SAVED = {"versionNumber": 3, "url": "http://localhost/code", "error": ""}
         ),
         (TOO_MANY, "429", True, True),
         (BROKEN, "500", False, True),
-        (Fault(200, {"url": 7}), "cannot be told whether kernel infer was pushed", False, False),
+        (Fault(200, {"url": 7}), "cannot tell whether kernel infer was pushed", False, False),
         (Fault(401, {"code": 401, "message": "Unauthenticated"}), "Authentication required", False, False),
     ],
 )
@@ -189,7 +193,7 @@ def test_a_push_that_fails_whatever_the_exit_code(
 
 def test_a_kernels_states_and_its_failure(service: LoopbackKaggle) -> None:
     client = KaggleClient()
-    with pytest.raises(ClientError, match="cannot be told"):
+    with pytest.raises(ClientError, match="cannot determine"):
         client.kernel(KERNEL)
     service.running[KERNEL] = Session(["RUNNING", "ERROR"], failure="out of memory")
     state = client.kernel(KERNEL)
@@ -214,7 +218,7 @@ def test_outputs_and_log(service: LoopbackKaggle, tmp_path: Path) -> None:
 def test_a_state_that_cannot_be_told_is_no_absence(service: LoopbackKaggle, fault: Fault) -> None:
     service.datasets[BUNDLE] = [{}]
     service.faults["GetDatasetStatus"] = [fault]
-    with pytest.raises(ClientError, match=f"the state of dataset {BUNDLE} cannot be told"):
+    with pytest.raises(ClientError, match=f"cannot determine the state of dataset {BUNDLE}"):
         KaggleClient().dataset(BUNDLE)
 
 
@@ -231,6 +235,22 @@ def test_a_client_that_does_not_end_is_ended(
     with pytest.raises(ClientError, match="did not end within 3 s") as caught:
         KaggleClient(call_s=3).dataset(BUNDLE)
     assert caught.value.transient
+
+
+def test_whether_the_client_is_installed_is_the_childs_to_say(
+    service: LoopbackKaggle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client runs in a Python that imports from other folders than this one."""
+    service.datasets[BUNDLE] = [{}]
+    with monkeypatch.context() as here:
+        here.setitem(sys.modules, "kaggle", None)  # cannot be imported here, and can be there
+        assert KaggleClient().dataset(BUNDLE) == DatasetState("ready", 1)
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare/sitecustomize.py").write_text("import sys; sys.modules['kaggle'] = None")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "bare"))
+    assert importlib.util.find_spec("kaggle") is not None  # and the other way round
+    with pytest.raises(RunError, match="the Kaggle client is not installed for .*; pip install kaggle"):
+        KaggleClient().dataset(BUNDLE)
 
 
 def test_without_credentials(service: LoopbackKaggle, monkeypatch: pytest.MonkeyPatch) -> None:

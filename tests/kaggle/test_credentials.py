@@ -55,10 +55,10 @@ def test_the_owner_is_found_in_any_encoding_and_the_client_is_asked_for_less(
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (b"", "is no JSON"),
+        (b"", "is not JSON"),
         (b"\xff\xfe{", "is in UTF-16"),
-        (b"\x00\x01\x02", "is no JSON"),
-        (b"[]", "is no JSON object"),
+        (b"\x00\x01\x02", "is not JSON"),
+        (b"[]", "is not a JSON object"),
         (b"{}", "lacks username and key"),
         (b'{"username": "some-owner"}', "lacks key"),
         (b'{"username": 7, "key": ""}', "lacks username and key"),

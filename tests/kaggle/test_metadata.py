@@ -59,8 +59,8 @@ def test_what_is_right_has_no_finding(tmp_path: Path, kernel: Path) -> None:
     [
         ("id", GONE, "not of the form owner/slug"),
         ("id", "some-owner/a/b", "not of the form owner/slug"),
-        ("id", f"{PLACEHOLDER_OWNER}/kagglehms-bundle", "no Kaggle user name"),
-        ("id", "YOUR-KAGGLE-NAME/kagglehms-bundle", "no Kaggle user name"),
+        ("id", f"{PLACEHOLDER_OWNER}/kagglehms-bundle", "not a Kaggle user name"),
+        ("id", "YOUR-KAGGLE-NAME/kagglehms-bundle", "not a Kaggle user name"),
         ("id", "some-owner/short", "not of 6 to 50 characters"),
         ("id", "some-owner/" + "a" * 51, "not of 6 to 50 characters"),
         ("id", "some-owner/Under_Score", "other characters"),
@@ -73,9 +73,9 @@ def test_what_is_right_has_no_finding(tmp_path: Path, kernel: Path) -> None:
         ("licenses", GONE, "exactly one licence"),
         ("subtitle", "s" * 19, "not of 20 to 80"),
         ("subtitle", "s" * 81, "not of 20 to 80"),
-        ("resources", [{"path": "nowhere"}], "'nowhere' is no file"),
+        ("resources", [{"path": "nowhere"}], "'nowhere' is not a file"),
         ("resources", [{"path": "here"}, {"path": "here"}], "'here' is listed 2 times"),
-        ("resources", ["here"], "no list of objects"),
+        ("resources", ["here"], "not a list of objects"),
         ("licences", [], "unknown key 'licences'"),
     ],
 )
@@ -83,7 +83,7 @@ def test_rules_of_the_card(tmp_path: Path, key: str, value: Any, says: str) -> N
     (tmp_path / "here").write_text("x")
     (found,) = card_findings(changed(CARD, key, value), tmp_path)
     assert says in found.what
-    assert found.cure
+    assert found.fix
 
 
 @pytest.mark.parametrize("length", [6, 50])
@@ -100,10 +100,10 @@ def test_lengths_at_the_limit_pass(tmp_path: Path, length: int) -> None:
         ("id", "infer", "not of the form owner/slug"),
         ("title", "another title", "resolves to the slug 'another-title'"),
         ("title", GONE, "not of 5 to 50"),
-        ("code_file", "missing.py", "is no file beside it"),
-        ("code_file", "../infer/infer.py", "is no file beside it"),
-        ("code_file", GONE, "is no file beside it"),
-        ("code_file", "infer.txt", "is no script"),
+        ("code_file", "missing.py", "is not a file beside it"),
+        ("code_file", "../infer/infer.py", "is not a file beside it"),
+        ("code_file", GONE, "is not a file beside it"),
+        ("code_file", "infer.txt", "is not a script"),
         ("language", "julia", "language is 'julia'"),
         ("kernel_type", GONE, "kernel_type is None"),
         ("enable_internet", GONE, "client's default is true"),
@@ -115,9 +115,9 @@ def test_lengths_at_the_limit_pass(tmp_path: Path, length: int) -> None:
         ("docker_image_pinning_type", "newest", "'newest'"),
         ("dataset_sources", [], f"lacks the bundle {BUNDLE}"),
         ("dataset_sources", [BUNDLE, "slug-only"], "dataset_sources has 'slug-only'"),
-        ("dataset_sources", [BUNDLE, f"{PLACEHOLDER_OWNER}/other"], "which is of nobody"),
-        ("dataset_sources", [BUNDLE, "YOUR-KAGGLE-NAME/other"], "which is of nobody"),
-        ("dataset_sources", BUNDLE, "no list of strings"),
+        ("dataset_sources", [BUNDLE, f"{PLACEHOLDER_OWNER}/other"], "whose owner is a placeholder"),
+        ("dataset_sources", [BUNDLE, "YOUR-KAGGLE-NAME/other"], "whose owner is a placeholder"),
+        ("dataset_sources", BUNDLE, "not a list of strings"),
         ("kernel_sources", ["some-owner/four"], "kernel_sources has 'some-owner/four'"),
         ("model_sources", ["google/bert/pyTorch/base"], "model_sources has"),
         ("competition_sources", [], f"lacks {SLUG}"),
@@ -127,7 +127,7 @@ def test_lengths_at_the_limit_pass(tmp_path: Path, length: int) -> None:
 def test_rules_of_a_kernel(kernel: Path, key: str, value: Any, says: str) -> None:
     found = list(kernel_findings(changed(KERNEL, key, value), kernel, BUNDLE))
     assert [says in finding.what for finding in found].count(True) == 1, found
-    assert all(finding.cure for finding in found)
+    assert all(finding.fix for finding in found)
 
 
 def test_an_id_of_other_lengths_and_a_code_file_that_is_too_large(kernel: Path) -> None:

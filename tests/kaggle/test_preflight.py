@@ -14,8 +14,9 @@ import pytest
 from kagglehms.bundle.manifest import CARD
 from kagglehms.cli.commands import main
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, UsageError
+from kagglehms.kaggle.dist import choose_kernels
 from kagglehms.kaggle.image import kaggle_image
-from kagglehms.kaggle.preflight import choose_kernels, preflight
+from kagglehms.kaggle.preflight import preflight
 from kagglehms.packing.build import Built, build
 
 
@@ -67,10 +68,10 @@ WEIGHTS = "dataset/baseline.fold0.safetensors"
         (lambda dist: (dist / WEIGHTS).write_bytes(b"\0" * 100), "changed: baseline.fold0.safetensors"),
         (_added("dataset/__pycache__/x.pyc"), "is a folder, which the client skips"),
         (_added("dataset/more.tar"), "is an archive, which Kaggle unpacks on arrival"),
-        (_added("dataset/datapackage.json"), "the client keeps for itself"),
+        (_added("dataset/datapackage.json"), "the client reserves for itself"),
         (_added("dataset/empty", ""), "is empty"),
-        (_added("dataset/two words"), "may not arrive as it is"),
-        (lambda dist: (dist / "dataset" / CARD).unlink(), "is not JSON"),
+        (_added("dataset/two words"), "Kaggle may change on arrival"),
+        (lambda dist: (dist / "dataset" / CARD).unlink(), "cannot be read (No such file"),
         (lambda dist: (dist / "dataset" / CARD).write_text("[]"), "is not a JSON object"),
         (lambda dist: edit(dist / "dataset" / CARD, title="x"), "title 'x' is not of 6 to 50"),
         (lambda dist: (dist / "dataset/manifest.json").unlink(), "cannot be read"),
@@ -87,7 +88,7 @@ WEIGHTS = "dataset/baseline.fold0.safetensors"
             lambda dist: edit(dist / "kernels/infer/kernel-metadata.json", id="some-owner/kagglehms-bundle"),
             "has the slug 'kagglehms-bundle' of dataset",
         ),
-        (_replaced(SCRIPT, "import os\n", "import os, tyro\n"), "imports tyro, which the image has not"),
+        (_replaced(SCRIPT, "import os\n", "import os, tyro\n"), "imports tyro, which the image lacks"),
         (_replaced(SCRIPT, "import os\n", "import os,\n"), "does not compile"),
         (_replaced(SCRIPT, 'OWNER = "some-owner"', 'OWNER = "another"'), "OWNER is 'another'"),
         (_replaced(SCRIPT, "\nDIGEST = ", "\nDIGESTED = "), "has 0 lines `DIGEST"),
@@ -117,8 +118,8 @@ def test_a_recipe_that_the_kernel_could_not_read_is_found(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edit(runs / "baseline/recipe.json", of_another_version=1)
-    for module in ("runs._check_recipe", "bundle.model_card"):  # as a library of another version builds it
-        monkeypatch.setattr(f"kagglehms.rehearsal.{module}", lambda *_: b"card")
+    for name in ("runs._check_recipe", "build.model_card"):  # as a library of another version builds it
+        monkeypatch.setattr(f"kagglehms.packing.{name}", lambda *_: b"card")
     build(runs, tmp_path / "dist", owner="some-owner")
     (finding,) = preflight(tmp_path / "dist").findings
     assert finding.where.endswith("baseline.recipe.json")
@@ -143,7 +144,7 @@ def test_what_the_training_kernel_would_refuse_is_found(dist: Path, old: str, ne
     assert not any(says in finding.what for finding in preflight(dist).findings)
 
 
-def test_all_findings_at_once_each_with_its_cure(dist: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_findings_at_once_each_with_its_fix(dist: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit(dist / "dataset" / CARD, title="x", licenses=[])
     edit(dist / "kernels/infer/kernel-metadata.json", machine_shape="NvidiaTeslaP100")
     _replaced(SCRIPT, "import os\n", "import os, tyro, onnxruntime\n")(dist)
@@ -151,17 +152,17 @@ def test_all_findings_at_once_each_with_its_cure(dist: Path, capsys: pytest.Capt
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] is False
     assert len(report["findings"]) == 5
-    assert all(finding["where"] and finding["what"] and finding["cure"] for finding in report["findings"])
+    assert all(finding["where"] and finding["what"] and finding["fix"] for finding in report["findings"])
     assert main(["preflight", "--dist", str(dist)]) == EXIT_FAILURE
     text = capsys.readouterr().out
     assert "5 finding(s)" in text
-    assert text.count("cure: ") == 5
+    assert text.count("fix: ") == 5
 
 
 def test_size_and_count_of_the_dataset(dist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = kaggle_image().limits
     monkeypatch.setattr(
-        "kagglehms.kaggle.preflight.kaggle_image", _image_with(dataset_bytes=1000, dataset_files=3)
+        "kagglehms.kaggle.bundle_rules.kaggle_image", _image_with(dataset_bytes=1000, dataset_files=3)
     )
     whats = [finding.what for finding in preflight(dist).findings]
     assert any("where a private dataset may have" in what for what in whats)

@@ -32,9 +32,14 @@ from kagglehms.bundle.manifest import CARD, MANIFEST, read_manifest
 from kagglehms.cli.commands import main
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
-from kagglehms.kaggle.client import ClientError, KaggleClient, KernelState
-from kagglehms.kaggle.push import fetch, fetch_all, follow_kernel, push, report_status
-from kagglehms.kaggle.upload import Kaggle, Patience, difference, upload
+from kagglehms.kaggle.answers import ClientError
+from kagglehms.kaggle.client import KaggleClient, KernelState
+from kagglehms.kaggle.fetch import fetch, fetch_all
+from kagglehms.kaggle.push import push
+from kagglehms.kaggle.service import Kaggle, Patience
+from kagglehms.kaggle.sessions import follow_kernel
+from kagglehms.kaggle.status import status
+from kagglehms.kaggle.upload import difference, upload
 from kagglehms.kernel.marker import Marker
 from kagglehms.packing.build import Built, build
 
@@ -100,7 +105,7 @@ def test_the_whole_way_and_then_nothing_to_upload(
     asked = {method for method, _ in service.calls[calls:]}
     assert not asked & {"StartBlobUpload", "PUT", "CreateDatasetVersion", "SaveKernel"}
     assert "nothing to upload" in lines[-1]
-    assert report_status(dist, kaggle) == EXIT_OK
+    assert all(standing.ok for standing in status(dist, kaggle))
     assert any("it is this build" in line for line in lines)
 
 
@@ -112,7 +117,7 @@ def test_status_is_told_even_if_quiet(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     publish(service, dist / "dataset")
-    monkeypatch.setattr("kagglehms.kaggle.push.kaggle", lambda: kaggle)
+    monkeypatch.setattr("kagglehms.kaggle.service.kaggle", lambda: kaggle)
     assert main(["status", "--dist", str(dist), "--quiet"]) == EXIT_OK
     out = capsys.readouterr().out
     assert out.startswith(f"dataset {BUNDLE}: ready, version 1, it is this build")
@@ -204,7 +209,7 @@ def test_a_version_that_nobody_has_seen_is_not_waited_for_as_if_it_were_on_its_w
 ) -> None:
     """A client that ends well, says nothing and has done nothing."""
     code = "import runpy, sys; 'status' in sys.argv and runpy.run_module('kaggle', None, '__main__', True)"
-    monkeypatch.setattr("kagglehms.kaggle.client.COMMAND", (sys.executable, "-P", "-c", code))
+    monkeypatch.setattr("kagglehms.kaggle.command.COMMAND", (sys.executable, "-P", "-c", code))
     with pytest.raises(RunError, match="no kernel was pushed; push again"):
         upload(dist / "dataset", BUNDLE, kaggle)
     assert not service.datasets
@@ -242,7 +247,7 @@ def test_questions_are_asked_again_after_server_errors(
     service.faults = {name: [BROKEN] for name in ("GetDatasetStatus", "DownloadDataset", "ListDatasetFiles")}
     assert upload(dist / "dataset", BUNDLE, kaggle) is False
     service.faults = {"GetDatasetStatus": [BROKEN] * 9}
-    with pytest.raises(ClientError, match="cannot be told"):
+    with pytest.raises(ClientError, match="cannot determine"):
         upload(dist / "dataset", BUNDLE, kaggle)
     assert not service.called("StartBlobUpload")
 
@@ -294,7 +299,7 @@ def test_a_kernel_mounts_its_own_output_once_there_is_any(
     sent = [call["kernelDataSources"] for call in service.called("SaveKernel")]
     assert sent == [["a-b/other"], ["a-b/other", KERNEL]]
     service.faults["GetKernelSessionStatus"] = [Fault(400, {"code": 400, "message": "bad request"})]
-    with pytest.raises(ClientError, match="cannot be told"):  # whether it has run before: no guess is made
+    with pytest.raises(ClientError, match="cannot determine"):  # whether it has run before: no guess is made
         push(dist, ["infer"], kaggle, tmp_path / "out", follow=False)
     assert len(service.called("SaveKernel")) == 2
 
@@ -354,7 +359,7 @@ def test_the_end_of_an_older_session_is_not_taken_for_the_new_one(
     ("outputs", "says"),
     [
         ({"other.csv": b"x"}, "left no submission, only"),
-        ({"submission.csv": b"<html>gone"}, "is no submission"),
+        ({"submission.csv": b"<html>gone"}, "is not a submission"),
     ],
 )
 def test_an_output_that_is_no_submission(
@@ -409,9 +414,9 @@ def test_a_run_that_predicted_nothing_is_not_to_be_submitted(
         (
             None,
             True,
-            "nothing says what it is made of, there is no scored-run.json; look at it, then submit it: ",
+            "there is no scored-run.json to say what it is made from; look at it, then submit it: ",
         ),
-        (b"{}", True, "nothing says what it is made of"),
+        (b"{}", True, "there is no scored-run.json to say what it is made from"),
         (None, False, "once `kagglehms fetch infer --wait` finds nothing wrong with it, submit it: "),
     ],
 )

@@ -12,7 +12,7 @@ from slugify import slugify
 from kagglehms.bundle.manifest import CARD
 from kagglehms.data.competition import SLUG
 from kagglehms.errors import RunError, UsageError
-from kagglehms.kaggle.metadata import UNSCORED
+from kagglehms.kaggle.dist import UNSCORED
 from kagglehms.kaggle.stamping import (
     KERNEL_METADATA,
     PLACEHOLDER_OWNER,
@@ -56,7 +56,7 @@ def test_a_broken_configuration_is_as_none(no_credentials: Path, content: str) -
 
 @pytest.mark.parametrize("name", ['a"; import os', "two words", "a/b", "-a", "a\n"])
 def test_a_name_that_cannot_be_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="no Kaggle user name"):
+    with pytest.raises(UsageError, match="not a Kaggle user name"):
         find_owner(name)
 
 
@@ -66,7 +66,7 @@ def test_a_name_that_cannot_be_is_refused(name: str) -> None:
 def test_a_name_that_was_copied_from_an_example_is_refused(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UsageError, match="stands for a Kaggle user name"):
+    with pytest.raises(UsageError, match="is the placeholder of an example"):
         find_owner(name)
     monkeypatch.setenv("KAGGLE_USERNAME", name)
     with pytest.raises(UsageError, match="from KAGGLE_USERNAME"):

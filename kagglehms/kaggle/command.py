@@ -1,0 +1,74 @@
+"""Runs the Kaggle client in a subprocess and collects what it prints."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kagglehms.environment import safe_environment
+from kagglehms.errors import RunError
+from kagglehms.kaggle.answers import Answer, ClientError
+
+COMMAND = (sys.executable, "-P", "-m", "kaggle")
+
+
+def run_client(
+    arguments: Sequence[str],
+    limit_s: float,
+    watch: Callable[[str], object] = lambda line: None,
+    temporary: Path | None = None,
+) -> Answer:
+    """Run the client once.
+
+    Args:
+        arguments: words after `kaggle`.
+        limit_s: seconds after which the client is killed.
+        watch: called with each line as soon as it is printed.
+        temporary: folder for the client's temporary files; None for the usual one.
+
+    Raises:
+        RunError: the client is not installed or cannot be started.
+        ClientError: it did not end in time.
+    """
+    environment = safe_environment() | {"PYTHONIOENCODING": "utf-8"}
+    environment.pop("PYTHONWARNINGS", None)
+    if temporary is not None:
+        environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))
+    try:
+        child = subprocess.Popen(
+            [*COMMAND, "-W", *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace",
+        )  # fmt: skip
+    except OSError as error:
+        raise RunError(f"{COMMAND[0]}: the Kaggle client cannot be started ({error})") from error
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        child.kill()
+
+    timer = threading.Timer(limit_s, stop)
+    lines: list[str] = []
+    with child:
+        timer.start()
+        try:
+            assert child.stdout is not None
+            for line in child.stdout:
+                lines.append(line)
+                watch(line)
+            code = child.wait()
+        finally:
+            timer.cancel()
+            child.kill()
+    if late.is_set():
+        what = f"`kaggle {' '.join(arguments[:2])}` did not end within {limit_s:.0f} s; try again"
+        raise ClientError(what, "timed out")
+    answer = Answer(code, "".join(lines))
+    if (
+        answer.not_installed
+    ):  # the child's own finding, because it imports from other folders than this process
+        raise RunError(f"the Kaggle client is not installed for {COMMAND[0]}; pip install kaggle")
+    return answer

@@ -1,0 +1,74 @@
+"""Whether what a kernel's script sets at its top fits the bundle beside it and the library in it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from kagglehms.bundle.manifest import Manifest
+from kagglehms.errors import UsageError
+from kagglehms.kaggle.findings import Finding
+from kagglehms.kaggle.stamping import STAMPS
+
+_TRAINING = ("RECIPES", "OPTIONS")
+"""Variables of the training kernel that its owner edits."""
+
+
+def stamp_findings(script: Path, bundle_id: str, manifest: Manifest | None) -> Iterator[Finding]:
+    """Yield the stamps that name another bundle than the one in the same build.
+
+    Args:
+        script: file of the kernel's script.
+        bundle_id: owner/slug of the bundle.
+        manifest: manifest of the bundle; None leaves the digest unchecked.
+    """
+    text = _text(script)
+    if text is None:
+        return
+    owner, _, slug = bundle_id.partition("/")
+    expected = {"OWNER": owner, "BUNDLE": slug, "DIGEST": manifest.digest if manifest else None}
+    for name in STAMPS:
+        found = re.findall(rf'^{name} = "([^"]*)"', text, flags=re.MULTILINE)
+        if len(found) != 1:
+            yield Finding(str(script), f'has {len(found)} lines `{name} = "…"` instead of one', "build again")
+        elif expected[name] is not None and found[0] != expected[name]:
+            yield Finding(
+                str(script),
+                f"{name} is {found[0][:40]!r}, and the bundle beside it has {str(expected[name])[:40]!r}",
+                "build again: bundle and kernels belong together",
+            )
+
+
+def training_findings(script: Path) -> Iterator[Finding]:
+    """Yield what the training kernel would refuse of the recipes and options that its owner wrote into it."""
+    from kagglehms.kernel.training_session import make_task
+
+    try:
+        tree = ast.parse(_text(script) or "")
+    except (ValueError, SyntaxError):
+        return  # reported by script_findings
+    written = {}
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in targets:
+            if isinstance(target, ast.Name) and target.id in _TRAINING:
+                written[target.id] = getattr(node, "value", None)
+    if len(written) < len(_TRAINING):
+        return
+    try:
+        recipes, options = (ast.literal_eval(written[name] or "") for name in _TRAINING)
+        make_task(recipes, options)
+    except UsageError as error:
+        yield Finding(str(script), str(error), "correct it in the script")
+    except (ValueError, TypeError, SyntaxError):
+        return  # computed values, which only the kernel can check
+
+
+def _text(script: Path) -> str | None:
+    """Return a script's text; None if it cannot be read, which script_findings reports."""
+    try:
+        return script.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
