@@ -5,13 +5,9 @@ Nothing is changed, nothing is sent anywhere, and of credentials nothing is kept
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
-import subprocess
-import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +22,8 @@ from kagglehms.errors import HMSError, UsageError
 from kagglehms.kaggle.credentials import credentials
 from kagglehms.kaggle.image import kaggle_image
 from kagglehms.kernel.mounts import LAYOUTS, competition_mount
-from kagglehms.rehearsal import launcher
+from kagglehms.rehearsal.isolation import how_to_allow_namespaces, namespaces_unavailable
+from kagglehms.rehearsal.launcher import lacking
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -275,7 +272,7 @@ def _existing(path: Path) -> Path:
 
 def check_isolation() -> Iterator[Check]:
     """Run `true` as a rehearsal would run a kernel."""
-    if missing := launcher.lacking():
+    if missing := lacking():
         finding = f"none on {platform.system()}, whose Python lacks {missing}"
         yield Check(
             "rehearsal", "note", finding, "rehearse on Linux or macOS, or in the Windows Subsystem for Linux"
@@ -286,56 +283,8 @@ def check_isolation() -> Iterator[Check]:
         finding = "namespaces: a rehearsal has a real /kaggle, read-only input and no network"
         yield Check("rehearsal", "ok", finding)
     else:
-        cure = f"nothing: the weaker guard is used; or {_allow_namespaces()}"
+        cure = f"nothing: the weaker guard is used; or {how_to_allow_namespaces()}"
         yield Check("rehearsal", "note", f"no namespaces here ({why_not})", cure)
-
-
-_SWITCHES = {
-    "kernel.unprivileged_userns_clone": ("0", "1"),  # Debian's
-    "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),  # Ubuntu's
-    "user.max_user_namespaces": ("0", "15000"),
-}
-"""Settings that can forbid user namespaces: the value with which each does, and one with which it does not."""
-
-
-def _allow_namespaces(settings: Path = Path("/proc/sys")) -> str:
-    """How to allow namespaces on this very machine."""
-    if platform.system() != "Linux":
-        return "rehearse on Linux"
-    for name, (forbids, allows) in _SWITCHES.items():
-        try:
-            value = settings.joinpath(*name.split(".")).read_text(encoding="utf-8").strip()
-        except OSError:  # not on this machine
-            continue
-        if value == forbids:
-            return f"allow them: `sudo sysctl {name}={allows}`"
-    return "run outside of this container or sandbox, or allow `unshare` and `mount` in it"
-
-
-def namespaces_unavailable() -> str | None:
-    """Why a rehearsal cannot be isolated by namespaces; None where it can."""
-    try:
-        with tempfile.TemporaryDirectory(prefix="kagglehms-doctor-", ignore_cleanup_errors=True) as stage:
-            report = _probe(Path(stage).resolve())
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        return str(error)
-    if "unavailable" in report:
-        return str(report["unavailable"])
-    return None if report["exit_code"] == 0 else f"`true` ended with code {report['exit_code']} in them"
-
-
-def _probe(root: Path) -> dict[str, Any]:
-    """Run `true` in namespaces, and return the launcher's report."""
-    (root / "root").mkdir()
-    spec = launcher.Spec(
-        argv=["/bin/true"], environment={}, folder="/", timeout_s=20, report=str(root / "report.json"),
-        new_root=str(root / "root"),
-    )  # fmt: skip
-    (root / "spec.json").write_text(spec.to_json(), encoding="utf-8")
-    command = [sys.executable, "-I", "-S", launcher.__file__, str(root / "spec.json")]
-    subprocess.run(command, capture_output=True, timeout=60, start_new_session=True, check=False)
-    report: dict[str, Any] = json.loads((root / "report.json").read_text(encoding="utf-8"))
-    return report
 
 
 def check_client() -> Iterator[Check]:

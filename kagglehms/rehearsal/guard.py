@@ -1,13 +1,13 @@
-"""What a rehearsal puts into the kernel's Python: a witness, and a guard where there is no real isolation.
+"""Code that a rehearsal runs inside the kernel's Python: a witness, and a guard for when there is no real isolation.
 
-The rehearsal copies this file, as `sitecustomize.py`, to a folder on the kernel's PYTHONPATH; Python then imports
-it at start, in the kernel and in every Python process that the kernel starts. So it imports nothing but the
-standard library. Its two halves are asked for by environment variables:
+The rehearsal copies this file, as `sitecustomize.py`, to a folder on the kernel's PYTHONPATH, so that Python imports it
+at start-up, in the kernel and in every Python process that the kernel starts. It imports only the standard library.
+Environment variables switch on its two halves:
 
-- `KAGGLEHMS_WITNESS` names a file. At exit the process writes there from where it imported `kagglehms`.
-- `KAGGLEHMS_GUARD` refuses sockets to other machines and their names, through an audit hook, which nothing in
-  the process can remove. This is weaker than a network namespace: native code that opens sockets by itself is
-  not seen.
+- `KAGGLEHMS_WITNESS` names a file. At exit the process writes into it the path from which it imported `kagglehms`.
+- `KAGGLEHMS_GUARD` refuses sockets to other machines, and resolving their names, by an audit hook, which nothing in the
+  process can remove. This is weaker than a network namespace, because it does not see native code that opens sockets by
+  itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _RESOLVES = frozenset(
 
 
 def is_local(host: object) -> bool:
-    """Say whether `host`, a name or an address as the socket calls take it, is this machine."""
+    """Return whether `host`, a name or address as the socket functions take it, is this machine."""
     if host is None:
         return True
     name = host.decode(errors="replace") if isinstance(host, bytes) else str(host)
@@ -39,16 +39,19 @@ def is_local(host: object) -> bool:
 
 
 def refuse_other_machines(event: str, args: tuple[Any, ...]) -> None:
-    """Audit hook: raise what a machine without a network raises.
+    """Fail, as an audit hook, like a machine without a network.
+
+    Args:
+        event: name of the audit event.
+        args: arguments of the event.
 
     Raises:
-        OSError: a socket to another machine.
-        socket.gaierror: the name of another machine.
+        OSError: the event is a connection to another machine.
+        socket.gaierror: the event resolves the name of another machine.
     """
     if event in _CONNECTS:
-        address = args[
-            1
-        ]  # a tuple for IP, a path for a Unix socket, None for a datagram on a connected socket
+        # A tuple for IP, a path for a Unix socket, None for a datagram on a connected socket.
+        address = args[1]
         if isinstance(address, tuple) and not is_local(address[0]):
             raise OSError(errno.ENETUNREACH, f"Network is unreachable (rehearsal: {address[0]})")
     elif event in _RESOLVES:
@@ -62,7 +65,7 @@ def refuse_other_machines(event: str, args: tuple[Any, ...]) -> None:
 
 
 def _is_number(host: object) -> bool:
-    """Say whether `host` is an address already, which takes no network to resolve."""
+    """Return whether `host` is an address, which needs no network to resolve."""
     import ipaddress
 
     try:
@@ -73,14 +76,14 @@ def _is_number(host: object) -> bool:
 
 
 def testify(path: str) -> None:
-    """Write to `path` from where this process imported `kagglehms`, if it did."""
+    """Write the path from which this process imported `kagglehms`, if it did, to the file `path`."""
     library = sys.modules.get("kagglehms")
     if library is not None:
         Path(path).write_text(json.dumps({"library": getattr(library, "__file__", None)}), encoding="utf-8")
 
 
 def install() -> None:
-    """Do what the environment asks for."""
+    """Switch on the halves that environment variables ask for."""
     if path := os.environ.get(WITNESS_VARIABLE):
         atexit.register(testify, path)
     if os.environ.get(GUARD_VARIABLE):

@@ -1,8 +1,8 @@
-"""A stand-in for the hidden test set: many rows, made of simulated or given recordings.
+"""A stand-in for the hidden test set: many rows, made from simulated or given recordings.
 
-The visible test set has one row, and the hidden one is swapped in at the scored run, so a run on one row says nothing
-about time. Reading and computing a recording costs the same whatever it is called: a few distinct ones, linked under
-many names, are as good as as many distinct ones, and cost the disk nothing.
+The visible test set has one row, and the hidden one is swapped in for the scored run, so a run on one row says nothing
+about time. Reading and predicting a recording takes the same time under any name, so a few distinct recordings linked
+under many names do as well as many distinct ones, and take no space on the disk.
 """
 
 from __future__ import annotations
@@ -18,28 +18,31 @@ from kagglehms.files import write_bytes
 from kagglehms.kernel.prior import read_rows
 
 HIDDEN_ROWS = 4000
-"""About as many rows as the hidden test set is taken to have; the competition does not say."""
+"""Assumed number of rows of the hidden test set; the competition does not give it."""
 DISTINCT = 32
-"""Simulated recordings that are really different."""
+"""Number of distinct simulated recordings."""
 
 _FIRST_ID = 1_000_000_000
-"""Of rows that repeat a recording; ids of the competition that are in use already are left out."""
+"""First id for rows that repeat a recording; ids that the competition uses are skipped."""
 
 
 def make_hidden(
     folder: Path, n_rows: int, given: Path | None = None, distinct: int = DISTINCT
 ) -> Competition:
-    """Make a competition folder that has nothing but a test set.
+    """Make a competition folder that holds only a test set.
 
     Args:
-        folder: where, new or empty.
-        n_rows: of the test set.
-        given: a competition folder whose test recordings are used, in their order, again and again until there are
-            enough; None simulates some.
-        distinct: how many of them, at most.
+        folder: new or empty folder.
+        n_rows: number of rows in the test set.
+        given: competition folder whose test recordings are used in their order, and again from the start until there
+            are enough; None simulates recordings.
+        distinct: largest number of recordings to simulate.
+
+    Returns:
+        The competition in `folder`.
 
     Raises:
-        UsageError: no rows are asked for, or the given folder has no test set with recordings.
+        UsageError: `n_rows` is below 1, or the given folder has no test set with recordings.
     """
     if n_rows < 1:
         raise UsageError(f"a hidden test set needs at least one row, but got {n_rows}")
@@ -60,7 +63,7 @@ def _repeated(folder: Path, n_rows: int, source: Competition) -> Competition:
         if (eeg_id := rows.eeg_id(row)) is not None and spectrogram_id is not None
     ]
     if not pairs:
-        raise UsageError(f"{source.root}: has no test set to make a hidden one of; give another folder")
+        raise UsageError(f"{source.root}: has no test set to make a hidden one from; give another folder")
     for name in ("test_eegs", "test_spectrograms"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     target = Competition(folder)
@@ -81,10 +84,10 @@ def _repeated(folder: Path, n_rows: int, source: Competition) -> Competition:
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for a file, or a copy where the file system has no such thing; one that is missing stays so."""
+    """Make a hard link to a file, or a copy where the file system has no hard links; do nothing for a missing file."""
     if target.exists() or not source.exists():
         return
     try:
-        os.link(source.resolve(), target)  # of a link, a second name would be a second link
+        os.link(source.resolve(), target)  # a hard link to a symbolic link would be a symbolic link
     except OSError:
         shutil.copyfile(source, target)

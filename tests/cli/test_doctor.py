@@ -15,7 +15,7 @@ from kagglehms.cli import doctor
 from kagglehms.cli.commands import main
 from kagglehms.cli.doctor import Check, State, check_data, check_store, credentials, find_data
 from kagglehms.errors import RunError
-from kagglehms.rehearsal import launcher
+from kagglehms.rehearsal import isolation, launching
 
 SECRET = "0123456789abcdef-this-is-secret"
 
@@ -193,7 +193,7 @@ def test_only_a_setting_that_forbids_is_named_as_a_cure(
     for name, value in settings.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"{value}\n")
-    cure = doctor._allow_namespaces(tmp_path)
+    cure = isolation.how_to_allow_namespaces(tmp_path)
     assert says in cure
     assert all(
         name.replace("/", ".") in cure for name in settings if "sysctl" in says and settings[name] in "01"
@@ -201,7 +201,7 @@ def test_only_a_setting_that_forbids_is_named_as_a_cure(
 
 
 def test_the_cure_names_no_setting_that_this_machine_lacks() -> None:
-    for name in re.findall(r"sysctl ([\w.]+)=", doctor._allow_namespaces()):
+    for name in re.findall(r"sysctl ([\w.]+)=", isolation.how_to_allow_namespaces()):
         assert Path("/proc/sys", *name.split(".")).is_file()
 
 
@@ -209,25 +209,21 @@ def test_a_full_disk_for_temporary_files_is_a_reason(monkeypatch: pytest.MonkeyP
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(doctor.tempfile, "mkdtemp", full)
+    monkeypatch.setattr(isolation.tempfile, "mkdtemp", full)
     (check,) = doctor.check_isolation()
     assert check.state == "note"
     assert "No space left" in check.finding
 
 
-def test_namespaces_are_probed_by_running_something(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_namespaces_are_probed_by_running_something(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the probe says is what a rehearsal's launcher says; a launcher that refuses is passed on."""
-    refusing = tmp_path / "launcher.py"
-    refusing.write_text(
-        "import json, sys\nspec = json.load(open(sys.argv[1]))\n"
-        "json.dump({'unavailable': 'unshare: Operation not permitted'}, open(spec['report'], 'w'))\n"
-    )
-    monkeypatch.setattr(launcher, "__file__", str(refusing))
+    report = b'{"unavailable": "unshare: Operation not permitted"}'
+    monkeypatch.setattr(launching, "LAUNCHER", f"import os, sys; os.write(int(sys.argv[3]), {report!r})")
     (check,) = doctor.check_isolation()
     assert check.state == "note"
     assert "Operation not permitted" in check.finding
-    refusing.write_text("raise SystemExit(3)")
-    assert doctor.namespaces_unavailable() is not None
+    monkeypatch.setattr(launching, "LAUNCHER", "raise SystemExit(3)")
+    assert isolation.namespaces_unavailable() is not None
 
 
 def test_a_package_too_old_stops_and_one_unlike_the_image_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import select
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +22,13 @@ from kagglehms.cli.commands import main
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, DataError, RunError, UsageError
 from kagglehms.kernel.mounts import LAYOUTS, Layout, competition_mount, dataset_mount
-from kagglehms.rehearsal import launcher, machine, run
-from kagglehms.rehearsal.launcher import Spec
-from kagglehms.rehearsal.machine import Budget, Isolation, _few_folders_below_tmp, resolve_links
-from kagglehms.rehearsal.run import RehearsalReport, _keep, projection, rehearse
+from kagglehms.rehearsal import launcher, launching, machine, run
+from kagglehms.rehearsal.links import folders_to_keep, resolve_links
+from kagglehms.rehearsal.machine import Budget, Isolation
+from kagglehms.rehearsal.outputs import keep
+from kagglehms.rehearsal.report import RehearsalReport, projection
+from kagglehms.rehearsal.run import rehearse
+from kagglehms.rehearsal.spec import IsolationUnavailableError, Spec
 
 PRELUDE = """
 import json, os, sys, tempfile
@@ -48,7 +52,7 @@ def submit(rows="1,0.5,0.1,0.1,0.1,0.1,0.1\\n2,1,0,0,0,0,0\\n"):
 
 
 def _namespaces_work() -> bool:
-    from kagglehms.rehearsal.launcher import _CLONE_NEWNET, _CLONE_NEWNS, _CLONE_NEWUSER
+    from kagglehms.rehearsal.namespaces import _CLONE_NEWNET, _CLONE_NEWNS, _CLONE_NEWUSER
 
     flags = _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWNET
     code = f"import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare({flags}) != 0)"
@@ -388,10 +392,11 @@ def test_where_less_is_allowed_less_is_used_and_said(
 def test_isolation_that_is_asked_for_and_cannot_be_had_is_an_error(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kagglehms.rehearsal import run
+    def forbidden(*_: object) -> None:
+        raise IsolationUnavailableError("it is forbidden here")
 
     house.kernel("library(); submit()")
-    monkeypatch.setattr(run, "_launch", lambda *_: {"unavailable": "it is forbidden here"})
+    monkeypatch.setattr(run, "launch", forbidden)
     with pytest.raises(RunError, match="it is forbidden here"):
         house.rehearse(isolation="namespaces")
 
@@ -652,6 +657,36 @@ def test_links_in_the_data_lead_to_the_same_files_under_both_isolations(
     }
 
 
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="this system has no shared memory in a folder")
+@pytest.mark.parametrize("isolation", BOTH)
+@pytest.mark.parametrize("deep", [True, False])
+def test_links_into_shared_memory_lead_to_the_same_files_under_both_isolations(
+    house: House, isolation: Isolation, deep: bool
+) -> None:
+    """The kernel has a /dev/shm of its own; a decoded competition may lie in this machine's."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="kagglehms-test-") as folder:
+        shared = Path(folder)
+        (house.competition / "test_eegs").mkdir()
+        recording, table = shared / "deep/1.parquet", shared / "test.csv"
+        recording.parent.mkdir()
+        recording.write_text("recording 1")
+        (house.competition / "test_eegs/1.parquet").symlink_to(recording)
+        shutil.move(house.competition / "test.csv", table)
+        if not deep:  # a file in /dev/shm itself
+            table = Path(shutil.move(table, shared.with_suffix(".csv")))
+        (house.competition / "test.csv").symlink_to(table)
+        house.kernel(LOOK)
+        try:
+            report = house.rehearse(isolation=isolation)
+        finally:
+            table.unlink()
+    assert report.ok, report.sentence
+    assert house.facts()["texts"] == {
+        "test.csv": "spectrogram_id,eeg_id,patient_id\n7,1,5\n8,2,5\n",
+        "test_eegs/1.parquet": "recording 1",
+    }
+
+
 @pytest.mark.parametrize("isolation", BOTH)
 def test_a_hidden_test_set_is_made_of_linked_recordings(
     house: House, tmp_path: Path, isolation: Isolation
@@ -685,12 +720,13 @@ def test_inputs_without_links_are_left_as_they_are(tmp_path: Path) -> None:
 def test_the_targets_of_many_links_are_in_a_few_folders() -> None:
     """git-annex has a folder for each file."""
     targets = [Path(f"/tmp/annex/objects/{i:03}/{i}/key/file") for i in range(500)]
-    assert list(_few_folders_below_tmp(targets)) == ["/tmp/annex/objects"]
-    assert list(_few_folders_below_tmp(targets[:3])) == [str(target.parent) for target in targets[:3]]
-    assert list(_few_folders_below_tmp([Path("/data/file"), Path("/home/x/file")])) == []
-    assert list(_few_folders_below_tmp([Path("/tmp/a/b/file"), Path("/tmp/a/file")])) == ["/tmp/a"]
+    assert list(folders_to_keep(targets)) == ["/tmp/annex/objects"]
+    assert list(folders_to_keep(targets[:3])) == [str(target.parent) for target in targets[:3]]
+    assert list(folders_to_keep([Path("/data/file"), Path("/home/x/file")])) == []
+    assert list(folders_to_keep([Path("/tmp/a/b/file"), Path("/tmp/a/file")])) == ["/tmp/a"]
+    assert list(folders_to_keep([Path("/dev/shm/a/file"), Path("/tmp/a/file")])) == ["/tmp/a", "/dev/shm/a"]
     many = [Path(f"/tmp/{i:03}/file") for i in range(40)]
-    assert list(_few_folders_below_tmp(many)) == [str(path.parent) for path in many]
+    assert list(folders_to_keep(many)) == [str(path.parent) for path in many]
 
 
 def test_the_projection_goes_by_the_rows() -> None:
@@ -701,7 +737,7 @@ def test_the_projection_goes_by_the_rows() -> None:
     assert projection(Marker(rows=50)) == ""
     assert "1 row(s) say nothing" in projection(Marker(rows=1, steps=steps, seconds=50))
     assert projection(Marker(rows=50, steps=steps, seconds=160)).startswith("4,000 rows would take 55 min")
-    assert "fall away" in projection(Marker(rows=50, steps=steps * 10, seconds=500))
+    assert "would be left out" in projection(Marker(rows=50, steps=steps * 10, seconds=500))
 
 
 def test_the_session_before_comes_back_where_the_new_one_cannot_take_its_place(
@@ -721,7 +757,7 @@ def test_the_session_before_comes_back_where_the_new_one_cannot_take_its_place(
 
     monkeypatch.setattr(Path, "rename", broken)
     with pytest.raises(RunError, match="cannot be written"):
-        _keep(made, place, True)
+        keep(made, place, True)
     assert (place / "state").read_text() == "old"
 
 
@@ -739,7 +775,7 @@ def test_a_call_that_was_killed_between_its_renames_costs_nothing(
 
     monkeypatch.setattr(shutil, "move", full)
     with pytest.raises(RunError, match="cannot be written"):
-        _keep(made, tmp_path / "train", True)
+        keep(made, tmp_path / "train", True)
     assert (tmp_path / "train" / "state").read_text() == "old"
 
 
@@ -787,23 +823,49 @@ def test_a_user_without_a_home_can_rehearse(house: House, monkeypatch: pytest.Mo
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
 def test_a_report_that_cannot_be_written_is_one_line_of_the_launcher_too(tmp_path: Path) -> None:
-    spec = Spec(["true"], {"PATH": os.environ["PATH"]}, str(tmp_path), 60, "/dev/full")
-    (tmp_path / "spec.json").write_text(spec.to_json())
-    command = [sys.executable, "-I", "-S", launcher.__file__, str(tmp_path / "spec.json")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    spec = Spec(["true"], {"PATH": os.environ["PATH"]}, str(tmp_path), 60)
+    with Path("/dev/full").open("wb") as full:
+        command = launching.launch_command(spec, full.fileno())
+        done = subprocess.run(command, capture_output=True, text=True, check=False, pass_fds=[full.fileno()])
     assert done.returncode == launcher.EXIT_UNWRITTEN
     assert done.stderr == "the report of the rehearsal cannot be written (No space left on device)\n"
 
 
-def test_a_launcher_without_space_for_its_report_is_a_full_disk(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("code", [launcher.EXIT_UNWRITTEN, 0])
+def test_a_launcher_without_a_report_is_one_line_that_names_the_log(
+    house: House, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     house.kernel("submit()")
-    full = tmp_path / "launcher.py"
-    full.write_text(f"raise SystemExit({launcher.EXIT_UNWRITTEN})")
-    monkeypatch.setattr(launcher, "__file__", str(full))
-    with pytest.raises(RunError, match="cannot be written .No space left on device.*TMPDIR"):
+    monkeypatch.setattr(launching, "LAUNCHER", f"raise SystemExit({code})")
+    with pytest.raises(RunError, match=rf"without a report \(exit code {code}\); see .*rehearsal\.log"):
         house.rehearse(isolation="guard")
+
+
+@pytest.mark.parametrize(
+    ("code", "says", "fix"),
+    [
+        (errno.ENOSPC, "cannot be written (No space left on device)", "free space"),
+        (errno.EDQUOT, "cannot be written (Disk quota exceeded)", "free space"),
+        (errno.EACCES, "cannot be read or written (Permission denied)", "change its permissions"),
+        (errno.EROFS, "cannot be read or written (Read-only file system)", "change its permissions"),
+        (errno.EIO, "cannot be written (Input/output error)", "name other folders"),
+    ],
+)
+def test_each_fault_of_a_disk_has_its_own_words(
+    house: House, monkeypatch: pytest.MonkeyPatch, code: int, says: str, fix: str
+) -> None:
+    house.kernel("submit()")
+
+    def fails(source: Path, target: Path) -> None:
+        raise OSError(code, os.strerror(code), str(source))
+
+    monkeypatch.setattr(machine.shutil, "copyfile", fails)
+    with pytest.raises(RunError) as caught:
+        house.rehearse(isolation="guard")
+    script = house.dist / "kernels/look/look.py"
+    assert str(caught.value).startswith(f"{script}: {says}; {fix}")
+    assert "TMPDIR" in str(caught.value)
+    assert ("free space" in str(caught.value)) is (fix == "free space")
 
 
 def test_a_reader_that_has_gone_is_no_full_disk(tmp_path: Path) -> None:
