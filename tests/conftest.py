@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from browser import Chromium
 
 # Before anything imports it, and for child processes too: the networks are tiny, and the threads of several processes
 # only slow one another down.
@@ -76,3 +81,17 @@ def dist(competition_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     from trained import make_dist
 
     return make_dist(competition_folder, tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Chromium]:
+    """A running browser.
+
+    It ends with its module: while it runs, Playwright's event loop counts as running, and asyncio starts no other.
+    """
+    from browser import running_chromium, why_no_browser
+
+    if reason := why_no_browser():
+        pytest.skip(reason)
+    with running_chromium() as chromium:
+        yield chromium

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from browser import Browser, why_no_browser
+from browser import Chromium
 from fabricated_runs import fabricate, oof_table
 
 from kagglehms.cli.commands import main
@@ -286,18 +286,16 @@ def test_json_says_what_was_written(runs: Path, tmp_path: Path, capsys: pytest.C
     assert told["problems"] == []
 
 
-@pytest.mark.skipif(why_no_browser() is not None, reason=str(why_no_browser()))
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390], ids=["laptop", "phone"])
-def test_a_browser_shows_it(trained_report: Path, tmp_path: Path, width: int, dark: bool) -> None:
-    with Browser(tmp_path / "profile") as browser:
-        browser.open(trained_report, width, 844, dark)
-        pixels = browser.screenshot()
-        assert browser.complaints == []
-        leaving = [r for r in browser.requests if not r.startswith("data:")]
+def test_a_browser_shows_it(chromium: Chromium, trained_report: Path, width: int, dark: bool) -> None:
+    with chromium.open(trained_report, width, 844, dark) as shown:
+        pixels = shown.pixels()
+        assert shown.value("document.documentElement.scrollWidth") <= width
+        ink = shown.value("getComputedStyle(document.querySelector('svg.figure text')).fill")
+        assert shown.complaints == []
+        leaving = [r for r in shown.requests if not r.startswith("data:")]
         assert leaving == [trained_report.resolve().as_uri()]
-        assert browser.evaluate("document.documentElement.scrollWidth") <= width
-        ink = browser.evaluate("getComputedStyle(document.querySelector('svg.figure text')).fill")
     assert (pixels[:60].mean() < 60) == dark  # the paper
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
     brightness = np.mean([int(v) for v in re.findall(r"\d+", ink)[:3]])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from browser import Browser, why_no_browser
+from browser import Chromium
 from folders import copied
 from PIL import Image
 
@@ -167,32 +167,33 @@ def test_hostile_strings_of_the_tables_stay_strings() -> None:
     assert page.count("<script") == 2
 
 
-@pytest.mark.skipif(why_no_browser() is not None, reason=str(why_no_browser()))
 @pytest.mark.parametrize("width", [1280, 390], ids=["laptop", "phone"])
-def test_a_browser_steps_through_it(competition_folder: Path, tmp_path: Path, width: int) -> None:
+def test_a_browser_steps_through_it(
+    chromium: Chromium, competition_folder: Path, tmp_path: Path, width: int
+) -> None:
     eeg_id, rows = longest_eeg(competition_folder)
-    page = tmp_path / "eeg.html"
-    write_view(load_view(eeg_id, competition_folder), None, page)
+    file = tmp_path / "eeg.html"
+    write_view(load_view(eeg_id, competition_folder), None, file)
     offsets = rows["eeg_label_offset_seconds"].to_list()
-    with Browser(tmp_path / "profile") as browser:
-        browser.open(page, width, 844)
-        shown = "document.getElementById('where').textContent"
-        assert browser.evaluate(shown) == f"{offsets[0]:g}–{offsets[0] + 50:g} s"
-        assert browser.evaluate("document.getElementById('previous').disabled") is True
-        first = browser.screenshot()
-        browser.press("ArrowRight")
-        assert browser.evaluate(shown) == f"{offsets[1]:g}–{offsets[1] + 50:g} s"
-        second = browser.screenshot()
-        browser.evaluate("document.getElementById('previous').click()")
-        assert browser.evaluate(shown) == f"{offsets[0]:g}–{offsets[0] + 50:g} s"
+    with chromium.open(file, width, 844) as shown:
+        where, previous = shown.page.locator("#where"), shown.page.locator("#previous")
+        assert where.text_content() == f"{offsets[0]:g}–{offsets[0] + 50:g} s"
+        assert previous.is_disabled()
+        first = shown.pixels()
+        shown.press("ArrowRight")
+        assert where.text_content() == f"{offsets[1]:g}–{offsets[1] + 50:g} s"
+        second = shown.pixels()
+        previous.click()
+        assert where.text_content() == f"{offsets[0]:g}–{offsets[0] + 50:g} s"
         for _ in range(len(offsets) + 2):
-            browser.press("ArrowRight")
-        assert browser.evaluate(shown) == f"{offsets[-1]:g}–{offsets[-1] + 50:g} s"
-        before = browser.evaluate("document.getElementById('sensitivity').textContent")
-        browser.press("ArrowDown")
-        assert browser.evaluate("document.getElementById('sensitivity').textContent") != before
-        assert browser.evaluate("document.documentElement.scrollWidth") <= width
-        assert browser.complaints == []
-        assert [r for r in browser.requests if not r.startswith("data:")] == [page.resolve().as_uri()]
+            shown.press("ArrowRight")
+        assert where.text_content() == f"{offsets[-1]:g}–{offsets[-1] + 50:g} s"
+        sensitivity = shown.page.locator("#sensitivity")
+        before = sensitivity.text_content()
+        shown.press("ArrowDown")
+        assert sensitivity.text_content() != before
+        assert shown.value("document.documentElement.scrollWidth") <= width
+        assert shown.complaints == []
+        assert [r for r in shown.requests if not r.startswith("data:")] == [file.resolve().as_uri()]
     assert len(np.unique(first.reshape(-1, 3), axis=0)) > 100
     assert (first != second).any(axis=2).mean() > 0.01
