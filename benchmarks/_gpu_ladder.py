@@ -16,12 +16,14 @@ from _gpu_parts import Circumstances
 from _measure import group_interval
 from numpy.typing import NDArray
 
+from kagglehms.data.competition import PROBABILITY_COLUMNS
 from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.records import Records, read_records
 from kagglehms.device import Device, choose_device
 from kagglehms.errors import HMSError, Stopped
 from kagglehms.runs.baselines import read_truth
-from kagglehms.runs.cross_validation import PROBABILITY_COLUMNS, Dataset, cross_validate
+from kagglehms.runs.cross_validation import cross_validate
+from kagglehms.runs.dataset import Dataset
 from kagglehms.timing import Clock
 from kagglehms.training.metric import kl_terms, mean_scores
 from kagglehms.training.recipes import RECIPES, Recipe

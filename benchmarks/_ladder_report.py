@@ -16,10 +16,10 @@ import polars as pl
 from _measure import group_interval, table
 from numpy.typing import NDArray
 
+from kagglehms.data.competition import PROBABILITY_COLUMNS
 from kagglehms.data.records import Records
 from kagglehms.runs.baselines import energy_baseline, read_truth, recovered
 from kagglehms.runs.blends import LADDER_BLENDS
-from kagglehms.runs.cross_validation import PROBABILITY_COLUMNS
 from kagglehms.runs.ladder import RUNGS
 from kagglehms.training.metric import kl_terms
 

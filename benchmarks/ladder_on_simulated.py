@@ -38,7 +38,8 @@ from kagglehms.inputs.kinds import Folded
 from kagglehms.inputs.layouts import Layout, Tile
 from kagglehms.progress import progress
 from kagglehms.runs.baselines import record_energies
-from kagglehms.runs.cross_validation import Dataset, cross_validate
+from kagglehms.runs.cross_validation import cross_validate
+from kagglehms.runs.dataset import Dataset
 from kagglehms.runs.ladder import RUNGS, ladder
 from kagglehms.simulator.competition import make_competition
 from kagglehms.training.metric import kl_score

@@ -20,7 +20,8 @@ from kagglehms.data.records import read_records
 from kagglehms.data.store import Store
 from kagglehms.device import choose_device
 from kagglehms.runs import cross_validation
-from kagglehms.runs.cross_validation import Dataset, cross_validate
+from kagglehms.runs.cross_validation import cross_validate
+from kagglehms.runs.dataset import Dataset
 from kagglehms.training.distributed import assemble
 from kagglehms.training.options import SameClassCutMix
 from kagglehms.training.recipes import Recipe, Stage, get_recipe

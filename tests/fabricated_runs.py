@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
-from kagglehms.runs.cross_validation import PROBABILITY_COLUMNS
+from kagglehms.data.competition import CLASSES, PROBABILITY_COLUMNS, VOTE_COLUMNS
 from kagglehms.training.recipes import get_recipe
 
 IDENTITY = {"store": "5" * 64, "records": "abcdef" * 10, "folds": "0" * 64}

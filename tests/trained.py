@@ -10,7 +10,8 @@ from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.records import read_records
 from kagglehms.device import choose_device
 from kagglehms.packing.build import build
-from kagglehms.runs.cross_validation import Dataset, cross_validate
+from kagglehms.runs.cross_validation import cross_validate
+from kagglehms.runs.dataset import Dataset
 from kagglehms.training.recipes import Stage, get_recipe
 
 

@@ -52,7 +52,7 @@ except ModuleNotFoundError as missing:  # tyro, which nothing else needs
     sys.exit(f"kagglehms: error: {not_installed(missing)}")
 
 if TYPE_CHECKING:
-    from kagglehms.runs.cross_validation import Dataset
+    from kagglehms.runs.dataset import Dataset
     from kagglehms.training.recipes import Recipe
     from kagglehms.training.session import Session
 
@@ -66,7 +66,7 @@ def prepare(options: Prepare) -> int:
 
 
 def train(options: Train) -> int:
-    from kagglehms.runs.cross_validation import open_dataset
+    from kagglehms.runs.dataset import open_dataset
     from kagglehms.stop_signals import stop_signals
     from kagglehms.timing import Clock, seconds_of
     from kagglehms.training.recipes import get_recipe
@@ -89,7 +89,8 @@ def train(options: Train) -> int:
 def _train(options: Train, recipes: Sequence[Recipe], dataset: Dataset, session: Session) -> int:
     from kagglehms.console import say, tell
     from kagglehms.device import choose_device
-    from kagglehms.runs.cross_validation import continue_from, cross_validate
+    from kagglehms.runs.cross_validation import cross_validate
+    from kagglehms.runs.folder import continue_from
 
     device = choose_device(options.device)
     say(device.reason + (f"; {session.team.size} processes" if session.team.size > 1 else ""))

@@ -43,7 +43,8 @@ def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TES
     from kagglehms.progress import progress
     from kagglehms.rehearsal.run import rehearse
     from kagglehms.report.page import write_report
-    from kagglehms.runs.cross_validation import Dataset, cross_validate
+    from kagglehms.runs.cross_validation import cross_validate
+    from kagglehms.runs.dataset import Dataset
     from kagglehms.simulator.competition import make_competition
     from kagglehms.training.recipes import get_recipe
 

@@ -21,6 +21,8 @@ SLUG = "hms-harmful-brain-activity-classification"
 CLASSES = ("seizure", "lpd", "gpd", "lrda", "grda", "other")
 """The six classes, in the order of every array of this project and of the submission's columns."""
 VOTE_COLUMNS = tuple(f"{name}_vote" for name in CLASSES)
+PROBABILITY_COLUMNS = tuple(f"{name}_probability" for name in CLASSES)
+"""Columns of predicted or true probabilities, in every table of this project that has both votes and probabilities."""
 CONSENSUS_NAMES = {"Seizure": 0, "LPD": 1, "GPD": 2, "LRDA": 3, "GRDA": 4, "Other": 5}
 """`expert_consensus` as train.csv spells it → index of the class."""
 

@@ -199,7 +199,9 @@ def main(arguments: Sequence[str]) -> int:
 def _train(task: TrainingTask, session: Session) -> tuple[list[str], list[str]]:
     """Train one recipe after the other; return those that are left, and what failed of the others."""
     from kagglehms.device import choose_device
-    from kagglehms.runs.cross_validation import continue_from, cross_validate, open_dataset
+    from kagglehms.runs.cross_validation import cross_validate
+    from kagglehms.runs.dataset import open_dataset
+    from kagglehms.runs.folder import continue_from
 
     device = choose_device(task.device)
     say(device.reason + (f"; {session.team.size} processes" if session.team.size > 1 else ""))

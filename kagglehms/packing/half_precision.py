@@ -7,7 +7,7 @@ are few, and a running variance can lie below what half precision holds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from kagglehms.errors import RunError
 if TYPE_CHECKING:
     from kagglehms.device import Device
     from kagglehms.packing.runs import Run
-    from kagglehms.runs.cross_validation import Dataset
+    from kagglehms.runs.dataset import Dataset
     from kagglehms.training.recipes import Recipe
 
 
@@ -75,8 +75,8 @@ def open_held_out(held_out: HeldOut, runs: Sequence[Run]) -> dict[str, Dataset]:
     from kagglehms.data.competition import Competition
     from kagglehms.data.records import read_records
     from kagglehms.data.store import Store
-    from kagglehms.runs.cross_validation import Dataset, read_json
-    from kagglehms.runs.folder import with_stored_folds
+    from kagglehms.runs.dataset import Dataset
+    from kagglehms.runs.folder import read_json, with_stored_folds
 
     store = Store(held_out.store)
     records = read_records(Competition(held_out.data).train_csv)
@@ -84,7 +84,7 @@ def open_held_out(held_out: HeldOut, runs: Sequence[Run]) -> dict[str, Dataset]:
     for run in runs:
         dataset = with_stored_folds(run.recipe_file.parent, Dataset.of(store, records, run.n_folds))
         trained_on = read_json(run.recipe_file.with_name("run.json")).get("identity")
-        if trained_on != dataset.identity:
+        if trained_on != asdict(dataset.identity):
             raise RunError(
                 f"{run.recipe_file.parent}: was trained on other records, folds or another store than {held_out.store}"
                 f" and {held_out.data}; give the ones of its training, or leave --store away and nothing is measured"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kagglehms.data.competition import CLASSES, N_TIMES, VOTE_COLUMNS, Competition
+from kagglehms.data.competition import CLASSES, N_TIMES, PROBABILITY_COLUMNS, VOTE_COLUMNS, Competition
 from kagglehms.data.records import Records, assign_folds, read_records, read_table
 from kagglehms.environment import available_cpus
 from kagglehms.errors import DataError
@@ -27,7 +27,6 @@ from kagglehms.training.metric import mean_scores, standings
 if TYPE_CHECKING:
     import polars as pl
 
-TRUTH_COLUMNS = tuple(f"{name}_probability" for name in CLASSES)
 N_ELECTRODES = 19
 N_FOLDS = 5
 RIDGE = 0.03
@@ -120,10 +119,10 @@ def read_truth(path: Path, records: pl.DataFrame) -> NDArray[np.float64]:
     import polars as pl
 
     key = ["eeg_id", *VOTE_COLUMNS]
-    table = read_table(path, {**dict.fromkeys(key, "whole"), **dict.fromkeys(TRUTH_COLUMNS, "number")})
-    means = table.group_by(key).agg(pl.col(TRUTH_COLUMNS).mean())
+    table = read_table(path, {**dict.fromkeys(key, "whole"), **dict.fromkeys(PROBABILITY_COLUMNS, "number")})
+    means = table.group_by(key).agg(pl.col(PROBABILITY_COLUMNS).mean())
     joined = records.select(key).join(means, on=key, how="left", maintain_order="left")
-    truth_NK = joined.select(TRUTH_COLUMNS).to_numpy().astype(np.float64)
+    truth_NK = joined.select(PROBABILITY_COLUMNS).to_numpy().astype(np.float64)
     unknown = np.isnan(truth_NK).any(axis=1)
     if unknown.any():
         example = records["eeg_id"][int(unknown.argmax())]

@@ -17,32 +17,28 @@ settings, and an unfinished fold not by other code. Nothing is written before th
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kagglehms.console import say
-from kagglehms.data.competition import Competition
-from kagglehms.data.records import Records, assign_folds, limit_records, read_records
-from kagglehms.data.store import Store
+from kagglehms.data.competition import PROBABILITY_COLUMNS
+from kagglehms.data.records import Records
 from kagglehms.device import Device
 from kagglehms.environment import available_cpus
 from kagglehms.errors import UsageError
 from kagglehms.files import sweep_partials, write_bytes
 from kagglehms.locks import exclusive
+from kagglehms.runs.dataset import Dataset
 from kagglehms.runs.folder import (
     FIRST_WEIGHTS,
-    PROBABILITY_COLUMNS,
     RESULT,
     RUN,
     begin,
-    continue_from,
     fingerprint,
     finished_folds,
     has_progress,
@@ -69,65 +65,6 @@ if TYPE_CHECKING:
     from kagglehms.training.first_weights import FirstWeights, Origin
     from kagglehms.training.loop import Fit
     from kagglehms.training.session import Session
-
-__all__ = [
-    "PROBABILITY_COLUMNS",
-    "Dataset",
-    "Outcome",
-    "continue_from",
-    "cross_validate",
-    "open_dataset",
-    "read_json",
-]
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """All that a run needs of the data.
-
-    Attributes:
-        store: decoded recordings.
-        records: labelled records.
-        folds: (n_records,) fold of each.
-    """
-
-    store: Store
-    records: Records
-    folds: NDArray[np.int8]
-
-    @classmethod
-    def of(cls, store: Store, records: Records, n_folds: int) -> Dataset:
-        return cls(store, records, assign_folds(records, n_folds))
-
-    @property
-    def n_folds(self) -> int:
-        return int(self.folds.max()) + 1
-
-    @cached_property
-    def identity(self) -> dict[str, str]:
-        """Digests of the three parts: runs with equal ones have seen the same data."""
-        return {
-            "store": self.store.fingerprint,
-            "records": self.records.digest,
-            "folds": hashlib.sha256(self.folds.tobytes()).hexdigest(),
-        }
-
-
-def open_dataset(data: Path, store: Path, n_folds: int = 5, limit: int | None = None) -> Dataset:
-    """Open what `kagglehms train` trains on.
-
-    Args:
-        data: the competition's folder.
-        store: what `kagglehms prepare` made of it.
-        n_folds: folds of whole patients.
-        limit: only about so many records, of whole patients.
-
-    Raises:
-        UsageError, DataError: no store, no train.csv, too few patients.
-    """
-    opened = Store(store)
-    records = read_records(Competition(data).train_csv)
-    return Dataset.of(opened, records if limit is None else limit_records(records, limit), n_folds)
 
 
 @dataclass(frozen=True)
@@ -290,7 +227,7 @@ def _train_fold(
     )
     identity = {
         "recipe": recipe.digest,
-        **dataset.identity,
+        **asdict(dataset.identity),
         "first weights": first.origin.key,
         "code": code_version(),
     }

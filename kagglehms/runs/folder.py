@@ -13,6 +13,7 @@ import io
 import json
 import platform
 from contextlib import ExitStack
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,10 @@ import numpy as np
 
 from kagglehms import __version__
 from kagglehms.console import say
-from kagglehms.data.competition import CLASSES
 from kagglehms.errors import DataError, RunError, UsageError, first_line
 from kagglehms.files import write_bytes
 from kagglehms.locks import exclusive
+from kagglehms.runs.dataset import Dataset
 from kagglehms.strict_json import JSONError, parse_object
 from kagglehms.training.first_weights import AUTO, FirstWeights, Origin, find_weights
 from kagglehms.training.recipes import Recipe, recipe_from_json
@@ -33,20 +34,20 @@ from kagglehms.training.resume import STATE
 if TYPE_CHECKING:
     import polars as pl
 
-    from kagglehms.runs.cross_validation import Dataset
 
 RECIPE, RUN, FOLDS, RESULT = "recipe.json", "run.json", "folds.json", "result.json"
 FIRST_WEIGHTS = "first_weights"
 """Where run.json and result.json say where a network's first weights came from."""
 BLENDS = "blends"
 """A folder beside those of runs."""
-PROBABILITY_COLUMNS = tuple(f"{name}_probability" for name in CLASSES)
 _VERSIONED = ("torch", "timm", "numba", "numpy", "polars", "scikit-learn", "safetensors")
 
 
 def fingerprint(recipe: Recipe, dataset: Dataset, origin: Origin) -> str:
     """sha256 of recipe, store, records, folds and first weights: folds of runs with equal ones belong together."""
-    return hashlib.sha256(json.dumps([recipe.digest, dataset.identity, origin.key]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([recipe.digest, asdict(dataset.identity), origin.key]).encode()
+    ).hexdigest()
 
 
 def begin(folder: Path, recipe: Recipe, dataset: Dataset, origin: Origin) -> None:
@@ -79,7 +80,7 @@ def begin(folder: Path, recipe: Recipe, dataset: Dataset, origin: Origin) -> Non
         "recipe": recipe.name,
         "n_folds": stored.n_folds,
         "fingerprint": fingerprint(recipe, stored, origin),
-        "identity": stored.identity,
+        "identity": asdict(stored.identity),
         FIRST_WEIGHTS: origin.to_json(),
         "records": len(stored.records),
         "prior": stored.records.targets_NK.mean(axis=0).tolist(),
@@ -155,10 +156,10 @@ def refuse_other_run(
     Raises:
         RunError: it is another; the message names all that differs.
     """
-    run = read_json(folder / RUN)
+    run, now = read_json(folder / RUN), asdict(dataset.identity)
     try:
         content = (folder / RECIPE).read_bytes()
-        identity = {name: str(run["identity"][name]) for name in dataset.identity}
+        identity = {name: str(run["identity"][name]) for name in now}
     except (OSError, KeyError, TypeError) as error:
         raise RunError(f"{folder}: does not say of what it is ({first_line(error)}); {cure}") from error
     trained = recipe_from_json(content, folder / RECIPE)
@@ -167,7 +168,7 @@ def refuse_other_run(
         for field in dataclasses.fields(Recipe)
         if getattr(trained, field.name) != getattr(recipe, field.name)
     ]
-    different += [f"other {name}" for name, digest in dataset.identity.items() if identity[name] != digest]
+    different += [f"other {name}" for name, digest in now.items() if identity[name] != digest]
     stored = read_origin(folder / RUN)
     if origin is not None and (stored is None or stored.key != origin.key):
         different.append(f"first weights {named_origin(stored)} there, {named_origin(origin)} now")

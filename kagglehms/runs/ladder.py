@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kagglehms.data.competition import PROBABILITY_COLUMNS
 from kagglehms.errors import RunError, UsageError, closest
 from kagglehms.runs.blends import LADDER_BLENDS, Blend, BlendSpec, blend_from_json, get_blend_spec
-from kagglehms.runs.folder import BLENDS, FOLDS, PROBABILITY_COLUMNS, RECIPE, RUN, read_json, read_oof
+from kagglehms.runs.folder import BLENDS, FOLDS, RECIPE, RUN, read_json, read_oof
 from kagglehms.training.metric import Standing, floors, kl_score, shortcoming, standings
 from kagglehms.training.published import SUFFIX
 from kagglehms.training.recipes import RECIPES, Recipe, get_recipe, recipe_from_json

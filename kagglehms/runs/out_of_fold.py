@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kagglehms.data.competition import VOTE_COLUMNS
+from kagglehms.data.competition import PROBABILITY_COLUMNS, VOTE_COLUMNS
 from kagglehms.data.records import vote_fractions
 from kagglehms.errors import RunError, UsageError, closest, first_line
 from kagglehms.runs.blends import check_members, check_stack
-from kagglehms.runs.folder import PROBABILITY_COLUMNS, RECIPE, origin_of, read_json
+from kagglehms.runs.folder import RECIPE, origin_of, read_json
 from kagglehms.training.recipes import recipe_from_json
 
 if TYPE_CHECKING:

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from kagglehms.data.competition import VOTE_COLUMNS
+from kagglehms.data.competition import PROBABILITY_COLUMNS, VOTE_COLUMNS
 from kagglehms.data.records import Records
 from kagglehms.errors import HMSError, RunError, UsageError, first_line
 from kagglehms.runs.blends import Blend, blend_from_json
-from kagglehms.runs.cross_validation import PROBABILITY_COLUMNS, read_json
-from kagglehms.runs.folder import all_origins, named_origin, origin_of
+from kagglehms.runs.folder import all_origins, named_origin, origin_of, read_json
 from kagglehms.runs.ladder import Row, blend_files, trained_row
 from kagglehms.runs.statistics import Scored
 from kagglehms.training.recipes import Recipe, recipe_from_json

@@ -25,6 +25,7 @@ from kagglehms.data.competition import (
     CHANNELS,
     CLASSES,
     CONSENSUS_NAMES,
+    PROBABILITY_COLUMNS,
     SFREQ_HZ,
     SPECTROGRAM_COLUMNS,
     SPECTROGRAM_ROWS,
@@ -303,8 +304,8 @@ def _truth_table(sessions: list[Session]) -> pl.DataFrame:
     columns: dict[str, object] = {"eeg_id": [eeg_id for eeg_id, _ in labels]}
     for k, column in enumerate(VOTE_COLUMNS):
         columns[column] = [label.votes[k] for _, label in labels]
-    for k, name in enumerate(CLASSES):
-        columns[f"{name}_probability"] = [label.probabilities[k] for _, label in labels]
+    for k, column in enumerate(PROBABILITY_COLUMNS):
+        columns[column] = [label.probabilities[k] for _, label in labels]
     return pl.DataFrame(columns)
 
 

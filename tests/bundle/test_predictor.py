@@ -17,13 +17,12 @@ from trained import make_dist
 import kagglehms
 from kagglehms.bundle.averaging import FoldMeans
 from kagglehms.bundle.predictor import Predictor, load_bundle
-from kagglehms.data.competition import CHANNELS, Competition
+from kagglehms.data.competition import CHANNELS, PROBABILITY_COLUMNS, Competition
 from kagglehms.data.readers import encode_spectrogram
 from kagglehms.data.records import Records, read_records
 from kagglehms.data.store import Store
 from kagglehms.errors import BundleError, UsageError
 from kagglehms.inputs.layouts import Crop
-from kagglehms.runs.cross_validation import PROBABILITY_COLUMNS
 
 
 def power_of(folder: Path, records: Records, position: int) -> np.ndarray:

@@ -20,7 +20,8 @@ from kagglehms.kernel import entry, training_session
 from kagglehms.kernel.training_session import ENDING, TrainingTask, main, make_task, train_in_session
 from kagglehms.packing.build import build
 from kagglehms.rehearsal.run import rehearse
-from kagglehms.runs.cross_validation import Dataset, cross_validate
+from kagglehms.runs.cross_validation import cross_validate
+from kagglehms.runs.dataset import Dataset
 
 TINY = {
     "folds": 2,

@@ -16,11 +16,10 @@ from browser import Chromium
 from fabricated_runs import fabricate, oof_table
 
 from kagglehms.cli.commands import main
-from kagglehms.data.competition import VOTE_COLUMNS
+from kagglehms.data.competition import PROBABILITY_COLUMNS, VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError
 from kagglehms.report.page import write_report
 from kagglehms.runs.blends import Blend
-from kagglehms.runs.cross_validation import PROBABILITY_COLUMNS
 from kagglehms.runs.prior_correction import PriorCorrection
 from kagglehms.training.metric import kl_score
 from kagglehms.training.recipes import get_recipe

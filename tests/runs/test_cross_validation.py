@@ -16,21 +16,16 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from kagglehms.data.competition import VOTE_COLUMNS, Competition
+from kagglehms.data.competition import PROBABILITY_COLUMNS, VOTE_COLUMNS, Competition
 from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.records import read_records
 from kagglehms.device import choose_device
 from kagglehms.errors import DataError, RunError, Stopped, UsageError
 from kagglehms.locks import exclusive
 from kagglehms.runs import folder
-from kagglehms.runs.cross_validation import (
-    PROBABILITY_COLUMNS,
-    Dataset,
-    Outcome,
-    continue_from,
-    cross_validate,
-)
-from kagglehms.runs.folder import begin, fingerprint, origin_of
+from kagglehms.runs.cross_validation import Outcome, cross_validate
+from kagglehms.runs.dataset import Dataset
+from kagglehms.runs.folder import begin, continue_from, fingerprint, origin_of
 from kagglehms.stop_signals import stop_signals
 from kagglehms.training import first_weights
 from kagglehms.training.distributed import Team

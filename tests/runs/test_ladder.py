@@ -10,10 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
+from kagglehms.data.competition import CLASSES, PROBABILITY_COLUMNS, VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError
 from kagglehms.runs.blends import LADDER_BLENDS, Blend, Fitting, get_blend_spec
-from kagglehms.runs.cross_validation import PROBABILITY_COLUMNS
 from kagglehms.runs.ladder import RUNGS, blend_members, blend_path, find_blend, ladder, untrained
 from kagglehms.runs.ladder_table import render
 from kagglehms.runs.prior_correction import PriorCorrection

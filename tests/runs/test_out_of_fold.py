@@ -10,11 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kagglehms.data.competition import VOTE_COLUMNS
+from kagglehms.data.competition import PROBABILITY_COLUMNS, VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError
 from kagglehms.runs.blend_fitting import nested_score
 from kagglehms.runs.blends import Fitting
-from kagglehms.runs.cross_validation import PROBABILITY_COLUMNS
 from kagglehms.runs.out_of_fold import load_oof, load_training_weights
 from kagglehms.runs.prior_correction import class_prior
 from kagglehms.training.first_weights import Origin

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 
-from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
-from kagglehms.runs.cross_validation import PROBABILITY_COLUMNS
+from kagglehms.data.competition import CLASSES, PROBABILITY_COLUMNS, VOTE_COLUMNS
 from kagglehms.runs.statistics import (
     Scored,
     by_class,
