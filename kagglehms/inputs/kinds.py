@@ -1,4 +1,5 @@
-"""What a network is given of one record: an image of tiles, a folded recording, spectra of differences, or signals.
+"""What a network is given of one record: an image of tiles, a folded recording, spectra of differences, signals, or two
+images for two networks that share a head.
 
 Every kind says which recordings it is made from, what shape it has, and which augmentations mean something for it;
 `draw` makes it, for training, validation and the scored kernel alike. It is a part of the recipe and travels with the
@@ -9,6 +10,7 @@ Shape legend: B batch, C channel (plane or signal), H image rows, W image column
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +24,8 @@ from kagglehms.features.differences import DifferenceSpec, differences_into
 from kagglehms.features.fold import FoldSpec, folded_image_into
 from kagglehms.features.simd import LANES
 from kagglehms.features.spectra import SPECTRA_30_10, SPECTRA_50_10, SpectraSpec, difference_spectra_into
-from kagglehms.inputs.layouts import LAYOUTS, Crop, Layout, Normaliser, Source, render
+from kagglehms.features.zoom import N_PLANES, ZoomSpec, zoomed_image_into
+from kagglehms.inputs.layouts import GLOBAL_PANELS, LAYOUTS, Crop, Layout, Normaliser, Source, render
 
 
 class _OfDifferences(ABC):
@@ -64,6 +67,11 @@ class _OfDifferences(ABC):
     def sees_sides(self) -> bool:
         """Every difference stands in a place of its own."""
         return True
+
+    @property
+    def filters_when_drawn(self) -> bool:
+        """Whether a band-pass comes before the drawing: spectra cannot be filtered any more, samples can."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -148,6 +156,47 @@ class Spectra(_OfDifferences):
 
 
 @dataclass(frozen=True)
+class Zoomed(_OfDifferences):
+    """Mel spectra of every difference with a finer centre, in three planes, see `features.zoom`.
+
+    Attributes:
+        zoom: windows, hops, mel bands, range and scale.
+    """
+
+    zoom: ZoomSpec
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of each plane in pixels."""
+        return self.zoom.shape[1:]
+
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        """(3, height, width)."""
+        return N_PLANES, *self.shape
+
+    @property
+    def signal_rows(self) -> NDArray[np.int64]:
+        """Which difference each row is of."""
+        return np.repeat(np.arange(LANES), self.zoom.n_mels)
+
+    @property
+    def sfreq_hz(self) -> float:
+        """Samples of a difference per second, before the spectra are made."""
+        return SFREQ_HZ
+
+    @property
+    def filters_when_drawn(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def fitting(self) -> frozenset[str]:
+        """Kinds of augmentations that fit; a flip lets time run backwards, as the centre stands in the middle."""
+        return frozenset({"horizontal-flip", "drop-differences", "mixup", "mirror", "shift", "band-pass"})
+
+
+@dataclass(frozen=True)
 class Signals(_OfDifferences):
     """The differences themselves, (C, T) float32: for networks that learn from the signal.
 
@@ -203,7 +252,91 @@ _FITTING_SIGNALS = frozenset(
 )
 """Kinds of augmentations that fit wherever samples are seen, folded or not; a flip lets time run backwards."""
 
-Input: TypeAlias = Layout | Folded | Spectra | Signals
+Image: TypeAlias = Layout | Folded | Spectra | Zoomed
+"""What one image network can be given."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Two images of one record, for two image networks that share a head.
+
+    They travel as one row of values, first image first, so that whatever brings inputs from drawing to a network does
+    not have to know of it; the network takes them apart again.
+
+    Attributes:
+        first: what the first network sees.
+        second: what the second one sees.
+    """
+
+    first: Image
+    second: Image
+
+    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
+
+    @property
+    def parts(self) -> tuple[Image, Image]:
+        """Both images."""
+        return self.first, self.second
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Values of either image."""
+        first, second = (math.prod(part.array_shape) for part in self.parts)
+        return first, second
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(1, values of both images)."""
+        return 1, sum(self.sizes)
+
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        """(values of both images,)."""
+        return self.shape[1:]
+
+    @property
+    def time_tiles(self) -> tuple[tuple[int, int], ...]:
+        """The row as it travels; time axes are those of the parts."""
+        return (self.shape,)
+
+    @property
+    def sources(self) -> frozenset[Source]:
+        """Which recordings they are made from."""
+        return self.first.sources | self.second.sources
+
+    @property
+    def global_sources(self) -> frozenset[Source]:
+        """Whose mean and deviation over the training records are needed."""
+        return self.first.global_sources | self.second.global_sources
+
+    @property
+    def makes_mosaics(self) -> bool:
+        """Four records side by side would be shortened in one view and not be in the other."""
+        return False
+
+    @property
+    def sees_sides(self) -> bool:
+        """Whether a mirrored recording changes either."""
+        return self.first.sees_sides or self.second.sees_sides
+
+    @property
+    def filters_when_drawn(self) -> bool:
+        """No band-pass fits."""
+        return False
+
+    @property
+    def fitting(self) -> frozenset[str]:
+        """Kinds of augmentations that fit both images and mean the same to both.
+
+        Bands that are counted in pixels of one image would be another stretch of time or frequency in the other, and
+        differences dropped from one image would still be seen in the other.
+        """
+        return self.first.fitting & self.second.fitting & _FITTING_VIEWS
+
+
+_FITTING_VIEWS = frozenset({"same-class-cutmix", "horizontal-flip", "mixup", "mirror", "shift"})
+
+Input: TypeAlias = Image | Signals | Views
 """What a recipe can give its network."""
 
 _OPPOSITE = {
@@ -234,6 +367,7 @@ def draw(
     out: NDArray[np.float32],
     normaliser: Normaliser | None = None,
     mirror: bool = False,
+    band_hz: tuple[float, float] | None = None,
 ) -> None:
     """Draw what a network is given of one record; missing values are replaced, none is NaN.
 
@@ -245,6 +379,7 @@ def draw(
         out: float32 of the input's `array_shape`, C-contiguous.
         normaliser: statistics for tiles that are normalised globally.
         mirror: swap left and right.
+        band_hz: edges of a band-pass that the signals go through first, where the input `filters_when_drawn`.
 
     Raises:
         UsageError: a recording or the statistics that are needed are not there.
@@ -256,12 +391,19 @@ def draw(
             folded_image_into(crop.of("eeg"), out[0], layout.fold, mirror)
         case Spectra():
             difference_spectra_into(crop.of("eeg"), out[0], layout.spectra, mirror)
+        case Zoomed():
+            zoomed_image_into(crop.of("eeg"), out, layout.zoom, mirror, band_hz)
+        case Views():
+            begin = 0
+            for part, size in zip(layout.parts, layout.sizes, strict=True):
+                draw(part, crop, out[begin : begin + size].reshape(part.array_shape), normaliser, mirror)
+                begin += size
         case Signals():
             differences_into(crop.of("eeg"), out, layout.signals, mirror)
 
 
 def stack(crops: Sequence[Crop], layout: Input, normaliser: Normaliser | None = None) -> NDArray[np.float32]:
-    """Draw a few crops at once: (B, 1, H, W) images or (B, C, T) signals, float32."""
+    """Draw a few crops at once: (B, *array_shape) float32, such as (B, 1, H, W) images or (B, C, T) signals."""
     batch = np.empty((len(crops), *layout.array_shape), dtype=np.float32)
     for crop, out in zip(crops, batch, strict=True):
         draw(layout, crop, out, normaliser)
@@ -277,9 +419,14 @@ def describe(layout: Input) -> str:
             name = "raw EEG folded into an image"
         case Spectra():
             name = "spectrograms of differences between electrodes"
+        case Zoomed():
+            name = "mel spectra of differences between electrodes, finer in the centre"
         case Signals():
             name = "raw EEG"
-    return f"{name}, {layout.shape[0]} × {layout.shape[1]}"
+        case Views():
+            return " beside ".join(describe(part) for part in layout.parts)
+    planes = f"{layout.array_shape[0]} × " if isinstance(layout, Zoomed) else ""
+    return f"{name}, {planes}{layout.shape[0]} × {layout.shape[1]}"
 
 
 FOLDED_CAUSAL = Folded(FoldSpec(filter="causal"))
@@ -292,3 +439,7 @@ SPECTRA_50_AND_10_S = Spectra(SPECTRA_50_10)
 """Spectrograms of eighteen differences over 50 s, and finer over the middle 10 s, 512 × 512."""
 SPECTRA_30_AND_10_S = Spectra(SPECTRA_30_10)
 """Spectrograms of eighteen differences over 30 s, and finer over the middle 10 s, 512 × 512."""
+MEL_ZOOM = Zoomed(ZoomSpec())
+"""Mel spectra of sixteen differences, the centre finer, less the others' and less the neighbours', 3 × 1024 × 852."""
+FOLDED_AND_PANELS = Views(FOLDED_CAUSAL, GLOBAL_PANELS)
+"""Fifty seconds of raw EEG, 160 × 1000, and ten minutes of spectrogram, 400 × 300."""

@@ -116,6 +116,11 @@ class Layout:
         return any(tile.view == "panels" for tile in self.tiles)
 
     @property
+    def filters_when_drawn(self) -> bool:
+        """Whether a band-pass comes before the drawing: none fits."""
+        return False
+
+    @property
     def sources(self) -> frozenset[Source]:
         """Which recordings the image is made from."""
         return frozenset(tile.source for tile in self.tiles)

@@ -67,8 +67,8 @@ def plan(
                 continue
             folds = sorted((m for m in models if m.recipe == name), key=lambda m: (score_of(m), m.fold))
             for number, model in enumerate(folds):
-                height, width = recipe.image_shape
-                step = Step(model, again, float(sizes[model.weights] * height * width))
+                n_pixels = sum(height * width for height, width in recipe.image_shapes)
+                step = Step(model, again, float(sizes[model.weights] * n_pixels))
                 rounds.setdefault(number, []).append((weight / step.cost, step))
         for number in sorted(rounds):
             in_order = sorted(rounds[number], key=lambda item: (-item[0], item[1].name))

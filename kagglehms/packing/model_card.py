@@ -86,7 +86,7 @@ def _described(run: Run) -> dict[str, Any]:
     recipe = recipe_from_json(run.recipe_file.read_bytes(), run.recipe_file)
     return {
         "image": describe(recipe.layout),
-        "network": recipe.backbone,
+        "network": recipe.network,
         "epochs": recipe.epochs,
         "kept": recipe.kept,
         "first_weights": named_origin(run.first_weights),

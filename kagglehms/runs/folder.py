@@ -27,7 +27,7 @@ from kagglehms.files import write_bytes
 from kagglehms.locks import exclusive
 from kagglehms.runs.dataset import Dataset
 from kagglehms.strict_json import JSONError, parse_object
-from kagglehms.training.first_weights import AUTO, FirstWeights, Origin, find_weights
+from kagglehms.training.first_weights import AUTO, FirstWeights, Origin, find_all
 from kagglehms.training.recipes import Recipe, recipe_from_json
 from kagglehms.training.resume import STATE
 
@@ -225,18 +225,18 @@ def weights_for(folder: Path, recipe: Recipe, asked: str, fresh: bool) -> FirstW
     Args:
         folder: of the run, begun or not.
         recipe: of the run.
-        asked: see `find_weights`.
+        asked: see `first_weights.find_weights`.
         fresh: whether a fold has to start from them; else all go on from what is there, and a run that began
             with weights of the hub needs no hub.
 
     Raises:
-        UsageError, DataError: see `find_weights`.
+        UsageError, DataError: see `first_weights.find_weights`.
         RunError: the run's own account cannot be read.
     """
     known = read_origin(folder / RUN) if (folder / RUN).is_file() and has_progress(folder) else None
     if asked == AUTO and known is not None and known.source == "hub" and not fresh:
         return FirstWeights(known)
-    return find_weights(recipe.backbone, asked)
+    return find_all(recipe.backbones, asked)
 
 
 def has_progress(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kagglehms.data.competition import CLASSES
-from kagglehms.inputs.kinds import Folded, Input, Signals, Spectra
+from kagglehms.inputs.kinds import Folded, Input, Signals, Spectra, Views, Zoomed
 from kagglehms.training.augmentations import (
     CUTMIX_COLUMNS,
     PIECES,
@@ -57,6 +58,9 @@ from kagglehms.training.options import (
     TimeMask,
     VerticalFlip,
 )
+from kagglehms.training.views import put_together, taken_apart
+
+_OfDifferences: TypeAlias = Folded | Spectra | Zoomed | Signals
 
 CUTMIX_MARGIN, CUTMIX_MIN_WIDTH, CUTMIX_MAX_WIDTH = 50, 25, 75
 """Bands of CutMix, in columns of `CUTMIX_COLUMNS`: largest distance from an end, smallest and largest width."""
@@ -86,9 +90,9 @@ class _Geometry:
     def tiles(self) -> list[tuple[int, int]]:
         return list(zip(self.heights, self.widths, strict=True))
 
-    def of_differences(self, augmentation: BatchAugmentation) -> Folded | Spectra | Signals:
+    def of_differences(self, augmentation: BatchAugmentation) -> _OfDifferences:
         """Return the layout of differences that an augmentation needs."""
-        if not isinstance(self.layout, Folded | Spectra | Signals):
+        if not isinstance(self.layout, Folded | Spectra | Zoomed | Signals):
             raise ValueError(f"{augmentation.kind} needs a layout of differences, but got {self.layout}")
         return self.layout
 
@@ -111,7 +115,7 @@ def augment(
         augmentations: the augmentations, see `device_augmentations`.
         seed: seed of the run, at least 0.
         epoch: epoch, counted from 0.
-        tile_widths: columns of the image's tiles, left to right.
+        tile_widths: columns of the image's tiles, left to right; those of two views follow from the layout.
         device: device to compute on; by default the batch's.
         tile_heights: rows of the tiles; by default all rows of the image.
         layout: the input that the batch consists of; required by augmentations that need to know which rows belong
@@ -123,6 +127,8 @@ def augment(
     Raises:
         ValueError: the tiles do not make up the image, or an augmentation needs a layout of differences.
     """
+    if isinstance(layout, Views):
+        return _views_augmented(batch, augmentations, seed, epoch, device, layout)
     records = batch.index_B.cpu().numpy()
     batch = batch if device is None else batch.to(device)
     geometry = _geometry(batch.images_BCHW, tile_widths, tile_heights, layout)
@@ -169,6 +175,26 @@ def _augmented(batch: Batch, augmentation: BatchAugmentation, draws: Draws, geom
             raise ValueError(f"{augmentation} is not for batches; see device_augmentations")
 
 
+def _views_augmented(
+    batch: Batch,
+    augmentations: Sequence[BatchAugmentation],
+    seed: int,
+    epoch: int,
+    device: torch.device | None,
+    layout: Views,
+) -> Batch:
+    """Augment both images with the same draws, so that they remain two views of one record or of one mixture."""
+    batch = batch if device is None else batch.to(device)
+    images = taken_apart(batch.images_BCHW, [part.array_shape for part in layout.parts])
+    augmented = []
+    for part, image_BCHW in zip(layout.parts, images, strict=True):
+        heights, widths = zip(*part.time_tiles, strict=True)
+        one = replace(batch, images_BCHW=image_BCHW)
+        augmented.append(augment(one, augmentations, seed, epoch, widths, tile_heights=heights, layout=part))
+    # Equal draws mix the targets and votes of both alike.
+    return replace(augmented[0], images_BCHW=put_together([each.images_BCHW for each in augmented]))
+
+
 def mosaic_batch(
     batch: Batch, seed: int, epoch: int, tile_widths: Sequence[int], device: torch.device | None = None
 ) -> Batch:
@@ -200,9 +226,26 @@ def mosaic_batch(
     return replace(batch, images_BCHW=images_BCHW, targets_BK=targets_BK)
 
 
-def device_augmentations(augmentations: Sequence[Augmentation]) -> tuple[BatchAugmentation, ...]:
-    """Return the augmentations that `augment` applies: all but those applied while inputs are drawn."""
-    return tuple(a for a in augmentations if not isinstance(a, Albumentations | Mirror | Shift))
+def device_augmentations(
+    augmentations: Sequence[Augmentation], layout: Input | None = None
+) -> tuple[BatchAugmentation, ...]:
+    """Return the augmentations that `augment` applies: all but those applied while inputs are drawn.
+
+    Args:
+        augmentations: augmentations of a stage.
+        layout: input of the recipe, which decides whether a band-pass is applied while it is drawn.
+    """
+    when_drawn: Any = Albumentations | Mirror | Shift
+    if layout is not None and layout.filters_when_drawn:
+        when_drawn |= BandPass
+    return tuple(a for a in augmentations if not isinstance(a, when_drawn))
+
+
+def drawn_band_pass(augmentations: Sequence[Augmentation], layout: Input) -> BandPass | None:
+    """Return the band-pass that is applied to an input's signals before it is drawn, if there is one."""
+    if not layout.filters_when_drawn:
+        return None
+    return next((a for a in augmentations if isinstance(a, BandPass)), None)
 
 
 def mirror_probability(augmentations: Sequence[Augmentation]) -> float:
@@ -263,10 +306,8 @@ def _blocks_masked(images_BCHW: Tensor, options: FrequencyMask, draws: Draws, la
     return blank_rows(images_BCHW, blank_BH)
 
 
-def _band_passed(
-    inputs: Tensor, options: BandPass, draws: Draws, layout: Folded | Spectra | Signals
-) -> Tensor:
-    if isinstance(layout, Spectra):
+def _band_passed(inputs: Tensor, options: BandPass, draws: Draws, layout: _OfDifferences) -> Tensor:
+    if isinstance(layout, Spectra | Zoomed):
         raise ValueError(f"{options.kind} needs samples, and spectra have none")
     chosen, edges_hz = draws.edges(options.probability, options.low_hz, options.high_hz)
     if not chosen:

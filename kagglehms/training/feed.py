@@ -28,13 +28,16 @@ from kagglehms.errors import RunError
 from kagglehms.inputs.kinds import Input, draw
 from kagglehms.inputs.layouts import PANEL_SHAPES, Crop, Normaliser, Source, draw_source
 from kagglehms.progress import progress
+from kagglehms.training.options import BandPass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 _WINDOWS, _MIRROR, _SHIFT = 1_000_002, 1_000_004, 1_000_005
-"""Third words of the seeds of sub-windows, mirroring and shifts; augmentations use small ones (see `augment`)."""
+_BAND, _LOW, _HIGH = 1_000_006, 1_000_007, 1_000_008
+"""Third words of the seeds of sub-windows, mirroring, shifts and band-passes; augmentations use small ones (see
+`augment`)."""
 
 MOST_BESIDE_GPU = 4
 """Threads that draw beside a GPU at most."""
@@ -88,6 +91,7 @@ class Work:
         augment: whether the augmenter is applied.
         mirror: probability that left and right are swapped in a record, in training.
         shift_s: how far a record's window is moved at most along its recording, to either side, in training.
+        band: the band-pass that signals go through before they are drawn, in training; None for none.
     """
 
     index: NDArray[np.integer]
@@ -95,6 +99,7 @@ class Work:
     augment: bool = True
     mirror: float = 0.0
     shift_s: float = 0.0
+    band: BandPass | None = None
 
 
 class _Shared(Iterator[T]):
@@ -172,6 +177,7 @@ class Feed:
             samples.tolist(),
             mirror_B.tolist(),
             self._shifts(work).tolist(),
+            self._bands(work),
             images_BCHW.numpy(),
             strict=True,
         )
@@ -199,6 +205,19 @@ class Feed:
             return np.zeros(len(work.index))
         return (2 * self._draws(_SHIFT, work.epoch)[work.index] - 1) * work.shift_s
 
+    def _bands(self, work: Work) -> list[tuple[float, float] | None]:
+        """B band-passes in Hz, None where a record goes through none, by (seed, epoch, record)."""
+        if work.band is None or work.epoch is None:
+            return [None] * len(work.index)
+        happens, low, high = (self._draws(word, work.epoch)[work.index] for word in (_BAND, _LOW, _HIGH))
+        edges = zip(
+            happens < work.band.probability,
+            np.interp(low, (0, 1), work.band.low_hz),
+            np.interp(high, (0, 1), work.band.high_hz),
+            strict=True,
+        )
+        return [(float(low_hz), float(high_hz)) if filters else None for filters, low_hz, high_hz in edges]
+
     def _draws(self, word: int, epoch: int) -> NDArray[np.float64]:
         """Numbers of [0, 1) for all records at once: a generator for each would cost more than its number is worth."""
         drawn = self._drawn.get(word)
@@ -208,11 +227,13 @@ class Feed:
         return drawn[1]
 
     def _draw_some(
-        self, images: Iterator[tuple[int, int, int, bool, float, NDArray[np.float32]]], epoch: int | None
+        self,
+        images: Iterator[tuple[int, int, int, bool, float, tuple[float, float] | None, NDArray[np.float32]]],
+        epoch: int | None,
     ) -> None:
-        for position, row, sample, mirror, shift_s, out in images:
+        for position, row, sample, mirror, shift_s, band_hz, out in images:
             crop = _crop(self.recordings, self.records, position, row, sample, self.layout.sources, shift_s)
-            draw(self.layout, crop, out, self.normaliser, mirror)
+            draw(self.layout, crop, out, self.normaliser, mirror, band_hz)
             if self.augmenter and epoch is not None:
                 out[0] = self.augmenter(out[0], self.seed, epoch, position)
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -48,7 +48,7 @@ class Origin:
     Attributes:
         source: `none` for a network that starts at random, `hub` or `file`.
         name: the repository of the hub, or the file without its folder.
-        sha256: of the file that was read, in hexadecimal; empty for `none`.
+        sha256: of the file that was read, in hexadecimal, or of the two digests where there were two; empty for `none`.
     """
 
     source: Source = "none"
@@ -96,10 +96,16 @@ class FirstWeights:
     Attributes:
         origin: where.
         path: the .safetensors file; None for a network that starts at random.
+        second_path: that of the second of two backbones, where it is another.
     """
 
     origin: Origin = Origin()
     path: Path | None = None
+    second_path: Path | None = None
+
+    def of(self, view: int) -> FirstWeights:
+        """Those of one of the backbones, counted from 0."""
+        return FirstWeights(self.origin, self.second_path) if view and self.second_path else self
 
 
 def find_weights(backbone: str, asked: str) -> FirstWeights:
@@ -124,11 +130,22 @@ def find_weights(backbone: str, asked: str) -> FirstWeights:
     return FirstWeights(Origin("file", path.name, _digest(path)), path)
 
 
+def find_all(backbones: Sequence[str], asked: str) -> FirstWeights:
+    """Find the first weights of a network of one backbone or two; for arguments and errors see `find_weights`."""
+    found = [find_weights(backbone, asked) for backbone in dict.fromkeys(backbones)]
+    if len(found) == 1 or found[0].path is None:
+        return found[0]
+    first, second = found
+    both = hashlib.sha256(f"{first.origin.sha256} {second.origin.sha256}".encode()).hexdigest()
+    origin = Origin(first.origin.source, f"{first.origin.name} and {second.origin.name}", both)
+    return FirstWeights(origin, first.path, second.path)
+
+
 def fill(network: nn.Module, first: FirstWeights, backbone: str, classifier: Iterable[nn.Module]) -> None:
     """Load first weights into a network of timm, all but its classifier.
 
     Args:
-        network: with one input channel; filled in place.
+        network: filled in place.
         first: what `find_weights` found.
         backbone: of the recipe.
         classifier: the layers of the network that are left as they are.

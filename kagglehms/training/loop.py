@@ -25,7 +25,7 @@ from kagglehms.device import Device
 from kagglehms.errors import EXIT_UNFINISHED, RunError, Stopped
 from kagglehms.progress import progress
 from kagglehms.timing import duration
-from kagglehms.training.augmentation_draws import mirror_probability, shift_seconds
+from kagglehms.training.augmentation_draws import drawn_band_pass, mirror_probability, shift_seconds
 from kagglehms.training.checkpoint import plain_state, save_tensors
 from kagglehms.training.evaluation import Evaluation, memory_format, predict, score
 from kagglehms.training.feed import Batch, Feed, Work, on_device
@@ -203,8 +203,9 @@ class _Fold:
         """This member's share of every batch from a step on, on the device; drawn ahead across epochs."""
         asked = self.recipe.augmentations_of(plan.stage)
         mirror, shift_s = mirror_probability(asked), shift_seconds(asked)
+        band = drawn_band_pass(asked, self.recipe.layout)
         work = (
-            Work(self.team.share(chunk), epoch, not plan.warms_up(epoch), mirror, shift_s)
+            Work(self.team.share(chunk), epoch, not plan.warms_up(epoch), mirror, shift_s, band)
             for epoch, chunk in plan.chunks_from(first_step)
         )
         drawn = self.feed.draw(work)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kagglehms.data.competition import CLASSES
 from kagglehms.errors import UsageError, first_line
+from kagglehms.inputs.kinds import Image, Views
 from kagglehms.training.backbones import AST, HALF, timm_name
-from kagglehms.training.first_weights import NONE, FirstWeights, fill, find_weights
-from kagglehms.training.front_ends.options import FrontEnd
+from kagglehms.training.first_weights import NONE, FirstWeights, fill, find_all
+from kagglehms.training.front_ends.options import FrontEnd, PoolingName
 from kagglehms.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -21,11 +23,11 @@ whole number of patches, windows or grids)."""
 
 
 def make_model(recipe: Recipe, pretrained: str | FirstWeights = NONE) -> tuple[nn.Module, str]:
-    """Build the network of a recipe: one channel, or signals, in; six logits out.
+    """Build the network of a recipe: an image, signals or two images in; six logits out.
 
     Args:
-        recipe: its backbone may be any timm model by name.
-        pretrained: its first weights: what `first_weights.find_weights` found, or what it is to look for.
+        recipe: its backbones may be any timm models by name.
+        pretrained: its first weights: what `first_weights.find_all` found, or what it is to look for.
 
     Returns:
         The network, in float32 on the CPU, and one line that says where its weights came from.
@@ -35,10 +37,11 @@ def make_model(recipe: Recipe, pretrained: str | FirstWeights = NONE) -> tuple[n
             weights that the hub does not give.
         DataError: the file is missing, or does not hold weights of the backbone.
     """
-    first = find_weights(recipe.backbone, pretrained) if isinstance(pretrained, str) else pretrained
-    model = _create(recipe)
-    fill(model, first, recipe.backbone, classifier_layers(model, recipe.backbone))
+    first = find_all(recipe.backbones, pretrained) if isinstance(pretrained, str) else pretrained
     line = f"weights: {first.origin}"
+    if isinstance(recipe.layout, Views):
+        return _two_views(recipe, recipe.layout.parts, first), line
+    model = _image_network(recipe, 0, recipe.layout.array_shape[0] if recipe.front_end is None else 1, first)
     return model if recipe.front_end is None else _behind_front_end(model, recipe.front_end), line
 
 
@@ -55,27 +58,38 @@ def check_model(recipe: Recipe, first: FirstWeights) -> None:
     import torch
 
     model, _ = make_model(recipe, first)
-    shape = recipe.layout.shape
-    inputs = torch.zeros(1, 1, *shape) if recipe.front_end is None else torch.zeros(1, *shape)
+    inputs = torch.zeros(1, *recipe.layout.array_shape)
+    shapes = recipe.image_shapes
+    shape = recipe.layout.shape if len(shapes) == 1 else " and ".join(map(str, shapes))
     try:
         with torch.inference_mode():
             logits_BK = model.eval()(inputs)
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
-        raise _cannot_take(recipe, shape, first_line(error)) from error
+        raise _cannot_take(recipe.network, shape, first_line(error)) from error
     if logits_BK.shape != (1, len(CLASSES)):
-        raise _cannot_take(recipe, shape, f"it makes {tuple(logits_BK.shape)} of one")
+        raise _cannot_take(recipe.network, shape, f"it makes {tuple(logits_BK.shape)} of one")
 
 
-def _cannot_take(recipe: Recipe, shape: tuple[int, int], reason: str) -> UsageError:
-    return UsageError(f"backbone {recipe.backbone!r} cannot take {shape} images: {reason}")
+def _cannot_take(backbone: str, shape: object, reason: str) -> UsageError:
+    return UsageError(f"backbone {backbone!r} cannot take {shape} images: {reason}")
 
 
-def _create(recipe: Recipe) -> nn.Module:
+def _image_network(recipe: Recipe, view: int, n_planes: int, first: FirstWeights) -> nn.Module:
+    """The timm network that sees one of a recipe's images, with its first weights, its pooling and six logits."""
+    backbone = recipe.backbones[view]
+    model = _create(recipe, backbone, recipe.image_shapes[view], n_planes)
+    fill(model, first.of(view), backbone, classifier_layers(model, backbone))
+    if recipe.pooling is not None:
+        _set_pooling(model, recipe.pooling, backbone)
+    return model
+
+
+def _create(recipe: Recipe, backbone: str, image_shape: tuple[int, int], n_planes: int) -> nn.Module:
     import timm
 
-    name = timm_name(recipe.backbone)
-    halved, overlapping = recipe.backbone.startswith(HALF), AST in recipe.backbone
-    shape = _halved(recipe.image_shape) if halved else recipe.image_shape
+    name = timm_name(backbone)
+    halved, overlapping = backbone.startswith(HALF), AST in backbone
+    shape = _halved(image_shape) if halved else image_shape
     options: dict[str, Any] = {}
     fixed = timm.get_pretrained_cfg_value(name, "fixed_input_size")
     if overlapping:
@@ -85,7 +99,7 @@ def _create(recipe: Recipe) -> nn.Module:
     try:
         model = timm.create_model(
             name,
-            in_chans=1,
+            in_chans=n_planes,
             num_classes=len(CLASSES),
             drop_rate=recipe.dropout,
             drop_path_rate=recipe.drop_path_rate,
@@ -93,14 +107,55 @@ def _create(recipe: Recipe) -> nn.Module:
         )
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:
         reason = first_line(error) if str(error).strip() else "its constructor refuses the image size"
-        raise _cannot_take(recipe, shape, reason) from error
-    reset_classifier(model, recipe.backbone)
+        raise _cannot_take(backbone, shape, reason) from error
+    reset_classifier(model, backbone)
     # Hooks, so that tensors keep timm's own names; they run in this order.
     if halved:
         model.register_forward_pre_hook(_halve_input)
     if fixed and not overlapping:
         model.register_forward_pre_hook(_pad_input)
     return model
+
+
+def _set_pooling(model: nn.Module, name: PoolingName, backbone: str) -> None:
+    """Put another pooling in the place of a timm network's own.
+
+    Raises:
+        UsageError: it has none, or one that something else than the classifier comes after.
+    """
+    from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
+    from torch import nn
+
+    from kagglehms.training.front_ends.pooling import make_pooling
+
+    for owner in (model, getattr(model, "head", None)):
+        own = getattr(owner, "global_pool", None)
+        if (
+            owner is not None
+            and isinstance(own, SelectAdaptivePool2d)
+            and isinstance(own.flatten, nn.Flatten)
+        ):
+            owner.global_pool = make_pooling(name)
+            return
+    raise UsageError(f"backbone {backbone!r} has no pooling that could be {name!r}; choose another backbone")
+
+
+def _two_views(recipe: Recipe, parts: tuple[Image, Image], first: FirstWeights) -> nn.Module:
+    """Two image networks without classifiers of their own, and the layer that makes the logits."""
+    from kagglehms.training.views import TwoViews
+
+    without = replace(recipe, dropout=0.0)  # which comes once, after both
+    networks = [_image_network(without, view, part.array_shape[0], first) for view, part in enumerate(parts)]
+    widths = [_without_classifier(network, recipe) for network in networks]
+    return TwoViews(*networks, (widths[0], widths[1]), [part.array_shape for part in parts], recipe.dropout)
+
+
+def _without_classifier(model: Any, recipe: Recipe) -> int:
+    """Take the classifier off a timm network, so that it returns what it classifies by; return how much that is."""
+    model.reset_classifier(0)
+    if recipe.pooling is not None:  # for timm makes its own again
+        _set_pooling(model, recipe.pooling, recipe.network)
+    return int(getattr(model, "head_hidden_size", model.num_features))
 
 
 def _behind_front_end(model: nn.Module, options: FrontEnd) -> nn.Module:
@@ -124,6 +179,16 @@ def reset_classifier(model: nn.Module, backbone: str) -> None:
     """
     for layer in classifier_layers(model, backbone):
         layer.reset_parameters()
+
+
+def head_layers(model: nn.Module, recipe: Recipe) -> list[nn.Linear | nn.Conv2d]:
+    """The layers of a recipe's whole network that make its logits."""
+    from kagglehms.training.front_ends.network import SignalNetwork
+    from kagglehms.training.views import TwoViews
+
+    if isinstance(model, TwoViews):
+        return [model.head]
+    return classifier_layers(model.backbone if isinstance(model, SignalNetwork) else model, recipe.backbone)
 
 
 def classifier_layers(model: nn.Module, backbone: str) -> list[nn.Linear | nn.Conv2d]:

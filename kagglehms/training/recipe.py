@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.data.records import Windows
 from kagglehms.errors import DataError, UsageError
-from kagglehms.inputs.kinds import Folded, Input, Signals
+from kagglehms.inputs.kinds import Folded, Input, Signals, Views, Zoomed
 from kagglehms.strict_json import JSONError, validate
-from kagglehms.training.front_ends.options import FoldOptions, FrontEnd, SpectrumOptions
+from kagglehms.training.front_ends.options import FoldOptions, FrontEnd, PoolingName, SpectrumOptions
 from kagglehms.training.options import Augmentation, BandPass, KeepName, OptimizerName
 from kagglehms.training.stages import Schedule, Stage
 
@@ -27,7 +27,7 @@ class Recipe:
 
     Attributes:
         name: name of the recipe on the command line.
-        layout: input of the network, an image or signals.
+        layout: input of the network: an image, signals, or two images.
         front_end: part of the network that turns signals into the image that the backbone sees; None if the input is
             an image.
         backbone: name of any timm model. The prefix `ast:` gives a timm ViT overlapping patches; `half:` shows any
@@ -57,6 +57,9 @@ class Recipe:
             `nearest` to the middle, or, in training, a `random` position between the two; see
             `data.records.Windows`.
         seed: seed of the initial weights, the order of the records, augmentations and dropout.
+        second_backbone: name of the timm model that sees the second of two images; None for the same as `backbone`,
+            and if there is one image.
+        pooling: pooling of every backbone's last feature map; None for that of timm's model.
     """
 
     name: str
@@ -79,6 +82,8 @@ class Recipe:
     windows: Windows = "middle"
     seed: int = 42
     front_end: FrontEnd | None = None
+    second_backbone: str | None = None
+    pooling: PoolingName | None = None
 
     # For Pydantic, which makes recipes from JSON: refuse mistyped keys and values of another type.
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
@@ -108,6 +113,10 @@ class Recipe:
 
     def _check_input(self) -> None:
         """Refuse settings that do not fit the input."""
+        if self.second_backbone is not None and not isinstance(self.layout, Views):
+            raise UsageError(
+                f"second_backbone must be None where there is one image, but got {self.second_backbone!r}"
+            )
         if isinstance(self.layout, Signals) != (self.front_end is not None):
             raise UsageError(
                 "signals need a front end that turns them into images, and images must have none"
@@ -124,8 +133,9 @@ class Recipe:
             fitting -= {"chain-permutation"}  # a position in their images stands for a side of the head
         unfit = sorted({a.kind for a in asked} - fitting)
         if unfit:
+            which = "both images of this input" if isinstance(self.layout, Views) else "this input"
             raise UsageError(
-                f"augmentations {', '.join(unfit)} do not fit this input; {', '.join(sorted(fitting))} do"
+                f"augmentations {', '.join(unfit)} do not fit {which}; {', '.join(sorted(fitting))} do"
             )
         self._check_band_pass(asked)
 
@@ -145,16 +155,32 @@ class Recipe:
     def _check_band_pass(self, asked: list[Augmentation]) -> None:
         """Refuse a cut-off frequency that is too high for the input's sampling frequency."""
         highest = max((a.high_hz[1] for a in asked if isinstance(a, BandPass)), default=0.0)
-        if isinstance(self.layout, Folded | Signals) and highest >= self.layout.sfreq_hz / 2:
+        if isinstance(self.layout, Folded | Signals | Zoomed) and highest >= self.layout.sfreq_hz / 2:
             raise UsageError(
                 f"high_hz of band-pass must be below half of the input's {self.layout.sfreq_hz:g} samples per second, "
                 f"but got {highest:g}"
             )
 
     @property
-    def image_shape(self) -> tuple[int, int]:
-        """(height, width) of the image that the backbone sees: the input, or the output of the front end."""
-        return self.layout.shape if self.front_end is None else self.front_end.image_shape(*self.layout.shape)
+    def image_shapes(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) of the image that each backbone sees: of the input, or of the output of the front end."""
+        if isinstance(self.layout, Views):
+            return tuple(part.shape for part in self.layout.parts)
+        return (
+            self.layout.shape if self.front_end is None else self.front_end.image_shape(*self.layout.shape),
+        )
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """Name of the backbone that sees each of these images."""
+        if not isinstance(self.layout, Views):
+            return (self.backbone,)
+        return self.backbone, self.second_backbone or self.backbone
+
+    @property
+    def network(self) -> str:
+        """Description of the backbones."""
+        return " beside ".join(self.backbones)
 
     def augmentations_of(self, stage: Stage) -> tuple[Augmentation, ...]:
         """Return the augmentations of a stage: its own, or the recipe's."""
@@ -187,14 +213,21 @@ class Recipe:
     def changed(
         self, epochs: int | None = None, batch_size: int | None = None, backbone: str | None = None
     ) -> Recipe:
-        """Return this recipe with the settings that are given; for the epochs see `with_epochs`."""
+        """Return this recipe with the settings that are given; for the epochs see `with_epochs`.
+
+        A backbone replaces both of two.
+        """
         recipe = self if epochs is None else self.with_epochs(epochs)
         recipe = recipe if batch_size is None else replace(recipe, batch_size=batch_size)
-        return recipe if backbone is None else replace(recipe, backbone=backbone)
+        return recipe if backbone is None else replace(recipe, backbone=backbone, second_backbone=None)
 
     def to_json(self) -> bytes:
-        """Return strict JSON, the same bytes for equal recipes."""
-        return _adapter().dump_json(self, indent=1) + b"\n"
+        """Return strict JSON, the same bytes for equal recipes.
+
+        Settings that later versions added appear only where they are used, so that the digests of older recipes stay.
+        """
+        unused = {name: True for name in ("second_backbone", "pooling") if getattr(self, name) is None}
+        return _adapter().dump_json(self, indent=1, exclude=unused) + b"\n"
 
     @property
     def digest(self) -> str:

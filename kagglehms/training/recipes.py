@@ -9,10 +9,13 @@ from kagglehms.inputs import kinds, layouts
 from kagglehms.inputs.kinds import Input
 from kagglehms.training.front_ends.options import WaveStackOptions
 from kagglehms.training.options import (
+    BandPass,
+    DropDifferences,
     HorizontalFlip,
     Mirror,
     Mixup,
     SameClassCutMix,
+    Shift,
     SignFlip,
     TimeMask,
     VerticalFlip,
@@ -117,6 +120,24 @@ _ALL = (
     _spectra("stft-50-10", "convnext_base", kinds.SPECTRA_50_AND_10_S),
     _spectra("stft-30-10", "convnext_base", kinds.SPECTRA_30_AND_10_S),
     _spectra("stft-50-10-maxvit", "maxvit_tiny_rw_224", kinds.SPECTRA_50_AND_10_S, last_stage_lr=2.5e-4),
+    # The third place's: mel spectra with a finer centre, records of many votes alone.
+    Recipe(
+        "mel-zoom",
+        kinds.MEL_ZOOM,
+        backbone="mixnet_xl",
+        pooling="gem",
+        stages=(Stage(epochs=16, records="many", clip_norm=20.0),),
+        augmentations=(Mirror(), DropDifferences(), Shift(), BandPass()),
+        drop_path_rate=0.2,
+        dropout=0.2,
+        optimizer="adam",
+        lr=1.2e-3,
+        weight_decay=0.0,
+        schedule="cosine",
+        evaluations_per_epoch=1,
+    ),
+    # The second place's way of fusing: raw EEG beside ten minutes of spectrogram, one head.
+    _raw_fold("two-views", "efficientnet_b0", kinds.FOLDED_AND_PANELS),
     Recipe(
         "wave-stack",
         kinds.SIXTEEN_SIGNALS,

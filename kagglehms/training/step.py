@@ -24,9 +24,8 @@ from kagglehms.training.augmentations import smooth
 from kagglehms.training.distributed import Team
 from kagglehms.training.evaluation import autocast, laid_out, out_of_memory
 from kagglehms.training.feed import Batch
-from kagglehms.training.front_ends.network import SignalNetwork
 from kagglehms.training.losses import weighted_loss
-from kagglehms.training.models import classifier_layers
+from kagglehms.training.models import head_layers
 from kagglehms.training.recipe import Recipe
 from kagglehms.training.resume import State
 from kagglehms.training.stages import Stage
@@ -135,7 +134,7 @@ class Learner:
             if self.stage.smoothing:
                 targets_BK = smooth(batch.targets_BK, batch.n_votes_B, self.stage.smoothing)
                 batch = replace(batch, targets_BK=targets_BK)
-            steps = device_augmentations(augmentations)
+            steps = device_augmentations(augmentations, recipe.layout)
             batch = augment(
                 batch, steps, recipe.seed, epoch, widths, tile_heights=heights, layout=recipe.layout
             )
@@ -263,8 +262,7 @@ def make_optimizer(recipe: Recipe, model: nn.Module, stage: Stage) -> torch.opti
     rates = _rates(recipe, stage)
     parts: list[dict[str, Any]] = [{"params": list(model.parameters())}]
     if len(rates) > 1:
-        image_network = model.backbone if isinstance(model, SignalNetwork) else model
-        heads = {p for layer in classifier_layers(image_network, recipe.backbone) for p in layer.parameters()}
+        heads = {p for layer in head_layers(model, recipe) for p in layer.parameters()}
         everything = parts[0]["params"]
         parts = [{"params": [p for p in everything if (p in heads) == of_head]} for of_head in (False, True)]
     groups = [part | {"lr": lr} for part, lr in zip(parts, rates, strict=True)]

@@ -13,8 +13,9 @@ from kagglehms.errors import UsageError
 from kagglehms.features.differences import DifferenceSpec
 from kagglehms.features.fold import FoldSpec
 from kagglehms.features.spectra import SPECTRA_50_10
+from kagglehms.features.zoom import ZoomSpec, zoomed_image_into
 from kagglehms.inputs import kinds
-from kagglehms.inputs.kinds import Folded, Input, Signals, Spectra, draw, mirrored, stack
+from kagglehms.inputs.kinds import Folded, Input, Signals, Spectra, Views, draw, mirrored, stack
 from kagglehms.inputs.layouts import CROP_SHAPES, KAGGLE_AND_EEG, LAYOUTS, Crop, Layout, Normaliser
 from kagglehms.training import options
 from kagglehms.training.front_ends.options import FoldOptions, SpectrumOptions, WaveStackOptions
@@ -30,6 +31,8 @@ KINDS: dict[str, Input] = {
     "spectra-50-10": kinds.SPECTRA_50_AND_10_S,
     "spectra-30-10": kinds.SPECTRA_30_AND_10_S,
     "signals": Signals(DifferenceSpec()),
+    "zoomed": kinds.MEL_ZOOM,
+    "two views": kinds.FOLDED_AND_PANELS,
 }
 
 
@@ -56,7 +59,9 @@ def test_mirrored_it_is_that_of_a_mirrored_recording(kind: str) -> None:
     layout, crop = KINDS[kind], some_crop(2)
     out = np.empty(layout.array_shape, np.float32)
     draw(layout, crop, out, NORMALISER, mirror=True)
-    np.testing.assert_array_equal(out, stack([mirrored(crop)], layout, NORMALISER)[0])
+    other = stack([mirrored(crop)], layout, NORMALISER)[0]
+    # Sums over all signals are rounded in their order.
+    np.testing.assert_allclose(out, other, rtol=0, atol=2e-6 if kind == "zoomed" else 0)
     assert not np.allclose(out, stack([crop], layout, NORMALISER)[0], atol=1e-3)
 
 
@@ -100,7 +105,7 @@ def test_what_does_not_fit_is_refused_by_name(kind: str, augmentation: Augmentat
     if augmentation.kind in layout.fitting:
         assert recipe(layout, augmentations=(augmentation,)).augmentations == (augmentation,)
         return
-    with pytest.raises(UsageError, match=f"{augmentation.kind} do not fit this input.*mirror"):
+    with pytest.raises(UsageError, match=f"{augmentation.kind} do not fit (this|both).* input.*mirror"):
         recipe(layout, augmentations=(augmentation,))
     if not isinstance(augmentation, options.Albumentations):
         with pytest.raises(UsageError, match=f"{augmentation.kind} do not fit"):
@@ -141,7 +146,7 @@ def test_the_documentation_says_what_fits() -> None:
         for line in text.split("| augmentation | what it does |")[1].splitlines()[2:15]
     ]
     said = {row[0].strip(" `"): [cell.strip() == "✓" for cell in row[2:]] for row in rows}
-    layouts = [KINDS[name] for name in ("tiles", "folded", "spectra-50-10", "signals")]
+    layouts = [KINDS[name] for name in ("tiles", "folded", "spectra-50-10", "signals", "zoomed", "two views")]
     assert said == {type(a).__name__: [a.kind in layout.fitting for layout in layouts] for a in EVERY}
 
 
@@ -156,6 +161,68 @@ def test_rows_know_their_difference_and_their_bin() -> None:
     spectra = KINDS["spectra-50-10"]
     assert isinstance(spectra, Spectra)
     assert spectra.bin_rows.tolist() == list(range(14)) * 36 + [-1] * 8
+
+
+def test_a_row_of_a_zoomed_image_belongs_to_one_difference() -> None:
+    assert kinds.MEL_ZOOM.array_shape == (3, 1024, 852)
+    assert kinds.MEL_ZOOM.signal_rows.tolist() == [c for c in range(16) for _ in range(64)]
+
+
+def test_a_band_pass_comes_before_the_drawing_of_zoomed_spectra_and_of_nothing_else() -> None:
+    assert [name for name, layout in KINDS.items() if layout.filters_when_drawn] == ["zoomed"]
+    out, wanted = (np.empty(kinds.MEL_ZOOM.array_shape, np.float32) for _ in range(2))
+    draw(kinds.MEL_ZOOM, some_crop(), out, band_hz=(1.0, 12.0))
+    zoomed_image_into(some_crop().of("eeg"), wanted, ZoomSpec(), band_hz=(1.0, 12.0))
+    np.testing.assert_array_equal(out, wanted)
+
+
+# ---- two views
+
+
+def test_two_views_are_both_images_one_after_the_other() -> None:
+    views = Views(KAGGLE_AND_EEG, kinds.FOLDED_CAUSAL)
+    crop = some_crop(3)
+    values = stack([crop], views, NORMALISER)[0]
+    parts = [stack([crop], part, NORMALISER)[0] for part in views.parts]
+    np.testing.assert_array_equal(values, np.concatenate([part.ravel() for part in parts]))
+    assert views.array_shape == (512 * 556 + 160 * 1000,)
+    assert views.sources == {"eeg", "kaggle"}
+    assert views.global_sources == {"kaggle"}
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_two_views_see_sides_if_one_does(sees: bool) -> None:
+    assert Views(LAYOUTS["panels" if sees else "summaries"], LAYOUTS["percentiles"]).sees_sides == sees
+
+
+def test_two_views_name_both_images() -> None:
+    assert (
+        kinds.describe(kinds.FOLDED_AND_PANELS)
+        == "raw EEG folded into an image, 160 × 1000 beside global-panels, 400 × 300"
+    )
+    assert kinds.describe(kinds.MEL_ZOOM).endswith("finer in the centre, 3 × 1024 × 852")
+
+
+def test_what_fits_two_views_fits_both() -> None:
+    """Even what fits both images is refused where it would not mean the same to both."""
+    both = Views(KINDS["folded"], KINDS["folded-linear"])  # type: ignore[arg-type]
+    for augmentation in (
+        options.TimeMask(), options.DropDifferences(), options.BandPass(), options.SignFlip()
+    ):  # fmt: skip
+        assert augmentation.kind in KINDS["folded"].fitting
+        with pytest.raises(
+            UsageError, match=f"augmentations {augmentation.kind} do not fit both images of this input; "
+        ):
+            recipe(both, augmentations=(augmentation,))
+    with pytest.raises(UsageError, match="same-class-cutmix do not fit both"):
+        recipe(Views(KINDS["folded"], KINDS["zoomed"]), augmentations=(options.SameClassCutMix(),))  # type: ignore[arg-type]
+
+
+def test_a_second_backbone_belongs_to_two_images() -> None:
+    assert recipe(KINDS["two views"], second_backbone="test_vit").backbones == ("efficientnet_b2", "test_vit")
+    assert recipe(KINDS["two views"]).backbones == ("efficientnet_b2", "efficientnet_b2")
+    with pytest.raises(UsageError, match="second_backbone must be None where there is one image"):
+        recipe(KINDS["folded"], second_backbone="test_vit")
 
 
 def test_nothing_fits_that_does_not_exist() -> None:

@@ -14,10 +14,13 @@ from scipy.signal import butter, sosfilt
 
 from kagglehms.features.differences import DifferenceSpec
 from kagglehms.features.fold import FoldSpec
-from kagglehms.inputs.kinds import SPECTRA_50_AND_10_S, Folded, Input, Signals
+from kagglehms.features.zoom import ZoomSpec
+from kagglehms.inputs.kinds import SPECTRA_50_AND_10_S, Folded, Input, Signals, Views, Zoomed
+from kagglehms.inputs.layouts import PANELS_AND_SUMMARIES as SIDE_BY_SIDE_LAYOUT
 from kagglehms.training.augmentation_draws import (
     augment,
     device_augmentations,
+    drawn_band_pass,
     mirror_probability,
     mixes_records,
     mosaic_batch,
@@ -315,7 +318,8 @@ def test_mistakes_of_the_caller_are_named() -> None:
 FOLDED = Folded(FoldSpec(step=2, phases=5))
 SPECTRA = SPECTRA_50_AND_10_S
 SIGNALS = Signals(DifferenceSpec(step=2, midline=True))
-PLACES = {"folded": FOLDED, "spectra": SPECTRA, "signals": SIGNALS}
+ZOOMED = Zoomed(ZoomSpec(n_mels=5))
+PLACES = {"folded": FOLDED, "spectra": SPECTRA, "signals": SIGNALS, "zoomed": ZOOMED}
 
 
 def rows_of(layout: Input, signal: int) -> list[int]:
@@ -324,13 +328,15 @@ def rows_of(layout: Input, signal: int) -> list[int]:
         return list(range(5 * signal, 5 * signal + 5))
     if layout is SPECTRA:
         return list(range(28 * signal, 28 * signal + 28))
+    if layout is ZOOMED:  # in all three planes
+        return list(range(5 * signal, 5 * signal + 5))
     return [signal]
 
 
 def of_layout(layout: Input, records: Sequence[int]) -> Batch:
     """Noise of the layout's shape; of the spectra only some columns."""
     batch = noisy(records, 12)
-    shape = (*layout.array_shape[:-1], 12 if layout is SPECTRA else layout.array_shape[-1])
+    shape = (*layout.array_shape[:-1], 12 if layout in (SPECTRA, ZOOMED) else layout.array_shape[-1])
     images = [np.random.default_rng(r).normal(size=shape).astype(np.float32) for r in records]
     return replace(batch, images_BCHW=torch.from_numpy(np.stack(images)))
 
@@ -345,7 +351,7 @@ def test_whole_differences_are_dropped_and_nothing_else(kind: str) -> None:
     layout = PLACES[kind]
     batch = of_layout(layout, range(60))
     dropped = done(batch, DropDifferences(), layout)
-    n_signals = 16 if kind == "folded" else 18
+    n_signals = 16 if kind in ("folded", "zoomed") else 18
     counts, which = [], set()
     for before, after in zip(batch.images_BCHW, dropped, strict=True):
         gone = [c for c in range(n_signals) if not after[..., rows_of(layout, c), :].any()]
@@ -451,6 +457,7 @@ def test_a_folded_recording_is_flipped_with_its_phases() -> None:
     [
         (DropDifferences(), "folded"),
         (DropDifferences(), "spectra"),
+        (DropDifferences(), "zoomed"),
         (ChainPermutation(), "signals"),
         (BandPass(0.5), "folded"),
         (FrequencyMask(), "spectra"),
@@ -477,3 +484,59 @@ def test_without_a_layout_of_differences_they_are_refused(augmentation: BatchAug
         augment(noisy([0]), [augmentation], 1, 0, SINGLE)
     with pytest.raises(ValueError, match="band-pass needs samples"):
         done(of_layout(SPECTRA, [0]), BandPass(), SPECTRA)
+
+
+# -- two views
+
+VIEWS = Views(SIDE_BY_SIDE_LAYOUT, FOLDED)
+"""600 columns in two tiles beside 1000 with five phases."""
+
+
+def two_views(records: Sequence[int]) -> tuple[Batch, list[Batch]]:
+    """A batch of two views, and one of each image by itself."""
+    parts = [of_layout(part, records) for part in VIEWS.parts]
+    values = torch.cat([part.images_BCHW.flatten(1) for part in parts], dim=1)
+    return replace(parts[0], images_BCHW=values), parts
+
+
+@pytest.mark.parametrize(
+    "augmentation", [HorizontalFlip(), Mixup(1.0), SameClassCutMix(1.0)], ids=lambda a: a.kind
+)
+def test_each_of_two_views_is_augmented_as_alone_with_the_same_draws(augmentation: BatchAugmentation) -> None:
+    batch, parts = two_views(range(12))
+    widths = ((300, 300), (1000,))
+    both = augment(batch, [augmentation, HorizontalFlip()], 1, 2, (batch.images_BCHW.shape[1],), layout=VIEWS)
+    alone = [
+        augment(part, [augmentation, HorizontalFlip()], 1, 2, width, layout=layout)
+        for part, width, layout in zip(parts, widths, VIEWS.parts, strict=True)
+    ]
+    wanted = torch.cat([each.images_BCHW.flatten(1) for each in alone], dim=1)
+    assert torch.equal(both.images_BCHW, wanted)
+    assert not torch.equal(both.images_BCHW, batch.images_BCHW)
+    assert torch.equal(both.targets_BK, alone[0].targets_BK)
+    assert torch.equal(both.n_votes_B, alone[1].n_votes_B)
+
+
+def test_both_views_of_a_mixture_are_of_the_same_two_records() -> None:
+    """Every value says which record it is of, a hundred times as loud in the second view."""
+    batch, parts = two_views(range(16))
+    of_record = torch.arange(16.0)[:, None]
+    n_first = parts[0].images_BCHW[0].numel()
+    values = of_record.repeat(1, batch.images_BCHW.shape[1])
+    values[:, n_first:] *= 100
+    mixed = augment(
+        replace(batch, images_BCHW=values), [Mixup(1.0)], 1, 0, (values.shape[1],), layout=VIEWS
+    ).images_BCHW
+    first, second = mixed[:, 0], mixed[:, n_first]
+    torch.testing.assert_close(second, 100 * first)
+    assert not torch.equal(first, of_record[:, 0])
+
+
+def test_a_band_pass_belongs_to_the_drawing_of_zoomed_spectra() -> None:
+    asked = (Mirror(), BandPass(0.3), DropDifferences())
+    assert device_augmentations(asked, ZOOMED) == (DropDifferences(),)
+    assert drawn_band_pass(asked, ZOOMED) == BandPass(0.3)
+    assert drawn_band_pass((Mirror(),), ZOOMED) is None
+    for layout in (FOLDED, SIGNALS):
+        assert device_augmentations(asked, layout) == (BandPass(0.3), DropDifferences())
+        assert drawn_band_pass(asked, layout) is None

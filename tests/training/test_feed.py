@@ -17,10 +17,11 @@ from kagglehms.data.readers import read_spectrogram
 from kagglehms.data.records import Records, read_records
 from kagglehms.data.store import Store
 from kagglehms.errors import RunError
-from kagglehms.features import mel_images
-from kagglehms.inputs.kinds import mirrored, stack
+from kagglehms.features import ZoomSpec, mel_images, zoomed_image
+from kagglehms.inputs.kinds import Zoomed, mirrored, stack
 from kagglehms.inputs.layouts import KAGGLE_AND_EEG, PANELS_BY_THEMSELVES, Crop, Normaliser
 from kagglehms.training.feed import Feed, Work, crop_of, drawing_threads, measure, shuffled, split
+from kagglehms.training.options import BandPass
 
 NORMALISER = Normaliser({"kaggle": (1.0, 2.0)})
 
@@ -291,6 +292,38 @@ def test_shifts_depend_on_seed_epoch_and_record_and_are_for_training_alone() -> 
     assert starts_of(Work(everything, 4, shift_s=10), seed=1)[1] != samples
     for still in (Work(everything, 4), Work(everything, None, shift_s=10)):
         assert starts_of(still) == ([90, 0, 90], [5_000, 0, 0])
+
+
+def test_some_records_pass_a_band_before_their_spectra_are_made(records: Records, store: Store) -> None:
+    """By seed, epoch and record, in training alone, and the images are those of the filtered recordings."""
+    layout, everything = Zoomed(ZoomSpec(n_mels=2)), np.arange(len(records))
+    band = BandPass(0.5, low_hz=(0.5, 2.0), high_hz=(10.0, 20.0))
+    seen: list[list[tuple[float, float] | None]] = []
+
+    class Spied(Feed):
+        def _bands(self, work: Work) -> list[tuple[float, float] | None]:
+            seen.append(super()._bands(work))
+            return seen[-1]
+
+    feed = Spied(store, records, layout, seed=3)
+    for epoch in range(30):
+        images = next(feed.draw([Work(everything, epoch, band=band)])).images_BCHW.numpy()
+        for position, band_hz in enumerate(seen[-1][:3]):
+            eeg_uv = crop_of(store, records, position, {"eeg"}).of("eeg")
+            wanted = zoomed_image(eeg_uv, spec=layout.zoom, band_hz=band_hz)
+            np.testing.assert_array_equal(images[position], wanted)
+    drawn = [edges for edges_B in seen for edges in edges_B]
+    filtered = np.array([edges for edges in drawn if edges is not None])
+    assert abs(len(filtered) - len(drawn) / 2) < 4 * np.sqrt(len(drawn) / 4)
+    for edges, (least, most) in zip(filtered.T, (band.low_hz, band.high_hz), strict=True):
+        assert least <= edges.min() < least + 0.1 * (most - least)
+        assert most - 0.1 * (most - least) < edges.max() <= most
+    next(feed.draw([Work(everything[[5, 2]], 7, band=band)]))
+    assert seen[-1] == [seen[7][5], seen[7][2]]  # whatever batch a record is in
+    next(feed.draw([Work(everything, None, band=band)]))
+    assert seen[-1] == [None] * len(everything)
+    next(Spied(store, records, layout, seed=4).draw([Work(everything, 7, band=band)]))
+    assert seen[-1] != seen[7]
 
 
 class Uneven:

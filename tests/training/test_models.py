@@ -10,11 +10,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kagglehms.errors import UsageError
+from kagglehms.errors import DataError, UsageError
+from kagglehms.features import FoldSpec
+from kagglehms.inputs.kinds import Folded, Views
 from kagglehms.training.backbones import timm_name
 from kagglehms.training.checkpoint import load_weights, save_weights
 from kagglehms.training.first_weights import FirstWeights
-from kagglehms.training.models import check_model, classifier_layers, make_model, reset_classifier
+from kagglehms.training.models import check_model, classifier_layers, head_layers, make_model
 from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
 
 SMALL = replace(get_recipe("baseline"), backbone="test_efficientnet")
@@ -22,16 +24,16 @@ SMALL = replace(get_recipe("baseline"), backbone="test_efficientnet")
 
 def inputs_of(recipe: Recipe, n: int = 1) -> torch.Tensor:
     """Noise of the shape that the recipe's network takes."""
-    return torch.randn(n, *(() if recipe.front_end else (1,)), *recipe.layout.shape)
+    return torch.randn(n, *recipe.layout.array_shape)
 
 
-def check_head(model: torch.nn.Module, network: torch.nn.Module, images: torch.Tensor) -> None:
+def check_head(model: torch.nn.Module, recipe: Recipe, images: torch.Tensor) -> None:
     """The classifier starts as `nn.Linear` does, and the loss of its first logits is little more than that of a guess.
 
     One draw of a head says little (six rows of weights), so the loss is the mean over several draws on the same
     features. With balanced targets it is the cross-entropy with equal shares.
     """
-    layers = classifier_layers(network, "under test")
+    layers = head_layers(model, recipe)
     seen = {}
     hooks = [
         layer.register_forward_pre_hook(lambda layer, inputs: seen.update({layer: inputs[0].detach()}))
@@ -51,16 +53,17 @@ def check_head(model: torch.nn.Module, network: torch.nn.Module, images: torch.T
     losses = []
     for seed in range(16):
         torch.manual_seed(seed)
-        reset_classifier(network, "under test")
+        for layer in layers:
+            layer.reset_parameters()
         with torch.no_grad():
             logits = torch.stack([layer(inputs) for layer, inputs in seen.items()]).mean(dim=0)
         losses.append(-logits.flatten(1).log_softmax(dim=1).mean())
     assert np.mean(losses) <= 2.0
 
 
-NETWORKS = {recipe.backbone: name for name, recipe in RECIPES.items()}
+NETWORKS = {recipe.backbones: name for name, recipe in RECIPES.items()}
 DISTINCT = {
-    (recipe.backbone, recipe.front_end, recipe.layout.array_shape): name for name, recipe in RECIPES.items()
+    (recipe.backbones, recipe.front_end, recipe.layout.array_shape): name for name, recipe in RECIPES.items()
 }
 
 
@@ -75,7 +78,7 @@ def test_the_contract_of_every_recipes_network(name: str, tmp_path: Path) -> Non
     assert "from scratch" in where_from
     images = inputs_of(recipe)
     corner = images if fixed(recipe) else images[..., :128, :96]
-    check_head(model, model if recipe.front_end is None else model.backbone, corner)
+    check_head(model, recipe, corner)
     with torch.no_grad():
         assert model(images).shape == (1, 6)
     # What else there is to a network shows at a corner as well, in a tenth of the time, where it takes any size.
@@ -98,8 +101,9 @@ def fixed(recipe: Recipe) -> bool:
     """Whether the network takes inputs of one size only."""
     import timm
 
-    name = timm_name(recipe.backbone)
-    return recipe.front_end is not None or bool(timm.get_pretrained_cfg_value(name, "fixed_input_size"))
+    if recipe.front_end is not None or isinstance(recipe.layout, Views):
+        return True
+    return bool(timm.get_pretrained_cfg_value(timm_name(recipe.backbone), "fixed_input_size"))
 
 
 @pytest.mark.parametrize("name", [n for n in NETWORKS.values() if not fixed(get_recipe(n))])
@@ -107,7 +111,7 @@ def test_the_head_of_every_convolutional_recipe_starts_as_a_linear_layer(name: s
     recipe = replace(get_recipe(name), drop_path_rate=0.0, dropout=0.0)
     torch.manual_seed(recipe.seed)
     model, _ = make_model(recipe)
-    check_head(model, model, torch.randn(6, 1, 96, 96))
+    check_head(model, recipe, torch.randn(6, recipe.layout.array_shape[0], 96, 96))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +130,7 @@ def test_the_head_of_any_network_starts_as_a_linear_layer(backbone: str, n_heads
     torch.manual_seed(recipe.seed)
     model, _ = make_model(recipe)
     assert len(classifier_layers(model, backbone)) == n_heads
-    check_head(model, model, torch.randn(2, 1, 400, 300))
+    check_head(model, recipe, torch.randn(2, 1, 400, 300))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +158,7 @@ def test_the_head_on_imagenet_features_starts_as_a_linear_layer(imagenet_weights
     torch.manual_seed(recipe.seed)
     model, where_from = make_model(recipe, str(imagenet_weights))
     assert "tf_efficientnet_lite0.safetensors" in where_from
-    check_head(model, model, torch.randn(6, 1, 128, 128))
+    check_head(model, recipe, torch.randn(6, 1, 128, 128))
 
 
 def test_the_head_is_a_function_of_the_seed() -> None:
@@ -270,11 +274,104 @@ def test_every_recipes_network_starts_from_weights_of_timm(name: str, tmp_path: 
     model, where_from = make_model(recipe, str(path))
     path.unlink()
     assert "w.safetensors" in where_from
-    network = model if recipe.front_end is None else model.backbone
-    same = [k for k, t in network.state_dict().items() if k in state and torch.equal(t, state[k])]
-    assert len(same) > 0.9 * len(state)
+    networks = [model if recipe.front_end is None else model.backbone]
+    for network in (model.first, model.second) if isinstance(recipe.layout, Views) else networks:
+        same = [k for k, t in network.state_dict().items() if k in state and torch.equal(t, state[k])]
+        assert len(same) > 0.9 * len(state)
     images = inputs_of(recipe)
-    check_head(model, network, images if fixed(recipe) else images[..., :128, :96])
+    check_head(model, recipe, images if fixed(recipe) else images[..., :128, :96])
+
+
+# ---- two views, planes, pooling
+
+VIEWS = replace(
+    get_recipe("two-views"),
+    backbone="half:test_efficientnet",
+    layout=Views(SMALL.layout, Folded(FoldSpec(step=4, phases=5))),
+    dropout=0.0,
+    drop_path_rate=0.0,
+)
+
+
+def test_the_logits_of_two_views_are_one_layer_on_both_embeddings() -> None:
+    model = make_model(VIEWS)[0].eval()
+    values_BN = inputs_of(VIEWS, 3)
+    panels, folded = values_BN[:, : 400 * 300], values_BN[:, 400 * 300 :]
+    with torch.inference_mode():
+        embeddings = [
+            model.first(panels.reshape(3, 1, 400, 300)),
+            model.second(folded.reshape(3, 1, 80, 500)),
+        ]
+        wanted = torch.cat(embeddings, dim=1) @ model.head.weight.T + model.head.bias
+        torch.testing.assert_close(model(values_BN), wanted)
+    assert model.head.weight.shape == (6, sum(e.shape[1] for e in embeddings))
+
+
+def test_dropout_of_two_views_comes_once_after_both() -> None:
+    model = make_model(replace(VIEWS, dropout=0.5))[0]
+    probabilities = {name: m.p for name, m in model.named_modules() if isinstance(m, torch.nn.Dropout)}
+    assert {name: p for name, p in probabilities.items() if p} == {"dropout": 0.5}
+    assert (model.first.drop_rate, model.second.drop_rate) == (0, 0)
+
+
+def test_two_views_may_have_two_networks() -> None:
+    model, _ = make_model(replace(VIEWS, second_backbone="test_vit"))
+    assert type(model.first).__name__ == "EfficientNet"
+    assert type(model.second).__name__ == "VisionTransformer"
+    check_model(replace(VIEWS, second_backbone="test_vit"), FirstWeights())
+
+
+def test_first_weights_of_two_different_networks_come_out_of_a_folder(tmp_path: Path) -> None:
+    import timm
+
+    states = {name: timm.create_model(name).state_dict() for name in ("test_efficientnet", "test_vit")}
+    for name, state in states.items():
+        save_file({k: t.contiguous() for k, t in state.items()}, tmp_path / f"{name}.safetensors")
+    model, where_from = make_model(replace(VIEWS, second_backbone="test_vit"), str(tmp_path))
+    assert "test_efficientnet.safetensors and test_vit.safetensors" in where_from
+    name = "blocks.0.0.conv.weight"
+    assert torch.equal(model.first.state_dict()[name], states["test_efficientnet"][name])
+    name = "blocks.0.attn.qkv.weight"
+    assert torch.equal(model.second.state_dict()[name], states["test_vit"][name])
+    with pytest.raises(DataError, match="does not hold weights of test_vit"):
+        make_model(
+            replace(VIEWS, second_backbone="test_vit"), str(tmp_path / "test_efficientnet.safetensors")
+        )
+
+
+def test_a_network_for_two_views_that_cannot_take_one_is_refused_before_training() -> None:
+    with pytest.raises(UsageError, match=r"'half:test_efficientnet beside crossvit_9_240' cannot take"):
+        check_model(replace(VIEWS, second_backbone="crossvit_9_240"), FirstWeights())
+
+
+def test_three_planes_meet_a_stem_of_three_channels() -> None:
+    recipe = replace(get_recipe("mel-zoom"), backbone="test_efficientnet")
+    model, _ = make_model(recipe)
+    assert model.conv_stem.weight.shape[1] == 3
+    assert make_model(SMALL)[0].conv_stem.weight.shape[1] == 1
+
+
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "resnet10t", "half:regnetx_002"])
+def test_generalised_mean_of_the_last_feature_map(backbone: str) -> None:
+    recipe = replace(SMALL, backbone=backbone, dropout=0.0, drop_path_rate=0.0, pooling="gem")
+    torch.manual_seed(0)
+    model = make_model(recipe)[0].eval()
+    torch.manual_seed(0)
+    own = make_model(replace(recipe, pooling=None))[0].eval()
+    own.load_state_dict(model.state_dict())  # it has no weights of its own
+    images = torch.randn(2, 1, 96, 96)
+    seen = {}
+    (pool,) = (m for m in model.modules() if type(m).__name__ == "GeMPool")
+    pool.register_forward_hook(lambda _, inputs, output: seen.update(map=inputs[0], pooled=output))
+    with torch.inference_mode():
+        assert not torch.allclose(model(images), own(images))
+    cubes = seen["map"].double().clamp(min=1e-6).pow(3).mean(dim=(2, 3)).pow(1 / 3)
+    torch.testing.assert_close(seen["pooled"].double(), cubes, rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_whose_pooling_cannot_be_replaced_is_named() -> None:
+    with pytest.raises(UsageError, match="backbone 'test_vit' has no pooling that could be 'gem'"):
+        make_model(replace(SMALL, backbone="test_vit", pooling="gem"))
 
 
 def test_an_unknown_backbone_suggests_others() -> None:

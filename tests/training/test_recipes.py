@@ -23,6 +23,43 @@ def test_a_changed_recipe_has_another_digest() -> None:
     assert len({baseline.digest, replace(baseline, seed=1).digest, replace(baseline, lr=2e-3).digest}) == 3
 
 
+def test_what_a_recipe_does_not_use_is_not_in_its_json() -> None:
+    """Or every run of an earlier version would be one of another recipe."""
+    later = {"second_backbone", "pooling"}
+    assert not later & json.loads(get_recipe("baseline").to_json()).keys()
+    assert json.loads(get_recipe("mel-zoom").to_json())["pooling"] == "gem"
+    assert "second_backbone" not in json.loads(get_recipe("two-views").to_json())
+    both = replace(get_recipe("two-views"), second_backbone="resnet10t")
+    assert json.loads(both.to_json())["second_backbone"] == "resnet10t"
+    assert recipe_from_json(both.to_json()) == both
+
+
+def test_mel_zoom_is_the_third_places() -> None:
+    recipe = get_recipe("mel-zoom")
+    assert recipe.layout.array_shape == (3, 1024, 852)
+    assert (recipe.backbone, recipe.pooling) == ("mixnet_xl", "gem")
+    assert (recipe.dropout, recipe.drop_path_rate) == (0.2, 0.2)
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == ("adam", 1.2e-3, 0.0)
+    assert (recipe.schedule, recipe.batch_size) == ("cosine", 32)
+    (stage,) = recipe.stages
+    assert (stage.records, stage.epochs, stage.clip_norm) == ("many", 16, 20.0)
+    assert {a.kind for a in recipe.augmentations} == {"mirror", "drop-differences", "shift", "band-pass"}
+
+
+def test_two_views_are_trained_as_the_folded_recording_is() -> None:
+    views, folded, panels = (get_recipe(name) for name in ("two-views", "raw-fold", "global-norm"))
+    assert views.layout.parts == (folded.layout, panels.layout)
+    assert views.backbones == ("efficientnet_b0", "efficientnet_b0")
+    same = replace(views, name=folded.name, layout=folded.layout, backbone=folded.backbone)
+    assert same == folded
+
+
+def test_another_backbone_takes_the_place_of_both() -> None:
+    two = replace(get_recipe("two-views"), second_backbone="resnet10t")
+    assert two.changed(backbone="test_vit").backbones == ("test_vit", "test_vit")
+    assert two.changed(epochs=1).backbones == ("efficientnet_b0", "resnet10t")
+
+
 def test_baseline_is_the_rung_of_the_ladder() -> None:
     recipe = get_recipe("baseline")
     assert recipe.layout.shape == (400, 300)
@@ -131,6 +168,7 @@ def test_broken_json_is_refused(content: bytes) -> None:
         {"weight_decay": -1.0},
         {"seed": -1},
         {"ema": 1.0},
+        {"second_backbone": "resnet10t"},
     ],
 )
 def test_nonsense_is_refused(change: dict[str, object]) -> None:
