@@ -1,9 +1,9 @@
 """The bundle's manifest: what a bundle holds, and the proof that a folder is that bundle.
 
-A bundle is one flat folder, because Kaggle unpacks archives and its client skips folders: the library as a wheel,
-one recipe per experiment, one weights file per fold, LICENSE and `manifest.json`. The manifest names every other
-file with its size and sha256. A damaged safetensors file can load without a complaint, so nothing in a bundle is
-believed before `verify` has read it.
+A bundle is one flat folder, because Kaggle unpacks archives and its client skips folders. It holds the library as a
+wheel, one recipe per experiment, one weights file per fold, LICENSE and `manifest.json`, which names every other file
+with its size and sha256. A damaged safetensors file can load without an error, so no file of a bundle is used before
+`verify` has read it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from kagglehms.errors import BundleError
 from kagglehms.strict_json import JSONError, parse_object, validate
 
 FORMAT = 1
-"""Raised when a bundle of before could no longer be read."""
+"""Version of the format; raised whenever older bundles can no longer be read."""
 MANIFEST = "manifest.json"
 BLEND = "blend.json"
-"""How the recipes of a bundle are combined; a bundle without it takes their plain mean."""
+"""File that says how the recipes of a bundle are combined; a bundle without it takes their plain mean."""
 CARD = "dataset-metadata.json"
-"""The Kaggle dataset's card. It carries the owner and is not uploaded as a file, so no digest covers it."""
+"""The Kaggle dataset's card. It names the owner and is not uploaded as a file, so no digest covers it."""
 
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 _READERS = 8
-"""A mounted dataset reads several times faster through many threads than through one."""
+"""Threads that read files: a mounted dataset reads several times faster through many than through one."""
 
 Prior = tuple[float, float, float, float, float, float]
 
@@ -43,9 +43,9 @@ class Library:
     """The library inside the bundle.
 
     Attributes:
-        version: of kagglehms.
-        wheel: its file in the bundle.
-        commit: of the sources, with `-dirty` behind it if they had changes; None outside a git checkout.
+        version: version of kagglehms.
+        wheel: name of its wheel in the bundle.
+        commit: commit of the sources, followed by `-dirty` if they had changes; None outside a git checkout.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -61,12 +61,12 @@ class Model:
 
     Attributes:
         recipe: name of the recipe.
-        fold: the fold that was held out.
-        weights: its safetensors file in the bundle.
-        recipe_file: the recipe as JSON, in the bundle.
-        scores: out-of-fold scores of this fold (KL divergence), by name; None where no record counted.
-        precision: in which the weights are stored; computed is in float32 or mixed precision either way.
-        changes: what half precision changed of `scores`, measured on the fold; None where nothing was measured.
+        fold: number of the fold that was held out.
+        weights: name of its safetensors file in the bundle.
+        recipe_file: name of the recipe's JSON file in the bundle.
+        scores: out-of-fold scores of this fold (KL divergence) by name; None where no record counts.
+        precision: precision of the stored weights; predictions are made in float32 or mixed precision either way.
+        changes: how half precision changed each of `scores`, measured on the fold; None if it was not measured.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -82,7 +82,7 @@ class Model:
 
 @dataclass(frozen=True)
 class File:
-    """sha256 (hexadecimal) and size (bytes) of one file."""
+    """The sha256 (hexadecimal) and size (bytes) of one file."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -92,18 +92,18 @@ class File:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything `manifest.json` says.
+    """The content of `manifest.json`.
 
     Attributes:
-        format: of the manifest, see `FORMAT`.
-        library: the wheel in the bundle.
-        versions: packages that the models were trained with.
-        models: one entry per fold's weights, in the order in which they are meant to run.
-        prior: class means of the training targets and of one record more, with equal votes; the answer where there is
-            no better one. With a blend that corrects for class priors, those of the records that it is for.
-        files: every file except the manifest and the card, by name.
-        digest: see `tree_digest`; the kernel is stamped with it.
-        wheels: further wheels in the bundle, of packages that Kaggle's image lacks.
+        format: version of the format, see `FORMAT`.
+        library: the library inside the bundle.
+        versions: versions of the packages that the models were trained with.
+        models: one entry per fold's weights, in the order in which they should run.
+        prior: prediction for rows that no model can predict: the class means of the training targets and one further
+            record with equal votes, or those of the records that the blend is for.
+        files: all files except the manifest and the card, by name.
+        digest: digest of all these files, see `tree_digest`; the kernels are stamped with it.
+        wheels: names of the wheels of packages that Kaggle's image lacks.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -119,14 +119,14 @@ class Manifest:
 
     @property
     def size(self) -> int:
-        """Bytes of all files together."""
+        """Total bytes of all files."""
         return sum(file.size for file in self.files.values())
 
 
 def tree_digest(files: Mapping[str, File]) -> str:
     """Return one digest of many files: the sha256 of their sorted `sha256  name` lines.
 
-    The same as `sha256sum FILES | LC_ALL=C sort | sha256sum` prints.
+    It equals the output of `sha256sum FILES | LC_ALL=C sort | sha256sum`.
     """
     lines = sorted(f"{file.sha256}  {name}\n" for name, file in files.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -140,7 +140,7 @@ def hash_file(path: Path) -> File:
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
-    """Return the JSON of `manifest`, the same bytes for the same content."""
+    """Return `manifest` as JSON, always the same bytes for the same content."""
     return (
         json.dumps(_adapter().dump_python(manifest, mode="json"), indent=2, ensure_ascii=False).encode()
         + b"\n"
@@ -148,14 +148,14 @@ def dump_manifest(manifest: Manifest) -> bytes:
 
 
 def read_manifest(bundle: Path) -> Manifest:
-    """Read the manifest of a bundle and check that it makes sense in itself. No other file is looked at.
+    """Read the manifest of a bundle and check that it is consistent, without looking at any other file.
 
     Args:
-        bundle: the folder, in `dist/` or as Kaggle mounts it.
+        bundle: folder of the bundle, in `dist/` or as Kaggle mounts it.
 
     Raises:
-        BundleError: no bundle, of an unknown format, with unknown or ill-typed keys, with a path that leaves the
-            bundle, or naming a file that it does not list.
+        BundleError: there is no manifest, its format is unknown, it has unknown or ill-typed keys, names a path outside
+            the bundle, or uses a file that it does not list.
     """
     path = bundle / MANIFEST
     try:
@@ -168,14 +168,14 @@ def read_manifest(bundle: Path) -> Manifest:
 
 
 def manifest_from_json(content: bytes, where: Path | str) -> Manifest:
-    """Make a manifest of its JSON and check that it makes sense in itself.
+    """Parse a manifest and check that it is consistent.
 
     Args:
-        content: what `dump_manifest` made.
-        where: it comes from, for messages.
+        content: JSON made by `dump_manifest`.
+        where: path or name of its source, for messages.
 
     Raises:
-        BundleError: as `read_manifest`.
+        BundleError: see `read_manifest`.
     """
     path = Path(where)
     _check_format(path, content)
@@ -193,17 +193,17 @@ def verify(
     expected_digest: str | None = None,
     watch: Callable[[str], object] = lambda name: None,
 ) -> None:
-    """Read every file of a bundle and raise unless they are what the manifest says.
+    """Read every file of a bundle and compare it with the manifest.
 
     Args:
-        bundle: the folder that `manifest` was read from.
-        manifest: see `read_manifest`.
-        expected_digest: of the bundle that the caller was made for; None accepts any.
-        watch: told the name of each file that has been compared.
+        bundle: folder that `manifest` was read from.
+        manifest: manifest of the bundle.
+        expected_digest: digest that the bundle must have; None accepts any.
+        watch: called with the name of each file once it has been compared.
 
     Raises:
-        BundleError: another version of the bundle than the expected one; or missing, extra, cut or changed files,
-            all of them named.
+        BundleError: the bundle has another digest; or files are missing, extra, cut short or changed, and the message
+            names all of them.
     """
     if expected_digest is not None and manifest.digest != expected_digest:
         raise BundleError(
@@ -225,7 +225,7 @@ def _adapter() -> TypeAdapter[Manifest]:
 
 
 def _check_format(path: Path, content: bytes) -> None:
-    """Say that the format is another before the first unknown key is complained about."""
+    """Check the format first, so that another format is not reported as an unknown key."""
     try:
         found = parse_object(content).get("format")
     except JSONError as error:
@@ -249,7 +249,7 @@ def _check_sense(path: Path, manifest: Manifest) -> None:
             f"{path}: uses files that it does not list: {', '.join(unlisted)}; build the bundle again"
         )
     if not math.isclose(sum(manifest.prior), 1, abs_tol=1e-6) or min(manifest.prior) < 0:
-        raise BundleError(f"{path}: prior {manifest.prior} is no distribution; build the bundle again")
+        raise BundleError(f"{path}: prior {manifest.prior} is not a distribution; build the bundle again")
     if tree_digest(manifest.files) != manifest.digest:
         raise BundleError(f"{path}: its digest is not that of the files it lists; build the bundle again")
 
@@ -257,7 +257,7 @@ def _check_sense(path: Path, manifest: Manifest) -> None:
 def _check_name(path: Path, name: str) -> None:
     if not name or name in {".", "..", MANIFEST, CARD} or any(character in name for character in "/\\\0"):
         raise BundleError(
-            f"{path}: {name!r} is no plain file name, it would leave the bundle; build the bundle again"
+            f"{path}: {name!r} is not a plain file name, it leads out of the bundle; build the bundle again"
         )
 
 
@@ -284,7 +284,7 @@ def _changed(bundle: Path, manifest: Manifest, watch: Callable[[str], object]) -
 
 
 def _difference(path: Path, expected: File) -> str | None:
-    """Say how the file at `path` differs from what is expected; the size is looked at first, it costs nothing."""
+    """Return how a file differs from what is expected, None if it does not; compares the size first, which is cheap."""
     try:
         size = path.stat().st_size
         if size != expected.size:

@@ -1,4 +1,4 @@
-"""What the scripts in `kernels/` call, once they have made the library of the bundle importable."""
+"""The functions that the scripts in `kernels/` call, once they have made the library of the bundle importable."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     from kagglehms.data.workers import Workers
 
 TIME_LIMIT_VARIABLE = "KAGGLEHMS_TIME_LIMIT_S"
-"""Environment variable with another limit than a kernel's own, for a rehearsal."""
+"""Environment variable with which a rehearsal replaces a kernel's own time limit."""
 
 PREPARE_KERNEL, TRAIN_KERNEL = "kagglehms-prepare", "kagglehms-train"
 """Slugs of the kernels whose output the training kernel reads."""
 STORE, RUNS = "store", "runs"
-"""Folders of their output."""
+"""Folders in the output of these kernels."""
 
 
 def infer(root: Path, bundle: Path, digest: str, scratch: Path) -> int:
     """Score the test set of the mounted competition with the models of the mounted bundle.
 
     Args:
-        root: `/kaggle`, or the folder that stands for it in a rehearsal.
-        bundle: where the bundle is mounted.
-        digest: of the bundle that this kernel was built with; any other is refused.
-        scratch: a folder for what is not output.
+        root: `/kaggle`, or a folder used in its place in a rehearsal.
+        bundle: folder in which the bundle is mounted.
+        digest: digest of the bundle that this kernel was built with; any other is refused.
+        scratch: folder for files that are not output.
 
     Returns:
-        0 when nothing failed; what went wrong has been printed. `working/submission.csv` below `root` is the
-        output either way, `working/scored-run.json` says what it is made of.
+        0 if nothing failed; errors have been printed. Either way the output is `working/submission.csv` below `root`,
+        and `working/scored-run.json` says what it was made from.
     """
     _begin()
     try:
@@ -64,7 +64,7 @@ def infer(root: Path, bundle: Path, digest: str, scratch: Path) -> int:
 
 
 def time_limit_s(usual_s: float) -> float:
-    """Seconds that a kernel gives itself: `usual_s`, or what a rehearsal says."""
+    """Return the seconds that a kernel gives itself: `usual_s`, or the limit set by a rehearsal."""
     return float(os.environ.get(TIME_LIMIT_VARIABLE) or usual_s)
 
 
