@@ -1,4 +1,4 @@
-"""The bundle's model card: what the models are, how they scored, what they are not for. Always the same bytes."""
+"""The bundle's model card: what its models are, how they scored, and what they are not for; always the same bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 MODEL_CARD = "MODEL_CARD.md"
-"""Its name in the bundle."""
+"""Name of the model card in the bundle."""
 _TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -32,13 +32,13 @@ def model_card(
     prior: Prior,
     blend: Blend | None,
 ) -> bytes:
-    """Fill the template.
+    """Fill in the template of the model card.
 
     Args:
-        runs: what the bundle is made of.
-        models: one entry per fold's weights.
-        versions: packages that the models were trained with.
-        prior: of the bundle, see `Manifest.prior`.
+        runs: runs that the bundle is made from.
+        models: entries of the bundle's manifest, one per fold's weights.
+        versions: versions of the packages that the models were trained with.
+        prior: prior of the bundle, see `Manifest.prior`.
         blend: how recipes are combined; None for their plain mean.
     """
     described = [_described(run) for run in runs]
@@ -62,7 +62,7 @@ def model_card(
 
 
 def _environment() -> Environment:
-    """Markdown, so what comes from data is escaped for a table's cell instead of for HTML."""
+    """Make an environment for Markdown, where text from data is escaped for a table's cell rather than for HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, is_undefined
 
     made = Environment(
@@ -75,7 +75,7 @@ def _environment() -> Environment:
 
 
 def _cell(text: object) -> str:
-    """One line without anything that Markdown or HTML would take for markup."""
+    """Return `text` as one line without anything that Markdown or HTML would treat as markup."""
     line = " ".join(str(text).split())
     for character in "\\`|*_[]":
         line = line.replace(character, f"\\{character}")
@@ -98,7 +98,7 @@ def _described(run: Run) -> dict[str, Any]:
 
 
 def _shortcoming(model: Model) -> str:
-    """Where a model scored worse than knowing nothing, in words; empty if nowhere."""
+    """Return in words where a model scored worse than knowing nothing; empty if nowhere."""
     found = {}
     for part, records in (("all", "all records"), ("votes10", "those with many votes")):
         numbers = [model.scores.get(name) for name in (part, f"prior_{part}", f"uniform_{part}")]
@@ -132,6 +132,6 @@ def _combination(runs: Sequence[Run], blend: Blend | None) -> str:
 def _correction(prior: PriorCorrection) -> str:
     many = "records with many votes" if prior.population == "many" else "all records"
     return (
-        "Before that each recipe's probabilities are corrected from the class prior of the records that its last stage "
-        f"learned from to that of {many} (exponent {prior.exponent:.3f}), and they are meant for no others."
+        "Before that, each recipe's probabilities are corrected from the class prior of the records that its last "
+        f"stage learned from to that of {many} (exponent {prior.exponent:.3f}); they are meant for no others."
     )

@@ -1,7 +1,7 @@
-"""Wheels of packages that Kaggle's image lacks, to travel in the bundle; none is needed by the project's own kernels.
+"""Fetches wheels of packages that Kaggle's image lacks into the bundle; the project's own kernels need none.
 
-pip fetches them for the image's Python and platform, whatever runs here. What they ask for is followed by hand and not
-by pip's resolver: a package of the image is never brought along, and torch is never replaced.
+pip fetches them for the image's Python and platform, whatever runs here. Their requirements are followed here instead
+of by pip's resolver, so that packages of the image are never added and torch is never replaced.
 """
 
 from __future__ import annotations
@@ -25,25 +25,30 @@ _PIP_S = 900.0
 
 
 def lacking(scripts: Sequence[Path], library: Wheel) -> list[str]:
-    """Distributions that the kernels import, themselves or through the library, and the image has not."""
+    """Return the distributions that the kernels import but the image lacks.
+
+    Args:
+        scripts: files of the kernels' scripts.
+        library: wheel of the library, whose imports count as the scripts' own.
+    """
     image = kaggle_image()
     names = {name for script in scripts for name in reached(script.read_text(encoding="utf-8"), library)}
     return sorted(image.absent.get(name, name) for name in names if name not in image.packages)
 
 
 def vendor(requirements: Sequence[str], folder: Path) -> list[Path]:
-    """Fetch wheels into `folder`, with what they need that the image has not.
+    """Fetch wheels, and those that they require and the image lacks.
 
     Args:
-        requirements: as pip takes them, such as `tyro==1.0.1`; a version makes the build reproducible.
-        folder: an empty one.
+        requirements: requirements as pip takes them, such as `tyro==1.0.1`; with a version the build is reproducible.
+        folder: empty folder for the wheels.
 
     Returns:
-        The wheels.
+        Paths of the wheels.
 
     Raises:
-        UsageError: no requirement, or one for something of the image that must not be replaced.
-        RunError: there is no wheel that fits the image, or what it needs contradicts the image.
+        UsageError: a text is not a requirement, or a package of the image would be replaced that must not be.
+        RunError: no wheel fits the image, or a requirement of a wheel contradicts the image.
     """
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.utils import canonicalize_name
@@ -67,7 +72,11 @@ def vendor(requirements: Sequence[str], folder: Path) -> list[Path]:
 
 
 def _on_image(wanted: Requirement, asked_by: str, image: Image) -> bool:
-    """Whether the image has it; a version that does not fit raises, as two of them cannot live side by side."""
+    """Return whether the image has a package that a wheel requires.
+
+    Raises:
+        RunError: the image has it in a version that does not fit; two versions cannot be installed side by side.
+    """
     from packaging.utils import canonicalize_name
 
     package = image.distributions().get(canonicalize_name(wanted.name))
@@ -112,7 +121,7 @@ def _download(wanted: Requirement, folder: Path, image: Image) -> Path:
         raise RunError(f"{wanted}: pip did not fetch a wheel ({error}); try again") from error
     new = set(folder.glob("*.whl")) - before
     if run.returncode or len(new) != 1:
-        said = [line for line in run.stderr.splitlines() if line.startswith("ERROR")] or ["it brought none"]
+        said = [line for line in run.stderr.splitlines() if line.startswith("ERROR")] or ["it fetched none"]
         raise RunError(
             f"{wanted}: no wheel for Python {image.python[0]} on {image.platforms[0]} ({said[-1]}); name another "
             "version, or do without it"
@@ -121,7 +130,7 @@ def _download(wanted: Requirement, folder: Path, image: Image) -> Path:
 
 
 def _needs(wheel: Path, wanted: Requirement, image: Image) -> list[Requirement]:
-    """What a wheel asks for on the image."""
+    """Return the requirements of a wheel that apply on the image."""
     from packaging.markers import default_environment
     from packaging.requirements import Requirement
 
@@ -140,7 +149,10 @@ def _needs(wheel: Path, wanted: Requirement, image: Image) -> list[Requirement]:
     listed = Parser().parsestr(read_wheel(wheel).metadata).get_all("Requires-Dist", [])
     needed = []
     for item in map(Requirement, listed):
-        marker, item.marker = item.marker, None  # judged here, pip would judge it without the extra
+        marker, item.marker = (
+            item.marker,
+            None,
+        )  # evaluated here, because pip would evaluate it without the extra
         extras = ("", *wanted.extras)
         if marker is None or any(marker.evaluate(environment | {"extra": extra}) for extra in extras):
             needed.append(item)

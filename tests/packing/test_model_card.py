@@ -74,16 +74,13 @@ def test_folds_of_an_earlier_version_have_no_floors(runs: Path) -> None:
 
 def test_what_was_kept_is_told_once_for_all_recipes_of_its_kind(runs: Path) -> None:
     text = card(runs)
-    assert text.count("what is kept is the best evaluation, chosen on the held-out records") == 1
-    assert "Of each fold of baseline, eeg+percentiles, what is kept" in text
+    assert text.count(": the best evaluation, chosen on the held-out records") == 1
+    assert "Kept from each fold of baseline, eeg+percentiles: the best" in text
     path = runs / "baseline/recipe.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"keep": "last", "ema": 0.99}))
     text = card(runs)
-    assert (
-        "Of each fold of baseline, what is kept is the last evaluation of the moving average, whatever"
-        in text
-    )
-    assert "Of each fold of eeg+percentiles, what is kept is the best evaluation" in text
+    assert "Kept from each fold of baseline: the last evaluation of the moving average, whatever" in text
+    assert "Kept from each fold of eeg+percentiles: the best evaluation" in text
 
 
 def test_tables_have_as_many_cells_in_every_row(runs: Path) -> None:
@@ -128,7 +125,7 @@ def test_a_blend_for_many_votes_is_told_with_its_prior(runs: Path) -> None:
     assert "to that of records with many votes (exponent 0.750)" in text
     assert "corrected for class priors alone (many votes) 0.5000" in text
     assert f"| {' | '.join(f'{p:.4f}' for p in prior)} |" in text
-    assert "of their vote fractions where many voted" in text
+    assert "the records' vote fractions where many voted" in text
 
 
 def test_strings_of_the_runs_are_no_markup(runs: Path) -> None:
