@@ -254,7 +254,7 @@ class ScoredRun:
                 os._exit(EXIT_DEVICE_LOST)
 
     def _write_marker(self) -> None:
-        """Write the marker; a run that cannot write it goes on."""
+        """Write the marker; the run continues if it cannot be written."""
         try:
             self.marker.write(self._out, self._clock.passed_s)
         except HMSError as error:
