@@ -2,7 +2,7 @@
 
 python benchmarks/simulated_to_real.py --bundle dist/dataset --real hms/ [--rows 59] [--simulated work/competition]
 
-`--bundle` is what `python build.py` made of runs on a simulated competition (`kagglehms simulate`, `prepare`,
+`--bundle` is what `kagglehms build` made of runs on a simulated competition (`kagglehms simulate`, `prepare`,
 `train`, or `benchmarks/ladder_on_simulated.py`). Each row of the real train.csv whose two recordings are there is
 predicted. Printed are the competition's score of the model, of uniform, of the real class prior (published, all
 records), of the simulated class prior that the model started from, and of the model mixed half and half with the

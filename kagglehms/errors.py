@@ -114,9 +114,16 @@ def not_installed(error: ModuleNotFoundError) -> str:
     return f"{name} is not installed for {sys.executable}; pip install {_DISTRIBUTIONS.get(name, name)}"
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the one of the `known` names that was probably meant; None if no name is near."""
+    names = list(known)
+    begun = [other for other in names if len(name) > 2 and other.startswith(name)]
+    return next(iter(begun or difflib.get_close_matches(name, names, n=1, cutoff=0.6)), None)
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """Return a sentence that lists the `known` names, the likeliest meant first: for unknown-name errors."""
     names = list(known)
     listed = f"known are: {', '.join(names)}"
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}? {listed}" if near else listed
+    near = nearest(name, names)
+    return f"did you mean {near!r}? {listed}" if near else listed

@@ -6,8 +6,12 @@ import math
 import re
 import time
 from dataclasses import dataclass
+from typing import NewType, overload
 
 from kagglehms.errors import UsageError
+
+Duration = NewType("Duration", str)
+"""A duration as people type it, such as `8.5h`, `90m` or `45s`; `seconds_of` reads it."""
 
 
 def duration(seconds: float) -> str:
@@ -18,17 +22,23 @@ def duration(seconds: float) -> str:
 
 
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
 _STARTED = time.monotonic()
 
 
-def seconds_of(text: str) -> float:
-    """Read a duration such as `8.5h`, `90m`, `45s` or `45` (seconds).
+@overload
+def seconds_of(text: str) -> float: ...
+@overload
+def seconds_of(text: None) -> None: ...
+@overload
+def seconds_of(text: str | None) -> float | None: ...
+def seconds_of(text: str | None) -> float | None:
+    """Read a duration such as `8.5h`, `90m`, `45s` or `45` (seconds); None stays None.
 
     Raises:
-        UsageError: not such a text, or not above zero.
+        UsageError: the text is no duration, or one that is not above zero.
     """
+    if text is None:
+        return None
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smh]?)\s*", text)
     if not found or float(found[1]) <= 0:
         raise UsageError(f"{text!r} is no duration; write hours, minutes or seconds such as 8.5h, 90m or 45s")

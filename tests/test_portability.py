@@ -15,7 +15,7 @@ import pytest
 
 from kagglehms.environment import child_environment
 
-BARE = ("albumentations", "kaggle", "tyro")
+BARE = ("albumentations", "kaggle")
 """What no model needs to be trained or to predict."""
 UNIX_MODULES = ("fcntl", "resource", "termios", "pwd", "grp")
 UNIX_FUNCTIONS = ("preadv", "pwrite", "sched_getaffinity", "fork", "killpg", "getuid", "geteuid")
@@ -50,19 +50,13 @@ def windows(tmp_path: Path) -> dict[str, str]:
 
 
 PACKAGE = Path(__file__).resolve().parents[1] / "kagglehms"
-COMMAND_LINE = {
-    "kagglehms.cli.parsing",
-    "kagglehms.cli.commands",
-    "kagglehms.cli.options",
-    "kagglehms.cli.pages",
-}
 
 
-def test_only_the_command_line_needs_what_is_not_asked_for(bare: dict[str, str], tmp_path: Path) -> None:
+def test_no_module_needs_what_is_not_asked_for(bare: dict[str, str], tmp_path: Path) -> None:
     names = {
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in PACKAGE.rglob("*.py")
     }
-    names = {name.removesuffix(".__init__") for name in names if not name.endswith("__main__")} - COMMAND_LINE
+    names = {name.removesuffix(".__init__") for name in names if not name.endswith("__main__")}
     assert len(names) > 80
     code = (
         "import importlib, sys\n"
@@ -93,11 +87,6 @@ def test_a_fold_trains_and_predicts_on_a_bare_machine(
 def test_what_is_asked_for_and_missing_is_one_line_that_says_what_to_install(
     bare: dict[str, str], tmp_path: Path
 ) -> None:
-    for arguments in (["-m", "kagglehms", "ladder"], ["-c", "import kagglehms.cli.commands"]):
-        done = run(bare, *arguments, folder=tmp_path)
-        assert done.returncode == 1
-        assert f"tyro is not installed for {sys.executable}; pip install tyro" in done.stderr
-        assert len(done.stderr.splitlines()) == 1
     asking = {
         "albumentations": "from kagglehms.training.options import Albumentations, Transform\n"
         "from kagglehms.training.albumentations_adapter import albumentations_adapter\n"
@@ -115,13 +104,13 @@ def test_what_is_asked_for_and_missing_is_one_line_that_says_what_to_install(
 def test_a_package_that_a_command_misses_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from kagglehms.cli.command import Command, Result
     from kagglehms.cli.commands import COMMANDS, main
 
-    def needs(_: object) -> int:
+    def needs(_: object) -> Result:
         raise ModuleNotFoundError("No module named 'sklearn.model_selection'", name="sklearn.model_selection")
 
-    summary, options, _ = COMMANDS["prepare"]
-    monkeypatch.setitem(COMMANDS, "prepare", (summary, options, needs))
+    monkeypatch.setitem(COMMANDS, "prepare", Command(COMMANDS["prepare"].options, needs))
     assert main(["prepare", "--data", "x"]) == 1
     said = f"sklearn is not installed for {sys.executable}; pip install scikit-learn"
     assert capsys.readouterr().err == f"kagglehms: error: {said}\n"

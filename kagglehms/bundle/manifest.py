@@ -162,7 +162,7 @@ def read_manifest(bundle: Path) -> Manifest:
         content = path.read_bytes()
     except OSError as error:
         raise BundleError(
-            f"{path}: cannot be read ({error.strerror}); is {bundle} a folder that build.py made?"
+            f"{path}: cannot be read ({error.strerror}); is {bundle} a folder that `kagglehms build` made?"
         ) from error
     return manifest_from_json(content, path)
 

@@ -210,7 +210,7 @@ def _read_blend(bundle: Path, manifest: Manifest) -> Blend | None:
 
 
 def load_bundle(path: Path | str, device: str | None = None, expected_digest: str | None = None) -> Predictor:
-    """Open a bundle that `build.py` made, after checking every byte of it.
+    """Open a bundle that `kagglehms build` made, after checking every byte of it.
 
     Args:
         path: its folder, such as `dist/dataset`.

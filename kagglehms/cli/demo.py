@@ -1,17 +1,19 @@
-"""The whole way once, out of nothing: what a newcomer runs first, and what shows that everything fits together."""
+"""Go the whole way once, out of nothing: what a newcomer runs first, and what shows that everything fits together."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from kagglehms.cli.command import watched
 from kagglehms.console import say
-from kagglehms.errors import EXIT_FAILURE, EXIT_OK
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, RunError
 
 if TYPE_CHECKING:
+    from kagglehms.data.records import Records
+    from kagglehms.runs.cross_validation import Outcome
     from kagglehms.simulator.competition import SimulatedTruth
 
 N_EEGS = 240
@@ -20,99 +22,141 @@ N_FOLDS = 2
 RECIPE = "demo"
 
 
-def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TEST) -> int:
-    """Make a simulated competition, prepare, train, bundle, rehearse the offline kernel, score its submission, report.
+@dataclass(frozen=True)
+class DemoOutcome:
+    """How the demo ended.
+
+    Attributes:
+        folder: folder of everything that was made.
+        score: score of the kernel's submission on the simulated test set.
+        prior: score of the training records' class means on the same rows.
+        uniform: score of a uniform guess on the same rows.
+        out_of_fold: score of the models on their held-out records.
+        seconds: time that all of it took.
+    """
+
+    folder: Path
+    score: float
+    prior: float
+    uniform: float
+    out_of_fold: float
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """0 if the submission is better than the class prior, else 1."""
+        return EXIT_OK if self.score < self.prior else EXIT_FAILURE
+
+
+def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TEST) -> DemoOutcome:
+    """Make a simulated competition, prepare, train, bundle, rehearse the offline kernel, report, and score.
 
     Every step is one that has its own command, and what was finished before is not done again.
 
     Args:
-        out: the folder for all of it.
-        seed: of the simulated competition.
-        n_eegs: training recordings.
-        n_test: test recordings.
+        out: folder for all of it.
+        seed: random seed of the simulated competition.
+        n_eegs: number of training recordings.
+        n_test: number of test recordings.
 
-    Returns:
-        An exit code: 0 when the submission beat the class prior.
+    Raises:
+        RunError: the rehearsed kernel failed, or see the commands.
     """
-    from kagglehms.data.competition import Competition
-    from kagglehms.data.preparing import prepare, recordings_of
-    from kagglehms.data.records import read_records
-    from kagglehms.device import choose_device
-    from kagglehms.kernel.submission import read_submission
-    from kagglehms.packing.build import build
-    from kagglehms.progress import progress
-    from kagglehms.rehearsal.run import rehearse
-    from kagglehms.report.page import write_report
-    from kagglehms.runs.cross_validation import cross_validate
-    from kagglehms.runs.dataset import Dataset
-    from kagglehms.simulator.competition import make_competition
-    from kagglehms.training.recipes import get_recipe
-
     start = time.monotonic()
+    truth = _simulate(out, seed, n_eegs, n_test)
+    records = _prepare(out)
+    trained = _train(out, len(records))
+    _build(out)
+    _rehearse(out)
+    _report(out)
+    score, prior, uniform = _scores(out, truth, records)
+    assert trained.score_all is not None  # all folds are trained
+    outcome = DemoOutcome(out, score, prior, uniform, trained.score_all, time.monotonic() - start)
+    _say_the_end(outcome)
+    return outcome
+
+
+def _simulate(out: Path, seed: int, n_eegs: int, n_test: int) -> SimulatedTruth:
+    from kagglehms.simulator.competition import make_competition
+
     _title(1, f"an easy simulated competition: {n_eegs} EEGs to learn from, {n_test} to predict")
-    folder = out / "competition"
-    truth = make_competition(folder, n_eegs, n_test, seed, easy=True)
+    return make_competition(out / "competition", n_eegs, n_test, seed, easy=True)
+
+
+def _prepare(out: Path) -> Records:
+    from kagglehms.data.competition import Competition
+    from kagglehms.data.preparing import prepare_competition
+    from kagglehms.data.records import read_records
 
     _title(2, "decode every recording once")
-    competition = Competition(folder)
-    records = read_records(competition.train_csv)
-    recordings = recordings_of(competition, records)
-    store = prepare(recordings, out / "store", lambda items, n: progress(items, n, "decode")).store
+    prepare_competition(out / "competition", out / "store")
+    return read_records(Competition(out / "competition").train_csv)
 
-    _title(3, f"train {N_FOLDS} folds of the recipe {RECIPE!r} on {len(records)} records")
-    device = choose_device()
-    say(device.reason)
-    dataset = Dataset.of(store, records, N_FOLDS)
-    outcome = cross_validate(get_recipe(RECIPE), dataset, out / "runs", device)
-    say(outcome.sentence)
 
-    _title(4, "bundle the library and the weights, as `python build.py` does")
+def _train(out: Path, n_records: int) -> Outcome:
+    from kagglehms.runs.training import TrainingOptions, train_recipes
+
+    _title(3, f"train {N_FOLDS} folds of the recipe {RECIPE!r} on {n_records} records")
+    options = TrainingOptions(
+        data=out / "competition", store=out / "store", runs=out / "runs", folds=N_FOLDS, weights="none"
+    )
+    (outcome,) = train_recipes([RECIPE], options).outcomes
+    return outcome
+
+
+def _build(out: Path) -> None:
+    from kagglehms.packing.build import build
+
+    _title(4, "bundle the library and the weights, as `kagglehms build` does")
     built = build(out / "runs", out / "dist")
     say(f"{built.dataset}: {len(built.manifest.files)} files, {built.manifest.size / 1e6:.1f} MB")
 
+
+def _rehearse(out: Path) -> None:
+    from kagglehms.rehearsal.run import rehearse
+
     _title(5, "rehearse the scored kernel: offline, in a fake /kaggle, in its own process")
-    report = rehearse("infer", out / "dist", folder, out / "rehearsal")
-    say(report.sentence)
+    report = rehearse("infer", out / "dist", out / "competition", out / "rehearsal")
     if report.exit_code != EXIT_OK:
-        return report.exit_code
+        raise RunError(report.sentence)
+    say(report.sentence)
+
+
+def _report(out: Path) -> None:
+    from kagglehms.report.page import write_report
 
     _title(6, "write all of it on one page")
-    written = write_report(
-        out / "runs", out / "report.html", out / "store", watch=lambda items, n: progress(items, n, "report")
-    )
+    written = write_report(out / "runs", out / "report.html", out / "store", watch=watched("report"))
     say(f"{written.path}: open it in a browser")
 
-    predictions_NK = read_submission(out / "rehearsal" / "submission.csv", truth.eeg_ids.tolist())
-    score, prior, uniform = _scores(truth, predictions_NK, records.targets_NK.mean(axis=0))
-    _say_the_end(out, score, prior, uniform, outcome.score_all, time.monotonic() - start)
-    return EXIT_OK if score < prior else EXIT_FAILURE
 
+def _scores(out: Path, truth: SimulatedTruth, records: Records) -> tuple[float, float, float]:
+    """Return the score of the submission, of the training records' class means, and of a uniform guess."""
+    import numpy as np
 
-def _scores(
-    truth: SimulatedTruth, predictions_NK: np.ndarray, prior_K: np.ndarray
-) -> tuple[float, float, float]:
-    """The submission's score, that of the training records' class means, and of a uniform guess."""
     from kagglehms.data.records import vote_fractions
+    from kagglehms.kernel.submission import read_submission
     from kagglehms.training.metric import floors, kl_score
 
+    predictions_NK = read_submission(out / "rehearsal" / "submission.csv", truth.eeg_ids.tolist())
     targets_NK = vote_fractions(truth.votes_NK)
-    prior = kl_score(targets_NK, np.tile(prior_K, (len(targets_NK), 1)))
-    return kl_score(targets_NK, predictions_NK), prior, floors(targets_NK)[1]
+    prior_NK = np.tile(records.targets_NK.mean(axis=0), (len(targets_NK), 1))
+    return kl_score(targets_NK, predictions_NK), kl_score(targets_NK, prior_NK), floors(targets_NK)[1]
 
 
 def _title(number: int, text: str) -> None:
     say(f"\n[{number}/6] {text}")
 
 
-def _say_the_end(
-    out: Path, score: float, prior: float, uniform: float, oof: float | None, seconds: float
-) -> None:
-    verdict = "better" if score < prior else "no better"
+def _say_the_end(outcome: DemoOutcome) -> None:
+    out = outcome.folder
+    verdict = "better" if outcome.score < outcome.prior else "no better"
     say(
         f"""
-The kernel's submission scores {score:.4f} on the simulated test set (KL divergence, lower is better): {verdict}
-than the class prior's {prior:.4f}; a uniform guess has {uniform:.4f}. Out of fold the models had {oof:.4f}. All of it
-took {seconds:.0f} s.
+The kernel's submission scores {outcome.score:.4f} on the simulated test set (KL divergence, lower is better): {verdict}
+than the class prior's {outcome.prior:.4f}; a uniform guess has {outcome.uniform:.4f}. Out of fold the models had \
+{outcome.out_of_fold:.4f}. All of it
+took {outcome.seconds:.0f} s.
 
 Where everything is:
   {out / "competition"}   the simulated competition, in the real file formats
@@ -124,8 +168,8 @@ Where everything is:
   {out / "report.html"}   learning curves, confusion, calibration, the hardest records with their EEG
 
 With the competition's data in hms/ the same way is:
-  kagglehms prepare --data hms --store store
-  kagglehms train baseline --data hms --store store --out runs
-  python build.py --runs runs --dist dist
-  kagglehms rehearse infer --data hms --dist dist --out rehearsal"""
+  kagglehms prepare --data hms
+  kagglehms train baseline --data hms
+  kagglehms build
+  kagglehms rehearse infer --data hms"""
     )

@@ -1,6 +1,6 @@
-"""`kagglehms doctor`: what this machine can do and why, and for every problem its cure.
+"""Check what this machine can do, and say why, and what to do about what it cannot: `kagglehms doctor`.
 
-Nothing is changed, nothing is sent anywhere, and of credentials nothing is kept but whether the client can read them.
+Nothing is changed, nothing is sent anywhere, and all that is kept of credentials is whether the client can read them.
 """
 
 from __future__ import annotations
@@ -15,44 +15,43 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kagglehms.data.competition import SLUG, Competition, unpacking
+from kagglehms.cli.data_folder import DOWNLOAD, PLACES, TABLES, find_data, named_data
+from kagglehms.data.competition import Competition, unpacking
 from kagglehms.device import choose_device
 from kagglehms.environment import available_cpus
 from kagglehms.errors import HMSError, UsageError
 from kagglehms.kaggle.credentials import credentials
 from kagglehms.kaggle.image import kaggle_image
-from kagglehms.kernel.mounts import LAYOUTS, competition_mount
 from kagglehms.rehearsal.isolation import how_to_allow_namespaces, namespaces_unavailable
 from kagglehms.rehearsal.launcher import lacking
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-    from kagglehms.data.records import Records
+    from kagglehms.kaggle.credentials import Found
 
 State = Literal["ok", "note", "stop"]
-"""`stop` would end a command of the user's; a `note` is worth knowing."""
+"""`stop` would end a command in an error; a `note` is worth knowing."""
 
-TABLES = ("train.csv", "test.csv")
-PLACES = ("hms", SLUG, "data", "data/hms", f"data/{SLUG}", ".", "demo/competition")
-"""Where a download is looked for when nobody says where it is."""
+_INSTALL = "install the project again: pip install -e . in its folder"
+_NEW_TOKEN = "https://www.kaggle.com/settings → API → Create New Token, put into ~/.kaggle"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """One check of the machine.
 
     Attributes:
-        name: of what.
-        state: whether it stops the user.
-        finding: what is so, and why.
-        cure: what to do about it; empty where nothing needs to be done.
+        name: what was checked.
+        state: whether it would end a command in an error.
+        finding: what was found, and why.
+        fix: what to do about it; empty where nothing needs to be done.
     """
 
     name: str
     state: State
     finding: str
-    cure: str = ""
+    fix: str = ""
 
 
 def diagnose(
@@ -60,64 +59,56 @@ def diagnose(
     store: Path = Path("store"),
     watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> list[Check]:
-    """Look at everything.
+    """Make all checks.
 
     Args:
-        data: the competition's folder; None looks for it.
-        store: where `kagglehms prepare` put or will put the store.
-        watch: wraps the checks as they are made, given their number, to show progress.
+        data: the competition's folder; None looks for it, see `find_data`.
+        store: folder of the store, made or to be made.
+        watch: function that wraps the checks as they are made, given their number, to show progress.
     """
-    competition = find_data(data)
+    named, found = named_data(data), find_data(data)
     steps: Sequence[Callable[[], Iterable[Check]]] = (
         check_python,
         check_packages,
         check_device,
         check_features,
-        lambda: check_data(data, competition),
-        lambda: check_store(store, competition),
+        lambda: check_data(named, found),
+        lambda: check_store(store, found),
+        lambda: check_disk(store, found),
         check_isolation,
-        check_client,
+        check_credentials,
     )
     return [check for step in watch(steps, len(steps)) for check in step()]
 
 
-def find_data(given: Path | None, here: Path = Path()) -> Path | None:
-    """The competition's folder: the one that is given, or the first place that holds one of its tables."""
-    mounts = [Path("/kaggle/input") / competition_mount(SLUG, layout) for layout in LAYOUTS]
-    places = [given] if given else [*(here / place for place in PLACES), *mounts]
-    return next((place for place in places if any((place / name).is_file() for name in TABLES)), None)
+# Software
 
 
 def check_python() -> Iterator[Check]:
+    """Compare the version of Python with those of Kaggle's image."""
     image = ", ".join(kaggle_image().python)
-    found = (
-        f"{platform.python_version()} on {platform.system()} {platform.machine()}, {available_cpus()} cores"
-    )
-    yield Check("python", "ok", f"{found} (Kaggle's image: {image})")
+    machine = f"{platform.system()} {platform.machine()}, {available_cpus()} cores"
+    yield Check("python", "ok", f"{platform.python_version()} on {machine} (Kaggle's image: {image})")
 
 
 def check_packages() -> Iterator[Check]:
-    """Every package that the project declares: there, new enough, and how it compares with Kaggle's image."""
-    image = {name: (p.lowest, p.highest) for name, p in kaggle_image().distributions().items()}
+    """Check that every package of the project is there and new enough, and compare it with Kaggle's image."""
     bad: list[str] = []
-    other: list[str] = []
     same: list[str] = []
+    other: list[str] = []
     for requirement in _requirements():
-        try:
-            found = version(requirement.name)
-        except PackageNotFoundError:
-            bad.append(f"{requirement} is not installed")
+        problem, found = _installed(requirement)
+        if problem:
+            bad.append(problem)
             continue
-        if not requirement.specifier.contains(found, prereleases=True):
-            bad.append(f"{requirement.name} is {found}, needed is {requirement.specifier}")
-        compared = _beside_image(found, *image.get(requirement.name, ("", "")))
-        (other if compared else same).append(f"{requirement.name} {found}{compared}")
+        difference = _difference_from_image(requirement.name, found)
+        (other if difference else same).append(f"{requirement.name} {found}{difference}")
     if bad:
-        yield Check("packages", "stop", "; ".join(bad), "pip install -e . in the project's folder")
+        yield Check("packages", "stop", "; ".join(bad), _INSTALL)
     yield Check("packages", "ok", f"{len(same) + len(other)} of the project's packages: {', '.join(same)}")
     if other:
-        cure = "nothing, as long as `kagglehms preflight` and the rehearsal pass: no weights depend on it"
-        yield Check("other than on Kaggle", "note", ", ".join(other), cure)
+        fix = "nothing, as long as `kagglehms preflight` and the rehearsal pass: no weights depend on it"
+        yield Check("other than on Kaggle", "note", ", ".join(other), fix)
 
 
 def _requirements() -> list[Requirement]:
@@ -127,29 +118,47 @@ def _requirements() -> list[Requirement]:
     return [r for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""})]
 
 
-def _beside_image(found: str, lowest: str, highest: str) -> str:
-    """How a version differs from those of the image, in words; empty where it does not or none was noted."""
+def _installed(requirement: Requirement) -> tuple[str, str]:
+    """Return what is wrong with a package, or nothing, and its version."""
+    try:
+        found = version(requirement.name)
+    except PackageNotFoundError:
+        return f"{requirement} is not installed", ""
+    if requirement.specifier.contains(found, prereleases=True):
+        return "", found
+    return f"{requirement.name} is {found}, needed is {requirement.specifier}", found
+
+
+def _difference_from_image(name: str, found: str) -> str:
+    """Return in words how a version differs from those of the image; empty if it does not or none is known."""
     from packaging.version import Version
 
-    if not lowest or Version(lowest) <= Version(found) <= Version(highest):
+    package = kaggle_image().distributions().get(name)
+    if package is None or not package.lowest:
+        return ""
+    lowest, highest = package.lowest, package.highest
+    if Version(lowest) <= Version(found) <= Version(highest):
         return ""
     return f" (there {lowest}–{highest})" if lowest != highest else f" (there {lowest})"
 
 
+# Computing
+
+
 def check_device() -> Iterator[Check]:
+    """Choose the device as training would."""
     try:
         device = choose_device()
     except Exception as error:  # a driver that does not fit can raise almost anything
-        cure = "install a torch that fits this machine: https://pytorch.org/get-started/locally"
-        yield Check("device", "stop", f"torch fails ({type(error).__name__}: {error})", cure)
+        fix = "install a torch that fits this machine: https://pytorch.org/get-started/locally"
+        yield Check("device", "stop", f"torch fails ({type(error).__name__}: {error})", fix)
         return
-    finding = device.reason.removeprefix("device: ")
-    cure = (
-        "train the small backbones here and the large ones on Kaggle or another GPU"
-        if device.name == "cpu"
-        else ""
-    )
-    yield Check("device", "note" if cure else "ok", f"{finding}; dtype {device.amp or 'float32'}", cure)
+    finding = f"{device.reason.removeprefix('device: ')}; dtype {device.amp or 'float32'}"
+    if device.name == "cpu":
+        fix = "train the small backbones here and the large ones on Kaggle or another GPU"
+        yield Check("device", "note", finding, fix)
+    else:
+        yield Check("device", "ok", finding)
 
 
 def check_features() -> Iterator[Check]:
@@ -166,72 +175,69 @@ def check_features() -> Iterator[Check]:
         images = mel_images(np.zeros((1, 10_000, 20), np.float32))
     plain = [str(w.message) for w in caught if issubclass(w.category, PlainPathWarning)]
     if not np.isfinite(images).all():
-        yield Check(
-            "features", "stop", "a mel image is not finite", "pip install -e . in the project's folder"
-        )
+        yield Check("features", "stop", "a mel image is not finite", _INSTALL)
     elif plain:
-        yield Check(
-            "features", "note", f"plain NumPy, many times slower: {plain[0]}", "pip install 'numba>=0.60'"
-        )
+        finding = f"plain NumPy, many times slower: {plain[0]}"
+        yield Check("features", "note", finding, "pip install 'numba>=0.60'")
     else:
         yield Check("features", "ok", "compiled by Numba for this processor")
 
 
-def check_data(given: Path | None, found: Path | None) -> Iterator[Check]:
-    get = f"kaggle competitions download -c {SLUG} && unzip -q {SLUG}.zip -d hms"
-    if found is None:
-        if given is not None:
-            state = "has no train.csv and no test.csv" if given.is_dir() else "no such folder"
-            cure = unpacking(given / "train.csv", given) or f"give the unpacked download, or get it: {get}"
-            yield Check("data", "stop", f"{given}: {state}", cure)
-        else:
-            finding = (
-                f"none found (looked in {', '.join(PLACES)} and /kaggle/input); `kagglehms demo` needs none"
-            )
-            yield Check("data", "note", finding, f"{get}; then --data hms")
-        return
-    try:
-        yield from _check_tables(Competition(found))
-    except HMSError as error:
-        yield Check("data", "stop", str(error), "download it again, or give another --data")
+# Data
 
 
-def _check_tables(competition: Competition) -> Iterator[Check]:
+def check_data(named: Path | None, found: Path | None) -> Iterator[Check]:
+    """Check the competition's tables, and that all recordings are there.
+
+    Args:
+        named: folder that `--data` or KAGGLEHMS_DATA names.
+        found: the same folder if it holds a table; where none is named, one that was found.
+    """
+    if found is not None:
+        try:
+            yield from _check_competition(Competition(found))
+        except HMSError as error:
+            yield Check("data", "stop", str(error), "download it again, or give another --data")
+    elif named is not None:
+        state = "has no train.csv and no test.csv" if named.is_dir() else "no such folder"
+        fix = unpacking(named / "train.csv", named) or f"give the unpacked download, or get it: {DOWNLOAD}"
+        yield Check("data", "stop", f"{named}: {state}", fix)
+    else:
+        finding = f"none found (looked in {', '.join(PLACES)} and /kaggle/input); `kagglehms demo` needs none"
+        yield Check("data", "note", finding, DOWNLOAD)
+
+
+def _check_competition(competition: Competition) -> Iterator[Check]:
     where = competition.root
-    missing_tables = [name for name in TABLES if not (where / name).is_file()]
-    if missing_tables:
-        yield Check(
-            "data",
-            "note",
-            f"{where}: lacks {', '.join(missing_tables)}",
-            unpacking(where / missing_tables[0], where) or "unpack the whole download",
-        )
-    if not competition.train_csv.is_file():
-        return
-    records = _records(competition)
+    absent = [name for name in TABLES if not (where / name).is_file()]
+    if absent:
+        fix = unpacking(where / absent[0], where) or "unpack the whole download"
+        yield Check("data", "note", f"{where}: lacks {', '.join(absent)}", fix)
+    if competition.train_csv.is_file():
+        yield _check_recordings(competition)
+
+
+def _check_recordings(competition: Competition) -> Check:
+    from kagglehms.data.records import read_records
+
+    records = read_records(competition.train_csv)
     wanted = [competition.eeg(i) for i in sorted(set(records.eeg_ids.tolist()))]
     wanted += [competition.spectrogram(i) for i in sorted(set(records.spectrogram_ids.tolist()))]
     missing = [path for path in wanted if not path.is_file()]
-    if missing:
-        finding = f"{where}: {len(missing)} of {len(wanted)} recordings of train.csv are missing, first {missing[0]}"
-        yield Check("data", "stop", finding, "the download is not complete: unpack it again")
-    else:
-        yield Check(
-            "data", "ok", f"{where}: {len(records):,} records, {len(wanted):,} recordings, none missing"
-        )
-
-
-def _records(competition: Competition) -> Records:
-    from kagglehms.data.records import read_records
-
-    return read_records(competition.train_csv)
+    if not missing:
+        held = f"{len(records):,} records, {len(wanted):,} recordings, none missing"
+        return Check("data", "ok", f"{competition.root}: {held}")
+    count = f"{len(missing)} of {len(wanted)} recordings of train.csv are missing, first {missing[0]}"
+    return Check(
+        "data", "stop", f"{competition.root}: {count}", "the download is not complete: unpack it again"
+    )
 
 
 def check_store(store: Path, data: Path | None) -> Iterator[Check]:
+    """Check the store, if there is one."""
     from kagglehms.data.store import INDEX, JOURNAL, Store
 
     make = f"kagglehms prepare --data {data or 'hms'} --store {store}"
-    needed = _recordings_bytes(data) if data else 0
     if (store / INDEX).is_file():
         try:
             opened = Store(store)
@@ -240,23 +246,30 @@ def check_store(store: Path, data: Path | None) -> Iterator[Check]:
             return
         held = f"{len(opened.entries):,} recordings, fingerprint {opened.fingerprint[:12]}"
         yield Check("store", "ok", f"{store}: {held}")
-        needed = 0
     elif (store / JOURNAL).is_file():
-        yield Check("store", "note", f"{store}: unfinished", f"{make} (it goes on where it stopped)")
+        yield Check("store", "note", f"{store}: unfinished", f"{make} (it continues where it stopped)")
     else:
-        yield Check("store", "note", f"{store}: none yet", make if data else f"with the data at hand: {make}")
-    free = shutil.disk_usage(_existing(store)).free
-    finding = f"{_size(free)} free at {_existing(store).resolve()}"
+        fix = make if data else f"once the data are there: {make}"
+        yield Check("store", "note", f"{store}: none yet", fix)
+
+
+def check_disk(store: Path, data: Path | None) -> Iterator[Check]:
+    """Check that the disk has room for the store, unless it is finished."""
+    from kagglehms.data.store import INDEX
+
+    needed = 0 if data is None or (store / INDEX).is_file() else _recordings_bytes(data)
+    folder = next(path for path in (store, *store.absolute().parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    finding = f"{_size(free)} free at {folder.resolve()}"
+    finding += f"; the store needs up to {_size(needed)}" if needed else ""
     if needed > free:
-        cure = "free space, or give a --store on another disk"
-        yield Check("disk", "stop", f"{finding}; the store needs up to {_size(needed)}", cure)
+        yield Check("disk", "stop", finding, "free space, or give a --store on another disk")
     else:
-        more = f"; the store needs up to {_size(needed)}" if needed else ""
-        yield Check("disk", "ok", f"{finding}{more}")
+        yield Check("disk", "ok", finding)
 
 
 def _recordings_bytes(data: Path) -> int:
-    """Bytes of the training recordings: half precision takes no more than the packed files do."""
+    """Return the bytes of the training recordings: half precision takes no more than the packed files do."""
     folders = (data / "train_eegs", data / "train_spectrograms")
     entries = (entry for folder in folders if folder.is_dir() for entry in os.scandir(folder))
     return sum(entry.stat().st_size for entry in entries if entry.is_file())  # no link without a target
@@ -266,48 +279,49 @@ def _size(n_bytes: int) -> str:
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
 
 
-def _existing(path: Path) -> Path:
-    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+# Kaggle
 
 
 def check_isolation() -> Iterator[Check]:
-    """Run `true` as a rehearsal would run a kernel."""
+    """Check how a rehearsal can be isolated."""
     if missing := lacking():
         finding = f"none on {platform.system()}, whose Python lacks {missing}"
-        yield Check(
-            "rehearsal", "note", finding, "rehearse on Linux or macOS, or in the Windows Subsystem for Linux"
-        )
+        fix = "rehearse on Linux or macOS, or in the Windows Subsystem for Linux"
+        yield Check("rehearsal", "note", finding, fix)
         return
     why_not = namespaces_unavailable()
     if why_not is None:
         finding = "namespaces: a rehearsal has a real /kaggle, read-only input and no network"
         yield Check("rehearsal", "ok", finding)
     else:
-        cure = f"nothing: the weaker guard is used; or {how_to_allow_namespaces()}"
-        yield Check("rehearsal", "note", f"no namespaces here ({why_not})", cure)
+        fix = f"nothing: the weaker guard is used; or {how_to_allow_namespaces()}"
+        yield Check("rehearsal", "note", f"no namespaces here ({why_not})", fix)
 
 
-def check_client() -> Iterator[Check]:
-    """The Kaggle client and whether it can use the credentials that are there. What they are is nobody's concern."""
+def check_credentials() -> Iterator[Check]:
+    """Check whether the Kaggle client can use the credentials that are there, without looking at what they are."""
+    found = credentials()
+    usable = [one for one in found if not one.fault]
+    for one in found:
+        if one.fault:
+            fix = f"save it as UTF-8 without a byte order mark, or make a new one: {_NEW_TOKEN}"
+            yield Check("credentials", "note" if usable else "stop", f"{one.place} {one.fault}", fix)
+    if not found:
+        yield Check("credentials", "note", "none: nothing can be downloaded or pushed", _NEW_TOKEN)
+    if usable:
+        yield from _check_usable(usable)
+
+
+def _check_usable(usable: Sequence[Found]) -> Iterator[Check]:
     from kagglehms.kaggle.stamping import PLACEHOLDER_OWNER, find_owner
 
-    create = "https://www.kaggle.com/settings → API → Create New Token, put into ~/.kaggle"
-    found = credentials()
-    usable, broken = ([one for one in found if bool(one.fault) is wrong] for wrong in (False, True))
-    for one in broken:
-        cure = f"save it as UTF-8 without a byte order mark, or make a new one: {create}"
-        yield Check("credentials", "note" if usable else "stop", f"{one.place} {one.fault}", cure)
-    if not found:
-        yield Check("credentials", "note", "none: nothing can be downloaded or pushed", create)
-    if not usable:
-        return
     try:
         owner, _ = find_owner()
     except UsageError as error:
-        yield Check("credentials", "stop", str(error), create)
+        yield Check("credentials", "stop", str(error), _NEW_TOKEN)
         return
-    known = "" if owner == PLACEHOLDER_OWNER else f", user {owner}"
-    yield Check("credentials", "ok", f"present in {', '.join(one.place for one in usable)}{known}")
+    user = "" if owner == PLACEHOLDER_OWNER else f", user {owner}"
+    yield Check("credentials", "ok", f"present in {', '.join(one.place for one in usable)}{user}")
     for path in [one.path for one in usable if one.path is not None]:
         if os.name == "posix" and path.stat().st_mode & 0o077:
             yield Check("credentials", "note", f"{path} can be read by others", f"chmod 600 {path}")

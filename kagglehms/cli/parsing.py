@@ -1,146 +1,271 @@
-"""A command's words → its options, or one line that says which word is wrong and what was probably meant.
+"""Parse the words after a command into dataclasses of options, with argparse.
 
-The options are frozen dataclasses, from which tyro makes the command line and its help. tyro explains a mistake in a
-box of many lines; here it becomes one line like every other error of this project.
+A field of such a dataclass is an option. Its name is the flag (`time_limit` → `--time-limit`), its type decides what
+is accepted, and its entry under `Attributes:` is the help. `metadata={"positional": True}` makes it an argument without
+a flag, and `metadata={"metavar": "K"}` names its value in the help. Adding an option takes no more than a field.
 """
 
 from __future__ import annotations
 
-import contextlib
+import argparse
 import dataclasses
-import io
-import os
+import inspect
 import re
 import shutil
-import sys
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar, get_type_hints
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
-import tyro
+from kagglehms.errors import UsageError, nearest
+from kagglehms.timing import Duration, seconds_of
 
-from kagglehms.errors import UsageError, closest
-
-T = TypeVar("T")
-
+_MOST_COLUMNS = 100
 _LEAST_COLUMNS = 20
-"""In fewer, tyro looks for ever for a place to break a line."""
-
-_POSITIONAL = tyro.conf.Positional[int].__metadata__[0]  # type: ignore[attr-defined]
 
 
-def parse(command: str, options: type[T], words: Sequence[str]) -> T:
-    """Make `options` out of the words behind a command. `--help` prints the help and ends the process with code 0.
+@dataclasses.dataclass(frozen=True)
+class General:
+    """The options that every command has.
+
+    Attributes:
+        json: print the result as JSON on standard output, and everything else on standard error.
+        quiet: print no progress.
+        debug: show the traceback of an error.
+        help: show this page.
+    """
+
+    json: bool = False
+    quiet: bool = False
+    debug: bool = False
+    help: bool = False
+
+
+def parse(command: str, classes: Sequence[type[Any]], words: Sequence[str]) -> list[Any]:
+    """Parse the words after a command.
+
+    Args:
+        command: name of the command, for messages.
+        classes: dataclasses of options, no two of which share the name of a field.
+        words: words of the command line after the command.
+
+    Returns:
+        One instance of each class.
 
     Raises:
-        UsageError: an option that does not exist, is missing, or has a value that cannot be.
+        UsageError: an option is unknown, missing or has a value that it cannot have.
     """
-    asks_for_help = any(word in {"-h", "--help"} for word in words)
-    if not asks_for_help:
-        _refuse_unknown(command, options, words)
-        _refuse_missing(command, options, words)
-    help_text, complaint = _Page(), _Page()
+    hint = f"(see `kagglehms help {command}`)"
     try:
-        with _columns(), contextlib.redirect_stdout(help_text), contextlib.redirect_stderr(complaint):
-            return tyro.cli(
-                options,
-                args=list(words),
-                prog=f"kagglehms {command}",
-                config=(
-                    tyro.conf.OmitArgPrefixes,
-                    tyro.conf.HelptextFromCommentsOff,
-                    tyro.conf.FlagCreatePairsOff,
-                ),
-            )
-    except SystemExit as ended:
-        if not ended.code:
-            print(_without_none(help_text.getvalue()), end="")
-            raise
-    raise UsageError(f"{_one_line(complaint.getvalue())}; `kagglehms {command} --help` explains the options")
+        given, unknown = _parser(command, classes).parse_known_intermixed_args(list(words))
+    except argparse.ArgumentError as error:
+        raise UsageError(f"{error.argument_name}: {error.message} {hint}") from None
+    if unknown:
+        raise UsageError(f"{_unknown_word(command, classes, unknown)} {hint}")
+    instances = []
+    for options in classes:
+        fields = dataclasses.fields(options)
+        values = {field.name: getattr(given, field.name) for field in fields if hasattr(given, field.name)}
+        for field in fields:
+            if field.name not in values and _is_required(field):
+                meaning = _entries(options)[field.name].rstrip(".")
+                raise UsageError(f"{command} needs {_spelling(options, field)}: {meaning} {hint}")
+        instances.append(
+            options(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        )
+    return instances
 
 
-def option_names(options: type[Any]) -> list[str]:
-    """The options of a command as they are typed, such as `--batch-size`."""
-    return [_typed(field) for field in dataclasses.fields(options) if not _is_positional(options, field)]
+def help_page(command: str, options: type[Any]) -> str:
+    """Return the help of a command: usage, what it does, and each option with its default."""
+    return _parser(command, (options, General)).format_help()
 
 
-def _refuse_unknown(command: str, options: type[Any], words: Sequence[str]) -> None:
-    known = [*option_names(options), "--help", "--debug", "--quiet"]
-    for word in words:
-        name = word.partition("=")[0].replace("_", "-")
-        if re.match(r"--?[a-z]", name, flags=re.IGNORECASE) and name not in known:
-            raise UsageError(f"{command} has no option {word.partition('=')[0]!r}; {closest(name, known)}")
+def flags(*classes: type[Any]) -> list[str]:
+    """Return the options of some classes as they are typed, such as `--batch-size`, without positional arguments."""
+    return [
+        _flag(field) for options in classes for field in dataclasses.fields(options) if not _positional(field)
+    ]
 
 
-def _refuse_missing(command: str, options: type[Any], words: Sequence[str]) -> None:
-    given = {word.partition("=")[0].replace("_", "-") for word in words}
-    for field in dataclasses.fields(options):
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and not _is_positional(options, field) and _typed(field) not in given:
-            raise UsageError(f"{command} needs {_typed(field)}: {_meaning(options, field)}")
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
 
 
-def _meaning(options: type[Any], field: dataclasses.Field[Any]) -> str:
-    """What the class's documentation says of a field, without the full stop."""
-    found = re.search(rf"^ +{field.name}: ((?:.|\n(?! +\w+: ))+)", options.__doc__ or "", flags=re.MULTILINE)
-    return (
-        " ".join(found[1].split()).rstrip(".")
-        if found
-        else f"it has no default, see `{_typed(field)}` in --help"
+def _parser(command: str, classes: Sequence[type[Any]]) -> _Parser:
+    """Return a parser in which nothing is required and nothing has a default: the dataclasses decide on both."""
+    width = min(max(shutil.get_terminal_size().columns, _LEAST_COLUMNS), _MOST_COLUMNS) - 2
+    parser = _Parser(
+        prog=f"kagglehms {command}",
+        description=_description(classes[0], width),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+            prog, max_help_position=26, width=width
+        ),
+        argument_default=argparse.SUPPRESS,
+        add_help=False,
+        allow_abbrev=False,
+        exit_on_error=False,
     )
+    options_group = parser.add_argument_group("options")
+    for options in classes:
+        group = parser.add_argument_group("options of every command") if options is General else options_group
+        entries, hints = _entries(options), get_type_hints(options)
+        for field in dataclasses.fields(options):
+            _add(parser if _positional(field) else group, field, hints[field.name], entries[field.name])
+    return parser
 
 
-def _typed(field: dataclasses.Field[Any]) -> str:
+def _add(group: argparse._ActionsContainer, field: dataclasses.Field[Any], hint: Any, entry: str) -> None:
+    kind = _kind(hint)
+    text = (entry.rstrip(".") + _default(field, entry)).replace("%", "%%")
+    metavar = field.metadata.get("metavar", kind.metavar)
+    if kind.is_flag:
+        names = ("-h", "--help") if field.name == "help" else (_flag(field),)
+        group.add_argument(*names, action="store_true", help=text)
+    elif kind.is_many:
+        least = "*" if _positional(field) or field.default is None else "+"
+        names = (field.name,) if _positional(field) else (_flag(field),)
+        group.add_argument(
+            *names, type=kind.convert, nargs=least, action="extend", metavar=metavar, help=text
+        )
+    elif _positional(field):
+        group.add_argument(field.name, type=kind.convert, nargs="?", metavar=metavar, help=text)
+    else:
+        group.add_argument(_flag(field), type=kind.convert, metavar=metavar, help=text)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """How words become the value of a field.
+
+    Attributes:
+        convert: function that turns one word into a value, or raises `argparse.ArgumentTypeError`.
+        metavar: stands for the value in the help.
+        is_many: whether the field takes several values, as a tuple.
+        is_flag: whether the field takes no value.
+    """
+
+    convert: Callable[[str], Any]
+    metavar: str
+    is_many: bool = False
+    is_flag: bool = False
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def _duration(text: str) -> Duration:
+    try:
+        seconds_of(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return Duration(text)
+
+
+def _choice(choices: Sequence[str], text: str) -> str:
+    if text in choices:
+        return text
+    near = nearest(text, choices)
+    meant = f"; did you mean {near!r}?" if near else ""
+    raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}{meant}")
+
+
+def _any_of(kinds: Sequence[_Kind], text: str) -> Any:
+    reasons = []
+    for kind in kinds:
+        try:
+            return kind.convert(text)
+        except argparse.ArgumentTypeError as error:
+            reasons.append(str(error).removeprefix(f"{text!r} is "))
+    raise argparse.ArgumentTypeError(f"{text!r} is {' and '.join(reasons)}")
+
+
+_KINDS = {
+    bool: _Kind(bool, "", is_flag=True),
+    int: _Kind(_whole_number, "N"),
+    float: _Kind(_number, "X"),
+    str: _Kind(str, "NAME"),
+    Path: _Kind(Path, "PATH"),
+    Duration: _Kind(_duration, "DURATION"),
+}
+
+
+def _kind(hint: Any) -> _Kind:
+    parts = [part for part in get_args(hint) if part is not NoneType]
+    if get_origin(hint) is tuple:
+        return dataclasses.replace(_kind(parts[0]), is_many=True)
+    if get_origin(hint) is Literal:
+        return _Kind(partial(_choice, parts), f"{{{','.join(parts)}}}")
+    if get_origin(hint) in (Union, UnionType):
+        kinds = [_kind(part) for part in parts]
+        one_of = _Kind(partial(_any_of, kinds), "|".join(kind.metavar for kind in kinds))
+        return kinds[0] if len(kinds) == 1 else one_of
+    return _KINDS[hint]
+
+
+def _unknown_word(command: str, classes: Sequence[type[Any]], unknown: Sequence[str]) -> str:
+    """Say which word was not understood, and which option was probably meant."""
+    word = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
+    if not word.startswith("-"):
+        return f"{command} does not take {word!r}"
+    known = [flag.removeprefix("--") for flag in flags(*classes)]
+    near = nearest(word.lstrip("-").replace("_", "-"), known)
+    return f"{command} has no option {word!r}" + (f"; did you mean '--{near}'?" if near else "")
+
+
+def _flag(field: dataclasses.Field[Any]) -> str:
     return f"--{field.name.replace('_', '-')}"
 
 
-def _is_positional(options: type[Any], field: dataclasses.Field[Any]) -> bool:
-    hint = get_type_hints(options, include_extras=True)[field.name]
-    return _POSITIONAL in getattr(hint, "__metadata__", ())
+def _positional(field: dataclasses.Field[Any]) -> bool:
+    return bool(field.metadata.get("positional", False))
 
 
-class _Page(io.StringIO):
-    """Where tyro prints. It draws lines where standard output, which gets the page in the end, can show them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]  # an attribute that can be written, there
-        return self._encoding
+def _spelling(options: type[Any], field: dataclasses.Field[Any]) -> str:
+    if not _positional(field):
+        return _flag(field)
+    return str(field.metadata.get("metavar", _kind(get_type_hints(options)[field.name]).metavar))
 
 
-@contextlib.contextmanager
-def _columns() -> Iterator[None]:
-    """Let nobody believe that the terminal is narrower than a help text can be made."""
-    before = os.environ.get("COLUMNS")
-    if shutil.get_terminal_size().columns < _LEAST_COLUMNS:
-        os.environ["COLUMNS"] = str(_LEAST_COLUMNS)
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop("COLUMNS", None)
-        else:
-            os.environ["COLUMNS"] = before
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _without_none(text: str) -> str:
-    """Take out of a help text what says that an option without a value has none; nothing else moves."""
-    spaces = {"(default: None)": "", "(default: )": "", "{None}|": "", "{None,": "{"}
-    for found, instead in spaces.items():
-        ending = r"(\S*)" if found.startswith("{") else "()"
-        pattern = re.escape(found) + ending
-        text = re.sub(pattern, lambda m, i=instead, f=found: i + m[1] + " " * (len(f) - len(i)), text)  # type: ignore[misc]
-    broken = r"\(default:(\s*[│|]?\n[│|]?\s*)None\)"
-    text = re.sub(broken, lambda m: " " * 9 + m[1] + " " * 5, text)
-    return "".join(line for line in text.splitlines(keepends=True) if not line.strip() or line.strip(" │|\n"))
+def _default(field: dataclasses.Field[Any], entry: str) -> str:
+    """Return the default for the help, unless it says nothing or the entry explains it."""
+    if _is_required(field) or field.default in (None, False, ()) or "(default" in entry:
+        return ""
+    value = " ".join(field.default) if isinstance(field.default, tuple) else field.default
+    return f" (default: {value})"
 
 
-def _one_line(box: str) -> str:
-    """What stands in tyro's box between its first two rules, which are lines or, in an ASCII terminal, dashes."""
-    lines = [line.strip(" │|") for line in box.splitlines()]
-    rules = [i for i, line in enumerate(lines) if re.search(r"[─-]{8}", line)]
-    begin, end = (*rules, len(lines), len(lines))[:2]
-    text = " ".join(line for line in lines[begin + 1 : end] if line)
-    return re.sub(r" ?\(required\)", "", text).rstrip(".") or "the options cannot be understood"
+def _description(options: type[Any], width: int) -> str:
+    text = inspect.cleandoc(options.__doc__ or "").partition("Attributes:")[0].strip()
+    return "\n\n".join(textwrap.fill(paragraph, width) for paragraph in text.split("\n\n"))
+
+
+def _entries(options: type[Any]) -> dict[str, str]:
+    """Return what the docstrings of a class and of its bases say of each field, each on one line."""
+    return dict(entry for base in reversed(options.__mro__) for entry in _entries_of(base.__doc__ or ""))
+
+
+def _entries_of(docstring: str) -> Iterator[tuple[str, str]]:
+    section = inspect.cleandoc(docstring).partition("Attributes:\n")[2].partition("\n\n")[0]
+    for entry in re.split(r"\n(?=    \w)", f"\n{section}"):
+        name, _, text = entry.partition(":")
+        if text:
+            yield name.strip(), " ".join(text.split())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,14 +19,16 @@ from typing import IO, Any
 
 import numpy as np
 
+from kagglehms.console import say
 from kagglehms.data.competition import N_TIMES, SPECTROGRAM_ROWS, Competition
 from kagglehms.data.readers import Half, read_eeg, read_spectrogram
-from kagglehms.data.records import Records, window_starts
+from kagglehms.data.records import Records, read_records, window_starts
 from kagglehms.data.store import INDEX, JOURNAL, WIDTH, Entry, Kind, Store, entry_from, write_index
 from kagglehms.data.workers import Workers, in_order
 from kagglehms.errors import DataError, DataErrors, RunError, UsageError
 from kagglehms.files import write_bytes
 from kagglehms.locks import exclusive
+from kagglehms.progress import progress
 from kagglehms.strict_json import parse
 
 _READERS: dict[Kind, Callable[[Path, int], Half]] = {"eeg": read_eeg, "spectrogram": read_spectrogram}
@@ -127,6 +130,35 @@ def prepare(
         write_index(path, found + decoded)
         (path / JOURNAL).unlink()
         return Prepared(Store(path), decoded=len(decoded), found=len(found))
+
+
+def prepare_competition(data: Path, store: Path, workers: Workers | None = None) -> Prepared:
+    """Decode all recordings that train.csv names into a store, and print how far it is.
+
+    Args:
+        data: the competition's folder.
+        store: folder of the store; one that an interrupted call left is continued.
+        workers: threads, processes or cluster that decode; None takes threads on all available CPUs.
+
+    Raises:
+        DataError, DataErrors: train.csv or recordings are missing or cannot be used.
+        UsageError: the store holds other data.
+        RunError: another process is preparing the store, or the disk is full.
+    """
+    competition = Competition(data)
+    records = read_records(competition.train_csv)
+    recordings = recordings_of(competition, records)
+    say(f"{len(records)} records need {len(recordings)} recordings")
+    start = time.monotonic()
+    done = prepare(recordings, store, lambda items, n: progress(items, n, "decode"), workers)
+    if done.decoded:
+        seconds = time.monotonic() - start
+        before = f" ({done.found} were done before)" if done.found else ""
+        rate = f"{seconds:.0f} s, {done.decoded / seconds:.0f} files/s"
+        say(f"decoded {done.decoded} recordings{before} into {store} in {rate}")
+    else:
+        say(f"nothing to do: all {done.found} recordings are in {store}")
+    return done
 
 
 def _finished(path: Path, recordings: list[RecordingFile]) -> Prepared:

@@ -21,7 +21,7 @@ def require_bundle(dist: Path) -> None:
         UsageError: it does not.
     """
     if not (dist / "dataset").is_dir():
-        raise UsageError(f"{dist}: holds no bundle; build it with `python build.py --dist {dist}`")
+        raise UsageError(f"{dist}: holds no bundle; build it with `kagglehms build --dist {dist}`")
 
 
 def kernel_folders(dist: Path) -> list[Path]:
@@ -41,7 +41,7 @@ def choose_kernels(dist: Path, names: Sequence[str]) -> list[Path]:
     known = [folder.name for folder in folders]
     for name in names:
         if not known:
-            raise UsageError(f"{dist / 'kernels'}: holds no kernel; build it with `python build.py`")
+            raise UsageError(f"{dist / 'kernels'}: holds no kernel; build it with `kagglehms build`")
         if name not in known:
             raise UsageError(f"{dist / 'kernels'}: no kernel {name!r}; {closest(name, known)}")
     return [folder for folder in folders if folder.name in names]

@@ -43,7 +43,7 @@ def stamp_findings(script: Path, bundle_id: str, manifest: Manifest | None) -> I
 
 def training_findings(script: Path) -> Iterator[Finding]:
     """Yield what the training kernel would refuse of the recipes and options that its owner wrote into it."""
-    from kagglehms.kernel.training_session import make_task
+    from kagglehms.kernel.training_session import training_options
 
     try:
         tree = ast.parse(_text(script) or "")
@@ -59,7 +59,7 @@ def training_findings(script: Path) -> Iterator[Finding]:
         return
     try:
         recipes, options = (ast.literal_eval(written[name] or "") for name in _TRAINING)
-        make_task(recipes, options)
+        training_options(recipes, options)
     except UsageError as error:
         yield Finding(str(script), str(error), "correct it in the script")
     except (ValueError, TypeError, SyntaxError):

@@ -86,7 +86,7 @@ def script_findings(
         yield Finding(
             where,
             f"imports {name}, which {absent}",
-            "do without it, import it only where other machines use it, or bundle it with `build.py --wheels`",
+            "do without it, import it only where other machines use it, or bundle it with `kagglehms build --wheels`",
         )
 
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import kagglehms
 from kagglehms.console import open_streams
+from kagglehms.data.preparing import prepare_competition
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError
 from kagglehms.kernel.mounts import find_competition, find_output
 from kagglehms.kernel.protocol import TIME_LIMIT_S, Task
 from kagglehms.kernel.supervisor import supervise
+from kagglehms.timing import seconds_of
 
 if TYPE_CHECKING:
     from kagglehms.data.workers import Workers
@@ -82,7 +84,7 @@ def prepare(root: Path, bundle: Path, digest: str) -> int:
     _begin()
     try:
         _verify(bundle, digest)
-        decode(find_competition(root), root / "working" / STORE, _workers())
+        prepare_competition(find_competition(root), root / "working" / STORE, _workers())
     except HMSError as error:
         return _failed(error)
     return EXIT_OK
@@ -109,7 +111,7 @@ def train(
         scratch: a folder for what is not output.
         owner: of the kernels whose output may be mounted.
         recipes: by name, in this order.
-        options: further ones of `training.TrainingTask`, by name.
+        options: options of `kagglehms train`, by name, other than those that say where something lies.
 
     Returns:
         0 when nothing failed, which includes that something is left for the next session. Unknown recipes or options
@@ -117,56 +119,28 @@ def train(
     """
     start = time.monotonic()
     _begin()
-    from kagglehms.kernel.training_session import TIME_LIMIT_S, make_task, train_in_session
+    from kagglehms.kernel.training_session import TIME_LIMIT_S, train_in_session, training_options
 
     try:
-        task = make_task(recipes, options)
+        checked = training_options(recipes, options)
         _verify(bundle, digest)
         competition = find_competition(root)
         store = _output(root, owner, PREPARE_KERNEL, STORE)
         if store is None:
             store = scratch / STORE
-            decode(competition, store, _workers())
-        earlier = _output(root, owner, TRAIN_KERNEL, RUNS)
-        left_s = time_limit_s(TIME_LIMIT_S if task.limit_s is None else task.limit_s)
-        task = replace(
-            task,
-            data=str(competition),
-            store=str(store),
-            runs=str(root / "working" / RUNS),
-            earlier=None if earlier is None else str(earlier),
-            limit_s=left_s - (time.monotonic() - start),
+            prepare_competition(competition, store, _workers())
+        checked = replace(
+            checked,
+            data=competition,
+            store=store,
+            runs=root / "working" / RUNS,
+            resume_from=_output(root, owner, TRAIN_KERNEL, RUNS),
         )
-        return train_in_session(task, _usable_gpus())
+        usual_s = TIME_LIMIT_S if checked.time_limit is None else seconds_of(checked.time_limit)
+        left_s = time_limit_s(usual_s) - (time.monotonic() - start)
+        return train_in_session(recipes, checked, left_s, _usable_gpus())
     except HMSError as error:
         return _failed(error)
-
-
-def decode(competition: Path, store: Path, workers: Workers) -> None:
-    """Decode all recordings that train.csv names into a store, and say how far it is; here and in the command line.
-
-    Raises:
-        DataError, DataErrors: no train.csv, or recordings that cannot be used.
-    """
-    from kagglehms.console import say
-    from kagglehms.data.competition import Competition
-    from kagglehms.data.preparing import prepare, recordings_of
-    from kagglehms.data.records import read_records
-    from kagglehms.progress import progress
-
-    folder = Competition(competition)
-    records = read_records(folder.train_csv)
-    recordings = recordings_of(folder, records)
-    say(f"{len(records)} records need {len(recordings)} recordings")
-    start = time.monotonic()
-    done = prepare(recordings, store, lambda items, n: progress(items, n, "decode"), workers)
-    if done.decoded:
-        seconds = time.monotonic() - start
-        before = f" ({done.found} were done before)" if done.found else ""
-        rate = f"{seconds:.0f} s, {done.decoded / seconds:.0f} files/s"
-        say(f"decoded {done.decoded} recordings{before} into {store} in {rate}")
-    else:
-        say(f"nothing to do: all {done.found} recordings are in {store}")
 
 
 def _workers() -> Workers:

@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -46,8 +45,8 @@ from kagglehms.locks import HOLDER, LOCK, exclusive
 from kagglehms.packing.half_precision import HeldOut, half_changes, halve, open_held_out
 from kagglehms.packing.model_card import MODEL_CARD, model_card
 from kagglehms.packing.runs import FoldModel, Run, joint_prior, select_runs
+from kagglehms.packing.sources import Sources, find_sources
 from kagglehms.packing.vendor import lacking, vendor
-from kagglehms.packing.wheel import build_wheel, read_project
 from kagglehms.runs.blends import Blend
 from kagglehms.runs.ladder import find_blend
 
@@ -107,17 +106,6 @@ class Content:
         return measured
 
 
-def project_root() -> Path:
-    """Return the checkout that the running library belongs to.
-
-    Raises:
-        RunError: the library was installed without its checkout.
-    """
-    root = Path(kagglehms.__file__).resolve().parents[1]
-    read_project(root)
-    return root
-
-
 def build(
     runs: Path,
     dist: Path,
@@ -139,7 +127,7 @@ def build(
         recipes: names of runs, in the order in which they are to run; None takes all.
         folds: which ones of each run; None takes those that are finished.
         owner: Kaggle user name; None looks for it, see `stamping.find_owner`.
-        root: the project's checkout; None takes the one that runs.
+        root: the project's checkout; None takes what the running library came with, see `find_sources`.
         blend: name of a blend: its members are bundled, unless `recipes` says otherwise, and combined by it.
         half: store weights in half precision.
         held_out: the records to measure on what that changes; None measures nothing.
@@ -150,7 +138,7 @@ def build(
         UsageError: unknown names, or a `dist/dataset` that is no bundle and would be lost.
         RunError: unfinished or damaged runs, a broken checkout, another build into `dist`, or a disk that is full.
     """
-    root = root or project_root()
+    sources = find_sources(root)
     owner, owner_source = find_owner(owner)
     chosen = find_blend(runs, blend) if blend else None
     if chosen is not None:
@@ -162,10 +150,10 @@ def build(
     _refuse_to_replace_others(dataset)
     try:
         with exclusive(dist, "a build"), _stage(dist) as stage:
-            slug, manifest = _write_dataset(stage / "dataset", root, content, owner)
-            names = kernel_names(root, scored=bool(selected))
-            _write_kernels(stage / "kernels", root, names, owner, slug, manifest.digest)
-            _swap_in(stage, dist, kernel_names(root))
+            slug, manifest = _write_dataset(stage / "dataset", sources, content, owner)
+            names = kernel_names(sources.kernels, scored=bool(selected))
+            _write_kernels(stage / "kernels", sources.kernels, names, owner, slug, manifest.digest)
+            _swap_in(stage, dist, kernel_names(sources.kernels))
     except BrokenPipeError:  # whoever reads the output has gone
         raise
     except OSError as error:
@@ -248,15 +236,15 @@ def _heaviest_first(blend: Blend) -> list[str]:
     return sorted(blend.active, key=lambda name: -weights[name])
 
 
-def _write_dataset(folder: Path, root: Path, content: Content, owner: str) -> tuple[str, Manifest]:
+def _write_dataset(folder: Path, sources: Sources, content: Content, owner: str) -> tuple[str, Manifest]:
     folder.mkdir()
-    slug, card = stamp_card(root / CARD, owner)
-    wheel, wheel_bytes = build_wheel(root)
+    slug, card = stamp_card(sources.card, owner)
+    wheel, wheel_bytes = sources.wheel()
     files = {
         wheel: _write(folder / wheel, wheel_bytes),
-        "LICENSE": _copy(root / "LICENSE", folder / "LICENSE"),
+        "LICENSE": _copy(sources.license, folder / "LICENSE"),
     }
-    vendored = _vendor(folder, root, wheel, content)
+    vendored = _vendor(folder, sources.kernels, wheel, content)
     files |= {path.name: hash_file(path) for path in vendored}
     if content.blend is not None:
         files[BLEND] = _write(folder / BLEND, content.blend.to_json())
@@ -267,7 +255,7 @@ def _write_dataset(folder: Path, root: Path, content: Content, owner: str) -> tu
     files = dict(sorted(files.items()))
     manifest = Manifest(
         FORMAT,
-        Library(kagglehms.__version__, wheel, _commit(root)),
+        Library(kagglehms.__version__, wheel, sources.commit()),
         _versions(content.runs),
         tuple(models),
         prior,
@@ -306,39 +294,38 @@ def _write_models(folder: Path, content: Content, files: dict[str, File]) -> lis
     return models
 
 
-def _vendor(folder: Path, root: Path, wheel: str, content: Content) -> list[Path]:
+def _vendor(folder: Path, kernels: Path, wheel: str, content: Content) -> list[Path]:
     if content.wheels is None:
         return []
-    scripts = sorted((root / "kernels").glob("*/*.py"))
+    scripts = sorted(kernels.glob("*/*.py"))
     wanted = [*lacking(scripts, read_wheel(folder / wheel)), *content.wheels]
     with tempfile.TemporaryDirectory(prefix="wheels-", dir=folder.parent) as scratch:
         return [path.rename(folder / path.name) for path in vendor(wanted, Path(scratch))]
 
 
-def kernel_names(root: Path, scored: bool = True) -> list[str]:
+def kernel_names(kernels: Path, scored: bool = True) -> list[str]:
     """Names of the project's kernels, in alphabetical order.
 
     Args:
-        root: the project's checkout.
+        kernels: folder of their templates.
         scored: with those that need weights.
 
     Raises:
         RunError: there is none.
     """
-    names = sorted(path.parent.name for path in (root / "kernels").glob(f"*/{KERNEL_METADATA}"))
+    names = sorted(path.parent.name for path in kernels.glob(f"*/{KERNEL_METADATA}"))
     names = [name for name in names if scored or name in UNSCORED]
     if not names:
-        raise RunError(f"{root / 'kernels'}: holds no kernel; take it from the project's checkout")
+        raise RunError(f"{kernels}: holds no kernel; take it from the project's checkout")
     return names
 
 
 def _write_kernels(
-    folder: Path, root: Path, names: Sequence[str], owner: str, slug: str, digest: str
+    folder: Path, kernels: Path, names: Sequence[str], owner: str, slug: str, digest: str
 ) -> None:
     for name in names:
         (folder / name).mkdir(parents=True)
-        template = root / "kernels" / name
-        for file, content in stamp_kernel(template, owner, slug, digest).items():
+        for file, content in stamp_kernel(kernels / name, owner, slug, digest).items():
             _write(folder / name / file, content)
 
 
@@ -396,18 +383,3 @@ def _versions(runs: Sequence[Run]) -> dict[str, str]:
         for package, version in run.versions.items():
             merged.setdefault(package, set()).add(version)
     return {package: ", ".join(sorted(versions)) for package, versions in sorted(merged.items())}
-
-
-def _commit(root: Path) -> str | None:
-    """Return the commit of the sources, with `-dirty` behind it if they were changed; None if git cannot say."""
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}  # look, and leave the index as it is
-    try:
-        found = subprocess.run(
-            command, capture_output=True, text=True, env=environment, timeout=30, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip() or None

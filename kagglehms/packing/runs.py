@@ -125,7 +125,7 @@ def select_runs(
             version.
     """
     if not runs.is_dir():
-        raise UsageError(f"{runs}: no such folder; give the one that `kagglehms train --out` wrote")
+        raise UsageError(f"{runs}: no such folder; give the one that `kagglehms train --runs` wrote")
     present = sorted(path.name for path in runs.iterdir() if _looks_like_run(path))
     if not present:
         raise UsageError(f"{runs}: holds no run; train one with `kagglehms train`")
@@ -165,7 +165,7 @@ def _read_run(path: Path, folds: Collection[int] | None) -> Run:
     if not finished:
         raise RunError(
             f"{path}: unfinished, no fold of it is trained to its end; finish it with `kagglehms train {path.name}`"
-            " or choose others with --recipes"
+            " or choose others with --recipe"
         )
     info = _read_json(path / "run.json", _RunInfo)
     if info.recipe != path.name:
@@ -178,7 +178,7 @@ def _read_run(path: Path, folds: Collection[int] | None) -> Run:
     if missing:
         raise RunError(
             f"{path}: fold {', '.join(map(str, missing))} is not finished (finished: {', '.join(map(str, finished))}"
-            f" of {info.n_folds}); finish it with `kagglehms train {path.name}` or choose others with --folds"
+            f" of {info.n_folds}); finish it with `kagglehms train {path.name}` or choose others with --fold"
         )
     wanted = finished if folds is None else sorted(set(folds))
     models = tuple(_read_fold(path / f"fold{fold}", fold) for fold in wanted)
@@ -236,6 +236,6 @@ def _check_recipe(path: Path, name: str) -> None:
     try:
         recipe = recipe_from_json(content, path)
     except DataError as error:
-        raise RunError(f"{path}: {error.reason}; train it again or choose others with --recipes") from error
+        raise RunError(f"{path}: {error.reason}; train it again or choose others with --recipe") from error
     if recipe.name != name:
         raise RunError(f"{path}: is of recipe {recipe.name!r} in the run of {name!r}; train it again")

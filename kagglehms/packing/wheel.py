@@ -13,6 +13,7 @@ import hashlib
 import io
 import tomllib
 import zipfile
+from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,32 @@ def build_wheel(root: Path) -> tuple[str, bytes]:
     members[f"{info}/licenses/LICENSE"] = (root / "LICENSE").read_bytes()
     members[f"{info}/RECORD"] = _record(members, f"{info}/RECORD").encode()
     return wheel_name(version), _zip(members)
+
+
+def repack_wheel(installed: Distribution) -> tuple[str, bytes]:
+    """Return name and content of the wheel from which the library was installed.
+
+    Args:
+        installed: the library's distribution.
+
+    Raises:
+        RunError: a file of it has been deleted.
+    """
+    info = f"kagglehms-{installed.version}.dist-info"
+    of_the_installer = {f"{info}/{name}" for name in ("INSTALLER", "RECORD", "REQUESTED", "direct_url.json")}
+    members: dict[str, bytes] = {}
+    for file in sorted(installed.files or (), key=str):
+        name = file.as_posix()
+        in_the_wheel = name.startswith(("kagglehms/", f"{info}/")) and name not in of_the_installer
+        if not in_the_wheel or file.suffix in _LEFT_OUT:
+            continue
+        path = Path(str(file.locate()))
+        try:
+            members[name] = path.read_bytes()
+        except OSError as error:
+            raise RunError(f"{path}: cannot be read ({error.strerror}); install the library again") from error
+    members[f"{info}/RECORD"] = _record(members, f"{info}/RECORD").encode()
+    return wheel_name(installed.version), _zip(members)
 
 
 def read_project(root: Path) -> dict[str, Any]:

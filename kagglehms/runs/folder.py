@@ -142,7 +142,7 @@ def refuse_other_run(
     recipe: Recipe,
     dataset: Dataset,
     origin: Origin | None,
-    cure: str = "give another --out or delete it",
+    cure: str = "give another --runs or delete it",
 ) -> None:
     """Make sure that a run is what is to be gone on with.
 

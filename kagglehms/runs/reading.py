@@ -102,7 +102,7 @@ def read_runs(runs: Path) -> list[RunView]:
         UsageError: no such folder, or no run in it.
     """
     if not runs.is_dir():
-        raise UsageError(f"{runs}: no such folder; give the one that `kagglehms train --out` wrote")
+        raise UsageError(f"{runs}: no such folder; give the one that `kagglehms train --runs` wrote")
     folders = sorted({path.parent for name in ("run.json", "recipe.json") for path in runs.glob(f"*/{name}")})
     if not folders:
         raise UsageError(f"{runs}: holds no run; train one with `kagglehms train`")

@@ -6,7 +6,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-OWNER = "your-kaggle-username"  # build.py fills in these three
+OWNER = "your-kaggle-username"  # `kagglehms build` fills in these three
 BUNDLE = "kagglehms-bundle"
 DIGEST = "0000000000000000000000000000000000000000000000000000000000000000"
 

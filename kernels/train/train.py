@@ -6,12 +6,12 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-OWNER = "your-kaggle-username"  # build.py fills in these three
+OWNER = "your-kaggle-username"  # `kagglehms build` fills in these three
 BUNDLE = "kagglehms-bundle"
 DIGEST = "0000000000000000000000000000000000000000000000000000000000000000"
 
 RECIPES = ["mosaic-xloss", "mosaic-xloss-stats"]  # any names that `kagglehms ladder` lists, in this order
-OPTIONS: dict = {}  # of training_session.TrainingTask, such as {"epochs": 1}
+OPTIONS: dict = {}  # of `kagglehms train`, such as {"epochs": 1, "time_limit": "8h"}
 
 root = Path(os.environ.get("KAGGLEHMS_KAGGLE_ROOT", "/kaggle"))  # only a rehearsal names another folder
 # /kaggle/working becomes the output, and HOME may be read-only.

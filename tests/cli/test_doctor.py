@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +12,9 @@ from folders import copied
 
 from kagglehms.cli import doctor
 from kagglehms.cli.commands import main
-from kagglehms.cli.doctor import Check, State, check_data, check_store, credentials, find_data
+from kagglehms.cli.data_folder import find_data
+from kagglehms.cli.doctor import Check, State, check_data, check_disk, check_store, credentials
 from kagglehms.errors import RunError
-from kagglehms.rehearsal import isolation, launching
 
 SECRET = "0123456789abcdef-this-is-secret"
 
@@ -46,7 +45,7 @@ def test_an_empty_machine_is_told_where_to_get_the_data(capsys: pytest.CaptureFi
     assert "\033" not in text
 
 
-def test_json_holds_every_check_and_each_problem_its_cure(
+def test_json_holds_every_check_and_each_problem_a_fix(
     competition_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = copied(competition_folder, tmp_path / "hms")
@@ -65,15 +64,13 @@ def test_json_holds_every_check_and_each_problem_its_cure(
         "rehearsal",
         "credentials",
     } <= names
-    assert all(check["cure"] for check in checks if check["state"] != "ok")
+    assert all(check["fix"] for check in checks if check["state"] != "ok")
     assert [c["name"] for c in checks if c["state"] == "stop"] == ["data"]
     assert "1 of" in next(c["finding"] for c in checks if c["name"] == "data")
 
 
-def test_data_is_found_where_the_cure_puts_it(competition_folder: Path, tmp_path: Path) -> None:
-    assert find_data(None, tmp_path) is None
+def test_data_that_are_found_are_checked(competition_folder: Path, tmp_path: Path) -> None:
     copied(competition_folder, tmp_path / "hms")
-    assert find_data(None, tmp_path) == tmp_path / "hms"
     assert states(check_data(None, tmp_path / "hms")) == {"data": "ok"}
 
 
@@ -93,7 +90,7 @@ def test_broken_data_stop(damage, says: str, competition_folder: Path, tmp_path:
     (check,) = check_data(folder, find_data(folder))
     assert check.state == "stop"
     assert says in check.finding
-    assert check.cure
+    assert check.fix
 
 
 def test_a_given_folder_without_data_stops(tmp_path: Path) -> None:
@@ -104,10 +101,11 @@ def test_a_given_folder_without_data_stops(tmp_path: Path) -> None:
 def test_the_store_is_told_apart_finished_unfinished_broken_absent(
     dist: Path, competition_folder: Path, tmp_path: Path
 ) -> None:
-    assert states(check_store(dist.parent / "store", competition_folder)) == {"store": "ok", "disk": "ok"}
+    assert states(check_store(dist.parent / "store", competition_folder)) == {"store": "ok"}
+    assert states(check_disk(dist.parent / "store", competition_folder)) == {"disk": "ok"}
     absent = list(check_store(tmp_path / "store", competition_folder))
     assert "none yet" in absent[0].finding
-    assert absent[0].cure == f"kagglehms prepare --data {competition_folder} --store {tmp_path / 'store'}"
+    assert absent[0].fix == f"kagglehms prepare --data {competition_folder} --store {tmp_path / 'store'}"
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished/journal.jsonl").write_text("")
     assert "unfinished" in next(iter(check_store(tmp_path / "unfinished", None))).finding
@@ -119,9 +117,9 @@ def test_the_store_is_told_apart_finished_unfinished_broken_absent(
 
 def test_a_full_disk_stops(competition_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    disk = list(check_store(tmp_path / "store", competition_folder))[-1]
+    (disk,) = check_disk(tmp_path / "store", competition_folder)
     assert (disk.name, disk.state) == ("disk", "stop")
-    assert "free space" in disk.cure
+    assert "free space" in disk.fix
 
 
 def test_credentials_are_found_and_never_shown(
@@ -142,7 +140,7 @@ def test_credentials_are_found_and_never_shown(
         assert "somebody" in captured.out
         assert f"chmod 600 {file}" in captured.out
     file.chmod(0o600)
-    assert states(doctor.check_client())["credentials"] == "ok"
+    assert states(doctor.check_credentials())["credentials"] == "ok"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
@@ -152,12 +150,12 @@ def test_credentials_that_the_client_cannot_read_are_not_called_good(
     (home / ".kaggle").mkdir()
     file = home / ".kaggle/kaggle.json"
     file.write_text(json.dumps({"username": "somebody", "key": SECRET}), encoding=encoding)
-    (check,) = doctor.check_client()
+    (check,) = doctor.check_credentials()
     assert check.state == "stop"
     assert "the client cannot read it" in check.finding
-    assert "UTF-8" in check.cure
+    assert "UTF-8" in check.fix
     monkeypatch.setenv("KAGGLE_API_TOKEN", SECRET)
-    broken, usable = doctor.check_client()
+    broken, usable = doctor.check_credentials()
     assert (broken.state, usable.state) == ("note", "ok")
     assert str(file) not in usable.finding
 
@@ -168,62 +166,6 @@ def test_a_user_without_a_home_is_told_of_the_rest(
     monkeypatch.setattr("kagglehms.kaggle.credentials.home", lambda: None)
     assert main(["doctor"]) == 0
     assert "credentials           none" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ({}, "outside of this container"),
-        ({"kernel/unprivileged_userns_clone": "0"}, "sysctl kernel.unprivileged_userns_clone=1"),
-        (
-            {"kernel/unprivileged_userns_clone": "1", "user/max_user_namespaces": "500"},
-            "outside of this container",
-        ),
-        ({"user/max_user_namespaces": "0"}, "sysctl user.max_user_namespaces=15000"),
-        (
-            {"kernel/apparmor_restrict_unprivileged_userns": "1", "user/max_user_namespaces": "500"},
-            "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
-        ),
-    ],
-)
-def test_only_a_setting_that_forbids_is_named_as_a_cure(
-    settings: dict[str, str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(doctor.platform, "system", lambda: "Linux")
-    for name, value in settings.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(f"{value}\n")
-    cure = isolation.how_to_allow_namespaces(tmp_path)
-    assert says in cure
-    assert all(
-        name.replace("/", ".") in cure for name in settings if "sysctl" in says and settings[name] in "01"
-    ) or ("sysctl" not in cure)
-
-
-def test_the_cure_names_no_setting_that_this_machine_lacks() -> None:
-    for name in re.findall(r"sysctl ([\w.]+)=", isolation.how_to_allow_namespaces()):
-        assert Path("/proc/sys", *name.split(".")).is_file()
-
-
-def test_a_full_disk_for_temporary_files_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(isolation.tempfile, "mkdtemp", full)
-    (check,) = doctor.check_isolation()
-    assert check.state == "note"
-    assert "No space left" in check.finding
-
-
-def test_namespaces_are_probed_by_running_something(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the probe says is what a rehearsal's launcher says; a launcher that refuses is passed on."""
-    report = b'{"unavailable": "unshare: Operation not permitted"}'
-    monkeypatch.setattr(launching, "LAUNCHER", f"import os, sys; os.write(int(sys.argv[3]), {report!r})")
-    (check,) = doctor.check_isolation()
-    assert check.state == "note"
-    assert "Operation not permitted" in check.finding
-    monkeypatch.setattr(launching, "LAUNCHER", "raise SystemExit(3)")
-    assert isolation.namespaces_unavailable() is not None
 
 
 def test_a_package_too_old_stops_and_one_unlike_the_image_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,4 +192,4 @@ def test_a_device_that_fails_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     (check,) = doctor.check_device()
     assert check.state == "stop"
     assert "the driver is too old" in check.finding
-    assert check.cure
+    assert check.fix

@@ -18,7 +18,7 @@ import pytest
 from folders import copied, eeg_frame
 
 from kagglehms.data.competition import Competition
-from kagglehms.data.preparing import RecordingFile, prepare, recordings_of
+from kagglehms.data.preparing import RecordingFile, prepare, prepare_competition, recordings_of
 from kagglehms.data.readers import read_spectrogram
 from kagglehms.data.records import SPECTROGRAM_OFFSET, make_records, read_records, read_train_table
 from kagglehms.data.store import Store
@@ -308,3 +308,24 @@ def test_no_real_spectrogram_is_refused_for_its_length(hms_sample: Path) -> None
     for file in files_of(hms_sample):
         if file.kind == "spectrogram":
             assert len(read_spectrogram(file.path, file.min_length)) == file.min_length
+
+
+def test_every_recording_of_the_table_is_decoded_once(
+    competition_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pl.read_csv(competition_folder / "train.csv")
+    n_recordings = table["eeg_id"].n_unique() + table["spectrogram_id"].n_unique()
+    done = prepare_competition(competition_folder, tmp_path / "store")
+    assert (done.decoded, done.found, len(done.store.entries)) == (n_recordings, 0, n_recordings)
+    said = capsys.readouterr().out
+    assert f"need {n_recordings} recordings" in said
+    assert f"decoded {n_recordings} recordings into {tmp_path / 'store'}" in said
+    again = prepare_competition(competition_folder, tmp_path / "store")
+    assert (again.decoded, again.found) == (0, n_recordings)
+    assert f"nothing to do: all {n_recordings} recordings" in capsys.readouterr().out
+
+
+def test_a_folder_without_a_table_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train\.csv"):
+        prepare_competition(tmp_path, tmp_path / "store")
+    assert not (tmp_path / "store").exists()

@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from kagglehms.kaggle.image import kaggle_image
-from kagglehms.packing.build import project_root
+from kagglehms.packing.sources import project_root
 from kagglehms.packing.wheel import read_project
 
 

@@ -1,4 +1,4 @@
-"""Preflight on what build.py makes: nothing to find, and then one fault after another, and all at once."""
+"""Preflight on what `kagglehms build` makes: nothing to find, and then one fault after another, and all at once."""
 
 from __future__ import annotations
 

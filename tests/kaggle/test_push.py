@@ -30,6 +30,7 @@ from runs_folder import make_run
 
 from kagglehms.bundle.manifest import CARD, MANIFEST, read_manifest
 from kagglehms.cli.commands import main
+from kagglehms.console import say
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
 from kagglehms.kaggle.answers import ClientError
@@ -38,7 +39,7 @@ from kagglehms.kaggle.fetch import fetch, fetch_all
 from kagglehms.kaggle.push import push
 from kagglehms.kaggle.service import Kaggle, Patience
 from kagglehms.kaggle.sessions import follow_kernel
-from kagglehms.kaggle.status import status
+from kagglehms.kaggle.status import Standing, status
 from kagglehms.kaggle.upload import difference, upload
 from kagglehms.kernel.marker import Marker
 from kagglehms.packing.build import Built, build
@@ -465,6 +466,37 @@ def test_status_and_fetch_from_the_command_line(
     assert (tmp_path / "out/infer/submission.csv").read_bytes() == SUBMISSION
 
 
+def test_what_programs_read_of_kaggle_is_json(
+    service: LoopbackKaggle,
+    dist: Path,
+    kaggle: Kaggle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("kagglehms.kaggle.service.kaggle", lambda: replace(kaggle, say=say))
+    words = ["--dist", str(dist), "--json"]
+    assert main(["push", "infer", "--out", str(tmp_path / "out"), "--time-limit", "8.5h", *words]) == EXIT_OK
+    captured = capsys.readouterr()
+    (pushed,) = json.loads(captured.out)
+    assert (pushed["name"], pushed["ref"], pushed["version"]) == ("infer", KERNEL, 1)
+    assert "kaggle competitions submit" in captured.err
+    (asked,) = service.called("SaveKernel")
+    assert asked["sessionTimeoutSeconds"] == 8.5 * 3600
+    assert (tmp_path / "out/infer/submission.csv").read_bytes() == SUBMISSION
+    assert main(["push", "dataset", *words]) == EXIT_OK
+    assert json.loads(capsys.readouterr().out) == []
+    assert main(["status", *words]) == EXIT_OK
+    standings = [Standing(**content) for content in json.loads(capsys.readouterr().out)]
+    assert [(one.kind, one.ref, one.ok) for one in standings[:2]] == [
+        ("dataset", BUNDLE, True),
+        ("kernel", KERNEL, True),
+    ]
+    assert main(["fetch", "--out", str(tmp_path / "again"), *words]) == EXIT_OK
+    fetched = json.loads(capsys.readouterr().out)["infer"]
+    assert str(tmp_path / "again/infer/submission.csv") in fetched
+
+
 @pytest.mark.slow
 def test_build_and_push_in_one_command(service: LoopbackKaggle, tmp_path: Path) -> None:
     """The person's command; a dataset that is not there in the end is its exit code, and one line."""
@@ -478,7 +510,7 @@ def test_build_and_push_in_one_command(service: LoopbackKaggle, tmp_path: Path) 
         service.faults = {where: [fault] * 9}
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == EXIT_FAILURE
-        assert done.stderr.startswith("error: the ")
+        assert done.stderr.startswith("kagglehms: error: the ")
         assert done.stderr.count("\n") == 1
         assert named in done.stderr
         assert "push again" in done.stderr

@@ -22,7 +22,7 @@ from kagglehms.kaggle.stamping import (
     stamp_kernel,
 )
 from kagglehms.kernel.entry import PREPARE_KERNEL, TRAIN_KERNEL
-from kagglehms.packing.build import project_root
+from kagglehms.packing.sources import project_root
 
 SECRET = "0123456789abcdef-secret"
 

@@ -20,7 +20,8 @@ from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.errors import EXIT_FAILURE, EXIT_USER
 from kagglehms.kernel.mounts import LAYOUTS, ROOT_VARIABLE, Layout, competition_mount, dataset_mount
 from kagglehms.kernel.submission import read_submission
-from kagglehms.packing.build import Built, project_root
+from kagglehms.packing.build import Built
+from kagglehms.packing.sources import project_root
 
 IDS = [5, 6]
 SCRIPTS = sorted((project_root() / "kernels").glob("*/*.py"))

@@ -6,22 +6,20 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import kagglehms
-from kagglehms.data.records import read_records
-from kagglehms.data.store import Store
-from kagglehms.device import choose_device
-from kagglehms.errors import EXIT_USER
+from kagglehms.cli.commands import parse
+from kagglehms.errors import EXIT_USER, RunError
 from kagglehms.kernel import entry, training_session
-from kagglehms.kernel.training_session import ENDING, TrainingTask, main, make_task, train_in_session
+from kagglehms.kernel.training_session import ENDING, main, train_in_session, training_options
 from kagglehms.packing.build import build
 from kagglehms.rehearsal.run import rehearse
-from kagglehms.runs.cross_validation import cross_validate
-from kagglehms.runs.dataset import Dataset
+from kagglehms.runs.training import TrainingOptions, train_recipes
 
 TINY = {
     "folds": 2,
@@ -33,27 +31,18 @@ TINY = {
 }
 
 
-def task_of(store: Path, folder: Path, runs: Path, **options: Any) -> TrainingTask:
-    tiny = (
-        {"data": str(folder), "store": str(store), "runs": str(runs), "recipes": ("baseline",)}
-        | TINY
-        | options
-    )
-    return TrainingTask(**tiny)
+def session_of(
+    store: Path, folder: Path, runs: Path, *recipes: str, time_limit_s: float = 3600.0, **options: Any
+) -> str:
+    """What `train_in_session` gives each of its processes."""
+    places = {"data": str(folder), "store": str(store), "runs": str(runs)}
+    content = {"recipes": recipes, "options": places | TINY | options, "time_limit_s": time_limit_s}
+    return json.dumps(content)
 
 
 def ending(runs: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((runs / ENDING).read_text())
     return content
-
-
-def test_a_task_travels_as_text() -> None:
-    task = TrainingTask(("baseline", "demo"), only_folds=(1,), limit_s=3.5)
-    assert TrainingTask.from_json(task.to_json()) == task
-    recipe = TrainingTask(("baseline",), epochs=1, backbone="efficientnet_b0", batch_size=4).recipe(
-        "baseline"
-    )
-    assert (recipe.epochs, recipe.backbone, recipe.batch_size) == (1, "efficientnet_b0", 4)
 
 
 @pytest.mark.parametrize(
@@ -62,13 +51,16 @@ def test_a_task_travels_as_text() -> None:
         (["baseline", "percentile"], {}, "did you mean 'percentiles'"),
         ("baseline", {}, "RECIPES must be a list"),
         ([], {}, "RECIPES must be a list"),
-        ([1], {}, "RECIPES.0: Input should be a valid string, but got 1"),
+        ([1], {}, "RECIPES must be names, but got 1"),
         (["baseline"], {"epoch": 1}, "no option 'epoch'; did you mean 'epochs'"),
         (["baseline"], {"runs": "/kaggle/working"}, "no option 'runs'"),
         (["baseline"], {"epochs": "many"}, "OPTIONS: epochs: Input should be a valid integer"),
         (["baseline"], {"epochs": 0}, "epochs must be at least 1"),
         (["baseline"], {"batch_size": 0}, "batch_size must be at least 1"),
-        (["baseline"], {"only_folds": [0, 5]}, "there is no fold 5, they are 0 to 4"),
+        (["baseline"], {"fold": [0, 5]}, "OPTIONS: there is no fold 5; 5 folds are 0 to 4"),
+        (["baseline"], {"time_limit": "soon"}, "OPTIONS: 'soon' is no duration"),
+        (["baseline"], {"time_limit": 90}, "OPTIONS: time_limit: Input should be a valid string, but got 90"),
+        (["baseline"], {"only_folds": [0]}, "no option 'only_folds'"),
     ],
 )
 def test_what_the_owner_wrote_is_checked_before_anything_else(
@@ -79,38 +71,46 @@ def test_what_the_owner_wrote_is_checked_before_anything_else(
     assert says in capsys.readouterr().err
 
 
-def test_what_the_owner_wrote_is_taken_as_it_stands() -> None:
-    options = TINY | {"only_folds": [0], "limit_s": 90, "save_every_s": 60}
-    task = make_task(["baseline", "demo"], options)
-    assert (task.recipes, task.only_folds, task.limit_s) == (("baseline", "demo"), (0,), 90.0)
-    assert TrainingTask.from_json(task.to_json()) == task
+def test_what_the_owner_wrote_is_what_the_command_takes() -> None:
+    """By name and by value: OPTIONS are the words of `kagglehms train`."""
+    written = TINY | {"fold": [0], "limit": 90, "time_limit": "8.5h", "save_every": "60s", "compile": True}
+    words = ["--folds", "2", "--epochs", "2", "--backbone", "half:test_efficientnet", "--batch-size", "8"]
+    words += ["--device", "cpu", "--weights", "none", "--fold", "0", "--limit", "90", "--time-limit", "8.5h"]
+    typed = parse("train", ["baseline", "demo", *words, "--save-every", "60s", "--compile"])
+    checked = training_options(["baseline", "demo"], written)
+    for field in fields(TrainingOptions):
+        assert getattr(checked, field.name) == getattr(typed, field.name), field.name
+
+
+def test_every_option_of_the_command_is_one_of_the_kernel_unless_the_kernel_decides() -> None:
+    for name in {field.name for field in fields(TrainingOptions)} - {"data", "store", "runs", "resume_from"}:
+        default = getattr(TrainingOptions(), name)
+        assert getattr(training_options(["baseline"], {name: default}), name) == default
 
 
 def test_a_recipe_that_fails_does_not_keep_the_others(
     dist: Path, competition_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = task_of(
-        dist.parent / "store", competition_folder, tmp_path, recipes=("no-such", "baseline"), epochs=1
-    )
-    trained: list[str] = []
-
-    def note(recipe: Any, *_: object) -> Any:
+    def train(recipe: Any, *_: object) -> Any:
+        if recipe.name == "global-stats":
+            raise RunError("it cannot be")
         trained.append(recipe.name)
         return type("Outcome", (), {"sentence": "done"})
 
-    monkeypatch.setattr("kagglehms.runs.cross_validation.cross_validate", note)
-    assert main([task.to_json()]) == 0
+    trained: list[str] = []
+    monkeypatch.setattr("kagglehms.runs.cross_validation.cross_validate", train)
+    store = dist.parent / "store"
+    assert main([session_of(store, competition_folder, tmp_path, "global-stats", "baseline")]) == 0
     assert trained == ["baseline"]
-    assert ending(tmp_path)["left"] == []
-    assert "no-such: unknown recipe 'no-such'" in ending(tmp_path)["problems"][0]
+    assert ending(tmp_path) == {"left": [], "problems": ["global-stats: it cannot be"]}
 
 
 def test_time_that_is_up_leaves_the_rest_to_the_next_session(
     dist: Path, competition_folder: Path, tmp_path: Path
 ) -> None:
     recipes = ("baseline", "global-stats")
-    task = task_of(dist.parent / "store", competition_folder, tmp_path, recipes=recipes, limit_s=0.0)
-    assert main([task.to_json()]) == 0
+    session = session_of(dist.parent / "store", competition_folder, tmp_path, *recipes, time_limit_s=0.0)
+    assert main([session]) == 0
     assert ending(tmp_path) == {"left": list(recipes), "problems": []}
 
 
@@ -132,15 +132,14 @@ def test_the_session_says_how_it_ended(
     problem: str | None,
 ) -> None:
     # A module of that name before the real one on the path is what `-m` then runs.
-    fake = tmp_path / "fake/kagglehms/rehearsal"
+    fake = tmp_path / "fake/kagglehms/kernel"
     fake.mkdir(parents=True)
     for folder in (fake.parent, fake):
         (folder / "__init__.py").touch()
-    (fake / "training.py").write_text(
-        f"import json, sys; from pathlib import Path\nruns = Path(json.loads(sys.argv[1])['runs'])\n{worker}\n"
-    )
+    beginning = "import json, sys; from pathlib import Path\nruns = Path(json.loads(sys.argv[1])['options']['runs'])\n"
+    (fake / "training_session.py").write_text(f"{beginning}{worker}\n")
     monkeypatch.setattr(kagglehms, "__file__", str(fake.parent / "__init__.py"))
-    assert train_in_session(TrainingTask(("baseline",), runs=str(tmp_path)), n_gpus=0) == code
+    assert train_in_session(["baseline"], TrainingOptions(runs=tmp_path), 60.0, n_gpus=0) == code
     out = capfd.readouterr().out
     event = json.loads(next(line for line in out.splitlines() if line.startswith("{")))
     assert event["event"] == "training"
@@ -183,8 +182,6 @@ def test_two_rehearsed_sessions_equal_one_long_one(competition_folder: Path, tmp
         assert report.ok, report.sentence
 
     session("prepare", one)
-    store = Store(one / "prepare/store")
-    records = read_records(competition_folder / "train.csv")
     shutil.copytree(one / "prepare", two / "prepare")
 
     configured(dist)
@@ -197,7 +194,8 @@ def test_two_rehearsed_sessions_equal_one_long_one(competition_folder: Path, tmp
     training_s = sum(r["seconds"] for r in result)
     for share in (0.5, 0.2, 0.0):  # of the training; how fast the machine is may have changed since
         shutil.rmtree(two / "train", ignore_errors=True)
-        configured(dist, limit_s=share and events[-1]["seconds"] - (1 - share) * training_s)
+        seconds = max(share and events[-1]["seconds"] - (1 - share) * training_s, 0.1)
+        configured(dist, time_limit=f"{seconds:.1f}s")
         session("train", two)
         if ending(two / "train/runs")["left"]:
             break
@@ -210,9 +208,8 @@ def test_two_rehearsed_sessions_equal_one_long_one(competition_folder: Path, tmp
             parts = [out / f"train/runs/baseline/fold{fold}/{name}" for out in (one, two)]
             assert parts[0].read_bytes() == parts[1].read_bytes(), (fold, name)
     # And both are what the library trains without any kernel.
-    recipe = TrainingTask(("baseline",), epochs=2, backbone="half:test_efficientnet", batch_size=8).recipe(
-        "baseline"
-    )
-    cross_validate(recipe, Dataset.of(store, records, 2), tmp_path / "here", choose_device("cpu"))
+    options = training_options(["baseline"], TINY)
+    options = replace(options, data=competition_folder, store=one / "prepare/store", runs=tmp_path / "here")
+    train_recipes(["baseline"], options)
     here = tmp_path / "here/baseline/fold1/weights.safetensors"
     assert here.read_bytes() == (two / "train/runs/baseline/fold1/weights.safetensors").read_bytes()

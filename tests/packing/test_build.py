@@ -19,8 +19,9 @@ from kagglehms.kaggle.stamping import PLACEHOLDER_OWNER
 from kagglehms.kernel.prior import read_prior
 from kagglehms.locks import exclusive
 from kagglehms.packing import build as building
-from kagglehms.packing.build import Built, build, describe, project_root
+from kagglehms.packing.build import Built, build, describe
 from kagglehms.packing.model_card import MODEL_CARD
+from kagglehms.packing.sources import project_root
 
 KERNELS = ("infer", "prepare", "train")
 MOVES = 2 * len(KERNELS) + 2

@@ -58,7 +58,7 @@ def test_an_unfinished_run_is_refused_and_says_what_to_do(runs: Path) -> None:
     with pytest.raises(RunError, match="unfinished") as raised:
         select_runs(runs)
     assert "kagglehms train mosaic-xloss" in str(raised.value)
-    assert "--recipes" in str(raised.value)
+    assert "--recipe" in str(raised.value)
     assert len(select_runs(runs, ["baseline"])) == 1
 
 

@@ -18,7 +18,7 @@ import pytest
 
 import kagglehms
 from kagglehms.errors import RunError
-from kagglehms.packing.build import project_root
+from kagglehms.packing.sources import project_root
 from kagglehms.packing.wheel import build_wheel, package_files
 
 

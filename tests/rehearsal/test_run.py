@@ -404,7 +404,7 @@ def test_isolation_that_is_asked_for_and_cannot_be_had_is_an_error(
 @pytest.mark.parametrize(
     ("spoil", "error", "says"),
     [
-        (lambda house: shutil.rmtree(house.dist / "kernels"), UsageError, "python build.py"),
+        (lambda house: shutil.rmtree(house.dist / "kernels"), UsageError, "kagglehms build"),
         (
             lambda house: (house.dist / "kernels/look").rename(house.dist / "kernels/lock"),
             UsageError,
@@ -414,8 +414,8 @@ def test_isolation_that_is_asked_for_and_cannot_be_had_is_an_error(
         (lambda house: shutil.rmtree(house.competition), DataError, "no such folder"),
         (lambda house: house.kernel("", dataset_sources=["other/set"]), RunError, "other/set"),
         (lambda house: house.kernel("", competition_sources=["titanic"]), RunError, "titanic"),
-        (lambda house: shutil.rmtree(house.dist / "dataset"), UsageError, "python build.py"),
-        (lambda house: shutil.rmtree(house.dist), UsageError, "python build.py"),
+        (lambda house: shutil.rmtree(house.dist / "dataset"), UsageError, "kagglehms build"),
+        (lambda house: shutil.rmtree(house.dist), UsageError, "kagglehms build"),
     ],
 )
 def test_what_cannot_be_rehearsed_is_refused_before_it_starts(

@@ -255,6 +255,7 @@ def trained_report(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     where = dist.parent
     arguments = [
         "report",
+        "--runs",
         str(where / "runs"),
         "--store",
         str(where / "store"),
@@ -278,7 +279,7 @@ def test_hardest_records_have_traces_images_and_votes(trained_report: Path) -> N
 
 
 def test_json_says_what_was_written(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", str(runs), "--out", str(tmp_path / "r.html"), "--json", "--quiet"]) == 0
+    assert main(["report", "--runs", str(runs), "--out", str(tmp_path / "r.html"), "--json", "--quiet"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["n_runs"] == 2
     assert told["path"] == str(tmp_path / "r.html")

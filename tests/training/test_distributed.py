@@ -86,7 +86,7 @@ def test_two_processes_train_what_one_trains(competition_folder: Path, tmp_path:
 def test_torchrun_runs_the_command(competition_folder: Path, tmp_path: Path) -> None:
     records = read_records(competition_folder / "train.csv")
     prepare(recordings_of(Competition(competition_folder), records), tmp_path / "store")
-    options = ["--data", competition_folder, "--store", tmp_path / "store", "--out", tmp_path / "runs"]
+    options = ["--data", competition_folder, "--store", tmp_path / "store", "--runs", tmp_path / "runs"]
     options += ["--backbone", "half:test_efficientnet", "--epochs", "1", "--batch-size", "4", "--folds", "2"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(

@@ -271,7 +271,7 @@ def test_a_signal_ends_the_command_with_its_state_saved(
         "--weights",
         "none",
     ]
-    arguments = ["train", "baseline", *options, "--out", str(tmp_path), "--device", "cpu"]
+    arguments = ["train", "baseline", *options, "--runs", str(tmp_path), "--device", "cpu"]
     process = children.start(children.command, arguments, tmp_path / "log.txt")
     history = tmp_path / "baseline" / "fold0" / "history.csv"
     while not history.exists():

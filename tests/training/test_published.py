@@ -91,17 +91,19 @@ def test_a_mistyped_name_is_named() -> None:
 
 def test_a_run_as_published_is_trained_like_any_other() -> None:
     """From the command line, and on Kaggle, where a kernel lists recipes by name."""
-    from kagglehms.cli.options import Train
-    from kagglehms.kernel.training_session import make_task
+    from kagglehms.cli.training_commands import Train
+    from kagglehms.kernel.training_session import training_options
 
-    changed = {"epochs": 2, "batch_size": 4, "backbone": "half:test_efficientnet"}
-    task = make_task(["mosaic-xloss-as-published"], changed)
-    expected = get_recipe("mosaic-xloss-as-published").changed(**changed)
-    assert task.recipe("mosaic-xloss-as-published") == expected
+    name, changed = (
+        "mosaic-xloss-as-published",
+        {"epochs": 2, "batch_size": 4, "backbone": "half:test_efficientnet"},
+    )
+    expected = get_recipe(name).changed(**changed)
+    assert training_options([name], changed).changed(get_recipe(name)) == expected
     assert [(s.epochs, s.mosaic_epochs) for s in expected.stages] == [(2, 1)]
-    assert Train((), data="hms", **changed).changed(get_recipe("mosaic-xloss-as-published")) == expected  # type: ignore[arg-type]
+    assert Train(names=(name,), **changed).changed(get_recipe(name)) == expected  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no notebook of 'demo' was published"):
-        make_task(["demo-as-published"], {})
+        training_options(["demo-as-published"], {})
 
 
 # -- the notebooks' own numbers

@@ -1,0 +1,71 @@
+"""Define a command: a dataclass of options, and a function from its options to a result."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kagglehms.console import tell
+from kagglehms.environment import leads
+from kagglehms.errors import EXIT_OK
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command ends with.
+
+    Attributes:
+        content: result for programs, which `--json` prints; paths and dataclasses may be part of it.
+        text: the same for a person; empty if the command has printed everything on its way.
+        exit_code: exit code of the command.
+    """
+
+    content: Any = None
+    text: str = ""
+    exit_code: int = EXIT_OK
+
+    def print(self, as_json: bool) -> None:
+        """Print the result, as JSON or for a person."""
+        if not as_json:
+            if self.text:
+                tell(self.text)
+        elif leads():
+            print(json.dumps(self.content, indent=1, allow_nan=False, default=_plain), flush=True)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of `kagglehms`.
+
+    Attributes:
+        options: dataclass of its options, see `kagglehms.cli.parsing`; its docstring is the help.
+        run: function that does the work; the first line of its docstring stands in the list of commands.
+    """
+
+    options: type[Any]
+    run: Callable[[Any], Result]
+
+    @property
+    def summary(self) -> str:
+        """One line for the list of commands."""
+        return (self.run.__doc__ or "").partition("\n")[0].rstrip(".")
+
+
+def watched(what: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
+    """Return what wraps an iteration, given its length, to show its progress under the name `what`."""
+    from kagglehms.progress import progress
+
+    return lambda items, total: progress(items, total, what)
+
+
+def _plain(value: object) -> object:
+    """Turn into JSON's own types what it has no type for."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")

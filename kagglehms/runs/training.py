@@ -1,0 +1,174 @@
+"""Train recipes, one after the other: the work of `kagglehms train`, of `ladder --run` and of the training kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from kagglehms.console import say, tell
+from kagglehms.errors import HMSError, RunError, Stopped, UsageError
+from kagglehms.stop_signals import stop_signals
+from kagglehms.timing import Clock, Duration, seconds_of
+
+if TYPE_CHECKING:
+    from kagglehms.device import Device
+    from kagglehms.runs.cross_validation import Outcome
+    from kagglehms.runs.dataset import Dataset
+    from kagglehms.training.recipes import Recipe
+    from kagglehms.training.session import Session
+
+_SAVE_EVERY = Duration("10m")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How recipes are trained: options of commands, and of the training kernel's OPTIONS.
+
+    Attributes:
+        data: the competition's folder (default: see `kagglehms doctor`).
+        store: folder of the recordings that `kagglehms prepare` decoded.
+        runs: folder of all runs.
+        folds: number of folds into which the records are cut.
+        fold: train only these folds, numbered from 0 (default: all).
+        limit: use only about this many records, of whole patients, for a quick pass.
+        epochs: epochs of each stage, instead of the recipe's.
+        batch_size: records in a batch, instead of the recipe's.
+        backbone: any timm model, instead of the recipe's; `half:` before its name halves the images.
+        weights: first weights of the networks: `auto` (timm's ImageNet weights, from the cache of the hub's client or
+            from the hub), a .safetensors file, a folder with `<backbone>.safetensors`, or `none` to start from scratch.
+        device: `cpu`, `cuda` (NVIDIA's or AMD's) or `mps` (Apple's) (default: `cuda` if it works).
+        time_limit: stop in time with the state saved, such as `8.5h` or `90m` after the start of the command; the same
+            command continues from there. Exit code 3 means that something is left to train.
+        resume_from: folder of an earlier session's runs, which is only read: what it trained is copied first.
+        save_every: longest time between two saved states, such as `10m`; each evaluation saves one as well.
+        compile: run networks through torch.compile: minutes at the start, faster steps on a GPU.
+        tensorboard: write TensorBoard's event files as well.
+    """
+
+    data: Path | None = None
+    store: Path = Path("store")
+    runs: Path = Path("runs")
+    folds: int = 5
+    fold: tuple[int, ...] = field(default=(), metadata={"metavar": "K"})
+    limit: int | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    backbone: str | None = None
+    weights: str = "auto"
+    device: Literal["cpu", "cuda", "mps"] | None = None
+    time_limit: Duration | None = None
+    resume_from: Path | None = None
+    save_every: Duration = _SAVE_EVERY
+    compile: bool = False
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for text in (self.time_limit, self.save_every):
+            seconds_of(text)
+        for fold in self.fold:
+            if not 0 <= fold < self.folds:
+                raise UsageError(f"there is no fold {fold}; {self.folds} folds are 0 to {self.folds - 1}")
+
+    def changed(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with what these options say instead of its own."""
+        return recipe.changed(self.epochs, self.batch_size, self.backbone)
+
+
+@dataclass
+class Trained:
+    """What `train_recipes` did.
+
+    Attributes:
+        outcomes: runs of the recipes that were trained, in order.
+        left: recipes that are not finished because the time was up.
+        problems: why other recipes failed, one line each.
+    """
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def train_recipes(
+    names: Sequence[str], options: TrainingOptions, clock: Clock | None = None, keep_going: bool = False
+) -> Trained:
+    """Train recipes, one after the other, each in its folder of `options.runs`.
+
+    Args:
+        names: names of the recipes, in this order.
+        options: how they are trained; `data` is required here.
+        clock: time that may be taken; None starts at the process's start and ends at `options.time_limit`.
+        keep_going: note a recipe that fails and train the next one, and return when the time is up. Without it both
+            raise.
+
+    Raises:
+        UsageError, DataError: something unknown was named, or the data cannot be used.
+        RunError: see `cross_validate`.
+        Stopped: the time was up, or a signal asked for the end.
+    """
+    from kagglehms.runs.dataset import open_dataset
+    from kagglehms.training.recipes import get_recipe
+
+    if options.data is None:
+        raise UsageError("training needs the competition's folder, and no `data` was given")
+    recipes = [options.changed(get_recipe(name)) for name in names]
+    dataset = open_dataset(options.data, options.store, options.folds, options.limit)
+    with stop_signals() as stop:
+        from kagglehms.training.distributed import assemble
+        from kagglehms.training.session import Session
+
+        clock = clock or Clock(seconds_of(options.time_limit))
+        save_every_s = seconds_of(options.save_every)
+        with assemble(options.device) as team:
+            session = Session(clock, stop, team, save_every_s, options.compile, options.tensorboard)
+            return _train_all(recipes, options, dataset, session, keep_going)
+
+
+def _train_all(
+    recipes: Sequence[Recipe],
+    options: TrainingOptions,
+    dataset: Dataset,
+    session: Session,
+    keep_going: bool,
+) -> Trained:
+    from kagglehms.device import choose_device
+
+    device, team = choose_device(options.device), session.team
+    say(device.reason + (f"; {team.size} processes" if team.size > 1 else ""))
+    trained = Trained()
+    for number, recipe in enumerate(recipes):
+        try:
+            trained.outcomes.append(_train(recipe, options, dataset, device, session))
+        except Stopped as stopped:
+            if not keep_going:
+                raise
+            say(str(stopped))
+            trained.left = [left.name for left in recipes[number:]]
+            break
+        except HMSError as error:
+            if not keep_going:
+                raise
+            if team.size > 1:  # the other processes may wait for this one: only a new start can help
+                raise RunError(f"{recipe.name}: {error}") from error
+            trained.problems.append(f"{recipe.name}: {error}")
+            say(f"error: {trained.problems[-1]}")
+    return trained
+
+
+def _train(
+    recipe: Recipe, options: TrainingOptions, dataset: Dataset, device: Device, session: Session
+) -> Outcome:
+    from kagglehms.runs.cross_validation import cross_validate
+    from kagglehms.runs.folder import continue_from
+
+    if options.resume_from is not None and session.team.leads:
+        taken = continue_from(options.resume_from, options.runs, recipe, dataset, options.weights)
+        say(f"{recipe.name}: {taken} fold(s) taken over from {options.resume_from}")
+    session.team.wait()
+    outcome = cross_validate(
+        recipe, dataset, options.runs, device, options.weights, options.fold or None, session
+    )
+    tell(outcome.sentence)
+    return outcome

@@ -1,0 +1,112 @@
+"""Recipes, one after the other: what goes wrong ends the work or is noted, as the caller wants."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kagglehms.errors import EXIT_UNFINISHED, RunError, Stopped, UsageError
+from kagglehms.runs.training import TrainingOptions, train_recipes
+from kagglehms.timing import Duration
+
+RECIPES = ("baseline", "global-stats", "demo")
+
+
+class Trainer:
+    """Stands for the training of one recipe: notes its name, and raises what it was given for it."""
+
+    def __init__(self) -> None:
+        self.errors: dict[str, Exception] = {}
+        self.trained: list[str] = []
+        self.calls: list[tuple[Any, ...]] = []
+
+    def __call__(self, recipe: Any, *others: Any) -> Any:
+        if recipe.name in self.errors:
+            raise self.errors[recipe.name]
+        self.trained.append(recipe.name)
+        self.calls.append((recipe, *others))
+        return type("Outcome", (), {"sentence": f"{recipe.name} is trained"})
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    trainer = Trainer()
+    monkeypatch.setattr("kagglehms.runs.cross_validation.cross_validate", trainer)
+    return trainer
+
+
+@pytest.fixture
+def options(dist: Path, competition_folder: Path, tmp_path: Path) -> TrainingOptions:
+    return TrainingOptions(
+        data=competition_folder, store=dist.parent / "store", runs=tmp_path, folds=2, device="cpu", fold=(1,)
+    )
+
+
+def test_recipes_are_trained_in_order_as_the_options_say(
+    trainer: Trainer, options: TrainingOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = replace(options, epochs=2, batch_size=4, weights="none")
+    done = train_recipes(RECIPES, changed)
+    assert trainer.trained == list(RECIPES)
+    assert (len(done.outcomes), done.left, done.problems) == (3, [], [])
+    recipe, dataset, runs, device, weights, folds, session = trainer.calls[0]
+    assert (recipe.batch_size, recipe.stages[0].epochs) == (4, 2)
+    assert (dataset.n_folds, runs, device.name, weights, folds) == (2, tmp_path, "cpu", "none", (1,))
+    assert session.save_every_s == 600
+    said = [line for line in capsys.readouterr().out.splitlines() if "trained" in line]
+    assert said == [f"{name} is trained" for name in RECIPES]
+
+
+@pytest.mark.parametrize(
+    "error", [RunError("no"), Stopped("the time limit is near", EXIT_UNFINISHED)], ids=["failed", "stopped"]
+)
+def test_what_goes_wrong_ends_the_work(trainer: Trainer, options: TrainingOptions, error: Exception) -> None:
+    trainer.errors["global-stats"] = error
+    with pytest.raises(type(error)) as raised:
+        train_recipes(RECIPES, options)
+    assert raised.value is error
+    assert trainer.trained == ["baseline"]
+
+
+def test_a_failure_can_be_noted_and_the_rest_trained(trainer: Trainer, options: TrainingOptions) -> None:
+    trainer.errors["global-stats"] = RunError("no")
+    done = train_recipes(RECIPES, options, keep_going=True)
+    assert trainer.trained == ["baseline", "demo"]
+    assert (done.left, done.problems) == ([], ["global-stats: no"])
+
+
+def test_time_that_is_up_leaves_the_recipe_at_hand_and_all_after_it(
+    trainer: Trainer, options: TrainingOptions
+) -> None:
+    trainer.errors["global-stats"] = Stopped("the time limit is near")
+    done = train_recipes(RECIPES, options, keep_going=True)
+    assert trainer.trained == ["baseline"]
+    assert (done.left, done.problems) == (["global-stats", "demo"], [])
+
+
+def test_unknown_names_and_absent_data_are_said_before_anything_is_trained(
+    trainer: Trainer, options: TrainingOptions
+) -> None:
+    with pytest.raises(UsageError, match="did you mean 'baseline'"):
+        train_recipes(["demo", "basline"], options, keep_going=True)
+    with pytest.raises(UsageError, match="no `data`"):
+        train_recipes(["demo"], TrainingOptions())
+    assert trainer.trained == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"fold": (0, 5)}, "there is no fold 5; 5 folds are 0 to 4"),
+        ({"fold": (-1,)}, "there is no fold -1"),
+        ({"folds": 2, "fold": (2,)}, "2 folds are 0 to 1"),
+        ({"time_limit": Duration("soon")}, "'soon' is no duration"),
+        ({"save_every": Duration("0")}, "'0' is no duration"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_when_they_are_made(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        TrainingOptions(**changes)
