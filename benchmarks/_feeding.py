@@ -28,10 +28,10 @@ from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.data.records import Records
 from kagglehms.device import Device
 from kagglehms.training.distributed import ALONE
-from kagglehms.training.evaluation import autocast, memory_format
 from kagglehms.training.feed import Batch, Feed, Work, on_device
 from kagglehms.training.losses import kl_loss
 from kagglehms.training.models import make_model
+from kagglehms.training.precision import autocast, memory_format
 from kagglehms.training.recipes import Recipe
 from kagglehms.training.step import Learner
 

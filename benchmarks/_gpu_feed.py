@@ -32,8 +32,9 @@ from _gpu_parts import Circumstances
 
 from kagglehms.device import Device, choose_device
 from kagglehms.environment import available_cpus
+from kagglehms.training.memory import largest_fitting
 from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
-from kagglehms.training.step import Learner, largest_fitting
+from kagglehms.training.step import Learner
 
 SOURCE, CONVENTIONAL, OURS, ALONE = "source", "conventional", "kagglehms", "network alone"
 ROUNDS, SECONDS, SETTLE_S = 3, 0.5, 0.2

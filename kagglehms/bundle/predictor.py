@@ -52,7 +52,8 @@ class LoadedModel:
             return np.empty((0, len(CLASSES)))
         import torch
 
-        from kagglehms.training.evaluation import out_of_memory, probabilities
+        from kagglehms.training.memory import out_of_memory
+        from kagglehms.training.prediction import probabilities
 
         try:
             return probabilities(self.network, torch.from_numpy(images_BCHW), self.device)

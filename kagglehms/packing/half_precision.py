@@ -124,10 +124,10 @@ def _scores(
     recipe: Recipe, weights: Path, fold: int, dataset: Dataset, device: Device
 ) -> tuple[float, float | None]:
     from kagglehms.training.checkpoint import load_weights
-    from kagglehms.training.evaluation import predict
     from kagglehms.training.feed import Feed
     from kagglehms.training.metric import mean_scores
     from kagglehms.training.models import make_model
+    from kagglehms.training.prediction import predict
 
     network, _ = make_model(recipe)
     normaliser = load_weights(network, weights)

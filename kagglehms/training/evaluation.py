@@ -1,21 +1,16 @@
-"""A network's predictions of held-out records, and what they are worth.
+"""An evaluation of the held-out fold: when it was made, and its scores.
 
-Shape legend: B batch, C channel, H image rows, W image columns, N held-out records, K the six classes.
+Shape legend: N held-out records, K the six classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from kagglehms.data.competition import CLASSES
-from kagglehms.device import Device
-from kagglehms.training.distributed import ALONE, Team
-from kagglehms.training.feed import Feed
 from kagglehms.training.metric import Standing, floors, kl_score, standings
 
 if TYPE_CHECKING:
@@ -24,25 +19,37 @@ if TYPE_CHECKING:
     from kagglehms.data.records import Records
     from kagglehms.training.recipe import Recipe
 
+_IN_FILES = {
+    "score_many": "score_votes10",
+    "prior_many": "prior_votes10",
+    "uniform_many": "uniform_votes10",
+}
+"""Attributes of `Evaluation` that have other names in history.csv, log.jsonl and the saved state."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The held-out fold, scored once.
+    """One evaluation of the held-out fold.
 
     Attributes:
-        stage: of the recipe, from 0.
-        warm_up: whether the weights had only seen mosaics of this stage.
-        step: optimizer steps before it, over all stages.
-        epoch: passes over the training records before it, over all stages; a fraction in mid-epoch.
-        train_loss: mean since the evaluation before.
-        score_stage: the competition's score on the held-out records of the stage's population, which decides what
-            is best.
-        score_all: the same on all held-out records.
-        score_votes10: the same on those with at least 10 votes; None where there are none.
-        seconds: of training and evaluation before it, over all sessions.
-        prior_stage, prior_all, prior_votes10: what the same records' class means score.
-        uniform_stage, uniform_all, uniform_votes10: what a uniform guess scores.
-        averaged: of how many evaluations' weights the mean was scored; 1 for weights as they were at that step.
+        stage: stage of the recipe, counted from 0.
+        warm_up: whether the stage had only trained on mosaics so far.
+        step: number of optimizer steps before the evaluation, over all stages.
+        epoch: number of passes over the training records before the evaluation, over all stages; a fraction within
+            an epoch.
+        train_loss: mean training loss since the previous evaluation.
+        score_stage: the competition's score on the held-out records by which the stage is judged; it decides which
+            evaluation is best.
+        score_all: score on all held-out records.
+        score_many: score on the held-out records with many votes; None if there are none.
+        seconds: time spent on training and evaluation so far, over all sessions.
+        prior_stage: score of the class prior on the records of `score_stage`.
+        prior_all: score of the class prior on all held-out records.
+        prior_many: score of the class prior on those with many votes.
+        uniform_stage: score of a uniform prediction on the records of `score_stage`.
+        uniform_all: score of a uniform prediction on all held-out records.
+        uniform_many: score of a uniform prediction on those with many votes.
+        averaged: number of evaluations whose weights were averaged; 1 for the weights at that step.
     """
 
     stage: int
@@ -52,34 +59,51 @@ class Evaluation:
     train_loss: float
     score_stage: float
     score_all: float
-    score_votes10: float | None
+    score_many: float | None
     seconds: float
     prior_stage: float
     prior_all: float
-    prior_votes10: float | None
+    prior_many: float | None
     uniform_stage: float
     uniform_all: float
-    uniform_votes10: float | None
+    uniform_many: float | None
     averaged: int = 1
 
     @property
+    def row(self) -> dict[str, Any]:
+        """The evaluation as files hold it, by column."""
+        return {_IN_FILES.get(name, name): value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Evaluation:
+        """Make an evaluation from its `row`."""
+        attributes = {column: name for name, column in _IN_FILES.items()}
+        return cls(**{attributes.get(column, column): value for column, value in row.items()})
+
+    @property
     def all(self) -> Standing:
+        """Score on all held-out records, and its floors."""
         return Standing(self.score_all, self.prior_all, self.uniform_all)
 
     @property
     def many(self) -> Standing | None:
-        """On records with at least 10 votes."""
-        if self.score_votes10 is None or self.prior_votes10 is None or self.uniform_votes10 is None:
+        """Score on the held-out records with many votes, and its floors; None if there are none."""
+        if self.score_many is None or self.prior_many is None or self.uniform_many is None:
             return None
-        return Standing(self.score_votes10, self.prior_votes10, self.uniform_votes10)
+        return Standing(self.score_many, self.prior_many, self.uniform_many)
 
     def line(self, recipe: Recipe, improved: bool) -> str:
-        """What a run prints of it."""
+        """Describe the evaluation in one line.
+
+        Args:
+            recipe: recipe of the run.
+            improved: whether it is the best evaluation so far.
+        """
         many = "" if self.many is None else f", many (≥ 10 votes) {self.many.text}"
         records = recipe.stages[self.stage].judging
         own = Standing(self.score_stage, self.prior_stage, self.uniform_stage)
-        told = "" if records in {"all", "many"} else f", {records} {own.text}"
-        held_out = f"held out {self.all.text}{many}{told}, {self.seconds:.0f} s"
+        judged = "" if records in {"all", "many"} else f", {records} {own.text}"
+        held_out = f"held out {self.all.text}{many}{judged}, {self.seconds:.0f} s"
         if self.averaged > 1:
             return f"  mean of the weights of the {self.averaged} best evaluations: {held_out}  (kept)"
         warm_up = " (warm-up)" if self.warm_up else ""
@@ -92,16 +116,22 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Scores:
-    """What held-out predictions are worth; see `Evaluation`."""
+    """Scores of held-out predictions, each with its floors.
+
+    Attributes:
+        stage: on the records by which the stage is judged.
+        all: on all held-out records.
+        many: on those with many votes; None if there are none.
+    """
 
     stage: Standing
     all: Standing
     many: Standing | None
 
     @property
-    def columns(self) -> dict[str, Any]:
-        """The same as `Evaluation` names it."""
-        parts = {"stage": self.stage, "all": self.all, "votes10": self.many}
+    def attributes(self) -> dict[str, Any]:
+        """The scores by the names of the attributes of `Evaluation`."""
+        parts = {"stage": self.stage, "all": self.all, "many": self.many}
         return {
             f"{kind}_{name}": None if part is None else getattr(part, kind)
             for kind in ("score", "prior", "uniform")
@@ -115,76 +145,14 @@ def score(
     judged: NDArray[np.bool_],
     predictions_NK: NDArray[np.float64],
 ) -> Scores:
-    """Score the predictions of the records at `valid`; those of the stage's population are `judged`."""
+    """Score held-out predictions.
+
+    Args:
+        records: all records.
+        valid: positions of the N held-out records.
+        judged: (N,) True for the records by which the stage is judged.
+        predictions_NK: predicted probabilities.
+    """
     targets_NK = records.targets_NK[valid]
     stage = Standing(kl_score(targets_NK[judged], predictions_NK[judged]), *floors(targets_NK[judged]))
     return Scores(stage, *standings(targets_NK, predictions_NK, records.many[valid]))
-
-
-def autocast(device: Device) -> torch.autocast:
-    """Mixed precision of `device`, or a context that does nothing."""
-    dtype = getattr(torch, device.amp) if device.amp else None
-    return torch.autocast(device.name, dtype=dtype, enabled=dtype is not None)
-
-
-def memory_format(device: Device) -> torch.memory_format:
-    """Channels last on a GPU, whose convolution units want them there."""
-    return torch.channels_last if device.name == "cuda" else torch.contiguous_format
-
-
-_NO_MEMORY = (
-    # Main memory has no error class of its own: Linux and macOS, Windows; nor has Apple's GPU.
-    "can't allocate memory",
-    "not enough memory",
-    "MPS backend out of memory",
-    # Libraries that ask the GPU themselves.
-    "CUDA error: out of memory",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUFFT_ALLOC_FAILED",
-)
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that memory, of whatever device, did not suffice."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
-
-
-def laid_out(inputs: torch.Tensor, device: Device) -> torch.Tensor:
-    """Images in the `memory_format` of the device; signals, which have no such format, as they are."""
-    return inputs.contiguous(memory_format=memory_format(device)) if inputs.ndim == 4 else inputs
-
-
-def predict(
-    model: nn.Module,
-    feed: Feed,
-    positions: NDArray[np.integer],
-    batch_size: int,
-    device: Device,
-    team: Team = ALONE,
-) -> NDArray[np.float64]:
-    """(n, 6) float64 probabilities of the records at `positions`, each predicted by one member of the team.
-
-    Leaves the model in evaluation mode.
-    """
-    own = team.share(positions)
-    outputs = [_probabilities(model, batch.images_BCHW, device) for batch in feed.batches(own, batch_size)]
-    own_NK = torch.cat(outputs).cpu().numpy() if outputs else np.empty((0, len(CLASSES)))
-    return team.gather_rows(own_NK, len(positions))
-
-
-def probabilities(model: nn.Module, images_BCHW: torch.Tensor, device: Device) -> NDArray[np.float64]:
-    """(B, 6) float64 class probabilities of a batch of images; softmax in float64, outside mixed precision."""
-    return _probabilities(model, images_BCHW, device).cpu().numpy()
-
-
-@torch.inference_mode()
-def _probabilities(model: nn.Module, images_BCHW: torch.Tensor, device: Device) -> torch.Tensor:
-    """The same, still on the device: the CPU need not wait."""
-    model.eval()
-    images_BCHW = images_BCHW.to(device.name, non_blocking=True)
-    with autocast(device):
-        logits_BK = model(laid_out(images_BCHW, device))
-    if device.name == "mps":  # which has no float64
-        logits_BK = logits_BK.cpu()
-    return torch.softmax(logits_BK.double(), dim=1)

@@ -1,4 +1,4 @@
-"""Which evaluations of a stage are kept: the best, the best few for the mean of their weights, or the last.
+"""Keep the best evaluations of a stage, or the last one, with their weights.
 
 Shape legend: N held-out records, K the six classes.
 """
@@ -6,8 +6,8 @@ Shape legend: N held-out records, K the six classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,22 +25,28 @@ Weights = Mapping[str, "Tensor"]
 
 @dataclass(frozen=True)
 class Kept:
-    """An evaluation and the weights that it is of, in main memory."""
+    """A kept evaluation.
+
+    Attributes:
+        evaluation: the evaluation.
+        weights: the weights that were evaluated, in main memory.
+    """
 
     evaluation: Evaluation
     weights: Weights
 
 
 class Keeper:
-    """Keeps weights and predictions of one stage's evaluations.
+    """The kept evaluations of one stage.
 
     Args:
-        recipe: says whether the best or the last is kept, and of how many the mean.
+        recipe: recipe of the run, which decides whether the best or the last evaluation is kept, and how many are
+            averaged.
 
     Attributes:
-        kept: the best evaluations since `forget`, the best first, later ones before equal earlier ones; the last
-            alone where the recipe keeps that.
-        predictions_NK: (n_valid, 6) float64 probabilities of the first of them.
+        kept: the best evaluations since `forget`, best first, and of equal ones the later first; or only the last
+            one, if the recipe keeps that.
+        predictions_NK: float64 probabilities of the first of them.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -50,16 +56,16 @@ class Keeper:
 
     @property
     def best(self) -> Evaluation | None:
-        """The evaluation that stands, as things are."""
+        """The best evaluation, or the last one, if the recipe keeps that; None if there is none."""
         return self.kept[0].evaluation if self.kept else None
 
     @property
     def weights(self) -> Weights:
-        """Its weights."""
+        """Weights of `best`; empty if there is none."""
         return self.kept[0].weights if self.kept else {}
 
     def forget(self) -> None:
-        """Begin anew, as if nothing had been evaluated."""
+        """Discard all evaluations."""
         self.kept = []
 
     def offer(
@@ -69,11 +75,11 @@ class Keeper:
 
         Args:
             now: the evaluation.
-            weights: copies the weights, which is asked for only if they are kept.
-            predictions_NK: its predictions.
+            weights: function that copies the weights; it is only called if they are kept.
+            predictions_NK: predictions of the evaluation.
 
         Returns:
-            Whether it is the one that stands now.
+            Whether the evaluation is the new `best`.
         """
         better = [k for k in self.kept if not self.keeps_last and k.evaluation.score_stage < now.score_stage]
         if len(better) >= self.n_kept:
@@ -86,9 +92,9 @@ class Keeper:
         return True
 
     def mean(self) -> Weights | None:
-        """Return the mean of the kept weights, buffers included; None if there are fewer than two.
+        """Return the mean of the kept weights and buffers; None if there are fewer than two evaluations.
 
-        It is reckoned in float64. What is counted in whole numbers is taken from the best.
+        It is computed in float64. Integer buffers are those of the best evaluation.
         """
         if len(self.kept) < 2:
             return None
@@ -101,13 +107,19 @@ class Keeper:
         }
 
     def stand(self, evaluation: Evaluation, weights: Weights, predictions_NK: NDArray[np.float64]) -> None:
-        """Let one evaluation take the place of all."""
+        """Replace all kept evaluations by one.
+
+        Args:
+            evaluation: the evaluation.
+            weights: the weights that were evaluated, in main memory.
+            predictions_NK: predictions of the evaluation.
+        """
         self.kept, self.predictions_NK = [Kept(evaluation, weights)], predictions_NK
 
-    # -- what is saved ---------------------------------------------------------------------------------------------
+    # -- saving and restoring --------------------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights by name, the best below `best/`, the others below `best1/` and so on; and the predictions."""
+        """Return the weights by name, those of the best as `best/…`, then `best1/…` and so on; and the predictions."""
         named = {
             f"{_part(number)}/{name}": value
             for number, kept in enumerate(self.kept)
@@ -116,18 +128,19 @@ class Keeper:
         return {**named, "predictions/NK": torch.from_numpy(self.predictions_NK)}
 
     def numbers(self, history: Sequence[Evaluation]) -> list[int]:
-        """Where in the history the kept evaluations stand."""
+        """Return the positions of the kept evaluations in the history."""
         return [history.index(kept.evaluation) for kept in self.kept]
 
     def restore(self, state: State, kept: Sequence[int], history: Sequence[Evaluation]) -> None:
-        """Take back what was saved."""
+        """Continue from a saved state.
+
+        Args:
+            state: the saved state.
+            kept: positions of the kept evaluations in the history.
+            history: all evaluations, in order.
+        """
         self.kept = [Kept(history[place], state.part(_part(number))) for number, place in enumerate(kept)]
         self.predictions_NK = state.tensors["predictions/NK"].numpy()
-
-
-def averaged(last: Evaluation, n: int, seconds: float, columns: Mapping[str, Any]) -> Evaluation:
-    """The evaluation of the mean of `n` weights, behind a stage's last one; its loss is the last one's."""
-    return replace(last, averaged=n, seconds=seconds, **columns)
 
 
 def _part(number: int) -> str:

@@ -1,8 +1,7 @@
-"""What a run writes down about itself: evaluations as a table, events as lines, TensorBoard where wanted."""
+"""The logs of a fold: evaluations as a table, events as lines of JSON, and TensorBoard if it is asked for."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -24,12 +23,12 @@ class Journal:
     """The logs of one fold.
 
     Args:
-        folder: of the fold.
-        writes: whether this process writes for the team; others keep quiet.
-        tensorboard: write event files, too, into `folder`/tensorboard.
+        folder: folder of the fold.
+        writes: whether this process writes for its team.
+        tensorboard: whether to write event files for TensorBoard as well, to `folder`/tensorboard.
 
     Raises:
-        UsageError: TensorBoard is wanted and not installed.
+        UsageError: TensorBoard is asked for and not installed.
     """
 
     def __init__(self, folder: Path, writes: bool = True, tensorboard: bool = False) -> None:
@@ -39,7 +38,11 @@ class Journal:
             _end_torn_line(folder / EVENTS)
 
     def event(self, event: str, **details: Any) -> None:
-        """Append one line: {"time": …, "event": …, details}."""
+        """Append a line of JSON: {"time": …, "event": …, details}.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
         if self.writes:
             line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **details}
             try:
@@ -51,10 +54,16 @@ class Journal:
                 ) from error
 
     def evaluated(self, history: Sequence[Evaluation], improved: bool, **details: Any) -> None:
-        """Write down the last of all evaluations so far."""
+        """Log the last of the evaluations.
+
+        Args:
+            history: all evaluations so far, in order.
+            improved: whether the last one is the best.
+            **details: further values for the line of JSON.
+        """
         if not self.writes:
             return
-        last = dataclasses.asdict(history[-1])
+        last = history[-1].row
         write_history(self.folder / HISTORY, history)
         self.event("evaluation", **last, improved=improved, **details)
         if self._board:
@@ -65,7 +74,7 @@ class Journal:
 
 
 def _end_torn_line(path: Path) -> None:
-    """What was being written when a process died must not spoil the next line."""
+    """Complete the line that a process was writing when it died, so that the next line is not appended to it."""
     if path.is_file() and not path.read_bytes().endswith(b"\n"):
         with path.open("a") as file:
             file.write("\n")
@@ -76,9 +85,7 @@ def write_history(path: Path, history: Sequence[Evaluation]) -> None:
     import polars as pl
 
     optional = ("score_votes10", "prior_votes10", "uniform_votes10")
-    table = pl.DataFrame(
-        [dataclasses.asdict(e) for e in history], schema_overrides=dict.fromkeys(optional, pl.Float64)
-    )
+    table = pl.DataFrame([e.row for e in history], schema_overrides=dict.fromkeys(optional, pl.Float64))
     write_bytes(path, table.write_csv().encode())
 
 

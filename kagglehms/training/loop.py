@@ -1,8 +1,8 @@
 """The training loop: one fold of one recipe, in as many sessions as it takes.
 
-The loop is a generator of pauses. Between two pauses it takes steps and touches neither disk nor device memory; at a
-pause the fold is evaluated, its state saved, or the session ended. On a CPU a fold that was interrupted anywhere ends
-with the same bits as one that was not.
+The loop is a generator of pauses. Between two pauses it takes steps and touches neither the disk nor, for reading,
+the memory of the device. In a pause the fold is evaluated, its state saved, or the session ended. On a CPU, a fold
+that was interrupted at any point ends with the same bits as one that was not.
 
 Shape legend: N held-out records, K the six classes.
 """
@@ -10,12 +10,11 @@ Shape legend: N held-out records, K the six classes.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -27,12 +26,14 @@ from kagglehms.progress import progress
 from kagglehms.timing import duration
 from kagglehms.training.augmentation_draws import drawn_band_pass, mirror_probability, shift_seconds
 from kagglehms.training.checkpoint import plain_state, save_tensors
-from kagglehms.training.evaluation import Evaluation, memory_format, predict, score
+from kagglehms.training.evaluation import Evaluation, Scores
 from kagglehms.training.feed import Batch, Feed, Work, on_device
 from kagglehms.training.first_weights import NONE, FirstWeights
-from kagglehms.training.keeping import Keeper, averaged
+from kagglehms.training.held_out import HeldOut
+from kagglehms.training.history import History
 from kagglehms.training.logs import Journal
 from kagglehms.training.models import make_model
+from kagglehms.training.precision import memory_format
 from kagglehms.training.recipe import Recipe
 from kagglehms.training.resume import STATE, State, read_state, write_state
 from kagglehms.training.session import Pace, Session
@@ -51,10 +52,10 @@ class Fit:
     """One trained fold.
 
     Attributes:
-        best: the evaluation whose weights were kept, see `Recipe.keep`.
-        predictions_NK: (n_valid, 6) float64 probabilities at that evaluation, in the order of `valid`.
-        history: all evaluations.
-        seconds: of all sessions together.
+        best: the evaluation whose weights are kept, see `Recipe.keep`.
+        predictions_NK: float64 probabilities of that evaluation, in the order of the held-out records.
+        history: all evaluations, in order.
+        seconds: time spent on training and evaluation, over all sessions.
     """
 
     best: Evaluation
@@ -70,118 +71,159 @@ def fit(
     valid: NDArray[np.integer],
     device: Device,
     folder: Path,
-    pretrained: str | FirstWeights = NONE,
+    weights: str | FirstWeights = NONE,
     session: Session | None = None,
     identity: Mapping[str, str] | None = None,
 ) -> Fit:
-    """Train one fold, stage by stage, and keep the weights of the last stage that the recipe says.
+    """Train one fold, stage by stage, and keep the weights that the recipe chooses.
 
     Args:
-        recipe: what to do.
-        feed: draws the batches.
+        recipe: the recipe.
+        feed: feed that draws the batches.
         train: positions of the training records in the feed.
-        valid: positions of the held-out records.
-        device: where to compute.
-        folder: of the fold; its state and logs are kept there, and its weights in the end. Where a state is found,
-            training goes on from it.
-        pretrained: see `models.make_model`.
-        session: time limit, stop requests, team.
-        identity: what the run depends on; a state that was saved with another one is refused.
+        valid: positions of the held-out records in the feed.
+        device: device to compute on.
+        folder: folder of the fold, for its logs, its state and, at the end, its weights. If it has a state, training
+            continues from there.
+        weights: first weights of the network, see `models.make_model`.
+        session: time limit, stop requests and team of this session; by default there is no limit, and one process.
+        identity: digests of what the run depends on; a state saved with another identity is refused.
+
+    Returns:
+        The kept evaluation, its predictions and the history.
 
     Raises:
-        RunError: losses or predictions are not finite, the memory does not suffice, a stage has no records or
-            too small batches for the team, the disk is full, or the state cannot be gone on from.
-        Stopped: the time is up or somebody asked for the end; the state is saved.
+        RunError: losses or predictions are not finite, memory does not suffice, a stage has no records or batches
+            that are too small for the team, the disk is full, or the state cannot be continued from.
+        Stopped: the time is up, or a signal asked for the end; the state is saved.
     """
-    return _Fold(
-        recipe, feed, train, valid, device, folder, pretrained, session or Session(), identity or {}
-    ).train()
+    session, identity = session or Session(), identity or {}
+    team = session.team
+    folder.mkdir(parents=True, exist_ok=True)
+    state = read_state(folder / STATE, identity)
+    plans = [Plan(recipe, number, feed, train, valid, team.size) for number in range(len(recipe.stages))]
+    journal = Journal(folder, team.leads, session.tensorboard)
+    training = _Training(
+        recipe=recipe,
+        plans=plans,
+        networks=_networks(recipe, None if state else weights, device, session),
+        held_out=HeldOut(recipe, feed, valid, device, team, journal),
+        history=History(recipe, journal),
+        session=session,
+        pace=Pace(session),
+        folder=folder,
+        identity=identity,
+    )
+    return training.run(state)
 
 
 Pause = Literal["evaluate", "save", "stop"]
 
 
-class _Fold:
-    """One fold in training."""
+@dataclass(frozen=True)
+class _Networks:
+    """The network of a fold, twice.
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        feed: Feed,
-        train: NDArray[np.integer],
-        valid: NDArray[np.integer],
-        device: Device,
-        folder: Path,
-        pretrained: str | FirstWeights,
-        session: Session,
-        identity: Mapping[str, str],
-    ) -> None:
-        self.recipe, self.feed, self.valid, self.device = recipe, feed, valid, device
-        self.folder, self.session, self.team, self.identity = folder, session, session.team, identity
-        folder.mkdir(parents=True, exist_ok=True)
-        self.state = read_state(folder / STATE, identity)
-        stages = range(len(recipe.stages))
-        self.plans = [Plan(recipe, number, feed, train, valid, self.team.size) for number in stages]
-        self.journal = Journal(folder, self.team.leads, session.tensorboard)
-        self.pace = Pace(session)
-        # Image sizes never change and batches by one record at most: trying convolution algorithms pays.
-        torch.backends.cudnn.benchmark = device.name == "cuda"
-        torch.manual_seed(recipe.seed)
-        # A state brings its own weights.
-        model, where_from = make_model(recipe, NONE if self.state else pretrained)
-        if not self.state:
-            say(where_from)
-        model = model.to(device.name).to(memory_format=memory_format(device))
-        self.model, network = self.team.distributed(model, device)
-        self.network: Callable[[Tensor], Tensor] = torch.compile(network) if session.compile else network
-        self.history: list[Evaluation] = []
-        self.keeper = Keeper(recipe)
-        self.seconds_before, self.start = 0.0, time.monotonic()
+    Attributes:
+        model: the network that is saved and evaluated.
+        trained: the same network as training calls it, compiled or distributed.
+    """
 
-    @property
-    def seconds(self) -> float:
-        return self.seconds_before + time.monotonic() - self.start
+    model: torch.nn.Module
+    trained: Callable[[Tensor], Tensor]
 
-    def train(self) -> Fit:
-        first = int(self.state.numbers["stage"]) if self.state else 0
+
+def _networks(
+    recipe: Recipe, weights: str | FirstWeights | None, device: Device, session: Session
+) -> _Networks:
+    """Build the network on its device; without `weights`, which a saved state brings, its origin is not printed."""
+    # The size of images never changes, that of batches by one record at most: trying convolution algorithms pays off.
+    torch.backends.cudnn.benchmark = device.name == "cuda"
+    torch.manual_seed(recipe.seed)
+    model, where_from = make_model(recipe, NONE if weights is None else weights)
+    if weights is not None:
+        say(where_from)
+    model = model.to(device.name).to(memory_format=memory_format(device))
+    model, trained = session.team.distributed(model, device)
+    return _Networks(model, torch.compile(trained) if session.compile else trained)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """The training of one fold, in one session.
+
+    Attributes:
+        recipe: the recipe.
+        plans: the steps of each stage.
+        networks: the network.
+        held_out: the held-out records; their feed and device are those of the training.
+        history: evaluations and kept weights.
+        session: time limit, stop requests and team.
+        pace: measured durations, which decide when to save and to stop.
+        folder: folder of the fold.
+        identity: digests of what the run depends on.
+    """
+
+    recipe: Recipe
+    plans: list[Plan]
+    networks: _Networks
+    held_out: HeldOut
+    history: History
+    session: Session
+    pace: Pace
+    folder: Path
+    identity: Mapping[str, str]
+
+    def run(self, state: State | None) -> Fit:
+        """Train all stages, or those that are left after a saved state."""
+        first = int(state.numbers["stage"]) if state else 0
         for plan in self.plans[first:]:
-            self._train_stage(plan)
-        kept = self.keeper.best
+            self._train_stage(plan, state)
+            state = None
+        kept, history = self.history.keeper.best, self.history
         assert kept is not None
-        if self.team.leads:
-            save_tensors(dict(self.keeper.weights), self.folder / WEIGHTS, self.feed.normaliser)
+        if self.session.team.leads:
+            normaliser = self.held_out.feed.normaliser
+            save_tensors(dict(history.keeper.weights), self.folder / WEIGHTS, normaliser)
         say(f"  kept: {self.recipe.kept} (step {kept.step})")
-        self.journal.event("finished", score_all=kept.score_all, seconds=round(self.seconds, 1))
-        return Fit(kept, self.keeper.predictions_NK, tuple(self.history), self.seconds)
+        history.journal.event("finished", score_all=kept.score_all, seconds=round(history.seconds, 1))
+        return Fit(kept, history.keeper.predictions_NK, tuple(history.evaluations), history.seconds)
 
-    def _train_stage(self, plan: Plan) -> None:
-        if plan.number and not self.state:
-            self.model.load_state_dict(self.keeper.weights)
-        before = sum(earlier.n_steps for earlier in self.plans[: plan.number])
-        learner = Learner(
-            self.recipe, self.model, self.network, plan.n_steps, before, self.device, self.team, plan.stage
-        )
-        if self.state:
-            self._restore(learner)
+    def _train_stage(self, plan: Plan, state: State | None) -> None:
+        if plan.number and not state:
+            self.networks.model.load_state_dict(self.history.keeper.weights)
+        learner = self._learner(plan)
+        if state:
+            self._restore(learner, state)
         else:
-            self.keeper.forget()
+            self.history.keeper.forget()
         for pause in self._pauses(plan, learner):
             self._refuse_bad_loss(plan, learner)
             if pause == "evaluate":
                 self._evaluate(plan, learner)
             self._save(plan, learner)
             if pause == "stop":
-                raise self._stopped(plan, learner)
+                raise self._stopped(learner)
         self._keep_mean(plan, learner)
 
+    def _learner(self, plan: Plan) -> Learner:
+        before = sum(other.n_steps for other in self.plans[: plan.number])
+        model, trained, device = self.networks.model, self.networks.trained, self.held_out.device
+        return Learner(
+            self.recipe, model, trained, plan.n_steps, before, device, self.session.team, plan.stage
+        )
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
     def _pauses(self, plan: Plan, learner: Learner) -> Iterator[Pause]:
-        """Take the steps that are left of the stage, and pause where something else is due."""
+        """Take the remaining steps of the stage, and pause whenever something else is due."""
         if plan.evaluates_after(learner.step) and not self._is_evaluated(learner):
-            yield "evaluate"  # the last session ended between the step and its evaluation
+            yield "evaluate"  # the previous session ended between the step and its evaluation
         what = f"train {self.recipe.name}" + (f" stage {plan.number + 1}" if len(self.plans) > 1 else "")
         steps = range(learner.step, plan.n_steps)
+        model = self.networks.model
         with contextlib.closing(self._batches(plan, learner.step)) as batches:
-            self.model.train()
+            model.train()
             for step in progress(
                 steps, plan.n_steps, what, before=learner.step, status=lambda: self._status(learner)
             ):
@@ -194,168 +236,137 @@ class _Fold:
                 learner.learn(next(batches), epoch, plan.warms_up(epoch), n_all)
                 self.pace.stepped(time.monotonic() - start)
                 if plan.evaluates_after(learner.step):
-                    if self.team.agree(int(self.session.stop.signal is not None)):
+                    if self.session.team.agree(int(self.session.stop.signal is not None)):
                         yield "stop"
                     yield "evaluate"
-                    self.model.train()
+                    model.train()
 
     def _batches(self, plan: Plan, first_step: int) -> Generator[Batch]:
-        """This member's share of every batch from a step on, on the device; drawn ahead across epochs."""
+        """Yield this process's share of every batch from a step on, on the device; they are drawn ahead."""
         asked = self.recipe.augmentations_of(plan.stage)
         mirror, shift_s = mirror_probability(asked), shift_seconds(asked)
         band = drawn_band_pass(asked, self.recipe.layout)
         work = (
-            Work(self.team.share(chunk), epoch, not plan.warms_up(epoch), mirror, shift_s, band)
+            Work(self.session.team.share(chunk), epoch, not plan.warms_up(epoch), mirror, shift_s, band)
             for epoch, chunk in plan.chunks_from(first_step)
         )
-        drawn = self.feed.draw(work)
+        drawn = self.held_out.feed.draw(work)
         try:
-            yield from on_device(drawn, torch.device(self.device.name))
+            yield from on_device(drawn, torch.device(self.held_out.device.name))
         finally:
             drawn.close()
 
     def _status(self, learner: Learner) -> str:
-        loss = learner.recent_loss()
+        loss, last = learner.recent_loss(), self.history.last
         parts = [] if loss is None else [f"loss {loss:.4f}"]
-        if self.history:
-            last = self.history[-1]
+        if last is not None:
             parts.append(f"held out {last.score_all:.4f} (class prior {last.prior_all:.4f})")
         return ", ".join(parts)
 
-    def _evaluate(self, plan: Plan, learner: Learner) -> None:
-        train_loss = learner.mean_loss()
-        predictions_NK, columns = self._scored(learner.evaluated, plan, learner)
-        now = Evaluation(
-            stage=plan.number,
-            warm_up=learner.step <= plan.steps_per_epoch * plan.stage.mosaic_epochs,
-            step=learner.steps_before + learner.step,
-            epoch=plan.first_epoch + learner.step / plan.steps_per_epoch,
-            train_loss=train_loss,
-            seconds=self.seconds,
-            **columns,
-        )
-        if plan.resets_best(learner.step):
-            self.keeper.forget()
-        improved = self.keeper.offer(now, lambda: plain_state(learner.evaluated), predictions_NK)
-        self._write_down(now, learner, improved)
-
-    def _keep_mean(self, plan: Plan, learner: Learner) -> None:
-        """Let the mean of the best weights of the stage stand, where the recipe asks for it, and score it.
-
-        No state is saved with it: whoever goes on from the stage's last evaluation makes the same mean again.
-        """
-        mean = self.keeper.mean()
-        if mean is None:
-            return
-        if self.pace.wish(evaluation_follows=True) == "stop":
-            raise self._stopped(plan, learner)
-        self.model.load_state_dict(mean)
-        predictions_NK, columns = self._scored(self.model, plan, learner)
-        now = averaged(self.history[-1], len(self.keeper.kept), self.seconds, columns)
-        self.keeper.stand(now, mean, predictions_NK)
-        self._write_down(now, learner, improved=True)
-
-    def _scored(
-        self, model: torch.nn.Module, plan: Plan, learner: Learner
-    ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-        """Predictions of the held-out fold, and their scores as `Evaluation` names them."""
-        with self.pace.measured("evaluation"):
-            predictions_NK = predict(
-                model, self.feed, self.valid, self.recipe.batch_size, self.device, self.team
-            )
-        self._refuse_bad_predictions(learner, predictions_NK)
-        return predictions_NK, score(self.feed.records, self.valid, plan.judged, predictions_NK).columns
-
-    def _write_down(self, now: Evaluation, learner: Learner, improved: bool) -> None:
-        self.history.append(now)
-        self.journal.evaluated(self.history, improved, lr=learner.schedule.get_last_lr()[0])
-        say(now.line(self.recipe, improved))
-
     def _refuse_bad_loss(self, plan: Plan, learner: Learner) -> None:
-        """Raises RunError if a loss since the start of the stage was not finite, and names its records."""
+        """Raise RunError, with the records of the batch, if a loss since the start of the stage was not finite."""
         bad = learner.first_bad_step()
         if bad is None:
             return
         epoch, place = plan.epoch_of(bad - 1)
-        frame = self.feed.records.frame[self.team.share(plan.chunks(epoch)[place])]
-        listed = ", ".join(map(str, frame["eeg_id"].to_list()[:40]))
-        self.journal.event(
-            "loss not finite", step=learner.steps_before + bad, eeg_ids=frame["eeg_id"].to_list()
-        )
+        step = learner.steps_before + bad
+        frame = self.held_out.feed.records.frame[self.session.team.share(plan.chunks(epoch)[place])]
+        eeg_ids = frame["eeg_id"].to_list()
+        self.history.journal.event("loss not finite", step=step, eeg_ids=eeg_ids)
+        listed = ", ".join(map(str, eeg_ids[:40]))
         raise RunError(
-            f"the loss of {self.recipe.name} is not finite at step {learner.steps_before + bad} (epoch {epoch}), whose "
-            f"batch has the EEGs {listed}; look at them with `kagglehms view`, or lower lr ({self.recipe.lr})"
+            f"the loss of {self.recipe.name} is not finite at step {step} (epoch {epoch}), whose batch has the EEGs "
+            f"{listed}; look at them with `kagglehms view`, or lower lr ({self.recipe.lr})"
         )
 
-    def _refuse_bad_predictions(self, learner: Learner, predictions_NK: NDArray[np.float64]) -> None:
-        """Raises RunError if a prediction is not finite."""
-        bad = ~np.isfinite(predictions_NK).all(axis=1)
-        if not bad.any():
+    # -- evaluations -----------------------------------------------------------------------------------------------
+
+    def _is_evaluated(self, learner: Learner) -> bool:
+        last = self.history.last
+        return last is not None and last.step == learner.steps_of_run
+
+    def _evaluate(self, plan: Plan, learner: Learner) -> None:
+        train_loss = learner.mean_loss()
+        predictions_NK, scores = self._scored(learner.evaluated, plan, learner)
+        now = Evaluation(
+            stage=plan.number,
+            warm_up=learner.step <= plan.steps_per_epoch * plan.stage.mosaic_epochs,
+            step=learner.steps_of_run,
+            epoch=plan.first_epoch + learner.step / plan.steps_per_epoch,
+            train_loss=train_loss,
+            seconds=self.history.seconds,
+            **scores.attributes,
+        )
+        keeper = self.history.keeper
+        if plan.resets_best(learner.step):
+            keeper.forget()
+        improved = keeper.offer(now, lambda: plain_state(learner.evaluated), predictions_NK)
+        self.history.add(now, improved, learner.lr)
+
+    def _keep_mean(self, plan: Plan, learner: Learner) -> None:
+        """Keep the mean of the stage's best weights, if the recipe asks for it, and score it.
+
+        No state is saved with it: a session that continues after the stage's last evaluation computes it again.
+        """
+        keeper = self.history.keeper
+        mean = keeper.mean()
+        if mean is None:
             return
-        step = learner.steps_before + learner.step
-        eeg_id = int(self.feed.records.eeg_ids[self.valid[bad.argmax()]])
-        self.journal.event("predictions not finite", step=step, n_records=int(bad.sum()), first_eeg_id=eeg_id)
-        why = (
-            "its weights have overflowed: lower lr"
-            if bad.all()
-            else f"look at EEG {eeg_id}, the first of them, with `kagglehms view`, or lower lr"
-        )
-        raise RunError(
-            f"the predictions of {self.recipe.name} after step {step} are not finite for {bad.sum()} of {bad.size} "
-            f"held-out records; {why} ({self.recipe.lr})"
-        )
+        if self.pace.wish(evaluation_follows=True) == "stop":
+            raise self._stopped(learner)
+        model, last = self.networks.model, self.history.evaluations[-1]
+        model.load_state_dict(mean)
+        predictions_NK, scores = self._scored(model, plan, learner)
+        now = replace(last, averaged=len(keeper.kept), seconds=self.history.seconds, **scores.attributes)
+        keeper.stand(now, mean, predictions_NK)
+        self.history.add(now, improved=True, lr=learner.lr)
+
+    def _scored(
+        self, model: torch.nn.Module, plan: Plan, learner: Learner
+    ) -> tuple[NDArray[np.float64], Scores]:
+        with self.pace.measured("evaluation"):
+            return self.held_out.score(model, plan.judged, learner.steps_of_run)
 
     # -- interruption ----------------------------------------------------------------------------------------------
 
-    def _is_evaluated(self, learner: Learner) -> bool:
-        return bool(self.history) and self.history[-1].step == learner.steps_before + learner.step
-
     def _save(self, plan: Plan, learner: Learner) -> None:
-        """Write the state. Weights of the best evaluation are a part of it, so that both always fit together."""
-        tensors = learner.tensors()  # which the whole team takes part in
+        """Write the state; the kept weights are part of it, so that the two never disagree."""
+        tensors = learner.tensors()  # for which the whole team is needed
         with self.pace.measured("saving"):
-            if not self.team.leads:
+            if not self.session.team.leads:
                 return
-            tensors |= self.keeper.tensors()
-            numbers = {
-                "stage": plan.number,
-                "learner": learner.numbers(),
-                "history": [dataclasses.asdict(e) for e in self.history],
-                "kept": self.keeper.numbers(self.history),
-                "seconds": self.seconds,
-            }
-            write_state(self.folder / STATE, State(tensors, numbers, self.identity))
-        self.journal.event("saved", step=learner.steps_before + learner.step)
+            numbers = {"stage": plan.number, "learner": learner.numbers(), **self.history.numbers()}
+            state = State({**tensors, **self.history.tensors()}, numbers, self.identity)
+            write_state(self.folder / STATE, state)
+        self.history.journal.event("saved", step=learner.steps_of_run)
 
-    def _restore(self, learner: Learner) -> None:
-        state = self.state
-        assert state is not None
+    def _restore(self, learner: Learner, state: State) -> None:
         learner.restore(state)
-        self.history = [Evaluation(**row) for row in state.numbers["history"]]
-        self.keeper.restore(state, state.numbers["kept"], self.history)
-        self.seconds_before = float(state.numbers["seconds"])
-        self.state = None
-        step = learner.steps_before + learner.step
-        self.journal.event("resumed", step=step)
-        say(f"goes on after step {step} of {self._all_steps}, from {self.folder / STATE}")
+        self.history.restore(state)
+        step = learner.steps_of_run
+        self.history.journal.event("resumed", step=step)
+        say(f"continues after step {step} of {self._n_steps}, from {self.folder / STATE}")
 
     @property
-    def _all_steps(self) -> int:
+    def _n_steps(self) -> int:
+        """Number of steps of all stages."""
         return sum(plan.n_steps for plan in self.plans)
 
-    def _stopped(self, plan: Plan, learner: Learner) -> Stopped:
-        stop = self.session.stop
+    def _stopped(self, learner: Learner) -> Stopped:
+        """Return the exception that ends this session, with an estimate of the time that is left."""
+        stop, done = self.session.stop, learner.steps_of_run
         why = "the time limit is near" if stop.signal is None else f"{stop.signal.name} came"
-        done = learner.steps_before + learner.step
-        left = self._all_steps - done
-        evaluations = sum(p.stage.epochs * len(p.evaluate_after) for p in self.plans)
-        evaluations -= sum(e.averaged == 1 for e in self.history)
+        left = self._n_steps - done
+        evaluations = sum(plan.stage.epochs * len(plan.evaluate_after) for plan in self.plans)
+        evaluations -= sum(e.averaged == 1 for e in self.history.evaluations)
         seconds = left * self.pace.mean("step") + evaluations * self.pace.mean("evaluation")
-        reckoned = f", about {duration(seconds)}" if self.pace.mean("step") else ""
-        self.journal.event("stopped", step=done, why=why, steps_left=left, seconds_left=round(seconds, 1))
+        estimate = f", about {duration(seconds)}" if self.pace.mean("step") else ""
+        self.history.journal.event(
+            "stopped", step=done, why=why, steps_left=left, seconds_left=round(seconds, 1)
+        )
         return Stopped(
-            f"{self.recipe.name} stopped after step {done} of {self._all_steps}, because {why}; {left} steps and "
-            f"{evaluations} evaluations of {self.folder.name} are left{reckoned}; its state is in "
+            f"{self.recipe.name} stopped after step {done} of {self._n_steps}, because {why}; {left} steps and "
+            f"{evaluations} evaluations of {self.folder.name} are left{estimate}; its state is in "
             f"{self.folder / STATE}",
             EXIT_UNFINISHED if stop.signal is None else stop.exit_code,
         )

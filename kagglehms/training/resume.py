@@ -1,8 +1,8 @@
-"""The state of an unfinished fold: one safetensors file, from which training goes on as if nothing had happened.
+"""The state of an unfinished fold, from which training continues as if it had not been interrupted.
 
-Tensors are those of the network, of its moving average, of the optimizer, and of the best evaluation so far; all
-else is JSON in the file's header. Nothing is unpickled, and the file is replaced in one piece. Random numbers need
-no room: they are functions of (seed, epoch, record) and (seed, step).
+It is one safetensors file. Its tensors are those of the network, its moving average, the optimizer, and the kept
+evaluations; everything else is JSON in the file's header. Nothing is unpickled, and the file is replaced atomically.
+No random state is saved, since random numbers are functions of (seed, epoch, record) and (seed, step).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STATE = "state.safetensors"
-"""Name of the file in the folder of an unfinished fold."""
+"""Name of the file, in the folder of an unfinished fold."""
 KEY = "kagglehms-state"
 FORMAT = "1"
 _DECIDING = (
@@ -50,12 +50,12 @@ _NOT_DECIDING = (
 
 @dataclass(frozen=True)
 class State:
-    """Where an unfinished fold stands.
+    """The state of an unfinished fold.
 
     Attributes:
-        tensors: by name; the part before the first `/` says what they belong to.
-        numbers: whatever JSON can hold.
-        identity: what the run depends on; a state of another identity is refused.
+        tensors: tensors by name; the part of the name before the first `/` says what they belong to.
+        numbers: everything else, as JSON can hold it.
+        identity: digests of what the run depends on; a state with another identity is refused.
     """
 
     tensors: Mapping[str, Tensor]
@@ -63,7 +63,7 @@ class State:
     identity: Mapping[str, str]
 
     def part(self, name: str) -> dict[str, Tensor]:
-        """The tensors below `name`, without that prefix."""
+        """Return the tensors whose names begin with `name`/, without this prefix."""
         start = f"{name}/"
         return {
             key.removeprefix(start): value for key, value in self.tensors.items() if key.startswith(start)
@@ -71,24 +71,31 @@ class State:
 
 
 def write_state(path: Path, state: State) -> None:
-    """Write a state whole or not at all.
+    """Write a state atomically.
 
     Raises:
-        RunError: the disk is full; the state that stood there still does.
+        RunError: the disk is full; the previous state is still there.
     """
     from safetensors.torch import save
 
-    # Cloned where it lies, so that tensors that share memory (tied weights) are apart, as safetensors wants them.
+    # safetensors refuses tensors that share memory, such as tied weights: clone them.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.tensors.items()}
     header = {"format": FORMAT, "identity": dict(state.identity), "numbers": dict(state.numbers)}
     write_bytes(path, save(tensors, {KEY: json.dumps(header)}))
 
 
 def read_state(path: Path, identity: Mapping[str, str]) -> State | None:
-    """Read the state at `path`; None if there is none.
+    """Read a state.
+
+    Args:
+        path: file of the state.
+        identity: digests of what the run depends on now.
+
+    Returns:
+        The state, or None if there is no file.
 
     Raises:
-        RunError: it cannot be read, or something that the run depends on has changed; the message says what.
+        RunError: the file cannot be read, or something that the run depends on has changed; the message says what.
     """
     from safetensors import SafetensorError, safe_open
 

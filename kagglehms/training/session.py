@@ -1,4 +1,4 @@
-"""How long a training session goes on, and when its state is saved: nothing here changes what is learned."""
+"""When a training session saves its state and when it stops; nothing here changes what is learned."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from kagglehms.training.distributed import ALONE, Team
 
 @dataclass(frozen=True)
 class Session:
-    """The circumstances of a run.
+    """The circumstances of a training session.
 
     Attributes:
-        clock: the time that may be taken.
-        stop: whether somebody asked for the end.
+        clock: time limit of this process.
+        stop: requests to stop, by signals.
         team: the processes that train together.
-        save_every_s: the state is saved after every evaluation, and so often in between; under a time limit also
-            before the first one.
-        compile: run the network through `torch.compile`.
-        tensorboard: write TensorBoard's event files beside the logs.
+        save_every_s: seconds between two saved states. The state is also saved after every evaluation and, under a
+            time limit, before the first one.
+        compile: whether to compile the network with `torch.compile`.
+        tensorboard: whether to write event files for TensorBoard beside the logs.
     """
 
     clock: Clock = field(default_factory=Clock)
@@ -39,12 +39,17 @@ class Session:
 Wish = Literal["go on", "save", "stop"]
 WISHES: tuple[Wish, ...] = ("go on", "save", "stop")
 _RESERVE = 1.5
-"""The longest step, evaluation and saving seen are taken so many times, when it is reckoned whether time is left."""
+"""Safety factor on the longest step, evaluation and saving seen, when deciding whether there is time for more."""
 _RESERVE_S = 2.0
+"""Seconds that are kept in reserve in addition."""
 
 
 class Pace:
-    """Measures steps, evaluations and savings, and says before each step whether there is time for it."""
+    """Measured durations of steps, evaluations and savings, which decide when to save and when to stop.
+
+    Args:
+        session: the session.
+    """
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -57,6 +62,7 @@ class Pace:
 
     @contextmanager
     def measured(self, what: Literal["evaluation", "saving"]) -> Iterator[None]:
+        """Measure the duration of a `with` block."""
         start = time.monotonic()
         yield
         self._seconds[what].append(time.monotonic() - start)
@@ -64,27 +70,34 @@ class Pace:
             self._saved = time.monotonic()
 
     def stepped(self, seconds: float) -> None:
+        """Add the duration of a step."""
         self._seconds["step"].append(seconds)
 
     def longest(self, what: str) -> float:
+        """Return the longest recent duration in seconds; 0 before the first."""
         return max(self._seconds[what], default=0.0)
 
     def mean(self, what: str) -> float:
+        """Return the mean of the recent durations in seconds; 0 before the first."""
         seconds = self._seconds[what]
         return sum(seconds) / len(seconds) if seconds else 0.0
 
     def wish(self, evaluation_follows: bool) -> Wish:
-        """What to do before the next step; all members of the team get the same answer."""
+        """Decide what to do before the next step; all processes of the team get the same answer.
+
+        Args:
+            evaluation_follows: whether an evaluation is due after the step.
+        """
         return WISHES[self.session.team.agree(WISHES.index(self._own_wish(evaluation_follows)))]
 
     def _own_wish(self, evaluation_follows: bool) -> Wish:
         if self.session.stop.signal is not None:
             return "stop"
         needed = self.longest("step") + self.longest("saving")
-        if evaluation_follows:  # which is followed by another saving
+        if evaluation_follows:
             needed += self.longest("evaluation")
         if self.session.clock.left_s < _RESERVE * needed + _RESERVE_S:
             return "stop"
         if evaluation_follows and self.session.clock.limit_s is not None and not self._seconds["evaluation"]:
-            return "save"  # nobody knows how long it takes
+            return "save"  # the evaluation may take any time
         return "save" if time.monotonic() - self._saved >= self.session.save_every_s else "go on"

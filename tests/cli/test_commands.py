@@ -518,7 +518,7 @@ def test_training_that_is_out_of_time_says_what_is_left_and_another_session_goes
     assert main([*arguments, "--runs", str(second), "--resume-from", str(first)]) == 0
     said = capsys.readouterr().out
     assert "1 fold(s) taken over" in said
-    assert "goes on after step 0 of 2" in said
+    assert "continues after step 0 of 2" in said
     assert "baseline: 1 of 2 folds trained" in said
 
 

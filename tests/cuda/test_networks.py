@@ -14,9 +14,9 @@ from devices import HALVES, device_at
 from striped import striped_feed
 from torch import Tensor, nn
 
-from kagglehms.training.evaluation import autocast, memory_format
 from kagglehms.training.losses import kl_loss
 from kagglehms.training.models import make_model
+from kagglehms.training.precision import autocast, memory_format
 from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
 
 SMALL = {

@@ -1,54 +1,52 @@
-"""Probabilities leave the device in float64, whether or not it has such numbers."""
+"""An evaluation is printed with its floors, and files keep their columns."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
-import torch
-from scipy.special import softmax
+from striped import striped_feed
 
-from kagglehms.device import Device, choose_device
-from kagglehms.training.evaluation import probabilities
-
-
-class Apple(torch.Tensor):
-    """A tensor that says and refuses what one on Apple's GPU does."""
-
-    @property
-    def device(self) -> torch.device:  # type: ignore[override]
-        return torch.device("mps")
-
-    @classmethod
-    def __torch_function__(cls, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
-        given = (*arguments, *(options or {}).values())
-        if function is torch.Tensor.double or any(value is torch.float64 for value in given):
-            raise TypeError(
-                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64"
-            )
-        if function is torch.Tensor.cpu:
-            return arguments[0].as_subclass(torch.Tensor)
-        return super().__torch_function__(function, types, arguments, options or {})
+from kagglehms.training.evaluation import Evaluation, score
+from kagglehms.training.recipes import get_recipe
 
 
-class Network(torch.nn.Module):
-    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        return images_BCHW.flatten(1)[:, :6] * 3
+def test_an_evaluation_prints_all_and_many_and_its_own_records_with_their_floors() -> None:
+    numbers = (0.7, 0.9, 0.8, 12.0, 1.0, 1.3, 0.85, 1.2, 1.5, 1.1)
+    line = Evaluation(1, False, 40, 2.5, 1.25, *numbers).line(get_recipe("two-stage"), True)
+    assert line == (
+        "  epoch 2.5/12, step 40: loss 1.2500, held out 0.9000 (class prior 1.3000, uniform 1.5000), many (≥ 10 votes) "
+        "0.8000 (class prior 0.8500, uniform 1.1000), settled 0.7000 (class prior 1.0000, uniform 1.2000), 12 s"
+        "  (best so far)"
+    )
+    few = (0.7, 0.9, None, 12.0, 1.0, 1.3, None, 1.2, 1.5, None)
+    assert "many" not in Evaluation(0, True, 40, 2.5, 1.25, *few).line(get_recipe("baseline"), False)
 
 
-@pytest.mark.parametrize("name", ["cpu", "mps"])
-def test_the_softmax_is_taken_in_float64(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    images_BCHW = np.random.default_rng(0).normal(size=(4, 1, 2, 5)).astype(np.float32)
-    tensor = torch.from_numpy(images_BCHW)
-    device = choose_device("cpu")
-    if name == "mps":
-        device = Device("mps", None, "as if")
-        tensor = tensor.as_subclass(Apple)  # type: ignore[assignment]
-        with pytest.raises(TypeError, match="float64"):
-            tensor.double()
-        monkeypatch.setattr(Apple, "to", lambda self, *_, **__: self)
-    predicted_BK = probabilities(Network(), tensor, device)
-    assert predicted_BK.dtype == np.float64
-    logits_BK = (images_BCHW.reshape(4, -1)[:, :6] * np.float32(3)).astype(np.float64)
-    np.testing.assert_allclose(predicted_BK, softmax(logits_BK, axis=1), rtol=1e-12)
+def test_files_keep_the_columns_of_earlier_versions() -> None:
+    one = Evaluation(0, True, 40, 2.5, 1.25, 0.7, 0.8, 0.6, 9.0, 1.0, 1.1, 1.2, 1.7, 1.8, 1.9, 2)
+    assert list(one.row) == [
+        "stage", "warm_up", "step", "epoch", "train_loss", "score_stage", "score_all", "score_votes10", "seconds",
+        "prior_stage", "prior_all", "prior_votes10", "uniform_stage", "uniform_all", "uniform_votes10", "averaged",
+    ]  # fmt: skip
+    assert (one.row["score_votes10"], one.row["prior_votes10"], one.row["uniform_votes10"]) == (0.6, 1.2, 1.9)
+    assert Evaluation.from_row(one.row) == one
+
+
+def test_scores_are_those_of_the_records_in_question() -> None:
+    records = striped_feed(8, few=3).records
+    valid, rng = np.array([1, 2, 5, 6]), np.random.default_rng(0)
+    predictions = rng.dirichlet(np.ones(6), size=4)
+    scores = score(records, valid, np.array([True, True, False, False]), predictions)
+    targets = records.votes_NK[valid] / records.votes_NK[valid].sum(axis=1, keepdims=True)
+
+    def kl(rows: list[int], q: np.ndarray) -> float:
+        p = targets[rows]
+        return float((p * (np.log(np.where(p > 0, p, 1)) - np.log(q[rows]))).sum(axis=1).mean())
+
+    prior = np.tile(targets.mean(axis=0), (4, 1)).clip(1e-15)
+    assert scores.all.score == pytest.approx(kl([0, 1, 2, 3], predictions))
+    assert scores.all.prior == pytest.approx(kl([0, 1, 2, 3], prior))
+    assert scores.stage.score == pytest.approx(kl([0, 1], predictions))
+    assert scores.stage.uniform == pytest.approx(kl([0, 1], np.full((4, 6), 1 / 6)))
+    assert scores.many is not None
+    assert scores.many.score == pytest.approx(kl([2, 3], predictions))

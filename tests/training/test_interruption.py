@@ -33,7 +33,7 @@ from kagglehms.runs.cross_validation import cross_validate
 from kagglehms.runs.folder import continue_from
 from kagglehms.stop_signals import StopRequest
 from kagglehms.timing import Clock
-from kagglehms.training import evaluation, loop, step
+from kagglehms.training import loop, precision, step
 from kagglehms.training.feed import Feed
 from kagglehms.training.loop import WEIGHTS, Fit, fit
 from kagglehms.training.models import make_model
@@ -202,7 +202,7 @@ def test_channels_last_weights_go_on_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The layout of a GPU: moments come back contiguous from the file, and the fused AdamW takes them as they lie."""
-    for module in (loop, evaluation):
+    for module in (loop, precision):
         monkeypatch.setattr(module, "memory_format", lambda _: torch.channels_last)
     recipe = replace(THOROUGH, batch_size=4)
     model = make_model(recipe)[0].to(memory_format=torch.channels_last)

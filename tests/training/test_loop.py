@@ -17,20 +17,20 @@ from striped import CPU, RECIPE, striped_feed
 
 from kagglehms.data.records import Records
 from kagglehms.errors import RunError
-from kagglehms.training import evaluation, loop, step
+from kagglehms.training import evaluation, held_out, loop, step
 from kagglehms.training.checkpoint import load_weights
 from kagglehms.training.distributed import Team
-from kagglehms.training.evaluation import Evaluation, predict
 from kagglehms.training.feed import Feed, shuffled
 from kagglehms.training.front_ends.options import WaveStackOptions
 from kagglehms.training.loop import WEIGHTS, fit
 from kagglehms.training.metric import kl_score
 from kagglehms.training.models import make_model
+from kagglehms.training.optimization import make_schedule
 from kagglehms.training.options import FrequencyMask
+from kagglehms.training.prediction import predict
 from kagglehms.training.recipes import RECIPES, Stage, get_recipe
 from kagglehms.training.resume import STATE, State, read_state
 from kagglehms.training.session import Session
-from kagglehms.training.step import make_optimizer, make_schedule
 
 
 @pytest.fixture(scope="module")
@@ -57,19 +57,7 @@ def test_the_weights_kept_are_those_of_the_best_evaluation(fitted: tuple[loop.Fi
     assert kl_score(feed.records.targets_NK[valid], predictions) == pytest.approx(
         done.best.score_all, abs=1e-5
     )
-    assert done.best.score_votes10 == pytest.approx(done.best.score_all)  # all have twelve votes
-
-
-def test_an_evaluation_prints_all_and_many_and_its_own_records_with_their_floors() -> None:
-    numbers = (0.7, 0.9, 0.8, 12.0, 1.0, 1.3, 0.85, 1.2, 1.5, 1.1)
-    line = Evaluation(1, False, 40, 2.5, 1.25, *numbers).line(get_recipe("two-stage"), True)
-    assert line == (
-        "  epoch 2.5/12, step 40: loss 1.2500, held out 0.9000 (class prior 1.3000, uniform 1.5000), many (≥ 10 votes) "
-        "0.8000 (class prior 0.8500, uniform 1.1000), settled 0.7000 (class prior 1.0000, uniform 1.2000), 12 s"
-        "  (best so far)"
-    )
-    few = (0.7, 0.9, None, 12.0, 1.0, 1.3, None, 1.2, 1.5, None)
-    assert "many" not in Evaluation(0, True, 40, 2.5, 1.25, *few).line(get_recipe("baseline"), False)
+    assert done.best.score_many == pytest.approx(done.best.score_all)  # all have twelve votes
 
 
 def test_evaluations_come_twice_an_epoch(fitted: tuple[loop.Fit, Path]) -> None:
@@ -77,52 +65,6 @@ def test_evaluations_come_twice_an_epoch(fitted: tuple[loop.Fit, Path]) -> None:
     assert [e.step for e in done.history[:4]] == [1, 3, 4, 6]  # three steps an epoch
     assert [e.epoch for e in done.history[1:4:2]] == [1.0, 2.0]
     assert len(done.history) == 16
-
-
-def test_one_cycle_falls_along_half_a_cosine_to_a_tenth() -> None:
-    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=123.0)
-    schedule = make_schedule(replace(RECIPE, lr=1e-3), optimizer, total_steps=50)
-    rates = []
-    for _ in range(50):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    # torch counts the rising part, of length 0, as ending one step before the first.
-    expected = [1e-4 + (1e-3 - 1e-4) * (1 + math.cos(math.pi * (i + 1) / 50)) / 2 for i in range(50)]
-    np.testing.assert_allclose(rates, expected, rtol=1e-6)
-
-
-def test_a_constant_schedule_is_the_cycle_never_stepped() -> None:
-    unstepped = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=123.0)
-    torch.optim.lr_scheduler.OneCycleLR(
-        unstepped, 1e-3, total_steps=3030, pct_start=0.0, div_factor=25, final_div_factor=0.4
-    )
-    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
-    schedule = make_schedule(replace(RECIPE, schedule="constant"), optimizer, total_steps=5)
-    for _ in range(7):
-        group, theirs = optimizer.param_groups[0], unstepped.param_groups[0]
-        assert group["lr"] == 1e-3
-        assert group["lr"] == pytest.approx(theirs["lr"], rel=1e-6)
-        assert group["betas"] == pytest.approx(theirs["betas"], rel=1e-6)
-        optimizer.step()
-        schedule.step()
-
-
-@pytest.mark.parametrize(("total", "asked"), [(100, 20), (100, 0), (10, 800)])
-def test_a_cosine_rises_linearly_and_falls_along_half_a_cosine(total: int, asked: int) -> None:
-    stage = Stage(schedule="cosine", lr=2e-3, warm_up_steps=asked, last_lr=1e-5)
-    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=2e-3)
-    schedule = make_schedule(replace(RECIPE, lr=0.5), optimizer, total, stage)
-    rates = []
-    for _ in range(total + 1):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    rise = min(asked, total // 2)
-    expected = [2e-3 * (i + 1) / rise for i in range(rise)]
-    for i in range(total - rise + 1):
-        expected.append(1e-5 + (2e-3 - 1e-5) * (1 + np.cos(np.pi * i / (total - rise))) / 2)
-    np.testing.assert_allclose(rates, expected, rtol=1e-12)
 
 
 def test_a_stage_has_settings_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -331,7 +273,7 @@ def test_predictions_that_are_not_finite_end_the_run_with_a_hint(
         predictions_NK[bad] = np.nan
         return predictions_NK
 
-    monkeypatch.setattr(loop, "predict", spoiled)
+    monkeypatch.setattr(held_out, "predict", spoiled)
     feed = striped_feed()
     frame = feed.records.frame.with_columns(eeg_id=100 + feed.records.frame["spectrogram_id"])
     feed = Feed(feed.recordings, Records(frame), feed.layout)
@@ -388,75 +330,6 @@ def test_the_moving_average_is_what_is_kept(tmp_path: Path) -> None:
     torch.testing.assert_close(weights["fast"], weights["plain"])  # decay 0: the last weights themselves
     # The first update copies the weights after one step; from then on this average hardly moves.
     assert (weights["frozen"] - weights["plain"]).abs().max() > 1e-4
-
-
-def small_model(seed: int = 0) -> tuple[torch.nn.Module, list[torch.nn.Parameter]]:
-    """A network with its head's two parameters."""
-    torch.manual_seed(seed)
-    model, _ = make_model(RECIPE)
-    return model, [p for name, p in model.named_parameters() if name.startswith("classifier.")]
-
-
-@pytest.mark.parametrize("schedule", ["cosine", "one-cycle", "constant"])
-def test_the_head_has_a_rate_of_its_own(schedule: str) -> None:
-    """It keeps its proportion to the backbone's throughout."""
-    recipe = replace(RECIPE, schedule=schedule, lr=5e-4, head_lr=1e-3)
-    model, head = small_model()
-    optimizer = make_optimizer(recipe, model, Stage(warm_up_steps=3))
-    rest, of_head = optimizer.param_groups
-    assert [id(p) for p in of_head["params"]] == [id(p) for p in head]
-    assert len(rest["params"]) + len(head) == len(list(model.parameters()))
-    steps = make_schedule(recipe, optimizer, 12, Stage(warm_up_steps=3))
-    rates = []
-    for _ in range(12):
-        rates.append((rest["lr"], of_head["lr"]))
-        optimizer.step()
-        steps.step()
-    backbone, heads = np.array(rates).T
-    np.testing.assert_allclose(heads, 2 * backbone, rtol=1e-9)
-    assert backbone.max() == pytest.approx(5e-4, rel=0.02)
-    assert (backbone.max() > backbone.min()) == (schedule != "constant")
-
-
-def test_the_head_behind_a_front_end_is_found_as_well() -> None:
-    recipe = replace(get_recipe("wave-stack"), backbone="half:test_efficientnet", head_lr=1e-3)
-    model, _ = make_model(recipe)
-    _, head = make_optimizer(recipe, model, recipe.stages[0]).param_groups
-    classifier = model.backbone.classifier  # type: ignore[union-attr]
-    assert [id(p) for p in head["params"]] == [id(p) for p in classifier.parameters()]  # type: ignore[union-attr]
-
-
-def test_a_stages_optimizer_and_head_rate_come_before_the_recipes() -> None:
-    model, _ = small_model()
-    recipe = replace(RECIPE, optimizer="adam", lr=1e-3, head_lr=2e-3)
-    of_recipe = make_optimizer(recipe, model, Stage())
-    of_stage = make_optimizer(recipe, model, Stage(optimizer="adamw", lr=1e-4, head_lr=3e-4))
-    assert type(of_recipe) is torch.optim.Adam
-    assert [group["lr"] for group in of_recipe.param_groups] == [1e-3, 2e-3]
-    assert type(of_stage) is torch.optim.AdamW
-    assert [group["lr"] for group in of_stage.param_groups] == [1e-4, 3e-4]
-    assert [g["lr"] for g in make_optimizer(recipe, model, Stage(lr=1e-4)).param_groups] == [1e-4, 2e-3]
-    assert len(make_optimizer(RECIPE, model, Stage()).param_groups) == 1
-
-
-@pytest.mark.parametrize("kind", ["adam", "adamw"])
-def test_adam_adds_decay_to_the_gradient_and_adamw_takes_it_off_the_weight(kind: str) -> None:
-    """One weight, two steps, by the formulas of Kingma & Ba and of Loshchilov & Hutter."""
-    model = torch.nn.Linear(1, 1, bias=False).double()
-    model.weight.data.fill_(2.0)
-    recipe = replace(RECIPE, optimizer=kind, lr=0.1, weight_decay=0.5)
-    optimizer = make_optimizer(recipe, model, Stage())
-    w, m, v = 2.0, 0.0, 0.0
-    for number, gradient in enumerate((0.3, -0.2), start=1):
-        model.weight.grad = torch.full_like(model.weight, gradient)
-        optimizer.step()
-        if kind == "adam":
-            gradient += 0.5 * w
-        else:
-            w -= 0.1 * 0.5 * w
-        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
-        w -= 0.1 * (m / (1 - 0.9**number)) / (math.sqrt(v / (1 - 0.999**number)) + 1e-8)
-        assert model.weight.item() == pytest.approx(w, rel=1e-9)
 
 
 def test_the_mean_of_the_best_is_scored_kept_and_what_the_next_stage_starts_from(
