@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -235,10 +235,9 @@ def device_augmentations(
         augmentations: augmentations of a stage.
         layout: input of the recipe, which decides whether a band-pass is applied while it is drawn.
     """
-    when_drawn: Any = Albumentations | Mirror | Shift
-    if layout is not None and layout.filters_when_drawn:
-        when_drawn |= BandPass
-    return tuple(a for a in augmentations if not isinstance(a, when_drawn))
+    filters = layout is not None and layout.filters_when_drawn
+    of_batch = (a for a in augmentations if not isinstance(a, Albumentations | Mirror | Shift))
+    return tuple(a for a in of_batch if not (filters and isinstance(a, BandPass)))
 
 
 def drawn_band_pass(augmentations: Sequence[Augmentation], layout: Input) -> BandPass | None:

@@ -147,7 +147,9 @@ def _two_views(recipe: Recipe, parts: tuple[Image, Image], first: FirstWeights) 
     without = replace(recipe, dropout=0.0)  # which comes once, after both
     networks = [_image_network(without, view, part.array_shape[0], first) for view, part in enumerate(parts)]
     widths = [_without_classifier(network, recipe) for network in networks]
-    return TwoViews(*networks, (widths[0], widths[1]), [part.array_shape for part in parts], recipe.dropout)
+    one, other = networks
+    shapes = [part.array_shape for part in parts]
+    return TwoViews(one, other, (widths[0], widths[1]), shapes, recipe.dropout)
 
 
 def _without_classifier(model: Any, recipe: Recipe) -> int:
