@@ -109,8 +109,8 @@ def test_the_digest_depends_on_no_order(names: list[str]) -> None:
         (lambda m: m["files"]["LICENSE"].update(size=7.5), "files.LICENSE.size"),
         (lambda m: m.update(prior=[0.5, 0.5]), "prior"),
         (lambda m: m.update(prior=[float("nan")] * 6), "NaN"),
-        (lambda m: m.update(prior=[0.2] * 6), "no distribution"),
-        (lambda m: m.update(prior=[-0.5, 1.5, 0.0, 0.0, 0.0, 0.0]), "no distribution"),
+        (lambda m: m.update(prior=[0.2] * 6), "not a distribution"),
+        (lambda m: m.update(prior=[-0.5, 1.5, 0.0, 0.0, 0.0, 0.0]), "not a distribution"),
         (lambda m: m.update(format=FORMAT + 1), f"format {FORMAT + 1}"),
         (lambda m: m.pop("format"), "no manifest"),
         (lambda m: m["models"][0].update(weights="b.safetensors"), "b.safetensors"),
@@ -138,9 +138,9 @@ def test_a_path_that_leaves_the_bundle_is_refused(bundle: Path, name: str) -> No
     files = manifest.files | {name: manifest.files["LICENSE"]}
     hostile = replace(manifest, files=files, digest=tree_digest(files))
     (bundle / MANIFEST).write_bytes(dump_manifest(hostile))
-    with pytest.raises(BundleError, match="leave the bundle"):
+    with pytest.raises(BundleError, match="leads out of the bundle"):
         read_manifest(bundle)
-    with pytest.raises(BundleError, match="leave the bundle"):
+    with pytest.raises(BundleError, match="leads out of the bundle"):
         verify(bundle, hostile)
 
 
