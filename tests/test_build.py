@@ -118,7 +118,7 @@ def test_it_warns_where_no_owner_is_known(folder: Path) -> None:
         (("--recipe", "baselin"), EXIT_USER, "did you mean 'baseline'?"),
         (("--recipe", "baseline", "--fold", "5"), EXIT_FAILURE, "fold 5 is not finished"),
         (("--runs", "nowhere"), EXIT_USER, "nowhere: no such folder"),
-        (("--recipe", "baseline", "--owner", "not a name"), EXIT_USER, "no Kaggle user name"),
+        (("--recipe", "baseline", "--owner", "not a name"), EXIT_USER, "not a Kaggle user name"),
         (("--recipe", "baseline", "--half", "--store", "store"), EXIT_USER, "no competition data in hms"),
         (("--recipe", "baseline", "--data", "hms"), EXIT_USER, "belong to --half"),
         (("--recipes", "baseline"), EXIT_USER, "did you mean '--recipe'?"),

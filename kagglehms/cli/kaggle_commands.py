@@ -69,7 +69,8 @@ def build(options: Build) -> Result:
     """Bundle library and weights for Kaggle, with the kernels."""
     from kagglehms.console import tell
     from kagglehms.kaggle.fetch import make_output_folder
-    from kagglehms.packing.build import build, describe
+    from kagglehms.packing.build import build
+    from kagglehms.packing.description import describe
     from kagglehms.packing.half_precision import HeldOut
 
     measures = options.data is not None or options.store is not None

@@ -1,18 +1,13 @@
-"""Finished runs → `dist/dataset`, one flat folder to upload, and `dist/kernels`, the scripts that know its digest.
+"""Finished runs → `dist/dataset`, one flat folder to upload, and `dist/kernels`, the kernels stamped with its digest.
 
-Two builds of the same inputs have the same bytes, and a build that is interrupted leaves the old bundle or none.
+Two builds of the same inputs have the same bytes.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
 import re
-import shlex
-import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,37 +29,33 @@ from kagglehms.bundle.manifest import (
     verify,
 )
 from kagglehms.console import say
-from kagglehms.data.competition import SLUG
 from kagglehms.device import choose_device
-from kagglehms.errors import RunError, UsageError
-from kagglehms.files import PARTIAL_SUFFIX
-from kagglehms.kaggle.dist import UNSCORED, kernel_folders
+from kagglehms.errors import RunError
+from kagglehms.kaggle.dist import UNSCORED
 from kagglehms.kaggle.scripts import read_wheel
-from kagglehms.kaggle.stamping import KERNEL_METADATA, PLACEHOLDER_OWNER, find_owner, stamp_card, stamp_kernel
-from kagglehms.locks import HOLDER, LOCK, exclusive
+from kagglehms.kaggle.stamping import KERNEL_METADATA, find_owner, stamp_card, stamp_kernel
+from kagglehms.locks import exclusive
 from kagglehms.packing.half_precision import HeldOut, half_changes, halve, open_held_out
 from kagglehms.packing.model_card import MODEL_CARD, model_card
 from kagglehms.packing.runs import FoldModel, Run, joint_prior, select_runs
 from kagglehms.packing.sources import Sources, find_sources
+from kagglehms.packing.staging import copy_file, refuse_to_replace_others, staged, swap_in, write_file
 from kagglehms.packing.vendor import lacking, vendor
 from kagglehms.runs.blends import Blend
 from kagglehms.runs.ladder import find_blend
 
-_STAGE = ".build-"
-_BLOCK = 1 << 20
-
 
 @dataclass(frozen=True)
 class Built:
-    """What `build` made.
+    """A finished build.
 
     Attributes:
-        dataset: the folder to upload as a Kaggle dataset.
-        kernels: the folders to push, one per kernel.
-        manifest: of the bundle.
-        owner: the Kaggle user name stamped in, or `PLACEHOLDER_OWNER`.
-        owner_source: where the name was found.
-        slug: of the bundle.
+        dataset: folder to upload as a Kaggle dataset.
+        kernels: folders to push, one per kernel.
+        manifest: manifest of the bundle.
+        owner: Kaggle user name that was stamped, or `PLACEHOLDER_OWNER`.
+        owner_source: where the name was found, in words.
+        slug: slug of the bundle.
     """
 
     dataset: Path
@@ -122,21 +113,23 @@ def build(
     """Build the bundle and the kernels.
 
     Args:
-        runs: the folder that training wrote to.
-        dist: where `dataset/` and `kernels/` go; what an earlier build left there is replaced.
-        recipes: names of runs, in the order in which they are to run; None takes all.
-        folds: which ones of each run; None takes those that are finished.
+        runs: folder of runs.
+        dist: folder for `dataset/` and `kernels/`; an earlier build there is replaced.
+        recipes: names of the runs to bundle, in the order in which they should run; None for all.
+        folds: folds of each run to bundle; None for those that are finished.
         owner: Kaggle user name; None looks for it, see `stamping.find_owner`.
-        root: the project's checkout; None takes what the running library came with, see `find_sources`.
-        blend: name of a blend: its members are bundled, unless `recipes` says otherwise, and combined by it.
-        half: store weights in half precision.
-        held_out: the records to measure on what that changes; None measures nothing.
-        wheels: packages to bring along, besides those that the kernels import and the image lacks; None brings none.
-        library_only: no weights, for the kernels that prepare and train; `runs` need not exist.
+        root: folder of a checkout; None for what the running library came with, see `find_sources`.
+        blend: name of the blend that combines the recipes; its members are bundled unless `recipes` names others. None
+            for a plain mean.
+        half: whether to store weights in half precision.
+        held_out: records on which to measure how half precision changes the scores; None measures nothing.
+        wheels: packages to bundle, in addition to those that the kernels import and the image lacks; None for neither.
+        library_only: whether to leave out the weights, for the kernels that prepare and train; `runs` need not exist.
 
     Raises:
-        UsageError: unknown names, or a `dist/dataset` that is no bundle and would be lost.
-        RunError: unfinished or damaged runs, a broken checkout, another build into `dist`, or a disk that is full.
+        UsageError: a name is unknown, or `dist/dataset` is not a bundle and would be lost.
+        RunError: a run is unfinished or damaged, the checkout is broken, another build into `dist` is running, or the
+            disk is full.
     """
     sources = find_sources(root)
     owner, owner_source = find_owner(owner)
@@ -147,14 +140,14 @@ def build(
     selected = [] if library_only else select_runs(runs, recipes, folds)
     content = Content(tuple(selected), chosen, half, held_out, None if wheels is None else tuple(wheels))
     dataset = dist / "dataset"
-    _refuse_to_replace_others(dataset)
+    refuse_to_replace_others(dataset)
     try:
-        with exclusive(dist, "a build"), _stage(dist) as stage:
+        with exclusive(dist, "a build"), staged(dist) as stage:
             slug, manifest = _write_dataset(stage / "dataset", sources, content, owner)
             names = kernel_names(sources.kernels, scored=bool(selected))
             _write_kernels(stage / "kernels", sources.kernels, names, owner, slug, manifest.digest)
-            _swap_in(stage, dist, kernel_names(sources.kernels))
-    except BrokenPipeError:  # whoever reads the output has gone
+            swap_in(stage, dist, kernel_names(sources.kernels))
+    except BrokenPipeError:  # the reader of the output has gone, which is no fault of the disk
         raise
     except OSError as error:
         raise RunError(f"{dist}: cannot be written ({error}); free space or give another folder") from error
@@ -162,76 +155,8 @@ def build(
     return Built(dataset, kernels, manifest, owner, owner_source, slug)
 
 
-@contextlib.contextmanager
-def _stage(dist: Path) -> Iterator[Path]:
-    """A folder in `dist` to build in, and none of those that killed builds have left."""
-    for stale in dist.glob(f"{_STAGE}*{PARTIAL_SUFFIX}"):
-        shutil.rmtree(stale, ignore_errors=True)
-    stage = Path(tempfile.mkdtemp(prefix=_STAGE, suffix=PARTIAL_SUFFIX, dir=dist))
-    try:
-        yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        if {LOCK, HOLDER}.issuperset(os.listdir(dist)):
-            shutil.rmtree(dist, ignore_errors=True)
-
-
-def describe(built: Built) -> str:
-    """Return the table of what was built and the commands that come next."""
-    manifest, dataset, short = built.manifest, shlex.quote(str(built.dataset)), built.manifest.digest[:12]
-    lines = [f"{'file':<48} {'bytes':>13}  sha256"]
-    lines += [f"{name:<48} {file.size:>13,}  {file.sha256[:12]}" for name, file in manifest.files.items()]
-    lines += ["", f"{'model':<43} {'fold':>4}  out-of-fold score"]
-    for model in manifest.models:
-        lines.append(f"{model.recipe:<43} {model.fold:>4}  {_scores_line(model)}")
-    lines += [
-        "",
-        f"{built.dataset}: {len(manifest.files)} files, {manifest.size / 1e6:.1f} MB, {len(manifest.models)} model(s)",
-        f"digest {manifest.digest}",
-        f"owner {built.owner} (from {built.owner_source})",
-        "",
-        "next: the same command with --push does all of this and waits; by hand, in this order:",
-        f"  kaggle datasets create -p {dataset}",
-        f"  kaggle datasets version -p {dataset} -m {short}   # instead, if the dataset exists already",
-        f"  kaggle datasets status {built.owner}/{built.slug}   # until it says `ready`",
-    ]
-    for kernel in kernel_folders(built.dataset.parent):
-        lines.append(f"  kaggle kernels push -p {shlex.quote(str(kernel))}")
-    lines.append(
-        f"  kaggle competitions submit {SLUG} -f submission.csv -m {short} -k {built.owner}/KERNEL -v VERSION"
-    )
-    if built.owner == PLACEHOLDER_OWNER:
-        lines += [
-            "",
-            f"warning: no Kaggle user name is known and {PLACEHOLDER_OWNER!r} stands in its place, so nothing",
-        ]
-        lines += ["can be uploaded like this; build again with --owner NAME, or set KAGGLE_USERNAME"]
-    return "\n".join(lines)
-
-
-def _scores_line(model: Model) -> str:
-    text = ", ".join(f"{name} {score:.4f}" for name, score in model.scores.items() if score is not None)
-    if model.precision == "float32":
-        return text
-    if model.changes is None:
-        return f"{text}; float16, its change not measured (give --data and --store)"
-    changes = ", ".join(
-        f"{name} {change:+.6f}" for name, change in model.changes.items() if change is not None
-    )
-    return f"{text}; float16 changes {changes}"
-
-
-def _refuse_to_replace_others(dataset: Path) -> None:
-    if (
-        dataset.exists()
-        and not (dataset / MANIFEST).is_file()
-        and (not dataset.is_dir() or any(dataset.iterdir()))
-    ):
-        raise UsageError(f"{dataset}: exists and is no bundle, it will not be replaced; give another --dist")
-
-
 def _heaviest_first(blend: Blend) -> list[str]:
-    """Members in the order in which a run that is cut short is best off."""
+    """Return the members of a blend by weight, so that a run that is cut short has used the heaviest."""
     weights = dict(zip(blend.members, blend.weights, strict=True))
     return sorted(blend.active, key=lambda name: -weights[name])
 
@@ -241,17 +166,17 @@ def _write_dataset(folder: Path, sources: Sources, content: Content, owner: str)
     slug, card = stamp_card(sources.card, owner)
     wheel, wheel_bytes = sources.wheel()
     files = {
-        wheel: _write(folder / wheel, wheel_bytes),
-        "LICENSE": _copy(sources.license, folder / "LICENSE"),
+        wheel: write_file(folder / wheel, wheel_bytes),
+        "LICENSE": copy_file(sources.license, folder / "LICENSE"),
     }
     vendored = _vendor(folder, sources.kernels, wheel, content)
     files |= {path.name: hash_file(path) for path in vendored}
     if content.blend is not None:
-        files[BLEND] = _write(folder / BLEND, content.blend.to_json())
+        files[BLEND] = write_file(folder / BLEND, content.blend.to_json())
     models = _write_models(folder, content, files)
     prior = content.prior
     told = model_card(content.runs, models, _versions(content.runs), prior, content.blend)
-    files[MODEL_CARD] = _write(folder / MODEL_CARD, told)
+    files[MODEL_CARD] = write_file(folder / MODEL_CARD, told)
     files = dict(sorted(files.items()))
     manifest = Manifest(
         FORMAT,
@@ -263,14 +188,16 @@ def _write_dataset(folder: Path, sources: Sources, content: Content, owner: str)
         digest=tree_digest(files),
         wheels=tuple(path.name for path in vendored),
     )
-    _write(folder / MANIFEST, dump_manifest(manifest))
-    _write(folder / CARD, card)
-    verify(folder, read_manifest(folder), manifest.digest)  # what the kernel will do, while it is still cheap
+    write_file(folder / MANIFEST, dump_manifest(manifest))
+    write_file(folder / CARD, card)
+    verify(
+        folder, read_manifest(folder), manifest.digest
+    )  # as the kernel will do, while an error is still cheap
     return slug, manifest
 
 
 def _write_models(folder: Path, content: Content, files: dict[str, File]) -> list[Model]:
-    """Write recipes and weights, note them in `files`, and return the manifest's entries."""
+    """Write recipes and weights, add them to `files`, and return the models' entries of the manifest."""
     measure = content.measure()
     models = []
     for run in content.runs:
@@ -280,16 +207,16 @@ def _write_models(folder: Path, content: Content, files: dict[str, File]) -> lis
             raise RunError(
                 f"two recipes would both be named {recipe_file}; rename {run.recipe!r} or choose one of them"
             )
-        files[recipe_file] = _copy(run.recipe_file, folder / recipe_file)
+        files[recipe_file] = copy_file(run.recipe_file, folder / recipe_file)
         for fold in run.folds:
             name = f"{stem}.fold{fold.fold}.safetensors"
             scores = fold.scores
             if content.half:
-                files[name] = _write(folder / name, halve(fold.weights))
+                files[name] = write_file(folder / name, halve(fold.weights))
                 changes = measure(run, fold, folder / name)
                 models.append(Model(run.recipe, fold.fold, name, recipe_file, scores, "float16", changes))
             else:
-                files[name] = _copy(fold.weights, folder / name)
+                files[name] = copy_file(fold.weights, folder / name)
                 models.append(Model(run.recipe, fold.fold, name, recipe_file, scores))
     return models
 
@@ -326,53 +253,11 @@ def _write_kernels(
     for name in names:
         (folder / name).mkdir(parents=True)
         for file, content in stamp_kernel(kernels / name, owner, slug, digest).items():
-            _write(folder / name / file, content)
-
-
-def _swap_in(stage: Path, dist: Path, kernels: Sequence[str]) -> None:
-    """Put what was built in the place of what stood there.
-
-    The old kernels go first and the new ones come last, so that no kernel ever stands beside a bundle which it
-    would refuse; one that was not built this time does not stay behind.
-    """
-    retired = stage / "retired"
-    retired.mkdir()
-    (dist / "kernels").mkdir(exist_ok=True)
-    for name in kernels:
-        _move(dist / "kernels" / name, retired / name)
-    _move(dist / "dataset", retired / ".dataset")
-    _move(stage / "dataset", dist / "dataset")
-    for name in kernels:
-        _move(stage / "kernels" / name, dist / "kernels" / name)
-
-
-def _move(source: Path, target: Path) -> None:
-    if source.exists():
-        source.rename(target)
-
-
-def _write(path: Path, content: bytes) -> File:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return File(hashlib.sha256(content).hexdigest(), len(content))
-
-
-def _copy(source: Path, target: Path) -> File:
-    """Copy a file and hash what was copied, in one pass."""
-    digest = hashlib.sha256()
-    with source.open("rb") as reader, target.open("wb") as writer:
-        while block := reader.read(_BLOCK):
-            digest.update(block)
-            writer.write(block)
-        writer.flush()
-        os.fsync(writer.fileno())
-        return File(digest.hexdigest(), writer.tell())
+            write_file(folder / name / file, content)
 
 
 def _file_stem(recipe: str) -> str:
-    """Return the recipe's name without what a file name on Kaggle should not hold (`panels+global`)."""
+    """Return a recipe's name without characters that a file name on Kaggle should not have (`panels+global`)."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", recipe).strip(".-") or "recipe"
 
 

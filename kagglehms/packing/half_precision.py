@@ -1,7 +1,7 @@
-"""Weights in half precision: half the bytes to upload and to mount, and what that changes, measured.
+"""Weights in half precision: half the bytes to upload and to mount, and a measurement of how that changes the scores.
 
-Matrices and convolutions become float16. Vectors, that is biases, norms and running statistics, stay as they are: they
-are few, and a running variance can lie below what half precision holds.
+Matrices and convolutions become float16. Vectors (biases, norms and running statistics) stay as they are: they are
+small, and a running variance can be below the range of half precision.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Where the records lie that the folds were scored on.
+    """The records that the folds were scored on.
 
     Attributes:
-        data: the competition's folder.
-        store: what `kagglehms prepare` made of it.
+        data: folder of the competition.
+        store: folder of its decoded recordings.
     """
 
     data: Path
@@ -36,7 +36,13 @@ class HeldOut:
 
 
 def halve(weights: Path) -> bytes:
-    """Return a .safetensors file with its matrices in float16; its metadata are kept.
+    """Convert the matrices of a .safetensors file to float16.
+
+    Args:
+        weights: the file.
+
+    Returns:
+        Content of a .safetensors file with the same metadata.
 
     Raises:
         RunError: a weight is too large for half precision, or the file cannot be read.

@@ -1,7 +1,7 @@
-"""The library as a wheel whose bytes depend on nothing but the sources.
+"""Packs the library as a wheel whose bytes depend only on the sources.
 
-A build tool writes dates, compresses with whatever zlib it finds, and may need the network. Kaggle leaves wheels
-packed, pip installs them, and the kernel unpacks them, so one small file carries the whole library.
+A build tool's wheel also depends on its own release and on the zlib that compresses it (see docs/architecture.md).
+Kaggle leaves wheels packed, pip installs them, and the kernel unpacks them, so one small file carries the library.
 
 Source of the format: https://packaging.python.org/en/latest/specifications/binary-distribution-format/
 """
@@ -21,25 +21,28 @@ import kagglehms
 from kagglehms.errors import RunError
 
 _LEFT_OUT = {"__pycache__", ".pyc", ".pyo", ".nbi", ".nbc"}
-"""Folders and endings that running the library leaves between its sources."""
+"""Folders and endings of files that running the library leaves among its sources."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip file can hold."""
 _MODE = 0o100644 << 16
 
 
 def wheel_name(version: str) -> str:
-    """Return the wheel's file name, from which pip reads name, version and platform."""
+    """Return the wheel's file name, from which pip takes name, version and platform."""
     return f"kagglehms-{version}-py3-none-any.whl"
 
 
 def build_wheel(root: Path) -> tuple[str, bytes]:
-    """Return name and content of the library's wheel.
+    """Pack the library of a checkout.
 
     Args:
-        root: the project's checkout, with pyproject.toml, LICENSE and the package.
+        root: folder of the checkout, with pyproject.toml, LICENSE and the package.
+
+    Returns:
+        Name and content of the wheel.
 
     Raises:
-        RunError: no checkout, or one whose version is not that of the library which is running.
+        RunError: the folder is not a checkout, or one of another version than the running library.
     """
     project = read_project(root)
     version = project["version"]
@@ -56,13 +59,16 @@ def build_wheel(root: Path) -> tuple[str, bytes]:
 
 
 def repack_wheel(installed: Distribution) -> tuple[str, bytes]:
-    """Return name and content of the wheel from which the library was installed.
+    """Pack the library again from the files that were installed.
 
     Args:
-        installed: the library's distribution.
+        installed: distribution of the library.
+
+    Returns:
+        Name and content of the wheel.
 
     Raises:
-        RunError: a file of it has been deleted.
+        RunError: an installed file has been deleted.
     """
     info = f"kagglehms-{installed.version}.dist-info"
     of_the_installer = {f"{info}/{name}" for name in ("INSTALLER", "RECORD", "REQUESTED", "direct_url.json")}
@@ -85,7 +91,7 @@ def read_project(root: Path) -> dict[str, Any]:
     """Return the `[project]` table of the checkout at `root`.
 
     Raises:
-        RunError: as `build_wheel`.
+        RunError: see `build_wheel`.
     """
     path = root / "pyproject.toml"
     if (
@@ -94,7 +100,7 @@ def read_project(root: Path) -> dict[str, Any]:
         or not (root / "LICENSE").is_file()
     ):
         raise RunError(
-            f"{root}: no checkout of kagglehms; install it from its checkout with `pip install -e .`"
+            f"{root}: is not a checkout of kagglehms; install it from its checkout with `pip install -e .`"
         )
     project: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
     if project["version"] != kagglehms.__version__:
@@ -106,7 +112,7 @@ def read_project(root: Path) -> dict[str, Any]:
 
 
 def package_files(root: Path) -> list[Path]:
-    """Return the package's files below `root`, without what running it has left there."""
+    """Return the package's files below `root`, without those that running it has left there."""
     paths = (path for path in sorted((root / "kagglehms").rglob("*")) if path.is_file())
     return [
         path
@@ -146,7 +152,7 @@ def _urlsafe_sha256(content: bytes) -> str:
 
 
 def _zip(members: dict[str, bytes]) -> bytes:
-    """Pack `members` in the given order; stored, because the bytes of a deflated member depend on the zlib."""
+    """Pack `members` in the given order, uncompressed, because compressed bytes depend on zlib."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in members.items():

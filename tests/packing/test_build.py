@@ -19,7 +19,9 @@ from kagglehms.kaggle.stamping import PLACEHOLDER_OWNER
 from kagglehms.kernel.prior import read_prior
 from kagglehms.locks import exclusive
 from kagglehms.packing import build as building
-from kagglehms.packing.build import Built, build, describe
+from kagglehms.packing import staging
+from kagglehms.packing.build import Built, build
+from kagglehms.packing.description import describe
 from kagglehms.packing.model_card import MODEL_CARD
 from kagglehms.packing.sources import project_root
 
@@ -163,7 +165,7 @@ def test_a_kernel_never_stands_beside_a_bundle_that_it_would_refuse(
         if source.exists():
             source.rename(target)
 
-    monkeypatch.setattr(building, "_move", rename)
+    monkeypatch.setattr(staging, "_move", rename)
     if moves < MOVES:
         with pytest.raises(KeyboardInterrupt):
             build(runs, tmp_path / "dist", recipes=["baseline"])
@@ -208,7 +210,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_bundle(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(building, "_copy", full)
+    monkeypatch.setattr(building, "copy_file", full)
     with pytest.raises(RunError, match="No space left on device"):
         build(runs, tmp_path / "dist")
     assert tree(tmp_path / "dist") == before
@@ -218,7 +220,7 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(runs: Path, tmp_path: Path
     thesis = tmp_path / "dist/dataset/thesis.tex"
     thesis.parent.mkdir(parents=True)
     thesis.write_text("years of work")
-    with pytest.raises(UsageError, match="will not be replaced"):
+    with pytest.raises(UsageError, match="is not a bundle, so it is not replaced"):
         build(runs, tmp_path / "dist")
     assert thesis.read_text() == "years of work"
 

@@ -15,7 +15,8 @@ from kagglehms.bundle.manifest import read_manifest, verify
 from kagglehms.bundle.predictor import load_bundle
 from kagglehms.errors import RunError
 from kagglehms.inputs.layouts import Normaliser
-from kagglehms.packing.build import build, describe
+from kagglehms.packing.build import build
+from kagglehms.packing.description import describe
 from kagglehms.packing.half_precision import HeldOut, halve, open_held_out
 from kagglehms.packing.runs import select_runs
 from kagglehms.training.checkpoint import load_weights, save_weights

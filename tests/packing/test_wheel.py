@@ -115,5 +115,5 @@ def test_another_version_than_the_one_that_runs_is_refused(tmp_path: Path) -> No
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no checkout"):
+    with pytest.raises(RunError, match="is not a checkout"):
         build_wheel(tmp_path)
