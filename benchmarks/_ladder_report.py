@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from kagglehms.data.competition import PROBABILITY_COLUMNS
 from kagglehms.data.records import Records
 from kagglehms.runs.baselines import energy_baseline, read_truth, recovered
-from kagglehms.runs.blends import LADDER_BLENDS
-from kagglehms.runs.ladder import RUNGS
+from kagglehms.runs.named_blends import LADDER_BLENDS
+from kagglehms.runs.rungs import RUNGS
 from kagglehms.training.metric import kl_terms
 
 F64 = NDArray[np.float64]

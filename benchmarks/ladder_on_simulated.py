@@ -40,7 +40,8 @@ from kagglehms.progress import progress
 from kagglehms.runs.baselines import record_energies
 from kagglehms.runs.cross_validation import cross_validate
 from kagglehms.runs.dataset import Dataset
-from kagglehms.runs.ladder import RUNGS, ladder
+from kagglehms.runs.ladder import ladder
+from kagglehms.runs.rungs import RUNGS
 from kagglehms.simulator.competition import make_competition
 from kagglehms.training.metric import kl_score
 from kagglehms.training.recipes import Recipe, get_recipe

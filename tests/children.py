@@ -23,6 +23,7 @@ from kagglehms.runs import cross_validation
 from kagglehms.runs.cross_validation import cross_validate
 from kagglehms.runs.dataset import Dataset
 from kagglehms.training.distributed import assemble
+from kagglehms.training.loop import Fit
 from kagglehms.training.options import SameClassCutMix
 from kagglehms.training.recipes import Recipe, Stage, get_recipe
 from kagglehms.training.resume import STATE
@@ -75,14 +76,15 @@ def train_as_member(
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    real = cross_validation._finish_fold
+    real = cross_validation._Run._finish
 
-    def finish(folder: Path, *rest: Any) -> None:
-        state = (folder / STATE).read_bytes()
-        real(folder, *rest)
-        (folder / STATE).write_bytes(state)
+    def finish(run: cross_validation._Run, fold: int, done: Fit) -> None:
+        path = run.folder.fold(fold) / STATE
+        state = path.read_bytes()
+        real(run, fold, done)
+        path.write_bytes(state)
 
-    cross_validation._finish_fold = finish  # type: ignore[assignment]
+    cross_validation._Run._finish = finish  # type: ignore[method-assign]
     with assemble("cpu") as team:
         dataset = open_dataset(competition, store)
         session = Session(team=team)

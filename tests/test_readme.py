@@ -11,7 +11,7 @@ from readme_text import README, ROOT, commands, python_blocks
 
 from kagglehms.cli.commands import COMMANDS, parse
 from kagglehms.cli.parsing import General, flags
-from kagglehms.runs.blends import get_blend_spec
+from kagglehms.runs.named_blends import get_blend_spec
 from kagglehms.training.recipes import get_recipe
 
 OURS = [words for words in commands() if words[:1] == ["kagglehms"]]

@@ -77,7 +77,8 @@ class View:
 
 def view(options: View) -> Result:
     """Show one EEG as a neurologist expects it."""
-    from kagglehms.report.viewer import load_view, write_view
+    from kagglehms.report.eeg_view import load_view
+    from kagglehms.report.viewer import write_view
 
     seen = load_view(options.eeg_id, data_folder(options.data), options.store, options.runs, options.recipe)
     position = seen.nearest(options.offset)

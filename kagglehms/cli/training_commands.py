@@ -127,11 +127,10 @@ class FitBlend:
 
 def blend(options: FitBlend) -> Result:
     """Fit the weights of several runs, and score the blend honestly."""
-    from kagglehms.data.records import MANY_VOTES
     from kagglehms.files import write_bytes
     from kagglehms.runs.blend_fitting import nested_score
     from kagglehms.runs.blends import Fitting
-    from kagglehms.runs.ladder import blend_members, blend_path
+    from kagglehms.runs.named_blends import blend_members, blend_path
     from kagglehms.runs.out_of_fold import load_oof, load_training_weights
 
     _refuse_contradictions(options)
@@ -147,13 +146,13 @@ def blend(options: FitBlend) -> Result:
     oof = load_oof(options.runs, members, options.min_votes)
     nested = nested_score(
         oof.predictions_MNK,
-        oof.targets_NK,
+        oof.records.targets_NK,
         members,
-        oof.patients_N,
+        oof.records.patients,
         fitting,
         name=options.name,
         watch=watched("cross-validate"),
-        many_votes_N=oof.n_votes_N >= MANY_VOTES,
+        many_votes_N=oof.records.many,
         training_MN=load_training_weights(options.runs, oof) if options.correct_prior else None,
     )
     fitted = nested.blend

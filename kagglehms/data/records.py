@@ -43,7 +43,7 @@ EEG_OFFSET = "eeg_label_offset_seconds"
 SPECTROGRAM_OFFSET = "spectrogram_label_offset_seconds"
 _IDS = ("eeg_id", "eeg_sub_id", "spectrogram_id", "label_id", "patient_id")
 _OFFSETS = (EEG_OFFSET, SPECTROGRAM_OFFSET)
-_RANGES = (
+RANGES = (
     "eeg_offset_min_s",
     "eeg_offset_max_s",
     "spectrogram_offset_min_s",
@@ -138,7 +138,7 @@ class Records:
             UsageError: `nearest` of records that were read back from a run of before it was known.
         """
         if windows != "nearest":
-            low_s, high_s, low_rows_s, high_rows_s = (self.frame[name].to_numpy() for name in _RANGES)
+            low_s, high_s, low_rows_s, high_rows_s = (self.frame[name].to_numpy() for name in RANGES)
             return window_starts((low_rows_s + high_rows_s) / 2, (low_s + high_s) / 2)
         columns = ("spectrogram_offset_nearest_s", "eeg_offset_nearest_s")
         if not set(columns) <= set(self.frame.columns):
@@ -157,7 +157,7 @@ class Records:
             part_N: where the sub-window lies between the record's first (0) and last (1) label offset. Both
                 recordings move together, as the offsets of all rows of an EEG differ by a constant.
         """
-        low_s, high_s, low_rows_s, high_rows_s = (self.frame[name].to_numpy()[index] for name in _RANGES)
+        low_s, high_s, low_rows_s, high_rows_s = (self.frame[name].to_numpy()[index] for name in RANGES)
         shift_s = part_N * (high_s - low_s)
         return window_starts(np.minimum(low_rows_s + shift_s, high_rows_s), low_s + shift_s)
 

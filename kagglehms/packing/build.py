@@ -37,12 +37,14 @@ from kagglehms.kaggle.stamping import KERNEL_METADATA, find_owner, stamp_card, s
 from kagglehms.locks import exclusive
 from kagglehms.packing.half_precision import HeldOut, half_changes, halve, open_held_out
 from kagglehms.packing.model_card import MODEL_CARD, model_card
-from kagglehms.packing.runs import FoldModel, Run, joint_prior, select_runs
 from kagglehms.packing.sources import Sources, find_sources
 from kagglehms.packing.staging import copy_file, refuse_to_replace_others, staged, swap_in, write_file
 from kagglehms.packing.vendor import lacking, vendor
 from kagglehms.runs.blends import Blend
-from kagglehms.runs.ladder import find_blend
+from kagglehms.runs.folder import RECIPE, FinishedRun, FoldResult, select_runs
+from kagglehms.runs.named_blends import find_blend
+from kagglehms.runs.prior_correction import joint_prior
+from kagglehms.training.checkpoint import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Built:
 class Content:
     """What a bundle is made of; the fields are explained at `build`."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[FinishedRun, ...]
     blend: Blend | None = None
     half: bool = False
     held_out: HeldOut | None = None
@@ -80,19 +82,23 @@ class Content:
     def prior(self) -> Prior:
         """The answer where no model has one: the class prior of the records that the bundle is for."""
         correction = None if self.blend is None else self.blend.prior
-        return joint_prior(self.runs) if correction is None else correction.target
+        return (
+            correction.target
+            if correction
+            else joint_prior((run.info.prior, run.info.records) for run in self.runs)
+        )
 
-    def measure(self) -> Callable[[Run, FoldModel, Path], dict[str, float | None] | None]:
+    def measure(self) -> Callable[[FinishedRun, FoldResult, Path], dict[str, float | None] | None]:
         """Return what measures a fold's half precision; the records are opened once."""
         if not self.half or self.held_out is None:
             return lambda run, fold, weights: None
         datasets, device = open_held_out(self.held_out, self.runs), choose_device()
         say(device.reason)
 
-        def measured(run: Run, fold: FoldModel, weights: Path) -> dict[str, float | None]:
-            say(f"{run.recipe} fold {fold.fold}: predicting its records in both precisions")
-            dataset = datasets[run.recipe]
-            return half_changes(run.recipe_file, fold.weights, weights, fold.fold, dataset, device)
+        def measured(run: FinishedRun, fold: FoldResult, weights: Path) -> dict[str, float | None]:
+            say(f"{run.recipe.name} fold {fold.fold}: predicting its records in both precisions")
+            full, dataset = run.folder.fold(fold.fold) / WEIGHTS, datasets[run.recipe.name]
+            return half_changes(run.recipe, full, weights, fold.fold, dataset, device)
 
         return measured
 
@@ -201,23 +207,25 @@ def _write_models(folder: Path, content: Content, files: dict[str, File]) -> lis
     measure = content.measure()
     models = []
     for run in content.runs:
-        stem = _file_stem(run.recipe)
+        recipe = run.recipe.name
+        stem = _file_stem(recipe)
         recipe_file = f"{stem}.recipe.json"
         if recipe_file in files:
             raise RunError(
-                f"two recipes would both be named {recipe_file}; rename {run.recipe!r} or choose one of them"
+                f"two recipes would both be named {recipe_file}; rename {recipe!r} or choose one of them"
             )
-        files[recipe_file] = copy_file(run.recipe_file, folder / recipe_file)
-        for fold in run.folds:
+        files[recipe_file] = copy_file(run.folder.path / RECIPE, folder / recipe_file)
+        for fold in run.results:
+            weights = run.folder.fold(fold.fold) / WEIGHTS
             name = f"{stem}.fold{fold.fold}.safetensors"
             scores = fold.scores
             if content.half:
-                files[name] = write_file(folder / name, halve(fold.weights))
+                files[name] = write_file(folder / name, halve(weights))
                 changes = measure(run, fold, folder / name)
-                models.append(Model(run.recipe, fold.fold, name, recipe_file, scores, "float16", changes))
+                models.append(Model(recipe, fold.fold, name, recipe_file, scores, "float16", changes))
             else:
-                files[name] = copy_file(fold.weights, folder / name)
-                models.append(Model(run.recipe, fold.fold, name, recipe_file, scores))
+                files[name] = copy_file(weights, folder / name)
+                models.append(Model(recipe, fold.fold, name, recipe_file, scores))
     return models
 
 
@@ -261,10 +269,10 @@ def _file_stem(recipe: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", recipe).strip(".-") or "recipe"
 
 
-def _versions(runs: Sequence[Run]) -> dict[str, str]:
+def _versions(runs: Sequence[FinishedRun]) -> dict[str, str]:
     """Merge the versions of all runs; where they differ, all of them are named."""
     merged: dict[str, set[str]] = {}
     for run in runs:
-        for package, version in run.versions.items():
+        for package, version in run.info.versions.items():
             merged.setdefault(package, set()).add(version)
     return {package: ", ".join(sorted(versions)) for package, versions in sorted(merged.items())}

@@ -7,7 +7,7 @@ small, and a running variance can be below the range of half precision.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,8 @@ from kagglehms.errors import RunError
 
 if TYPE_CHECKING:
     from kagglehms.device import Device
-    from kagglehms.packing.runs import Run
     from kagglehms.runs.dataset import Dataset
+    from kagglehms.runs.folder import FinishedRun
     from kagglehms.training.recipes import Recipe
 
 
@@ -71,7 +71,7 @@ def halve(weights: Path) -> bytes:
     return save(tensors, metadata)
 
 
-def open_held_out(held_out: HeldOut, runs: Sequence[Run]) -> dict[str, Dataset]:
+def open_held_out(held_out: HeldOut, runs: Sequence[FinishedRun]) -> dict[str, Dataset]:
     """Open the records for each run, cut into its folds.
 
     Raises:
@@ -82,30 +82,29 @@ def open_held_out(held_out: HeldOut, runs: Sequence[Run]) -> dict[str, Dataset]:
     from kagglehms.data.records import read_records
     from kagglehms.data.store import Store
     from kagglehms.runs.dataset import Dataset
-    from kagglehms.runs.folder import read_json, with_stored_folds
+    from kagglehms.runs.identity import with_stored_folds
 
     store = Store(held_out.store)
     records = read_records(Competition(held_out.data).train_csv)
     datasets = {}
     for run in runs:
-        dataset = with_stored_folds(run.recipe_file.parent, Dataset.of(store, records, run.n_folds))
-        trained_on = read_json(run.recipe_file.with_name("run.json")).get("identity")
-        if trained_on != asdict(dataset.identity):
+        dataset = with_stored_folds(run.folder, Dataset.of(store, records, run.info.n_folds))
+        if run.info.identity != dataset.identity:
             raise RunError(
-                f"{run.recipe_file.parent}: was trained on other records, folds or another store than {held_out.store}"
+                f"{run.folder.path}: was trained on other records, folds or another store than {held_out.store}"
                 f" and {held_out.data}; give the ones of its training, or leave --store away and nothing is measured"
             )
-        datasets[run.recipe] = dataset
+        datasets[run.recipe.name] = dataset
     return datasets
 
 
 def half_changes(
-    recipe_file: Path, full: Path, half: Path, fold: int, dataset: Dataset, device: Device
+    recipe: Recipe, full: Path, half: Path, fold: int, dataset: Dataset, device: Device
 ) -> dict[str, float | None]:
     """Predict a held-out fold with both precisions and return the change of its scores, half minus full.
 
     Args:
-        recipe_file: the recipe as JSON.
+        recipe: the recipe that was trained.
         full: weights as they were trained.
         half: the same in half precision.
         fold: the one held out.
@@ -115,9 +114,6 @@ def half_changes(
     Returns:
         `all` and `votes10` (KL divergence; below 0 is better), the latter None where no record has so many votes.
     """
-    from kagglehms.training.recipes import recipe_from_json
-
-    recipe = recipe_from_json(recipe_file.read_bytes(), recipe_file)
     before = _scores(recipe, full, fold, dataset, device)
     after = _scores(recipe, half, fold, dataset, device)
     return {

@@ -10,12 +10,10 @@ from kagglehms import __version__
 from kagglehms.bundle.manifest import Model, Prior
 from kagglehms.data.competition import CLASSES
 from kagglehms.inputs.kinds import describe
-from kagglehms.packing.runs import Run
 from kagglehms.runs.blends import Blend, score_name
-from kagglehms.runs.folder import named_origin
+from kagglehms.runs.folder import FinishedRun, named_origin
 from kagglehms.runs.prior_correction import PriorCorrection
 from kagglehms.training.metric import Standing, shortcoming
-from kagglehms.training.recipes import recipe_from_json
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -26,7 +24,7 @@ _TEMPLATES = Path(__file__).with_name("templates")
 
 
 def model_card(
-    runs: Sequence[Run],
+    runs: Sequence[FinishedRun],
     models: Sequence[Model],
     versions: dict[str, str],
     prior: Prior,
@@ -82,18 +80,18 @@ def _cell(text: object) -> str:
     return line.replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _described(run: Run) -> dict[str, Any]:
-    recipe = recipe_from_json(run.recipe_file.read_bytes(), run.recipe_file)
+def _described(run: FinishedRun) -> dict[str, Any]:
+    recipe = run.recipe
     return {
         "image": describe(recipe.layout),
         "network": recipe.network,
         "epochs": recipe.epochs,
         "kept": recipe.kept,
         "first_weights": named_origin(run.first_weights),
-        "name": run.recipe,
-        "folds": len(run.folds),
-        "n_folds": run.n_folds,
-        "records": run.records,
+        "name": recipe.name,
+        "folds": len(run.results),
+        "n_folds": run.info.n_folds,
+        "records": run.info.records,
     }
 
 
@@ -108,7 +106,7 @@ def _shortcoming(model: Model) -> str:
     return f"fold {model.fold} of {_cell(model.recipe)} is {told}" if told else ""
 
 
-def _combination(runs: Sequence[Run], blend: Blend | None) -> str:
+def _combination(runs: Sequence[FinishedRun], blend: Blend | None) -> str:
     if blend is not None:
         weights = ", ".join(
             f"{_cell(m)} {w:.3f}" for m, w in zip(blend.members, blend.weights, strict=True) if w

@@ -24,12 +24,13 @@ from kagglehms.data.competition import (
     WINDOW_S,
 )
 from kagglehms.data.records import vote_fractions
-from kagglehms.inputs.layouts import MEL
+from kagglehms.inputs.layouts import MEL, PANEL_SHAPES, Crop, Source, draw_source
 from kagglehms.report.montage import DERIVATIONS, PASS_BAND_HZ, TRACE_HZ, ekg_gain, rows, sensitivity_uv
 from kagglehms.report.style import BLUE, GREY, ORANGE, RED, Theme, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import FigureBase
 
 Floats = NDArray[np.float32]
 
@@ -91,6 +92,20 @@ def _scale_bar(
     )
     where = {"ha": "left", "va": "center", "rotation": 90, "fontsize": 8, "color": theme.ink}
     axes.text(at + 0.008 * length_s, bottom - 0.5, f"{spacing_uv:g} µV", clip_on=False, **where)  # type: ignore[arg-type]
+
+
+def panels(crop: Crop, source: Source) -> Floats:
+    """Return the four panels of a crop's EEG, (4, 128, 256) mel images, or of its spectrogram, (4, 100, 300)."""
+    panels_PFT = np.empty((len(PANELS), *PANEL_SHAPES[source]), np.float32)
+    draw_source(source, crop, panels_PFT)
+    return panels_PFT
+
+
+def draw_images(container: FigureBase, crop: Crop, theme: Theme) -> None:
+    """Draw both images of a window side by side: mel images of the EEG, and Kaggle's spectrogram."""
+    axes_PX = container.subplots(len(PANELS), 2, sharex="col")
+    draw_mel(axes_PX[:, 0], panels(crop, "eeg"), theme)
+    draw_kaggle(axes_PX[:, 1], panels(crop, "kaggle"), theme)
 
 
 def draw_mel(axes_P: Sequence[Axes], mel_PFT: Floats, theme: Theme) -> None:

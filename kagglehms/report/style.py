@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -92,13 +93,15 @@ def _quiet_font_cache() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def svg(drawn: Figure, label: str) -> str:
-    """Return a figure as an `<svg>` element to stand in a page; text stays text, colours follow the page.
+def svg(drawn: Figure, label: str) -> Markup:
+    """Return a figure as an inline `<svg>` element; text stays text, colours follow the page.
 
     Args:
         drawn: the figure.
-        label: what it shows, for those who cannot see it.
+        label: description of the figure for readers who cannot see it.
     """
+    from markupsafe import Markup
+
     buffer = io.StringIO()
     with styled(PAGE):
         drawn.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -116,7 +119,7 @@ def svg(drawn: Figure, label: str) -> str:
         f'<svg class="figure" role="img" aria-label="{html.escape(label)}" viewBox="0 0 {width:g} {height:g}"'
         f' width="{width * 1.25:.0f}" height="{height * 1.25:.0f}" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
-    return opening + text[text.index(">") + 1 :].rstrip() + "\n"
+    return Markup(opening + text[text.index(">") + 1 :].rstrip() + "\n")
 
 
 def _shortened(path: str) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,24 +19,14 @@ from kagglehms.data.competition import (
     SFREQ_HZ,
     SPECTROGRAM_ROWS,
     SPECTROGRAM_STEP_S,
-    VOTE_COLUMNS,
     WINDOW_S,
-    Competition,
 )
-from kagglehms.data.readers import Half, read_eeg, read_spectrogram
-from kagglehms.data.records import (
-    EEG_OFFSET,
-    SPECTROGRAM_OFFSET,
-    Content,
-    read_table,
-    read_train_table,
-    window_starts,
-)
-from kagglehms.data.store import Store
-from kagglehms.errors import DataError, UsageError, closest
+from kagglehms.data.readers import Half
+from kagglehms.errors import UsageError, closest
 from kagglehms.files import write_bytes
-from kagglehms.inputs.layouts import MEL, PANEL_SHAPES, Crop, draw_source
+from kagglehms.inputs.layouts import MEL
 from kagglehms.report import drawing
+from kagglehms.report.eeg_view import EegView, Window
 from kagglehms.report.montage import (
     DERIVATIONS,
     PASS_BAND_HZ,
@@ -50,200 +38,21 @@ from kagglehms.report.montage import (
 )
 from kagglehms.report.style import LIGHT, figure, palette_png, png, styled
 from kagglehms.report.templating import policy, render, source
-from kagglehms.runs.reading import focus_of, read_runs
 
-if TYPE_CHECKING:
-    import polars as pl
-
-_AGAIN = "download it again"
 MOST_WINDOWS = 60
 """Sub-windows on a page; an EEG can have hundreds, and each brings some 100 KB of images."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """One sub-window: 50 s of EEG and ten minutes of spectrogram around the same labelled 10 s.
-
-    Attributes:
-        number: its number in the EEG, as train.csv counts.
-        offset_s: of the 50 s from the beginning of the EEG.
-        spectrogram_offset_s: of the ten minutes from the beginning of the spectrogram.
-        votes_K: (6,) vote counts; None for a test recording.
-        consensus: the class that train.csv names; empty for a test recording.
-        prediction_K: (6,) out-of-fold probabilities; None without any.
-    """
-
-    number: int
-    offset_s: float
-    spectrogram_offset_s: float
-    votes_K: tuple[int, ...] | None
-    consensus: str
-    prediction_K: tuple[float, ...] | None = None
-
-    @property
-    def start(self) -> tuple[int, int]:
-        """First row of the spectrogram and first sample of the EEG."""
-        row, sample = window_starts(self.spectrogram_offset_s, self.offset_s)
-        return int(row), int(sample)
-
-
-@dataclass(frozen=True)
-class EegView:
-    """All that is shown of one EEG.
-
-    Attributes:
-        eeg_id: which one.
-        patient_id: whose.
-        eeg_uv: (n_times, 20) µV.
-        log_power: (n_rows, 400) natural logarithm of spectrogram power.
-        windows: its sub-windows, by offset.
-        who: the run that predictions are from; None without any.
-    """
-
-    eeg_id: int
-    patient_id: int
-    eeg_uv: Half
-    log_power: Half
-    windows: tuple[Window, ...]
-    who: str | None = None
-
-    def crop(self, window: Window) -> Crop:
-        """What a model would see of a sub-window."""
-        row, sample = window.start
-        return Crop(self.log_power[row : row + SPECTROGRAM_ROWS], self.eeg_uv[sample : sample + N_TIMES])
-
-    def nearest(self, offset_s: float | None) -> int:
-        """Position of the sub-window whose offset is nearest; the first without one."""
-        if offset_s is None:
-            return 0
-        return int(np.argmin([abs(w.offset_s - offset_s) for w in self.windows]))
-
-
-def load_view(
-    eeg_id: int, data: Path, store: Path | None = None, runs: Path | None = None, recipe: str | None = None
-) -> EegView:
-    """Read an EEG of the training or the test set, its votes, and what a run predicts for it.
-
-    Args:
-        eeg_id: as train.csv or test.csv names it.
-        data: the competition's folder.
-        store: decoded recordings; those that it lacks are read from `data`.
-        runs: the folder of all runs, for a prediction.
-        recipe: whose prediction; None takes the best run's.
-
-    Raises:
-        UsageError: no such EEG, or no such run.
-        DataError: files that cannot be used.
-    """
-    competition = Competition(data)
-    if competition.train_csv.is_file():
-        table = read_train_table(competition.train_csv)
-        found = _train_windows(table, eeg_id)
-        if found:
-            first = _first(table, eeg_id)
-            windows, who = _with_predictions(found, eeg_id, runs, recipe)
-            eeg, power = _recordings(competition, store, eeg_id, first["spectrogram_id"])
-            return _checked(EegView(eeg_id, first["patient_id"], eeg, power, windows, who), competition)
-    return _test_view(competition, eeg_id)
-
-
-def _first(table: pl.DataFrame, eeg_id: int) -> dict[str, Any]:
-    return table.filter(table["eeg_id"] == eeg_id).row(0, named=True)
-
-
-def _train_windows(table: pl.DataFrame, eeg_id: int) -> list[Window]:
-    rows_ = table.filter(table["eeg_id"] == eeg_id).sort(EEG_OFFSET).to_dicts()
-    return [
-        Window(
-            number=row["eeg_sub_id"],
-            offset_s=row[EEG_OFFSET],
-            spectrogram_offset_s=row[SPECTROGRAM_OFFSET],
-            votes_K=tuple(row[name] for name in VOTE_COLUMNS),
-            consensus=row["expert_consensus"],
-        )
-        for row in rows_
-    ]
-
-
-def _test_view(competition: Competition, eeg_id: int) -> EegView:
-    columns: dict[str, Content] = dict.fromkeys(("eeg_id", "spectrogram_id", "patient_id"), "whole")
-    test = read_table(competition.test_csv, columns) if competition.test_csv.is_file() else None
-    if test is None or eeg_id not in test["eeg_id"].to_list():
-        raise UsageError(
-            f"{competition.root}: no EEG {eeg_id} in train.csv or test.csv; {_some_ids(competition)}"
-        )
-    row = _first(test, eeg_id)
-    eeg = read_eeg(competition.eeg(eeg_id, "test"))
-    power = read_spectrogram(competition.spectrogram(row["spectrogram_id"], "test"), SPECTROGRAM_ROWS)
-    return EegView(eeg_id, row["patient_id"], eeg, power, (Window(0, 0.0, 0.0, None, ""),))
-
-
-def _some_ids(competition: Competition) -> str:
-    """The first few ids that there are, for somebody who has none at hand."""
-    for path in (competition.train_csv, competition.test_csv):
-        if path.is_file():
-            ids = read_table(path, {"eeg_id": "text"})["eeg_id"].unique(maintain_order=True)
-            return f"it has {len(ids)}, such as {', '.join(map(str, ids[:3].to_list()))}"
-    return "it has neither table"
-
-
-def _recordings(
-    competition: Competition, store: Path | None, eeg_id: int, spectrogram_id: int
-) -> tuple[Half, Half]:
-    if store is not None and (store / "store.json").is_file():
-        try:
-            opened = Store(store)
-            return opened.eeg(eeg_id), opened.spectrogram(spectrogram_id)
-        except UsageError:
-            pass  # a store of a few records only: the files themselves are at hand
-    return read_eeg(competition.eeg(eeg_id)), read_spectrogram(competition.spectrogram(spectrogram_id))
-
-
-def _checked(view: EegView, competition: Competition) -> EegView:
-    """Refuse recordings that end before their last sub-window does."""
-    row, sample = (max(starts) for starts in zip(*(window.start for window in view.windows), strict=True))
-    if len(view.eeg_uv) < sample + N_TIMES:
-        end_s = max(window.offset_s for window in view.windows) + WINDOW_S
-        raise DataError(
-            competition.eeg(view.eeg_id), f"ends before {end_s:g} s, where train.csv does", _AGAIN
-        )
-    if len(view.log_power) < row + SPECTROGRAM_ROWS:
-        reason = f"names ten minutes of EEG {view.eeg_id} which its spectrogram does not have"
-        raise DataError(competition.train_csv, reason, _AGAIN)
-    return view
-
-
-def _with_predictions(
-    windows: Sequence[Window], eeg_id: int, runs: Path | None, recipe: str | None
-) -> tuple[tuple[Window, ...], str | None]:
-    """Give each sub-window the prediction of its record: the one of the same EEG and the same votes."""
-    from dataclasses import replace
-
-    if runs is None or (recipe is None and not runs.is_dir()):
-        return tuple(windows), None
-    run = focus_of(read_runs(runs), recipe)
-    if run is None or run.scored is None or run.oof is None or "eeg_id" not in run.oof.columns:
-        return tuple(windows), None
-    places = np.flatnonzero(run.oof["eeg_id"].to_numpy() == eeg_id)
-    known = {
-        tuple(run.scored.votes_NK[i].tolist()): tuple(run.scored.predictions_NK[i].tolist()) for i in places
-    }
-    return tuple(replace(w, prediction_K=known.get(w.votes_K or ())) for w in windows), run.name
 
 
 def view_png(view: EegView, position: int) -> bytes:
     """Draw one sub-window on white paper: traces on the left, images and votes on the right."""
     window = view.windows[position]
     crop = view.crop(window)
-    mel_PFT, power_PFT = (_panels(crop, name) for name in ("eeg", "kaggle"))
     with styled(LIGHT):
         drawn = figure(15.5, 9.2, LIGHT)
         left, right = np.ravel(drawn.subfigures(1, 2, width_ratios=(1.45, 1)))  # type: ignore[arg-type]
         drawing.draw_traces(left.add_subplot(), traces(crop.of("eeg")), drawing.SHOWN_S, LIGHT)
         upper, lower = np.ravel(right.subfigures(2, 1, height_ratios=(2.6, 1)))
-        axes_PX = upper.subplots(len(PANELS), 2, sharex="col")
-        drawing.draw_mel(axes_PX[:, 0], mel_PFT, LIGHT)
-        drawing.draw_kaggle(axes_PX[:, 1], power_PFT, LIGHT)
+        drawing.draw_images(upper, crop, LIGHT)
         if window.votes_K is not None:
             drawing.draw_votes(
                 lower.add_subplot(), window.votes_K, window.prediction_K, LIGHT, view.who or ""
@@ -256,12 +65,6 @@ def _title(view: EegView, window: Window) -> str:
     where = f"window {window.number + 1} of {len(view.windows)}, {window.offset_s:g}–{window.offset_s + WINDOW_S:g} s"
     consensus = f", consensus {window.consensus}" if window.consensus else ", test recording"
     return f"EEG {view.eeg_id}, patient {view.patient_id}: {where}{consensus}"
-
-
-def _panels(crop: Crop, name: Any) -> NDArray[np.float32]:
-    out = np.empty((len(PANELS), *PANEL_SHAPES[name]), np.float32)
-    draw_source(name, crop, out)
-    return out
 
 
 def view_page(view: EegView, position: int) -> str:
@@ -302,7 +105,7 @@ def view_page(view: EegView, position: int) -> str:
 
 
 def _content(view: EegView, window: Window, number: int) -> dict[str, Any]:
-    mel_PFT = _panels(view.crop(window), "eeg")
+    mel_PFT = drawing.panels(view.crop(window), "eeg")
     return {
         "title": f"{number + 1} of {len(view.windows)}",
         "offset_s": window.offset_s,

@@ -25,11 +25,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kagglehms.data.competition import CLASSES
-from kagglehms.errors import DataError, UsageError, closest
+from kagglehms.errors import DataError, UsageError
 from kagglehms.runs.prior_correction import MOST, PriorCorrection, Target
 from kagglehms.strict_json import JSONError, validate
 from kagglehms.training.metric import CLIP, check_probabilities
-from kagglehms.training.recipes import RECIPES
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -221,54 +220,6 @@ def _adapter() -> TypeAdapter[Blend]:
     return TypeAdapter(Blend)
 
 
-@dataclass(frozen=True)
-class BlendSpec:
-    """A blend by name, before anything is fitted.
-
-    Attributes:
-        name: how commands call it.
-        members: recipe names.
-        weights: one a member; None: to be fitted on out-of-fold predictions.
-        space: what is averaged.
-        published_lb: the source's score on the public leaderboard.
-        published_settled: its out-of-fold score on settled records, which is another population than all records.
-        note: what must be known to compare.
-    """
-
-    name: str
-    members: tuple[str, ...]
-    weights: tuple[float, ...] | None = None
-    space: Space = "probability"
-    published_lb: float | None = None
-    published_settled: float | None = None
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        check_members(self.name, self.members, self.weights)
-
-    def blend(self) -> Blend:
-        """The blend itself.
-
-        Raises:
-            UsageError: its weights are to be fitted first (`blending.fit_blend`).
-        """
-        if self.weights is None:
-            raise UsageError(f"the weights of blend {self.name} are fitted: run kagglehms blend {self.name}")
-        return Blend(self.name, self.members, self.weights, self.space)
-
-
-def get_blend_spec(name: str) -> BlendSpec:
-    """Look a blend of the ladder up by name.
-
-    Raises:
-        UsageError: unknown; the message lists what exists.
-    """
-    for spec in LADDER_BLENDS:
-        if spec.name == name:
-            return spec
-    raise UsageError(f"unknown blend {name!r}; {closest(name, [spec.name for spec in LADDER_BLENDS])}")
-
-
 def check_members(name: str, members: Sequence[str], weights: Sequence[float] | None) -> None:
     """Refuse members that are named twice and weights that are not one each, ≥ 0 and of sum 1."""
     if not members or len(set(members)) != len(members):
@@ -311,67 +262,3 @@ def pool(predictions_MNK: Floats, weights_M: Floats, space: Space) -> Floats:
     if space == "probability":
         return np.log(np.maximum(np.einsum("m,mnk->nk", weights_M, predictions_MNK), CLIP))
     return np.einsum("m,mnk->nk", weights_M, np.log(np.maximum(predictions_MNK, CLIP)))
-
-
-_KAGGLE = ("baseline", "global-stats")
-_EEG = ("eeg+percentiles", "eeg-global-stats")
-_HALVES = (0.5, 0.5)
-_SINGLE = (
-    *_KAGGLE,
-    "panels+global",
-    *_EEG,
-    "vote-weighted",
-    "vote-weighted-global",
-    "global-norm",
-    "global-norm-stats",
-    "mosaic-xloss",
-    "mosaic-xloss-stats",
-    "two-stage",
-)
-
-_TWO_STAGE = ("two-stage", "two-stage-stats")
-_EEG_TWO_STAGE = ("eeg-two-stage", "eeg-two-stage-stats")
-_QUARTERS = (0.25, 0.25, 0.25, 0.25)
-_WINNERS = ("raw-fold", "raw-fold-hgnet", "stft-50-10", "stft-30-10", "stft-50-10-maxvit")
-
-LADDER_BLENDS = (
-    BlendSpec("kaggle-ensemble", _KAGGLE, _HALVES, published_lb=0.42),
-    # Of the blends below the source gives neither weights nor space: equal parts of probabilities, as above.
-    BlendSpec("eeg-ensemble", _EEG, _HALVES, published_lb=0.42),
-    BlendSpec("kaggle+eeg-ensemble", (*_KAGGLE, *_EEG), _QUARTERS, published_lb=0.38),
-    BlendSpec(
-        "vote-weighted-ensemble", ("vote-weighted", "vote-weighted-global"), _HALVES, published_lb=0.40
-    ),
-    BlendSpec("global-norm-ensemble", ("global-norm", "global-norm-stats"), _HALVES, published_lb=0.38),
-    BlendSpec("mosaic-xloss-ensemble", ("mosaic-xloss", "mosaic-xloss-stats"), _HALVES, published_lb=0.36),
-    BlendSpec(
-        "two-stage-ensemble",
-        _TWO_STAGE,
-        _HALVES,
-        published_lb=0.34,
-        published_settled=0.4142,
-        note="published 0.4142, on settled records only, which is that of two-stage",
-    ),
-    BlendSpec(
-        "eeg-two-stage-ensemble",
-        _EEG_TWO_STAGE,
-        _HALVES,
-        published_lb=0.37,
-        published_settled=0.4608,
-        note="published 0.4608, on settled records only",
-    ),
-    BlendSpec("final", (*_TWO_STAGE, *_EEG_TWO_STAGE), _QUARTERS, published_lb=0.32),
-    BlendSpec("single-models", _SINGLE, note="not of the source: the mean of twelve of its single models"),
-    BlendSpec(
-        "winners",
-        _WINNERS,
-        (0.2,) * len(_WINNERS),
-        note="not of the source: recipes after the 2nd and the 7th place, who blended others; no figure published",
-    ),
-    BlendSpec(
-        "all-rungs",
-        tuple(name for name in RECIPES if name != "demo"),
-        note="not of the source: the mean of all recipes",
-    ),
-)
-"""The ensembles of the source's ladder, in its order, and our own."""

@@ -1,15 +1,4 @@
-"""Folds of a recipe → weights and out-of-fold predictions, one folder a run.
-
-    RUNS/<recipe>/recipe.json                 what was trained
-                  run.json                    on which data, folds and first weights; scores once all folds are done
-                  folds.json                  the fold of each record: another scikit-learn would cut others
-                  oof.parquet                 out-of-fold predictions, once all folds are done
-                  fold<k>/weights.safetensors  the evaluation that is kept
-                  fold<k>/oof.parquet          its predictions of the held-out records
-                  fold<k>/history.csv          all evaluations
-                  fold<k>/log.jsonl            all events: evaluations, savings, interruptions
-                  fold<k>/state.safetensors    only while the fold is unfinished: training goes on from it
-                  fold<k>/result.json          written last: a fold with it is finished; states the run's fingerprint
+"""Folds of a recipe → weights and out-of-fold predictions, in one folder a run; see `folder` for its files.
 
 A second call trains what is missing and no more. A run is never continued on other data, folds, first weights or
 settings, and an unfinished fold not by other code. Nothing is written before the network has been made.
@@ -19,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,27 +21,18 @@ from kagglehms.data.records import Records
 from kagglehms.device import Device
 from kagglehms.environment import available_cpus
 from kagglehms.errors import UsageError
-from kagglehms.files import sweep_partials, write_bytes
+from kagglehms.files import sweep_partials
 from kagglehms.locks import exclusive
 from kagglehms.runs.dataset import Dataset
-from kagglehms.runs.folder import (
-    FIRST_WEIGHTS,
-    RESULT,
-    RUN,
+from kagglehms.runs.folder import RESULT, FoldResult, RunFolder, versions
+from kagglehms.runs.identity import (
     begin,
     fingerprint,
-    finished_folds,
     has_progress,
     is_finished,
-    is_fresh,
-    json_bytes,
-    read_json,
-    read_oof,
     refuse_other_run,
-    versions,
     weights_for,
     with_stored_folds,
-    write_table,
 )
 from kagglehms.training.metric import Standing, shortcoming, standing_text, standings
 from kagglehms.training.recipes import Recipe
@@ -62,7 +43,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kagglehms.training.distributed import Team
-    from kagglehms.training.first_weights import FirstWeights, Origin
+    from kagglehms.training.feed import Feed
+    from kagglehms.training.first_weights import FirstWeights
     from kagglehms.training.loop import Fit
     from kagglehms.training.session import Session
 
@@ -147,37 +129,36 @@ def cross_validate(
         raise UsageError(
             f"there is no fold {unknown[0]}; this data is cut into folds 0 to {dataset.n_folds - 1}"
         )
-    folder, team = runs / recipe.name, session.team
+    folder, team = RunFolder(runs / recipe.name), session.team
     first = _first_weights(folder, recipe, dataset, pretrained, folds, team)
     if team.leads:
         begin(folder, recipe, dataset, first.origin)
     team.wait()
-    dataset = with_stored_folds(folder, dataset)
-    run = fingerprint(recipe, dataset, first.origin)
+    run = _Run(folder, recipe, with_stored_folds(folder, dataset), device, first, session)
     for fold in folds:
         what = f"training of {recipe.name}, fold {fold},"
-        with exclusive(folder / f"fold{fold}", what) if team.leads else nullcontext():
-            # Only the one that leads knows what is finished: it alone writes.
-            if team.agree(int(team.leads and is_finished(folder / f"fold{fold}", run))):
-                say(f"{recipe.name} fold {fold}: already trained, in {folder / f'fold{fold}'}")
-                continue
-            _train_fold(recipe, dataset, fold, folder / f"fold{fold}", device, first, session)
+        with exclusive(folder.fold(fold), what) if team.leads else nullcontext():
+            # Only the leading process knows what is finished: it alone writes.
+            if team.agree(int(team.leads and is_finished(folder, fold, run.fingerprint))):
+                say(f"{recipe.name} fold {fold}: already trained, in {folder.fold(fold)}")
+            else:
+                run.train(fold)
     team.wait()
-    return _conclude(folder, dataset, run, team.leads)
+    return run.conclude()
 
 
 def _first_weights(
-    folder: Path, recipe: Recipe, dataset: Dataset, pretrained: str, folds: Sequence[int], team: Team
+    folder: RunFolder, recipe: Recipe, dataset: Dataset, pretrained: str, folds: Sequence[int], team: Team
 ) -> FirstWeights:
-    """Find the first weights, and make the network if anything is left to train: before a word of it is written."""
+    """Find the first weights, and make the network if anything is left to train, before anything is written."""
     from kagglehms.training.models import check_model
 
-    begun = team.leads and (folder / RUN).is_file() and has_progress(folder)
+    begun = team.leads and folder.begun and has_progress(folder)
     if begun:  # what is refused anyway need not wait for the hub
         refuse_other_run(folder, recipe, with_stored_folds(folder, dataset), None)
-    # Only the one that leads need know what is there.
-    fresh = team.agree(int(team.leads and any(is_fresh(folder / f"fold{k}") for k in folds)))
-    left = team.agree(int(team.leads and any(not (folder / f"fold{k}" / RESULT).is_file() for k in folds)))
+    # Only the leading process needs to know what is there.
+    fresh = team.agree(int(team.leads and not set(folds) <= set(folder.folds(RESULT, STATE))))
+    left = team.agree(int(team.leads and not set(folds) <= set(folder.finished)))
     first = weights_for(folder, recipe, pretrained, bool(fresh))
     if begun:
         refuse_other_run(folder, recipe, with_stored_folds(folder, dataset), first.origin)
@@ -192,108 +173,125 @@ def _alone() -> Session:
     return Session()
 
 
-def _train_fold(
-    recipe: Recipe,
-    dataset: Dataset,
-    fold: int,
-    folder: Path,
-    device: Device,
-    first: FirstWeights,
-    session: Session,
-) -> None:
-    from kagglehms.training.albumentations_adapter import albumentations_adapter
-    from kagglehms.training.feed import Feed, drawing_threads, measure
-    from kagglehms.training.loop import fit
+@dataclass(frozen=True)
+class _Run:
+    """The training of one run in one session."""
 
-    if session.team.leads:
-        sweep_partials(folder)
-    session.team.wait()
-    train, valid = np.flatnonzero(dataset.folds != fold), np.flatnonzero(dataset.folds == fold)
-    say(
-        f"{recipe.name} fold {fold} of {dataset.n_folds}: {len(train)} records to learn from, {len(valid)} held out"
-    )
-    normaliser = measure(dataset.store, dataset.records, train, recipe.layout.global_sources, recipe.windows)
-    on_gpu = device.name == "cuda"
-    feed = Feed(
-        dataset.store,
-        dataset.records,
-        recipe.layout,
-        normaliser,
-        albumentations_adapter(recipe.augmentations, recipe.layout.shape),
-        recipe.seed,
-        threads=drawing_threads(max(1, available_cpus() // session.team.size_here), beside_gpu=on_gpu),
-        pin=on_gpu,
-        windows=recipe.windows,
-    )
-    identity = {
-        "recipe": recipe.digest,
-        **asdict(dataset.identity),
-        "first weights": first.origin.key,
-        "code": code_version(),
-    }
-    done = fit(recipe, feed, train, valid, device, folder, first, session, identity)
-    if session.team.leads:
-        _finish_fold(folder, recipe, dataset, fold, done, device, session.team.size, first.origin)
+    folder: RunFolder
+    recipe: Recipe
+    dataset: Dataset
+    device: Device
+    first: FirstWeights
+    session: Session
 
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(self.recipe, self.dataset, self.first.origin)
 
-def _finish_fold(
-    folder: Path,
-    recipe: Recipe,
-    dataset: Dataset,
-    fold: int,
-    done: Fit,
-    device: Device,
-    n_processes: int,
-    origin: Origin,
-) -> None:
-    valid = np.flatnonzero(dataset.folds == fold)
-    write_table(folder / "oof.parquet", _oof_table(dataset, valid, fold, done.predictions_NK))
-    result = {
-        "fold": fold,
-        "fingerprint": fingerprint(recipe, dataset, origin),
-        FIRST_WEIGHTS: origin.to_json(),
-        "score_all": done.best.score_all,
-        "score_votes10": done.best.score_many,
-        "score_stage": done.best.score_stage,
-        "prior_all": done.best.prior_all,
-        "prior_votes10": done.best.prior_many,
-        "uniform_all": done.best.uniform_all,
-        "uniform_votes10": done.best.uniform_many,
-        "best_step": done.best.step,
-        "kept": recipe.kept,
-        "n_records": len(valid),
-        "seconds": round(done.seconds, 1),
-        "device": device.reason,
-        "processes": n_processes,
-        "versions": versions(),
-    }
-    write_bytes(folder / RESULT, json_bytes(result))
-    (folder / STATE).unlink(missing_ok=True)
-    short = shortcoming(
-        {"all held-out records": done.best.all, "the held-out ones with many votes": done.best.many}
-    )
-    if short:
-        say(f"{recipe.name} fold {fold}: what was kept is {short}")
+    def train(self, fold: int) -> None:
+        """Train one fold, or continue it, and write its files."""
+        from kagglehms.training.loop import fit
 
-
-def _conclude(folder: Path, dataset: Dataset, run: str, writes: bool) -> Outcome:
-    """Join the folds' predictions and score them together, once all are there."""
-    n_folds = dataset.n_folds
-    finished = finished_folds(folder, n_folds, run)
-    oof = read_oof(folder) if len(finished) == n_folds else None
-    if oof is None:
-        return Outcome(folder, finished, n_folds)
-    records, predictions_NK = Records(oof), oof.select(PROBABILITY_COLUMNS).to_numpy()
-    of_all, of_many = standings(records.targets_NK, predictions_NK, records.many)
-    outcome = Outcome(folder, finished, n_folds, of_all, of_many)
-    if writes:
-        write_table(folder / "oof.parquet", oof.sort("record"))
-        scored = {
-            name: {"all": getattr(of_all, kind), "votes10": getattr(of_many, kind, None)}
-            for name, kind in (("scores", "score"), ("prior_scores", "prior"), ("uniform_scores", "uniform"))
+        dataset, folder, team = self.dataset, self.folder.fold(fold), self.session.team
+        if team.leads:
+            sweep_partials(folder)
+        team.wait()
+        train, valid = np.flatnonzero(dataset.folds != fold), np.flatnonzero(dataset.folds == fold)
+        say(
+            f"{self.recipe.name} fold {fold} of {dataset.n_folds}: {len(train)} records to learn from, {len(valid)} "
+            "held out"
+        )
+        identity = {
+            "recipe": self.recipe.digest,
+            **asdict(dataset.identity),
+            "first weights": self.first.origin.key,
+            "code": code_version(),
         }
-        write_bytes(folder / RUN, json_bytes(read_json(folder / RUN) | scored))
-    return outcome
+        done = fit(
+            self.recipe,
+            self._feed(train),
+            train,
+            valid,
+            self.device,
+            folder,
+            self.first,
+            self.session,
+            identity,
+        )
+        if team.leads:
+            self._finish(fold, done)
+
+    def _feed(self, train: NDArray[np.integer]) -> Feed:
+        """Return the feed of a fold, normalised by the records that it learns from."""
+        from kagglehms.training.albumentations_adapter import albumentations_adapter
+        from kagglehms.training.feed import Feed, drawing_threads, measure
+
+        recipe, dataset, on_gpu = self.recipe, self.dataset, self.device.name == "cuda"
+        layout, n_cpus = recipe.layout, max(1, available_cpus() // self.session.team.size_here)
+        return Feed(
+            dataset.store,
+            dataset.records,
+            layout,
+            measure(dataset.store, dataset.records, train, layout.global_sources, recipe.windows),
+            albumentations_adapter(recipe.augmentations, layout.shape),
+            recipe.seed,
+            threads=drawing_threads(n_cpus, beside_gpu=on_gpu),
+            pin=on_gpu,
+            windows=recipe.windows,
+        )
+
+    def _finish(self, fold: int, done: Fit) -> None:
+        """Write a fold's predictions and result, and remove its state."""
+        valid, best = np.flatnonzero(self.dataset.folds == fold), done.best
+        self.folder.write_predictions(_oof_table(self.dataset, valid, fold, done.predictions_NK), fold)
+        self.folder.write_result(
+            FoldResult(
+                fold=fold,
+                fingerprint=self.fingerprint,
+                first_weights=self.first.origin,
+                score_all=best.score_all,
+                score_votes10=best.score_many,
+                score_stage=best.score_stage,
+                prior_all=best.prior_all,
+                prior_votes10=best.prior_many,
+                uniform_all=best.uniform_all,
+                uniform_votes10=best.uniform_many,
+                best_step=best.step,
+                kept=self.recipe.kept,
+                n_records=len(valid),
+                seconds=round(done.seconds, 1),
+                device=self.device.reason,
+                processes=self.session.team.size,
+                versions=versions(),
+            )
+        )
+        (self.folder.fold(fold) / STATE).unlink(missing_ok=True)
+        short = shortcoming(
+            {"all held-out records": best.all, "the held-out ones with many votes": best.many}
+        )
+        if short:
+            say(f"{self.recipe.name} fold {fold}: what was kept is {short}")
+
+    def conclude(self) -> Outcome:
+        """Join the folds' predictions and score them together, once all are there."""
+        folder, n_folds = self.folder, self.dataset.n_folds
+        finished = tuple(fold for fold in range(n_folds) if is_finished(folder, fold, self.fingerprint))
+        oof = folder.finished_predictions() if len(finished) == n_folds else None
+        if oof is None:
+            return Outcome(folder.path, finished, n_folds)
+        records, predictions_NK = Records(oof), oof.select(PROBABILITY_COLUMNS).to_numpy()
+        of_all, of_many = standings(records.targets_NK, predictions_NK, records.many)
+        if self.session.team.leads:
+            folder.write_predictions(oof.sort("record"))
+            scores, prior_scores, uniform_scores = (
+                {"all": getattr(of_all, kind), "votes10": getattr(of_many, kind, None)}
+                for kind in ("score", "prior", "uniform")
+            )
+            info = folder.info()
+            folder.write_info(
+                replace(info, scores=scores, prior_scores=prior_scores, uniform_scores=uniform_scores)
+            )
+        return Outcome(folder.path, finished, n_folds, of_all, of_many)
 
 
 def _oof_table(

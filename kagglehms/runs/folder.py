@@ -1,387 +1,421 @@
-"""What a run folder says about itself, so that nothing is ever mixed: recipe, data, folds, first weights, and whose a
-fold is.
+"""The folder of a run: the only reader and writer of its files.
 
-The files stand in the list at the top of `crossval`. A fold's result states the fingerprint of its run, so that a
-fold that came from elsewhere is noticed even where run.json was written anew.
+    RUNS/<recipe>/recipe.json                  what was trained
+                  run.json                     on which data, folds and first weights; scores once all folds are done
+                  folds.json                   fold of each record: another scikit-learn would cut others
+                  oof.parquet                  out-of-fold predictions, once all folds are done
+                  fold<k>/weights.safetensors  weights of the evaluation that is kept
+                  fold<k>/oof.parquet          its predictions of the held-out records
+                  fold<k>/history.csv          all evaluations
+                  fold<k>/log.jsonl            all events: evaluations, savings, interruptions
+                  fold<k>/state.safetensors    only while the fold is unfinished: training resumes from it
+                  fold<k>/result.json          written last: a fold that has it is finished
+    RUNS/blends/<name>.json                    fitted blends, see `blend_files`
+
+Reads are strict: whatever is missing or broken raises a `RunError` of one line. `run_view` reads a whole run leniently.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import io
-import json
 import platform
-from contextlib import ExitStack
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
-import numpy as np
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from kagglehms import __version__
-from kagglehms.console import say
-from kagglehms.errors import DataError, RunError, UsageError, first_line
+from kagglehms.data.competition import PROBABILITY_COLUMNS, VOTE_COLUMNS
+from kagglehms.data.records import RANGES
+from kagglehms.errors import DataError, RunError, UsageError, closest, first_line
 from kagglehms.files import write_bytes
-from kagglehms.locks import exclusive
-from kagglehms.runs.dataset import Dataset
-from kagglehms.strict_json import JSONError, parse_object
-from kagglehms.training.first_weights import AUTO, FirstWeights, Origin, find_all
+from kagglehms.runs.dataset import Identity
+from kagglehms.runs.prior_correction import Shares
+from kagglehms.strict_json import JSONError, validate
+from kagglehms.training.checkpoint import WEIGHTS
+from kagglehms.training.first_weights import Origin
+from kagglehms.training.logs import HISTORY
+from kagglehms.training.metric import check_probabilities
 from kagglehms.training.recipes import Recipe, recipe_from_json
-from kagglehms.training.resume import STATE
 
 if TYPE_CHECKING:
     import polars as pl
 
-
-RECIPE, RUN, FOLDS, RESULT = "recipe.json", "run.json", "folds.json", "result.json"
-FIRST_WEIGHTS = "first_weights"
-"""Where run.json and result.json say where a network's first weights came from."""
+RECIPE, RUN, FOLDS, OOF, RESULT = "recipe.json", "run.json", "folds.json", "oof.parquet", "result.json"
 BLENDS = "blends"
-"""A folder beside those of runs."""
+"""Name of the folder of fitted blends, which no run can have."""
+_WHOLE_COLUMNS = ("record", "eeg_id", "spectrogram_id", "patient_id", *VOTE_COLUMNS)
+_NUMBER_COLUMNS = (*RANGES, *PROBABILITY_COLUMNS)
+"""Columns of a table of predictions that must be there and hold a number in every row."""
 _VERSIONED = ("torch", "timm", "numba", "numpy", "polars", "scikit-learn", "safetensors")
+_SCHEMA = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+"""Keys that another version wrote are ignored; those that it did not write yet have defaults."""
+_RUN_HINT = "copy the run's folder again, or delete it and train again"
+_FOLD_HINT = "delete the fold's folder and train this fold again"
+T = TypeVar("T")
 
 
-def fingerprint(recipe: Recipe, dataset: Dataset, origin: Origin) -> str:
-    """sha256 of recipe, store, records, folds and first weights: folds of runs with equal ones belong together."""
-    return hashlib.sha256(
-        json.dumps([recipe.digest, asdict(dataset.identity), origin.key]).encode()
-    ).hexdigest()
+def _checked_origin(content: Any) -> Any:
+    if content is not None:
+        Origin.from_json(content)  # stricter than its fields are one by one
+    return content
 
 
-def begin(folder: Path, recipe: Recipe, dataset: Dataset, origin: Origin) -> None:
-    """Write down what this run is, or refuse if the folder holds another.
+StoredOrigin = Annotated[Origin | None, BeforeValidator(_checked_origin)]
+Scores = dict[str, float | None]
+"""A score on `all` records, and on those with at least 10 votes (`votes10`; None where there are none)."""
 
-    What a run says of which nothing was trained binds nobody: it is replaced.
 
-    Raises:
-        RunError: it holds another, or cannot be read or written.
-        UsageError: the recipe has a name that no run can have.
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """Content of run.json.
+
+    Attributes:
+        recipe: name of the recipe, which is also that of the folder.
+        n_folds: number of folds that the run is meant to have.
+        fingerprint: digest of recipe, data, folds and first weights, see `identity.fingerprint`.
+        identity: digests of the data and folds.
+        first_weights: origin of the weights that all networks started from; None if an older version did not record
+            it.
+        records: number of labelled records.
+        prior: class means of the records' targets.
+        versions: versions of all packages that can change a result.
+        scores: out-of-fold scores; None until all folds are finished.
+        prior_scores: scores of the class prior on the same records.
+        uniform_scores: scores of a uniform guess on the same records.
     """
-    if folder.name == BLENDS:
-        raise UsageError(f"a run cannot be called {folder.name!r}: {folder} holds blends; rename the recipe")
-    if (folder / RUN).is_file():
+
+    __pydantic_config__: ClassVar[ConfigDict] = _SCHEMA
+
+    recipe: str
+    n_folds: int
+    fingerprint: str
+    identity: Identity
+    first_weights: StoredOrigin = None
+    records: int
+    prior: Shares
+    versions: dict[str, str]
+    scores: Scores | None = None
+    prior_scores: Scores | None = None
+    uniform_scores: Scores | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldResult:
+    """Content of result.json. Scores are those of the evaluation that was kept, see `evaluation.Evaluation`.
+
+    Attributes:
+        fold: number of the fold.
+        fingerprint: that of the run; None if an older version did not record it.
+        first_weights: origin of the weights that the network started from; None if not recorded.
+        best_step: optimizer steps before the evaluation that was kept.
+        kept: description of what was kept.
+        n_records: number of held-out records.
+        seconds: seconds of training.
+        device: description of the device that trained.
+        processes: number of processes that trained together.
+        versions: versions of all packages that can change a result.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _SCHEMA
+
+    fold: int
+    fingerprint: str | None = None
+    first_weights: StoredOrigin = None
+    score_all: float
+    score_votes10: float | None
+    score_stage: float | None = None
+    prior_all: float | None = None
+    prior_votes10: float | None = None
+    uniform_all: float | None = None
+    uniform_votes10: float | None = None
+    best_step: int | None = None
+    kept: str = ""
+    n_records: int
+    seconds: float
+    device: str
+    processes: int = 1
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> Scores:
+        """Scores by name, as a bundle's manifest has them, with those of knowing nothing where they were recorded."""
+        scores: Scores = {"all": self.score_all, "votes10": self.score_votes10}
+        if self.prior_all is None:
+            return scores
+        names = ("prior_all", "prior_votes10", "uniform_all", "uniform_votes10")
+        return scores | {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class StoredFolds:
+    """Content of folds.json.
+
+    Attributes:
+        records: digest of the records.
+        n_folds: number of folds.
+        folds: fold number of each record.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _SCHEMA
+
+    records: str
+    n_folds: int
+    folds: list[Annotated[int, Field(ge=0, le=127)]]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run. Every read opens the file anew, and raises `RunError` if it is missing or broken.
+
+    Attributes:
+        path: RUNS/<recipe>.
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the run, which is that of its recipe."""
+        return self.path.name
+
+    @property
+    def begun(self) -> bool:
+        """Whether the folder says what the run is."""
+        return (self.path / RUN).is_file()
+
+    def fold(self, number: int) -> Path:
+        """Return the folder of a fold."""
+        return self.path / f"fold{number}"
+
+    def folds(self, *names: str) -> list[int]:
+        """Return, in ascending order, the numbers of the folds that have any of the files of these names."""
+        found = {path.parent.name[4:] for name in names for path in self.path.glob(f"fold*/{name}")}
+        return sorted(int(digits) for digits in found if digits.isdecimal())
+
+    @property
+    def finished(self) -> list[int]:
+        """Numbers of the finished folds, in ascending order."""
+        return self.folds(RESULT)
+
+    def info(self) -> RunInfo:
+        """Read run.json."""
+        return _read_json(self.path / RUN, RunInfo, _RUN_HINT)
+
+    def recipe(self) -> Recipe:
+        """Read recipe.json."""
+        path = self.path / RECIPE
         try:
-            stored = with_stored_folds(folder, dataset)
-            refuse_other_run(folder, recipe, stored, origin)
-        except (RunError, DataError):
-            if has_progress(folder):
-                raise
-            _give_up(folder, recipe)
-    stored = with_stored_folds(folder, dataset)
-    if stored is not dataset:
-        say(f"{recipe.name}: goes on with the folds in {folder / FOLDS}; they would be cut otherwise now")
-    if (folder / RUN).is_file():
-        if not (folder / FOLDS).is_file():  # a run of an older version
-            _write_folds(folder, stored)
-        return
-    run = {
-        "recipe": recipe.name,
-        "n_folds": stored.n_folds,
-        "fingerprint": fingerprint(recipe, stored, origin),
-        "identity": asdict(stored.identity),
-        FIRST_WEIGHTS: origin.to_json(),
-        "records": len(stored.records),
-        "prior": stored.records.targets_NK.mean(axis=0).tolist(),
-        "versions": versions(),
-        "scores": None,
-    }
-    write_bytes(folder / RECIPE, recipe.to_json())
-    _write_folds(folder, stored)
-    write_bytes(folder / RUN, json_bytes(run))
+            return recipe_from_json(path.read_bytes(), path)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be read ({error.strerror}); {_RUN_HINT}") from error
+        except DataError as error:
+            raise RunError(f"{path}: {error.reason}; {_RUN_HINT}") from error
+
+    def stored_folds(self) -> StoredFolds | None:
+        """Read folds.json; None if an older version did not write one."""
+        path = self.path / FOLDS
+        return _read_json(path, StoredFolds, _RUN_HINT) if path.is_file() else None
+
+    def result(self, fold: int) -> FoldResult:
+        """Read result.json of a finished fold."""
+        path = self.fold(fold) / RESULT
+        result = _read_json(path, FoldResult, _FOLD_HINT)
+        if result.fold != fold:
+            raise RunError(f"{path}: is of fold {result.fold}; {_FOLD_HINT}")
+        return result
+
+    def origin(self) -> Origin | None:
+        """Read the origin of the first weights of the run and of all its finished folds; None if not recorded.
+
+        Raises:
+            RunError: the folds started from different weights, so that their joint scores are those of no run.
+        """
+        run = self.info().first_weights
+        for fold in self.finished:
+            other = self.result(fold).first_weights
+            if (other and other.key) != (run and run.key):
+                raise RunError(
+                    f"{self.fold(fold) / RESULT}: started from other first weights than its run "
+                    f"({named_origin(other)} there, {named_origin(run)} in {self.path / RUN}); {_FOLD_HINT}"
+                )
+        return run
+
+    def check_weights(self, fold: int) -> Path:
+        """Return the weights file of a finished fold.
+
+        Raises:
+            RunError: the file is missing or truncated, or holds no tensor.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = self.fold(fold) / WEIGHTS
+        try:
+            with safe_open(path, framework="np") as tensors:
+                problem = "" if tensors.keys() else "holds no tensor"
+        except (OSError, SafetensorError) as error:
+            problem = f"cannot be read ({error})" if path.exists() else "missing"
+        if problem:
+            raise RunError(f"{path}: {problem}; {_FOLD_HINT}")
+        return path
+
+    def fold_predictions(self, fold: int) -> pl.DataFrame:
+        """Read a fold's predictions of its held-out records: votes, patient and probabilities of each, all checked."""
+        return _read_predictions(self.fold(fold) / OOF, _FOLD_HINT)
+
+    def finished_predictions(self) -> pl.DataFrame | None:
+        """Read the predictions of all finished folds as one table; None if no fold is finished."""
+        return joined([self.fold_predictions(fold) for fold in self.finished])
+
+    def predictions(self) -> pl.DataFrame:
+        """Read the run's own table of out-of-fold predictions, which it has once all folds are finished."""
+        return _read_predictions(self.path / OOF, f"train {self.name} again")
+
+    def history(self, fold: int) -> pl.DataFrame:
+        """Read the evaluations of a fold, with the fold's number in a column `fold`."""
+        import polars as pl
+
+        types = {"stage": pl.Int64, "epoch": pl.Float64, "train_loss": pl.Float64, "score_all": pl.Float64}
+        table = _read_table(
+            self.fold(fold) / HISTORY,
+            _FOLD_HINT,
+            lambda path: pl.read_csv(path).select(
+                *(pl.col(name).cast(dtype) for name, dtype in types.items()),
+                pl.col("warm_up").cast(pl.String).str.to_lowercase() == "true",
+            ),
+        )
+        return table.with_columns(pl.lit(fold).alias("fold"))
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write recipe.json."""
+        write_bytes(self.path / RECIPE, recipe.to_json())
+
+    def write_folds(self, folds: StoredFolds) -> None:
+        """Write folds.json."""
+        _write_json(self.path / FOLDS, folds, indent=None)
+
+    def write_info(self, info: RunInfo) -> None:
+        """Write run.json."""
+        _write_json(self.path / RUN, info)
+
+    def write_result(self, result: FoldResult) -> None:
+        """Write a fold's result.json, after which the fold counts as finished."""
+        _write_json(self.fold(result.fold) / RESULT, result)
+
+    def write_predictions(self, table: pl.DataFrame, fold: int | None = None) -> None:
+        """Write out-of-fold predictions, those of one fold or, without `fold`, of the run."""
+        content = io.BytesIO()  # written by polars itself, a full disk would be an error of its own kind
+        table.write_parquet(content)
+        write_bytes((self.path if fold is None else self.fold(fold)) / OOF, content.getvalue())
 
 
-def _give_up(folder: Path, recipe: Recipe) -> None:
-    """Remove what a run says about itself, unless somebody trains its first steps right now."""
-    with ExitStack() as held:
-        for fold in sorted(path for path in folder.glob("fold*") if path.is_dir()):
-            held.enter_context(exclusive(fold, f"training of {recipe.name}, {fold.name},"))
-        for name in (RUN, RECIPE, FOLDS):
-            (folder / name).unlink(missing_ok=True)
+def find_runs(runs: Path) -> list[RunFolder]:
+    """Return every run below `runs`, by name."""
+    found = {path.parent for name in (RECIPE, RUN) for path in runs.glob(f"*/{name}")}
+    return [RunFolder(path) for path in sorted(found)]
 
 
-def with_stored_folds(folder: Path, dataset: Dataset) -> Dataset:
-    """The dataset with the folds that are stored in a run's folder, if they are as many folds of the same records.
-
-    Which fold a record is in depends on the release of scikit-learn; what has been begun must be finished as it was.
+def require_runs(runs: Path) -> list[RunFolder]:
+    """Return every run below `runs`, by name.
 
     Raises:
-        RunError: the file is broken.
+        UsageError: there is no such folder, or no run in it.
     """
-    path = folder / FOLDS
-    if not path.is_file():
-        return dataset
-    content = read_json(path)
-    if (content.get("records"), content.get("n_folds")) != (dataset.records.digest, dataset.n_folds):
-        return dataset
-    try:
-        folds = np.array(content["folds"], dtype=np.int8)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise RunError(
-            f"{path}: lists no folds ({first_line(error)}); copy the run's folder again"
-        ) from error
-    if folds.shape != dataset.folds.shape:
-        raise RunError(
-            f"{path}: lists folds of {folds.size} records instead of {dataset.folds.size}; copy the run's folder again"
-        )
-    return dataset if np.array_equal(folds, dataset.folds) else dataclasses.replace(dataset, folds=folds)
+    if not runs.is_dir():
+        raise UsageError(f"{runs}: no such folder; give the folder that `kagglehms train` wrote")
+    found = find_runs(runs)
+    if not found:
+        raise UsageError(f"{runs}: holds no run; train one with `kagglehms train`")
+    return found
 
 
-def _write_folds(folder: Path, dataset: Dataset) -> None:
-    content = {
-        "records": dataset.records.digest,
-        "n_folds": dataset.n_folds,
-        "folds": dataset.folds.tolist(),
-    }
-    write_bytes(folder / FOLDS, json.dumps(content).encode() + b"\n")
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run with at least one finished fold, whose files have been read and checked.
+
+    Attributes:
+        folder: folder of the run.
+        info: content of run.json.
+        recipe: the recipe that was trained.
+        first_weights: origin of the weights that all its networks started from; None if not recorded.
+        results: results of the chosen folds, in ascending order.
+    """
+
+    folder: RunFolder
+    info: RunInfo
+    recipe: Recipe
+    first_weights: Origin | None
+    results: tuple[FoldResult, ...]
 
 
-def refuse_other_run(
-    folder: Path,
-    recipe: Recipe,
-    dataset: Dataset,
-    origin: Origin | None,
-    cure: str = "give another --runs or delete it",
-) -> None:
-    """Make sure that a run is what is to be gone on with.
+def select_runs(
+    runs: Path, recipes: Sequence[str] | None = None, folds: Collection[int] | None = None
+) -> list[FinishedRun]:
+    """Read the runs that a bundle is made of.
 
     Args:
-        folder: of the run.
-        recipe: that it must be of.
-        dataset: the same.
-        origin: of its first weights; None if they do not matter yet.
-        cure: what to do if it is another.
+        runs: folder of all runs.
+        recipes: names of the runs, in the order in which a kernel computes them; None takes all runs, by name.
+        folds: numbers of the folds to take from each run; None takes the finished ones.
 
     Raises:
-        RunError: it is another; the message names all that differs.
+        UsageError: there is no such folder, no run in it, or no run of a given name.
+        RunError: a run has no finished fold or lacks a given one, its folds started from different weights, or one of
+            its files is missing, truncated or of another version.
     """
-    run, now = read_json(folder / RUN), asdict(dataset.identity)
-    try:
-        content = (folder / RECIPE).read_bytes()
-        identity = {name: str(run["identity"][name]) for name in now}
-    except (OSError, KeyError, TypeError) as error:
-        raise RunError(f"{folder}: does not say of what it is ({first_line(error)}); {cure}") from error
-    trained = recipe_from_json(content, folder / RECIPE)
-    different = [
-        f"{field.name} {getattr(trained, field.name)!r} there, {getattr(recipe, field.name)!r} now"
-        for field in dataclasses.fields(Recipe)
-        if getattr(trained, field.name) != getattr(recipe, field.name)
-    ]
-    different += [f"other {name}" for name, digest in now.items() if identity[name] != digest]
-    stored = read_origin(folder / RUN)
-    if origin is not None and (stored is None or stored.key != origin.key):
-        different.append(f"first weights {named_origin(stored)} there, {named_origin(origin)} now")
-    if different:
-        raise RunError(f"{folder}: holds another run ({'; '.join(different)}); {cure}")
+    present = {folder.name: folder for folder in require_runs(runs)}
+    for name in recipes or ():
+        if name not in present:
+            raise UsageError(f"{runs}: no run of recipe {name!r}; {closest(name, present)}")
+    return [_read_finished(present[name], folds) for name in dict.fromkeys(recipes or present)]
 
 
-def read_origin(path: Path) -> Origin | None:
-    """Where a run.json or result.json says that the first weights came from; None if an older version wrote it.
-
-    Raises:
-        RunError: the file cannot be read, or says something else than an origin.
-    """
-    content = read_json(path)
-    if FIRST_WEIGHTS not in content:
-        return None
-    try:
-        return Origin.from_json(content[FIRST_WEIGHTS])
-    except ValueError as error:
-        raise RunError(f"{path}: {error}; delete the run's folder and train again") from error
-
-
-def origin_of(folder: Path) -> Origin | None:
-    """Where the first weights of a run and of all its finished folds came from; None if none of them says so.
-
-    Raises:
-        RunError: its folds did not start alike, so that their scores together are those of no run.
-    """
-    origins = all_origins(folder)
-    run = origins[folder / RUN]
-    for path, origin in origins.items():
-        if (origin and origin.key) != (run and run.key):
+def _read_finished(folder: RunFolder, folds: Collection[int] | None) -> FinishedRun:
+    finished, name = folder.finished, folder.name
+    if not finished:
+        raise RunError(
+            f"{folder.path}: unfinished, none of its folds has been trained; finish it with `kagglehms train {name}`"
+            " or choose others with --recipe"
+        )
+    info, recipe = folder.info(), folder.recipe()
+    for file, found in ((RUN, info.recipe), (RECIPE, recipe.name)):
+        if found != name:
             raise RunError(
-                f"{path}: started from other first weights than its run ({named_origin(origin)} there, "
-                f"{named_origin(run)} in {folder / RUN}); delete {path.parent} and train that fold again"
+                f"{folder.path / file}: is of recipe {found!r} in the run of {name!r}; if its folder was renamed, "
+                "rename it back"
             )
-    return run
+    missing = sorted(set(folds or ()) - set(finished))
+    if missing:
+        raise RunError(
+            f"{folder.path}: fold {', '.join(map(str, missing))} is not finished (finished: "
+            f"{', '.join(map(str, finished))} of {info.n_folds}); finish it with `kagglehms train {name}` or choose "
+            "others with --fold"
+        )
+    wanted = finished if folds is None else sorted(set(folds))
+    for fold in wanted:
+        folder.check_weights(fold)
+    results = tuple(folder.result(fold) for fold in wanted)
+    return FinishedRun(folder, info, recipe, folder.origin(), results)
 
 
-def all_origins(folder: Path) -> dict[Path, Origin | None]:
-    """Where the run.json and each result.json of a run say that the first weights came from."""
-    paths = [folder / RUN, *sorted(folder.glob(f"fold*/{RESULT}"))]
-    return {path: read_origin(path) for path in paths}
+def joined(tables: Sequence[pl.DataFrame]) -> pl.DataFrame | None:
+    """Join the tables of folds; a column that one of them lacks has no values there. None without any rows."""
+    import polars as pl
+
+    filled = [table for table in tables if len(table)]
+    return pl.concat(filled, how="diagonal_relaxed") if filled else None
 
 
 def named_origin(origin: Origin | None) -> str:
-    """An origin in words, also one that an older version did not write down."""
+    """Describe an origin of first weights, also one that an older version did not record."""
     return "not recorded" if origin is None else str(origin)
 
 
-def weights_for(folder: Path, recipe: Recipe, asked: str, fresh: bool) -> FirstWeights:
-    """The first weights of a run, looked for only where they are needed.
-
-    Args:
-        folder: of the run, begun or not.
-        recipe: of the run.
-        asked: see `first_weights.find_weights`.
-        fresh: whether a fold has to start from them; else all go on from what is there, and a run that began
-            with weights of the hub needs no hub.
-
-    Raises:
-        UsageError, DataError: see `first_weights.find_weights`.
-        RunError: the run's own account cannot be read.
-    """
-    known = read_origin(folder / RUN) if (folder / RUN).is_file() and has_progress(folder) else None
-    if asked == AUTO and known is not None and known.source == "hub" and not fresh:
-        return FirstWeights(known)
-    return find_all(recipe.backbones, asked)
-
-
-def has_progress(folder: Path) -> bool:
-    """Whether any fold of a run has come as far as a state or a result."""
-    return any(_progress_file(fold) for fold in folder.glob("fold*"))
-
-
-def is_fresh(fold: Path) -> bool:
-    """Whether a fold has neither result nor state, and so will start from first weights."""
-    return _progress_file(fold) is None
-
-
-def is_finished(fold: Path, run: str) -> bool:
-    """Whether a fold's folder holds its result.
-
-    Args:
-        fold: the folder.
-        run: fingerprint of the run that it must belong to.
-
-    Raises:
-        RunError: it belongs to another run, or does not say to which.
-    """
-    path = fold / RESULT
-    if not path.is_file():
-        return False
-    found = read_json(path).get("fingerprint")
-    if found is None:
-        raise RunError(
-            f"{path}: does not say which run it is of, as an older version wrote it; if it is of this one, add the "
-            f'line "fingerprint": "{run}", else delete {fold}'
-        )
-    if found != run:
-        raise RunError(
-            f"{path}: is of another run ({str(found)[:12]} there, {run[:12]} now: another recipe, data, folds or first "
-            f"weights); "
-            f"delete {fold} to train the fold again"
-        )
-    return True
-
-
-def finished_folds(folder: Path, n_folds: int, run: str) -> tuple[int, ...]:
-    """The folds of a run that are finished; for `run` and what is raised see `is_finished`."""
-    return tuple(k for k in range(n_folds) if is_finished(folder / f"fold{k}", run))
-
-
-def continue_from(
-    earlier: Path, runs: Path, recipe: Recipe, dataset: Dataset, pretrained: str = "none"
-) -> int:
-    """Take over what an earlier session has trained of a recipe, finished folds and states of unfinished ones.
-
-    What `runs` itself has come further with is left alone. `earlier` is only read: on Kaggle it is the output of the
-    kernel's previous version. What the run is, is compared and copied before any fold.
-
-    Args:
-        earlier: its folder of all runs.
-        runs: this session's.
-        recipe: whose run to take over.
-        dataset: what this session trains on.
-        pretrained: from which first weights, see `first_weights.find_weights`.
-
-    Returns:
-        How many folds were taken over.
-
-    Raises:
-        RunError: the run there is of another recipe, data, folds or first weights, or does not say of which; or the
-            folder cannot be written.
-        UsageError: `earlier` is no folder.
-    """
-    if not earlier.is_dir():
-        raise UsageError(
-            f"{earlier}: no such folder; --resume-from takes an earlier session's folder of runs"
-        )
-    source, target = earlier / recipe.name, runs / recipe.name
-    folds = [fold for fold in sorted(source.glob("fold*")) if _progress_file(fold)]
-    if not folds:  # what was never trained binds nobody
-        return 0
-    dataset = with_stored_folds(source, dataset)
-    origin = weights_for(source, recipe, pretrained, fresh=False).origin
-    refuse_other_run(
-        source,
-        recipe,
-        dataset,
-        origin,
-        "go on with its recipe, data and weights, or leave --resume-from away",
-    )
-    for fold in folds:
-        is_finished(fold, fingerprint(recipe, dataset, origin))
-    if (target / RUN).is_file() and has_progress(target):
-        refuse_other_run(target, recipe, dataset, origin)
-    else:
-        names = (RECIPE, FOLDS, RUN) if (source / FOLDS).is_file() else (RECIPE, RUN)
-        for name in names:
-            write_bytes(target / name, (source / name).read_bytes())
-    return sum(_take_over(fold, target / fold.name, recipe.name) for fold in folds)
-
-
-def _progress_file(fold: Path) -> str | None:
-    """What makes a fold count: its result, or else its state; None if it has neither."""
-    return next((name for name in (RESULT, STATE) if (fold / name).is_file()), None)
-
-
-def _take_over(fold: Path, target: Path, recipe: str) -> bool:
-    """Copy a fold's files unless the target has come further; returns whether it did."""
-    last = _progress_file(fold)
-    if last is None or _progress_file(target):
-        return False
-    with exclusive(target, f"training of {recipe}, {fold.name},"):
-        names = [p.name for p in fold.iterdir() if p.is_file() and p.name[0] != "." and p.name != last]
-        for name in (*sorted(names), last):
-            write_bytes(target / name, (fold / name).read_bytes())
-    return True
-
-
-def read_oof(folder: Path) -> pl.DataFrame | None:
-    """The out-of-fold predictions of a run's finished folds together; None if there are none.
-
-    Raises:
-        RunError: a table cannot be read.
-    """
-    import polars as pl
-
-    paths = [path.with_name("oof.parquet") for path in sorted(folder.glob(f"fold*/{RESULT}"))]
-    tables = []
-    for path in paths:
-        try:
-            tables.append(pl.read_parquet(path))
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise RunError(f"{path}: cannot be read ({first_line(error)}); train that fold again") from error
-    try:
-        return pl.concat(tables) if tables else None
-    except pl.exceptions.PolarsError as error:
-        raise RunError(
-            f"{folder}: the folds' oof.parquet do not fit each other ({first_line(error)}); train it again"
-        ) from error
-
-
-def write_table(path: Path, table: pl.DataFrame) -> None:
-    """Write a parquet file atomically."""
-    content = io.BytesIO()  # written by polars itself, a full disk would be an error of its own kind
-    table.write_parquet(content)
-    write_bytes(path, content.getvalue())
-
-
 def versions() -> dict[str, str]:
-    """Versions of all that can change a result."""
+    """Return the versions of all packages that can change a result."""
     found = {"kagglehms": __version__, "python": platform.python_version()}
     for name in _VERSIONED:
         try:
@@ -391,20 +425,36 @@ def versions() -> dict[str, str]:
     return found
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that this project wrote.
-
-    Raises:
-        RunError: missing or broken.
-    """
+def _read_json(path: Path, kind: type[T], hint: str) -> T:
     try:
-        return parse_object(path.read_bytes())
+        return validate(TypeAdapter(kind), path.read_bytes())
     except (OSError, JSONError) as error:
-        raise RunError(
-            f"{path}: cannot be read ({error}); delete the run's folder and train again"
-        ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"{path}: cannot be read ({reason}); {hint}") from error
 
 
-def json_bytes(content: dict[str, Any]) -> bytes:
-    """JSON as a person can read it."""
-    return json.dumps(content, indent=1).encode() + b"\n"
+def _write_json(path: Path, content: object, indent: int | None = 1) -> None:
+    write_bytes(path, TypeAdapter(type(content)).dump_json(content, indent=indent) + b"\n")
+
+
+def _read_predictions(path: Path, hint: str) -> pl.DataFrame:
+    import polars as pl
+
+    needed = (pl.col(_WHOLE_COLUMNS).cast(pl.Int64), pl.col(_NUMBER_COLUMNS).cast(pl.Float64))
+    table = _read_table(path, hint, lambda path: pl.read_parquet(path).with_columns(needed))
+    if table["record"].n_unique() < len(table) or any(table.select(needed).null_count().row(0)):
+        raise RunError(f"{path}: has a record twice or missing values; {hint}")
+    try:
+        check_probabilities(table.select(PROBABILITY_COLUMNS).to_numpy())
+    except UsageError as error:
+        raise RunError(f"{path}: {error}; {hint}") from error
+    return table
+
+
+def _read_table(path: Path, hint: str, read: Callable[[Path], pl.DataFrame]) -> pl.DataFrame:
+    import polars as pl
+
+    try:
+        return read(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise RunError(f"{path}: cannot be read ({first_line(error)}); {hint}") from error

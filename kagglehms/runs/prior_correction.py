@@ -11,7 +11,7 @@ Shapes: M members, N rows, K classes (always the six).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -22,6 +22,7 @@ from kagglehms.data.competition import CLASSES
 from kagglehms.errors import UsageError
 
 if TYPE_CHECKING:
+    from kagglehms.data.records import Records
     from kagglehms.training.recipes import Recipe
 
 Target = Literal["all", "many"]
@@ -97,12 +98,33 @@ def class_prior(targets_NK: ArrayLike, weights_N: ArrayLike) -> Shares:
     return a, b, c, d, e, f
 
 
-def training_weights(recipe: Recipe, votes_NK: NDArray[np.int64]) -> Floats:
-    """What each record counts in a recipe's last stage, whose class means are the prior that its networks learn.
+def joint_prior(runs: Iterable[tuple[Shares, int]]) -> Shares:
+    """Return the class prior of several runs, as if there were one record more, with equal votes.
+
+    A class that no record has so still gets a probability; without one, a row that keeps the prior could cost more than
+    34 nats, where a uniform guess costs at most 1.8.
 
     Args:
-        recipe: of which only the last stage's records and loss matter.
-        votes_NK: (n, 6) vote counts.
+        runs: class prior and number of records of each run. Runs with the same prior were trained on the same records,
+            which count once.
+
+    Returns:
+        Mean over all records; uniform without runs.
+    """
+    sizes_by_prior = dict(runs)
+    sums_K = sum(
+        (n * np.array(prior) for prior, n in sizes_by_prior.items()), np.full(len(CLASSES), 1 / len(CLASSES))
+    )
+    a, b, c, d, e, f = (sums_K / (sum(sizes_by_prior.values()) + 1)).tolist()
+    return a, b, c, d, e, f
+
+
+def training_weights(recipe: Recipe, records: Records) -> Floats:
+    """Return what each record counts in a recipe's last stage, whose class means are the prior that its networks learn.
+
+    Args:
+        recipe: recipe of which only the last stage's records and loss matter.
+        records: n records.
 
     Returns:
         (n,) weights: 0 where the stage leaves a record out, else what its loss makes of the record's votes.
@@ -110,16 +132,12 @@ def training_weights(recipe: Recipe, votes_NK: NDArray[np.int64]) -> Floats:
     Raises:
         RunError: the stage leaves all of them out.
     """
-    import polars as pl
     import torch
 
-    from kagglehms.data.competition import VOTE_COLUMNS
-    from kagglehms.data.records import Records
     from kagglehms.training.losses import own_weights, vote_weights
     from kagglehms.training.stage_plan import population
 
     stage = recipe.stages[-1]
-    records = Records(pl.DataFrame(votes_NK, schema=list(VOTE_COLUMNS), orient="row"))
     learned = population(records, np.arange(len(records)), stage.records)
     weights_N = np.zeros(len(records))
     n_votes = torch.from_numpy(records.n_votes[learned])

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CLASSES
-from kagglehms.data.records import MANY_VOTES, vote_fractions
+from kagglehms.data.records import Records
 from kagglehms.runs.blend_fitting import clustered_mean
 from kagglehms.training.metric import Standing, floors, kl_terms, standings
 
@@ -30,38 +31,28 @@ class Scored:
     """Out-of-fold predictions beside the votes.
 
     Attributes:
-        votes_NK: (n, 6) vote counts.
+        records: n records.
         predictions_NK: (n, 6) probabilities.
-        patients_N: (n,) patient ids.
     """
 
-    votes_NK: NDArray[np.int64]
+    records: Records
     predictions_NK: Floats
-    patients_N: Integers
 
-    @property
-    def n_votes_N(self) -> NDArray[np.int64]:
-        return self.votes_NK.sum(axis=1)
-
-    @property
-    def targets_NK(self) -> Floats:
-        """(n, 6) vote fractions."""
-        return vote_fractions(self.votes_NK)
-
-    @property
+    @cached_property
     def terms_N(self) -> Floats:
         """(n,) the competition's score of each record, nats."""
-        return kl_terms(self.targets_NK, self.predictions_NK)
+        return kl_terms(self.records.targets_NK, self.predictions_NK)
 
-    @property
+    @cached_property
     def standings(self) -> tuple[Standing, Standing | None]:
-        """The score of all records and of those with many votes, each beside its floors."""
-        return standings(self.targets_NK, self.predictions_NK, self.n_votes_N >= MANY_VOTES)
+        """Score of all records and of those with many votes, each beside its floors."""
+        records = self.records
+        return standings(records.targets_NK, self.predictions_NK, records.many)
 
     @property
     def dominant_N(self) -> NDArray[np.intp]:
-        """(n,) the class with the most votes; of equals the first."""
-        return self.votes_NK.argmax(axis=1)
+        """(n,) the class with the most votes; the first of equals."""
+        return self.records.votes_NK.argmax(axis=1)
 
 
 @dataclass(frozen=True)
@@ -96,21 +87,21 @@ def by_class(scored: Scored) -> list[Group]:
 
 def by_votes(scored: Scored) -> list[Group]:
     """Score records with few and with many votes, see `VOTE_GROUPS`."""
-    return _by_range(scored, scored.n_votes_N, VOTE_GROUPS, "vote")
+    return _by_range(scored, scored.records.n_votes, VOTE_GROUPS, "vote")
 
 
 def by_patient(scored: Scored) -> list[Group]:
     """Score records of patients with few and with many records, see `PATIENT_GROUPS`."""
-    _, patient_N, counts = np.unique(scored.patients_N, return_inverse=True, return_counts=True)
+    _, patient_N, counts = np.unique(scored.records.patients, return_inverse=True, return_counts=True)
     return _by_range(scored, counts[patient_N], PATIENT_GROUPS, "record")
 
 
 def mean_over_patients(scored: Scored) -> Standing:
     """The score if each patient counted alike, instead of each record, beside its floors."""
-    _, patient_N = np.unique(scored.patients_N, return_inverse=True)
+    _, patient_N = np.unique(scored.records.patients, return_inverse=True)
     share_N = 1 / np.bincount(patient_N)[patient_N]
     share_N /= share_N.sum()
-    targets_NK = scored.targets_NK
+    targets_NK = scored.records.targets_NK
     prior_NK = np.tile(share_N @ targets_NK, (len(targets_NK), 1))
     uniform_NK = np.full(targets_NK.shape, 1 / len(CLASSES))
     found = (share_N @ kl_terms(targets_NK, p_NK) for p_NK in (scored.predictions_NK, prior_NK, uniform_NK))
@@ -146,7 +137,7 @@ class Calibration:
 
 def calibration(scored: Scored, k: int, n_bins: int = 10) -> Calibration:
     """Compare the predictions of class `k` with the vote fractions, in bins of equal width."""
-    predicted_N, voted_N = scored.predictions_NK[:, k], scored.targets_NK[:, k]
+    predicted_N, voted_N = scored.predictions_NK[:, k], scored.records.targets_NK[:, k]
     bin_N = np.minimum((predicted_N * n_bins).astype(np.intp), n_bins - 1)
     counts_B = np.bincount(bin_N, minlength=n_bins)
     used = counts_B > 0
@@ -157,13 +148,13 @@ def calibration(scored: Scored, k: int, n_bins: int = 10) -> Calibration:
     return Calibration(means[0], means[1], counts_B[used])
 
 
-def hardest(scored: Scored, eeg_ids_N: Integers, n: int) -> list[int]:
-    """Positions of the records with the worst scores, worst first, at most one of each EEG."""
+def hardest(scored: Scored, n: int) -> list[int]:
+    """Return the positions of the `n` records with the worst scores, worst first, at most one of each EEG."""
     chosen: dict[int, int] = {}
     for position in np.argsort(-scored.terms_N, kind="stable").tolist():
         if len(chosen) == n:
             break
-        chosen.setdefault(int(eeg_ids_N[position]), position)
+        chosen.setdefault(int(scored.records.eeg_ids[position]), position)
     return list(chosen.values())
 
 
@@ -186,7 +177,7 @@ def _groups(scored: Scored, labels: Sequence[str], masks: Sequence[NDArray[np.bo
     for label, mask in zip(labels, masks, strict=True):
         if not mask.any():
             continue
-        patients = np.unique(scored.patients_N[mask], return_inverse=True)[1]
+        patients = np.unique(scored.records.patients[mask], return_inverse=True)[1]
         n_patients = int(patients.max()) + 1
         score, error = clustered_mean(terms_N[mask], np.ones(int(mask.sum())), patients)
         share = float(terms_N[mask].sum() / total) if total > 0 else 0.0
@@ -198,7 +189,7 @@ def _groups(scored: Scored, labels: Sequence[str], masks: Sequence[NDArray[np.bo
                 score,
                 error if n_patients > 1 else None,
                 share,
-                *floors(scored.targets_NK[mask]),
+                *floors(scored.records.targets_NK[mask]),
             )
         )
     return groups

@@ -161,7 +161,7 @@ def _train(
     recipe: Recipe, options: TrainingOptions, dataset: Dataset, device: Device, session: Session
 ) -> Outcome:
     from kagglehms.runs.cross_validation import cross_validate
-    from kagglehms.runs.folder import continue_from
+    from kagglehms.runs.identity import continue_from
 
     if options.resume_from is not None and session.team.leads:
         taken = continue_from(options.resume_from, options.runs, recipe, dataset, options.weights)

@@ -15,6 +15,8 @@ from kagglehms.strict_json import parse_object
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+WEIGHTS = "weights.safetensors"
+"""Name of the file of a fold's weights."""
 NORMALISER_KEY = "kagglehms-normaliser"
 
 _WRAPPERS = ("module.", "_orig_mod.")

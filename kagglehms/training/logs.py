@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from kagglehms.errors import RunError, UsageError
 from kagglehms.files import write_bytes
-from kagglehms.training.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+    from kagglehms.training.evaluation import Evaluation
 
 HISTORY = "history.csv"
 EVENTS = "log.jsonl"

@@ -25,7 +25,7 @@ from kagglehms.errors import EXIT_UNFINISHED, RunError, Stopped
 from kagglehms.progress import progress
 from kagglehms.timing import duration
 from kagglehms.training.augmentation_draws import drawn_band_pass, mirror_probability, shift_seconds
-from kagglehms.training.checkpoint import plain_state, save_tensors
+from kagglehms.training.checkpoint import WEIGHTS, plain_state, save_tensors
 from kagglehms.training.evaluation import Evaluation, Scores
 from kagglehms.training.feed import Batch, Feed, Work, on_device
 from kagglehms.training.first_weights import NONE, FirstWeights
@@ -43,8 +43,6 @@ from kagglehms.training.step import Learner
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
-
-WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)

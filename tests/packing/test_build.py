@@ -233,8 +233,8 @@ def test_missing_weights_stop_the_build_and_leave_nothing(runs: Path, tmp_path: 
 
 
 def test_different_records_are_averaged_by_their_number(tmp_path: Path) -> None:
-    make_run(tmp_path / "runs", "one", records=300, prior=[1.0, 0, 0, 0, 0, 0])
-    make_run(tmp_path / "runs", "two", records=100, prior=[0, 0, 0, 0, 0, 1.0], versions={"torch": "2.11.0"})
+    make_run(tmp_path / "runs", "one", records=300, prior=(1.0, 0, 0, 0, 0, 0))
+    make_run(tmp_path / "runs", "two", records=100, prior=(0, 0, 0, 0, 0, 1.0), versions={"torch": "2.11.0"})
     manifest = build(tmp_path / "runs", tmp_path / "dist").manifest
     few = (1 / 6) / 401
     expected = (300 / 401 + few, few, few, few, few, 100 / 401 + few)
@@ -245,8 +245,8 @@ def test_different_records_are_averaged_by_their_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize("n", [1, 6, 20_000])
 def test_no_class_is_impossible(tmp_path: Path, n: int) -> None:
     """A row that keeps the prior must not cost 34 nats because few records lack a class."""
-    make_run(tmp_path / "runs", "one", records=n, prior=[0.5, 0.5, 0, 0, 0, 0])
-    make_run(tmp_path / "runs", "two", records=n, prior=[0.5, 0.5, 0, 0, 0, 0])  # the same records, not more
+    make_run(tmp_path / "runs", "one", records=n, prior=(0.5, 0.5, 0, 0, 0, 0))
+    make_run(tmp_path / "runs", "two", records=n, prior=(0.5, 0.5, 0, 0, 0, 0))  # the same records, not more
     prior = build(tmp_path / "runs", tmp_path / "dist").manifest.prior
     assert prior == pytest.approx([(n / 2 + 1 / 6) / (n + 1)] * 2 + [1 / 6 / (n + 1)] * 4, rel=1e-12)
     assert sum(prior) == pytest.approx(1, abs=1e-12)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from runs_folder import make_run
+from runs_folder import IDENTITY, edit, make_run
 from safetensors.numpy import load_file, save_file
 
 from kagglehms.bundle.manifest import read_manifest, verify
@@ -18,7 +17,7 @@ from kagglehms.inputs.layouts import Normaliser
 from kagglehms.packing.build import build
 from kagglehms.packing.description import describe
 from kagglehms.packing.half_precision import HeldOut, halve, open_held_out
-from kagglehms.packing.runs import select_runs
+from kagglehms.runs.folder import select_runs
 from kagglehms.training.checkpoint import load_weights, save_weights
 
 
@@ -118,7 +117,6 @@ def test_the_change_is_measured_on_the_held_out_records(
 
 def test_other_records_are_refused(dist: Path, competition_folder: Path, tmp_path: Path) -> None:
     run_folder = make_run(tmp_path / "runs", "baseline")
-    content = json.loads((run_folder / "run.json").read_text())
-    (run_folder / "run.json").write_text(json.dumps(content | {"identity": {"store": "another"}}))
+    edit(run_folder / "run.json", identity=IDENTITY | {"store": "another"})
     with pytest.raises(RunError, match="was trained on other records, folds or another store"):
         open_held_out(HeldOut(competition_folder, dist.parent / "store"), select_runs(tmp_path / "runs"))

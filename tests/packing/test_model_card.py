@@ -6,22 +6,20 @@ import json
 from pathlib import Path
 
 import pytest
-from runs_folder import PRIOR, make_run
+from runs_folder import PRIOR, edit, make_run
 
 from kagglehms.data.competition import CLASSES
 from kagglehms.packing.build import build
 from kagglehms.packing.model_card import MODEL_CARD
 from kagglehms.runs.blends import Blend
 from kagglehms.runs.prior_correction import PriorCorrection
-from kagglehms.training.recipes import get_recipe
 
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     """Two runs of real recipes; one of them unfinished."""
     for name, finished in (("baseline", (0, 1)), ("eeg+percentiles", (1,))):
-        folder = make_run(tmp_path / "runs", name, finished)
-        (folder / "recipe.json").write_bytes(get_recipe(name).to_json())
+        make_run(tmp_path / "runs", name, finished)
     return tmp_path / "runs"
 
 
@@ -54,12 +52,12 @@ def test_models_worse_than_knowing_nothing_are_named(runs: Path) -> None:
     assert f"fold 1 of baseline is {worse}; fold 1 of eeg+percentiles is {worse}." in card(runs)
     for path in runs.glob("*/fold1/result.json"):
         changed = {"score_all": 1.3, "score_votes10": 0.9, "prior_votes10": 0.8, "uniform_votes10": 1.0}
-        path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+        edit(path, **changed)
     text = card(runs)
     assert "fold 1 of baseline is worse than the class prior on those with many votes;" in text
     assert "| baseline | 1 | 1.3000 | 1.4000 | 1.7000 | 0.9000 | 0.8000 | 1.0000 |" in text
     for path in runs.glob("*/fold1/result.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"score_votes10": 0.7}))
+        edit(path, score_votes10=0.7)
     assert "Worse" not in card(runs)
 
 
@@ -77,7 +75,7 @@ def test_what_was_kept_is_told_once_for_all_recipes_of_its_kind(runs: Path) -> N
     assert text.count(": the best evaluation, chosen on the held-out records") == 1
     assert "Kept from each fold of baseline, eeg+percentiles: the best" in text
     path = runs / "baseline/recipe.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"keep": "last", "ema": 0.99}))
+    edit(path, keep="last", ema=0.99)
     text = card(runs)
     assert "Kept from each fold of baseline: the last evaluation of the moving average, whatever" in text
     assert "Kept from each fold of eeg+percentiles: the best evaluation" in text
@@ -98,7 +96,7 @@ def test_the_origin_of_first_weights_is_told(runs: Path) -> None:
     origin = {"source": "hub", "name": "timm/test_x.a_in1k", "sha256": "ab" * 32}
     for path in (runs / "baseline").rglob("*.json"):
         if path.name in {"run.json", "result.json"}:
-            path.write_text(json.dumps(json.loads(path.read_text()) | {"first_weights": origin}))
+            edit(path, first_weights=origin)
     text = card(runs)
     assert text.count("| not recorded |") == 1
     assert "| timm/test\\_x.a\\_in1k of the hub, sha256 abababababab |" in text
@@ -131,7 +129,7 @@ def test_a_blend_for_many_votes_is_told_with_its_prior(runs: Path) -> None:
 def test_strings_of_the_runs_are_no_markup(runs: Path) -> None:
     path = runs / "baseline/run.json"
     hostile = "<script>x</script> | [a](javascript:x) `b`\n# c"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": {hostile: hostile}}))
+    edit(path, versions={hostile: hostile})
     text = card(runs)
     assert "<script>" not in text
     assert "\n# c" not in text

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 from browser import Chromium
-from fabricated_runs import fabricate, oof_table
+from runs_folder import edit, make_run, oof_table
 
 from kagglehms.cli.commands import main
 from kagglehms.data.competition import PROBABILITY_COLUMNS, VOTE_COLUMNS
@@ -46,8 +46,8 @@ class Links(HTMLParser):
 def runs(tmp_path: Path) -> Path:
     """Two finished runs and a blend of them."""
     folder = tmp_path / "runs"
-    fabricate(folder, "baseline")
-    fabricate(folder, "two-stage")
+    make_run(folder, "baseline")
+    make_run(folder, "two-stage")
     (folder / "blends").mkdir()
     (folder / "blends/mine.json").write_bytes(
         Blend("mine", ("baseline", "two-stage"), (0.25, 0.75), scores={"nested": 0.4321}).to_json()
@@ -85,11 +85,10 @@ def test_every_section_is_there_and_nothing_is_fetched(runs: Path) -> None:
 
 def test_a_run_in_the_folder_of_the_blends_is_shown_and_is_no_blend(runs: Path) -> None:
     """Older versions let a run have that name."""
-    other = fabricate(runs.parent / "other", "demo")
+    other = make_run(runs.parent / "other", "demo")
     shutil.copytree(other, runs / "blends", dirs_exist_ok=True)
     (runs / "blends/recipe.json").write_bytes(replace(get_recipe("demo"), name="blends").to_json())
-    run = json.loads((runs / "blends/run.json").read_text())
-    (runs / "blends/run.json").write_text(json.dumps(run | {"recipe": "blends"}))
+    edit(runs / "blends/run.json", recipe="blends")
     assert (runs / "blends/run.json").is_file()
     written = write_report(runs, runs.parent / "report.html")
     assert written.problems == ()
@@ -143,7 +142,7 @@ def test_good_runs_are_not_called_worse(tmp_path: Path) -> None:
     table = table.with_columns(
         pl.Series(n, column) for n, column in zip(PROBABILITY_COLUMNS, good_NK.T, strict=True)
     )
-    fabricate(tmp_path / "runs", "baseline", table=table)
+    make_run(tmp_path / "runs", "baseline", table=table)
     assert "worse than" not in report(tmp_path / "runs").lower()
 
 
@@ -152,21 +151,16 @@ def test_the_same_runs_give_the_same_bytes(runs: Path) -> None:
 
 
 def test_first_weights_are_shown_and_a_mix_is_a_problem(tmp_path: Path) -> None:
-    folder = fabricate(tmp_path / "runs", "baseline")
+    folder = make_run(tmp_path / "runs", "baseline")
     assert '<th>first weights</th><td class="digest">not recorded</td>' in report(tmp_path / "runs")
     assert '<th>kept</th><td class="digest">the best evaluation, chosen on' in report(tmp_path / "runs")
     origin = {"source": "file", "name": "w.safetensors", "sha256": "ab" * 32}
     for name in ("run.json", "fold0/result.json", "fold1/result.json"):
-        path = folder / name
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"first_weights": origin}))
+        edit(folder / name, first_weights=origin)
     page = report(tmp_path / "runs")
     assert '<td class="digest">w.safetensors, sha256 abababababab</td>' in page
     assert "Not everything could be read" not in page
-    path.write_text(
-        json.dumps(
-            json.loads(path.read_text()) | {"first_weights": {"source": "none", "name": "", "sha256": ""}}
-        )
-    )
+    edit(folder / name, first_weights={"source": "none", "name": "", "sha256": ""})
     page = report(tmp_path / "runs")
     assert "none, from scratch; w.safetensors, sha256 abababababab" in page
     assert "fold1/result.json: started from other first weights than its run" in page
@@ -174,15 +168,14 @@ def test_first_weights_are_shown_and_a_mix_is_a_problem(tmp_path: Path) -> None:
 
 def test_every_string_of_the_data_is_escaped(tmp_path: Path) -> None:
     table = oof_table().with_columns(pl.lit(HOSTILE).alias("expert_consensus"))
-    folder = fabricate(tmp_path / "runs", "baseline", table=table, device=HOSTILE)
-    run = json.loads((folder / "run.json").read_text())
-    run |= {
-        "fingerprint": HOSTILE,
-        "versions": {HOSTILE: HOSTILE},
-        "identity": {"records": HOSTILE, "store": HOSTILE},
-        "first_weights": {"source": "file", "name": HOSTILE, "sha256": HOSTILE},
-    }
-    (folder / "run.json").write_text(json.dumps(run))
+    folder = make_run(tmp_path / "runs", "baseline", table=table, device=HOSTILE)
+    edit(
+        folder / "run.json",
+        fingerprint=HOSTILE,
+        versions={HOSTILE: HOSTILE},
+        identity={"records": HOSTILE, "store": HOSTILE, "folds": HOSTILE},
+        first_weights={"source": "file", "name": HOSTILE, "sha256": HOSTILE},
+    )
     (folder / "fold0/history.csv").write_text(HOSTILE)
     shutil.copytree(folder, tmp_path / "runs" / "$x_1$ <b onclick=x>")
     page = report(tmp_path / "runs")
@@ -195,8 +188,8 @@ def test_every_string_of_the_data_is_escaped(tmp_path: Path) -> None:
 
 
 def test_unfinished_runs_are_shown_as_far_as_they_are(tmp_path: Path) -> None:
-    fabricate(tmp_path / "runs", "baseline", finished=(1,))
-    fabricate(tmp_path / "runs", "percentiles", finished=())
+    make_run(tmp_path / "runs", "baseline", finished=(1,), begun=(0,))
+    make_run(tmp_path / "runs", "percentiles", finished=(), begun=(0, 1))
     page = report(tmp_path / "runs")
     assert "Best so far, unfinished" in page
     assert "1 of 2 folds" in page

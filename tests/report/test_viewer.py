@@ -21,8 +21,9 @@ from kagglehms.data.competition import CHANNELS, Competition
 from kagglehms.data.readers import read_eeg, read_spectrogram
 from kagglehms.errors import DataError, UsageError
 from kagglehms.features import mel_images
+from kagglehms.report.eeg_view import EegView, Window, load_view
 from kagglehms.report.montage import traces
-from kagglehms.report.viewer import MOST_WINDOWS, EegView, Window, load_view, view_page, view_png, write_view
+from kagglehms.report.viewer import MOST_WINDOWS, view_page, view_png, write_view
 
 
 def longest_eeg(folder: Path) -> tuple[int, pl.DataFrame]:

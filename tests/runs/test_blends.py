@@ -11,15 +11,11 @@ from numpy.typing import NDArray
 
 from kagglehms.errors import DataError, UsageError
 from kagglehms.runs.blends import (
-    LADDER_BLENDS,
     Blend,
-    BlendSpec,
     Fitting,
     blend_from_json,
-    get_blend_spec,
 )
 from kagglehms.runs.prior_correction import PriorCorrection
-from kagglehms.training.recipes import RECIPES
 
 EVEN = (1 / 6,) * 6
 RARE = (0.05, 0.15, 0.1, 0.1, 0.1, 0.5)
@@ -235,67 +231,3 @@ def test_nonsense_in_how_to_fit_is_refused() -> None:
         Fitting(n_folds=1)
     with pytest.raises(UsageError, match="shrinkage must be a number ≥ 0, but got nan"):
         Fitting(shrinkage=float("nan"))
-
-
-def test_the_blends_of_the_ladder() -> None:
-    published = {spec.name: spec.published_lb for spec in LADDER_BLENDS}
-    assert published == {
-        "kaggle-ensemble": 0.42,
-        "eeg-ensemble": 0.42,
-        "kaggle+eeg-ensemble": 0.38,
-        "vote-weighted-ensemble": 0.40,
-        "global-norm-ensemble": 0.38,
-        "mosaic-xloss-ensemble": 0.36,
-        "two-stage-ensemble": 0.34,
-        "eeg-two-stage-ensemble": 0.37,
-        "final": 0.32,
-        "single-models": None,
-        "winners": None,
-        "all-rungs": None,
-    }
-    settled = {spec.name: spec.published_settled for spec in LADDER_BLENDS if spec.published_settled}
-    assert settled == {"two-stage-ensemble": 0.4142, "eeg-two-stage-ensemble": 0.4608}
-
-
-def test_final_is_the_mean_of_the_two_two_stage_ensembles() -> None:
-    names = ("two-stage", "two-stage-stats", "eeg-two-stage", "eeg-two-stage-stats")
-    given = {name: probabilities(seed=seed) for seed, name in enumerate(names)}
-    kaggle, eeg = (get_blend_spec(f"{name}two-stage-ensemble").blend().apply(given) for name in ("", "eeg-"))
-    np.testing.assert_allclose(get_blend_spec("final").blend().apply(given), (kaggle + eeg) / 2, rtol=1e-12)
-
-
-@pytest.mark.parametrize("spec", LADDER_BLENDS, ids=lambda spec: spec.name)
-def test_their_members_are_recipes_and_their_names_are_not(spec: BlendSpec) -> None:
-    assert set(spec.members) <= set(RECIPES)
-    assert spec.name not in RECIPES
-
-
-def test_winners_is_the_mean_of_the_five_recipes_of_their_kind() -> None:
-    spec = get_blend_spec("winners")
-    assert spec.members == ("raw-fold", "raw-fold-hgnet", "stft-50-10", "stft-30-10", "stft-50-10-maxvit")
-    assert (spec.published_lb, spec.published_settled) == (None, None)
-    given = {name: probabilities(seed=seed) for seed, name in enumerate(spec.members)}
-    np.testing.assert_allclose(spec.blend().apply(given), np.mean(list(given.values()), axis=0), rtol=1e-12)
-
-
-def test_all_rungs_leaves_no_recipe_out_but_the_demonstration() -> None:
-    assert set(get_blend_spec("all-rungs").members) == set(RECIPES) - {"demo"}
-
-
-def test_the_blend_of_two_blends_is_flat() -> None:
-    names = ("baseline", "global-stats", "eeg+percentiles", "eeg-global-stats")
-    given = {name: probabilities(seed=seed) for seed, name in enumerate(names)}
-    kaggle, eeg = (get_blend_spec(name).blend().apply(given) for name in ("kaggle-ensemble", "eeg-ensemble"))
-    both = get_blend_spec("kaggle+eeg-ensemble").blend().apply(given)
-    np.testing.assert_allclose(both, 0.5 * kaggle + 0.5 * eeg, rtol=1e-12)
-
-
-def test_a_blend_without_weights_must_be_fitted_first() -> None:
-    with pytest.raises(
-        UsageError, match="weights of blend single-models are fitted: run kagglehms blend single-models"
-    ):
-        get_blend_spec("single-models").blend()
-    with pytest.raises(UsageError, match="2 members, but 1 weights"):
-        BlendSpec("x", ("a", "b"), (1.0,))
-    with pytest.raises(UsageError, match="unknown blend 'finale'; did you mean 'final'.*kaggle-ensemble"):
-        get_blend_spec("finale")

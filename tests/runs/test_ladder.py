@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from runs_folder import IDENTITY, edit, make_run, oof_table
 
 from kagglehms.data.competition import CLASSES, PROBABILITY_COLUMNS, VOTE_COLUMNS
-from kagglehms.errors import RunError, UsageError
-from kagglehms.runs.blends import LADDER_BLENDS, Blend, Fitting, get_blend_spec
-from kagglehms.runs.ladder import RUNGS, blend_members, blend_path, find_blend, ladder, untrained
+from kagglehms.runs.blends import Blend, Fitting
+from kagglehms.runs.ladder import ladder, untrained
 from kagglehms.runs.ladder_table import render
+from kagglehms.runs.named_blends import LADDER_BLENDS, blend_path, get_blend_spec
 from kagglehms.runs.prior_correction import PriorCorrection
+from kagglehms.runs.rungs import RUNGS
 from kagglehms.training.metric import kl_score
 from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
 
@@ -23,38 +24,10 @@ from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
 def fake_run(
     runs: Path, recipe: Recipe, folds: int = 2, n_folds: int = 2, seed: int | None = None
 ) -> pl.DataFrame:
-    """What `crossval` would have left, with random predictions."""
-    draw = np.random.default_rng(len(recipe.name) if seed is None else seed)
-    folder = runs / recipe.name
-    tables = []
-    for fold in range(folds):
-        (folder / f"fold{fold}").mkdir(parents=True)
-        vote = np.random.default_rng(1 + fold)  # the same records for every recipe
-        votes = vote.integers(0, 6, (20, 6)) * vote.integers(0, 2, (20, 1))
-        votes += np.eye(6, dtype=int)[vote.integers(0, 6, 20)]
-        columns = dict(zip(VOTE_COLUMNS, votes.T, strict=True))
-        probabilities = dict(zip(PROBABILITY_COLUMNS, draw.dirichlet(np.ones(6), 20).T, strict=True))
-        numbers = np.arange(20) + 20 * fold
-        keys = {"record": numbers, "patient_id": numbers // 2}
-        tables.append(pl.DataFrame({**keys, **columns, **probabilities}))
-        tables[-1].write_parquet(folder / f"fold{fold}" / "oof.parquet")
-        result = {"fold": fold, "seconds": 10.0 + fold, "device": "device: cpu in float32"}
-        (folder / f"fold{fold}" / "result.json").write_text(json.dumps(result))
-    (folder / "recipe.json").write_bytes(recipe.to_json())
-    identity = {"records": "abcdef0123", "folds": "f", "store": "s"}
-    run = {
-        "n_folds": n_folds,
-        "records": 40,
-        "identity": identity,
-        "fingerprint": recipe.name,
-        "prior": [1 / 6] * 6,
-    }
-    run |= {"scores": {"all": 1.0, "votes10": 1.0} if folds == n_folds else None}
-    (folder / "run.json").write_text(json.dumps(run))
-    oof = pl.concat(tables)
-    if folds == n_folds:
-        oof.write_parquet(folder / "oof.parquet")
-    return oof
+    """A run with random predictions of the same forty records as every other; returns those of its finished folds."""
+    table = oof_table(40, n_folds, len(recipe.name) if seed is None else seed)
+    make_run(runs, recipe, range(folds), n_folds, table)
+    return table.filter(pl.col("fold") < folds)
 
 
 def test_every_rung_has_a_recipe() -> None:
@@ -102,14 +75,13 @@ def test_with_a_truth_the_way_from_prior_to_perfect_is_shown(tmp_path: Path) -> 
             pl.Series(name, predictions[:, k]) for k, name in enumerate(PROBABILITY_COLUMNS)
         )
         for fold in range(2):
-            table[20 * fold : 20 * fold + 20].write_parquet(
+            table.filter(pl.col("fold") == fold).write_parquet(
                 tmp_path / "baseline" / f"fold{fold}" / "oof.parquet"
             )
         row = next(row for row in ladder(tmp_path, tmp_path / "truth.csv") if row.recipe == "baseline")
         return row.recovered, row.recovered_votes10
 
-    run = json.loads((tmp_path / "baseline" / "run.json").read_text())
-    (tmp_path / "baseline" / "run.json").write_text(json.dumps(run | {"prior": prior.tolist()}))
+    edit(tmp_path / "baseline/run.json", prior=prior.tolist())
     assert way(truth) == pytest.approx((1, 1))
     assert way(np.tile(prior, (40, 1))) == pytest.approx((0, 0), abs=1e-12)
     between = 0.5 * truth + 0.5 * prior
@@ -189,9 +161,7 @@ def test_an_ensemble_is_scored_once_its_members_are_trained(tmp_path: Path) -> N
 def test_members_of_other_records_are_named_instead_of_scored(tmp_path: Path) -> None:
     fake_run(tmp_path, get_recipe("baseline"))
     fake_run(tmp_path, get_recipe("global-stats"))
-    path = tmp_path / "global-stats" / "run.json"
-    run = json.loads(path.read_text())
-    path.write_text(json.dumps(run | {"identity": run["identity"] | {"records": "other"}}))
+    edit(tmp_path / "global-stats/run.json", identity=IDENTITY | {"records": "other"})
     row = next(row for row in ladder(tmp_path) if row.recipe == "kaggle-ensemble")
     assert row.cv_all is None
     assert "was trained on other records than baseline" in row.note
@@ -212,11 +182,27 @@ def test_an_empty_folder_shows_the_published_ladder(tmp_path: Path) -> None:
     assert (rows["final"].published_lb, rows["single-models"].published_lb) == (0.32, None)
 
 
-def test_a_broken_run_is_named(tmp_path: Path) -> None:
-    fake_run(tmp_path, get_recipe("baseline"))
+def test_a_broken_run_costs_its_own_part_and_is_named(tmp_path: Path) -> None:
+    for name in ("baseline", "percentiles", "global-stats"):
+        fake_run(tmp_path, get_recipe(name))
+    whole = {row.recipe: row for row in ladder(tmp_path)}
     (tmp_path / "baseline" / "run.json").write_text('{"n_folds": 2, "identity": {}}')
-    with pytest.raises(RunError, match="baseline: its run.json or a result.json lacks"):
-        ladder(tmp_path)
+    (tmp_path / "percentiles" / "fold0" / "result.json").write_text("{}")
+    (tmp_path / "percentiles" / "fold1" / "oof.parquet").write_bytes(b"PAR1")
+    (tmp_path / "blends").mkdir()
+    (tmp_path / "blends" / "mine.json").write_text("[]")
+    rows = {row.recipe: row for row in ladder(tmp_path)}
+    for name, file in (
+        ("baseline", "baseline/run.json: cannot be read"),
+        ("percentiles", "fold0/result.json: cannot be read"),
+        ("percentiles", "fold1/oof.parquet: cannot be read"),
+        ("mine", "blends/mine.json: is no blend of this version"),
+    ):
+        assert file in rows[name].note
+        assert "\n" not in rows[name].note
+    assert (rows["baseline"].cv_all, rows["baseline"].folds) == (whole["baseline"].cv_all, "")
+    assert (rows["percentiles"].folds, rows["percentiles"].seconds_per_fold) == ("1/2", 11)
+    assert rows["global-stats"] == whole["global-stats"]
 
 
 def test_a_blend_for_many_votes_says_so_in_its_row(tmp_path: Path) -> None:
@@ -253,34 +239,3 @@ def test_the_winners_blend_is_shown_without_a_published_figure(tmp_path: Path) -
     row = next(row for row in ladder(tmp_path) if row.recipe == "winners")
     assert row.cv_all is not None
     assert "winners " in render(ladder(tmp_path))
-
-
-def test_names_to_blend_are_runs_one_run_or_one_blend(tmp_path: Path) -> None:
-    fake_run(tmp_path, get_recipe("baseline"))
-    assert blend_members(tmp_path, ["baseline"]) == ("baseline",)
-    assert blend_members(tmp_path, ["kaggle-ensemble"]) == ("baseline", "global-stats")
-    assert blend_members(tmp_path, ["baseline", "any"]) == ("baseline", "any")
-    with pytest.raises(UsageError, match=r"no run or blend 'basline'; did you mean 'baseline'\?"):
-        blend_members(tmp_path, ["basline"])
-    with pytest.raises(UsageError, match="name the runs to blend"):
-        blend_members(tmp_path, [])
-
-
-def test_blends_are_found_by_name(tmp_path: Path) -> None:
-    given = find_blend(tmp_path, "kaggle-ensemble")
-    assert given.members == ("baseline", "global-stats")
-    assert given.weights == (0.5, 0.5)
-    path = blend_path(tmp_path, "mine")
-    path.parent.mkdir()
-    path.write_bytes(replace(given, name="mine", weights=(0.25, 0.75)).to_json())
-    assert find_blend(tmp_path, "mine").weights == (0.25, 0.75)
-    with pytest.raises(UsageError, match=r"no blend 'mien'; did you mean 'mine'\?"):
-        find_blend(tmp_path, "mien")
-    with pytest.raises(UsageError, match="no blend 'single-models'"):
-        find_blend(tmp_path, "single-models")
-
-
-@pytest.mark.parametrize("name", ["run", "recipe", "folds", "Run"])
-def test_a_blend_cannot_be_called_like_a_file_of_a_run(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match=f"a blend cannot be called '{name}'"):
-        blend_path(tmp_path, name)

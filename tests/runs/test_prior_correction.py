@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from kagglehms.data.competition import VOTE_COLUMNS
+from kagglehms.data.records import Records
 from kagglehms.errors import RunError, UsageError
 from kagglehms.runs.prior_correction import PriorCorrection, class_prior, training_weights
 from kagglehms.training.recipes import Recipe, Stage, get_recipe
@@ -126,6 +129,7 @@ def with_last_stage(**stage: object) -> Recipe:
 VOTES = np.array(
     [[1, 0, 0, 0, 0, 0], [4, 0, 0, 0, 0, 0], [2, 1, 1, 0, 0, 3], [6, 4, 0, 0, 0, 0], [0, 0, 20, 0, 0, 0]]
 )
+RECORDS = Records(pl.DataFrame(VOTES, schema=list(VOTE_COLUMNS), orient="row"))
 N_VOTES = np.array([1, 4, 7, 10, 20])
 
 
@@ -143,9 +147,9 @@ N_VOTES = np.array([1, 4, 7, 10, 20])
 def test_only_the_last_stage_counts_with_its_records_and_its_loss(
     stage: dict[str, object], expected: list[float]
 ) -> None:
-    np.testing.assert_allclose(training_weights(with_last_stage(**stage), VOTES), expected, rtol=1e-6)
+    np.testing.assert_allclose(training_weights(with_last_stage(**stage), RECORDS), expected, rtol=1e-6)
 
 
 def test_a_stage_without_a_record_is_refused() -> None:
     with pytest.raises(RunError, match="none of 3 records is many"):
-        training_weights(with_last_stage(records="many"), VOTES[:3])
+        training_weights(with_last_stage(records="many"), RECORDS.take(np.arange(3)))

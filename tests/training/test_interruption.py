@@ -30,7 +30,7 @@ from kagglehms.inputs.kinds import Folded
 from kagglehms.progress import progress
 from kagglehms.runs import cross_validation
 from kagglehms.runs.cross_validation import cross_validate
-from kagglehms.runs.folder import continue_from
+from kagglehms.runs.identity import continue_from
 from kagglehms.stop_signals import StopRequest
 from kagglehms.timing import Clock
 from kagglehms.training import loop, precision, step

@@ -1,43 +1,46 @@
-"""Only finished, whole runs go into a bundle."""
+"""Strict reading of run folders: only finished, whole runs go into a bundle."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-from runs_folder import PRIOR, make_fold, make_run, write_json
+from runs_folder import PRIOR, edit, make_fold, make_run
 
 from kagglehms.errors import RunError, UsageError
-from kagglehms.packing.runs import select_runs
+from kagglehms.runs.folder import select_runs
 from kagglehms.training.first_weights import Origin
 from kagglehms.training.recipes import get_recipe
 
 
-def edit(path: Path, **changes: object) -> None:
-    write_json(path, json.loads(path.read_text()) | changes)
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Two finished runs."""
+    make_run(tmp_path / "runs", "baseline")
+    make_run(tmp_path / "runs", "panels+global")
+    return tmp_path / "runs"
 
 
 def test_all_finished_folds_of_all_runs_are_taken_by_name(runs: Path) -> None:
     (runs / "notes").mkdir()
     (runs / "baseline/fold2").mkdir()  # begun, not finished
     found = select_runs(runs)
-    assert [run.recipe for run in found] == ["baseline", "panels+global"]
-    assert [[fold.fold for fold in run.folds] for run in found] == [[0, 1], [0, 1]]
-    assert found[0].prior == PRIOR
-    assert found[0].folds[1].score_all == pytest.approx(1.9)
-    assert found[0].folds[1].score_votes10 is None
+    assert [run.recipe.name for run in found] == ["baseline", "panels+global"]
+    assert [[fold.fold for fold in run.results] for run in found] == [[0, 1], [0, 1]]
+    assert found[0].info.prior == PRIOR
+    assert found[0].results[1].score_all == pytest.approx(1.9)
+    assert found[0].results[1].score_votes10 is None
 
 
 def test_recipes_and_folds_choose(runs: Path) -> None:
     found = select_runs(runs, ["panels+global", "baseline", "baseline"], [1])
-    assert [run.recipe for run in found] == ["panels+global", "baseline"]
-    assert [[fold.fold for fold in run.folds] for run in found] == [[1], [1]]
+    assert [run.recipe.name for run in found] == ["panels+global", "baseline"]
+    assert [[fold.fold for fold in run.results] for run in found] == [[1], [1]]
 
 
 def test_folds_are_sorted_by_number(tmp_path: Path) -> None:
     make_run(tmp_path / "runs", "baseline", finished=(10, 2, 0), n_folds=11)
-    assert [fold.fold for fold in select_runs(tmp_path / "runs")[0].folds] == [0, 2, 10]
+    assert [fold.fold for fold in select_runs(tmp_path / "runs")[0].results] == [0, 2, 10]
 
 
 def test_an_unknown_recipe_is_a_users_mistake_with_a_suggestion(runs: Path) -> None:
@@ -128,7 +131,7 @@ def test_a_damaged_json_file_is_refused_by_name(runs: Path, file: str, content: 
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(RunError, match="it resumes") as raised:
+    with pytest.raises(RunError, match="and train again|train this fold again") as raised:
         select_runs(runs)
     assert str(path) in str(raised.value)
 
@@ -155,4 +158,4 @@ def test_more_may_be_written_than_is_read(runs: Path) -> None:
     edit(runs / "baseline/run.json", anything={"else": 1})
     edit(runs / "baseline/fold0/result.json", curve=[1.0, 0.5])
     make_fold(runs / "baseline", 7)
-    assert [fold.fold for fold in select_runs(runs, ["baseline"])[0].folds] == [0, 1, 7]
+    assert [fold.fold for fold in select_runs(runs, ["baseline"])[0].results] == [0, 1, 7]

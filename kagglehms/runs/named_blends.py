@@ -1,0 +1,189 @@
+"""Blends by name: the ensembles of the ladder, and the blends that were fitted below a folder of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kagglehms.errors import HMSError, UsageError, closest
+from kagglehms.runs.blends import Blend, Space, blend_from_json, check_members
+from kagglehms.runs.folder import BLENDS, FOLDS, RECIPE, RUN, RunFolder, find_runs
+from kagglehms.runs.rungs import noted, rung_of, settled_note
+from kagglehms.training.recipes import RECIPES
+
+
+@dataclass(frozen=True)
+class BlendSpec:
+    """A blend by name, before anything is fitted.
+
+    Attributes:
+        name: name by which commands refer to the blend.
+        members: names of the recipes.
+        weights: one weight a member; None if they are to be fitted to out-of-fold predictions.
+        space: space in which the members are averaged.
+        published_lb: the source's score on the public leaderboard.
+        published_settled: the source's out-of-fold score on settled records, another population than all records.
+        remark: what must be known to compare.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    weights: tuple[float, ...] | None = None
+    space: Space = "probability"
+    published_lb: float | None = None
+    published_settled: float | None = None
+    remark: str = ""
+
+    def __post_init__(self) -> None:
+        check_members(self.name, self.members, self.weights)
+
+    @property
+    def note(self) -> str:
+        """Everything that must be known to compare."""
+        return noted(settled_note(self.published_settled), self.remark)
+
+    def blend(self) -> Blend:
+        """Return the blend itself.
+
+        Raises:
+            UsageError: its weights have to be fitted first.
+        """
+        if self.weights is None:
+            raise UsageError(f"the weights of blend {self.name} are fitted: run kagglehms blend {self.name}")
+        return Blend(self.name, self.members, self.weights, self.space)
+
+
+def get_blend_spec(name: str) -> BlendSpec:
+    """Look a blend of the ladder up by name.
+
+    Raises:
+        UsageError: unknown; the message lists what exists.
+    """
+    for spec in LADDER_BLENDS:
+        if spec.name == name:
+            return spec
+    raise UsageError(f"unknown blend {name!r}; {closest(name, [spec.name for spec in LADDER_BLENDS])}")
+
+
+_KAGGLE = ("baseline", "global-stats")
+_EEG = ("eeg+percentiles", "eeg-global-stats")
+_SINGLE = (
+    *_KAGGLE,
+    "panels+global",
+    *_EEG,
+    "vote-weighted",
+    "vote-weighted-global",
+    "global-norm",
+    "global-norm-stats",
+    "mosaic-xloss",
+    "mosaic-xloss-stats",
+    "two-stage",
+)
+_TWO_STAGE = ("two-stage", "two-stage-stats")
+_EEG_TWO_STAGE = ("eeg-two-stage", "eeg-two-stage-stats")
+_HALVES, _QUARTERS, _FIFTHS = (0.5,) * 2, (0.25,) * 4, (0.2,) * 5
+_WINNERS = ("raw-fold", "raw-fold-hgnet", "stft-50-10", "stft-30-10", "stft-50-10-maxvit")
+
+LADDER_BLENDS = (
+    BlendSpec("kaggle-ensemble", _KAGGLE, _HALVES, published_lb=0.42),
+    # Of the blends below the source gives neither weights nor space: equal parts of probabilities, as above.
+    BlendSpec("eeg-ensemble", _EEG, _HALVES, published_lb=0.42),
+    BlendSpec("kaggle+eeg-ensemble", (*_KAGGLE, *_EEG), _QUARTERS, published_lb=0.38),
+    BlendSpec(
+        "vote-weighted-ensemble", ("vote-weighted", "vote-weighted-global"), _HALVES, published_lb=0.40
+    ),
+    BlendSpec("global-norm-ensemble", ("global-norm", "global-norm-stats"), _HALVES, published_lb=0.38),
+    BlendSpec("mosaic-xloss-ensemble", ("mosaic-xloss", "mosaic-xloss-stats"), _HALVES, published_lb=0.36),
+    BlendSpec(
+        "two-stage-ensemble",
+        _TWO_STAGE,
+        _HALVES,
+        published_lb=0.34,
+        published_settled=rung_of("two-stage").settled,
+        remark="the score of two-stage",
+    ),
+    BlendSpec(
+        "eeg-two-stage-ensemble",
+        _EEG_TWO_STAGE,
+        _HALVES,
+        published_lb=0.37,
+        published_settled=0.4608,
+    ),
+    BlendSpec("final", (*_TWO_STAGE, *_EEG_TWO_STAGE), _QUARTERS, published_lb=0.32),
+    BlendSpec("single-models", _SINGLE, remark="not of the source: the mean of twelve of its single models"),
+    BlendSpec(
+        "winners",
+        _WINNERS,
+        _FIFTHS,
+        remark="not of the source: recipes after the 2nd and the 7th place, who blended others; no figure published",
+    ),
+    BlendSpec(
+        "all-rungs",
+        tuple(name for name in RECIPES if name != "demo"),
+        remark="not of the source: the mean of all recipes",
+    ),
+)
+"""The ensembles of the source's ladder, in its order, and our own."""
+
+
+def blend_path(runs: Path, name: str) -> Path:
+    """Return the file of a fitted blend.
+
+    Raises:
+        UsageError: the name would make the folder of all blends look like a run.
+    """
+    if f"{name}.json".lower() in {RECIPE, RUN, FOLDS}:
+        raise UsageError(f"a blend cannot be called {name!r}, as a file of a run is; choose another name")
+    return runs / BLENDS / f"{name}.json"
+
+
+def blend_files(runs: Path) -> list[Path]:
+    """Return the files of all fitted blends; older versions let a run use their folder, whose own files are none."""
+    paths = {*(runs / BLENDS).glob("*.json")}
+    return sorted(paths - {runs / BLENDS / name for name in (RECIPE, RUN, FOLDS)})
+
+
+def read_blends(runs: Path) -> tuple[list[Blend], list[str]]:
+    """Read every fitted blend below `runs`, and return a sentence for each that cannot be read."""
+    blends, problems = [], []
+    for path in blend_files(runs):
+        try:
+            blends.append(blend_from_json(path.read_bytes(), path))
+        except (HMSError, OSError) as error:
+            problems.append(str(error))
+    return blends, problems
+
+
+def find_blend(runs: Path, name: str) -> Blend:
+    """Look up a blend: a fitted one below `runs`, or one of the ladder whose weights are given.
+
+    Raises:
+        UsageError: there is neither; the message lists what exists.
+        DataError: the file of the fitted blend cannot be used.
+    """
+    path = blend_path(runs, name)
+    if path.is_file():
+        return blend_from_json(path.read_bytes(), path)
+    given = [spec.name for spec in LADDER_BLENDS if spec.weights is not None]
+    if name in given:
+        return get_blend_spec(name).blend()
+    known = [*(path.stem for path in blend_files(runs)), *given]
+    raise UsageError(f"no blend {name!r}; {closest(name, known)}; `kagglehms blend` fits others")
+
+
+def blend_members(runs: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the runs that names on the command line stand for: themselves, or the members of one ensemble.
+
+    Raises:
+        UsageError: there are no names, or one is neither a run nor an ensemble of the ladder.
+    """
+    if not names:
+        raise UsageError("name the runs to blend, or one blend of the ladder, such as kaggle-ensemble")
+    if len(names) > 1 or RunFolder(runs / names[0]).begun:
+        return tuple(names)
+    given = {spec.name: spec.members for spec in LADDER_BLENDS}
+    if names[0] not in given:
+        known = [*(run.name for run in find_runs(runs)), *given]
+        raise UsageError(f"no run or blend {names[0]!r}; {closest(names[0], known)}")
+    return given[names[0]]
