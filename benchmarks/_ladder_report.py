@@ -20,7 +20,7 @@ from kagglehms.data.competition import PROBABILITY_COLUMNS
 from kagglehms.data.records import Records
 from kagglehms.runs.baselines import energy_baseline, read_truth, recovered
 from kagglehms.runs.named_blends import LADDER_BLENDS
-from kagglehms.runs.rungs import RUNGS
+from kagglehms.runs.published_figures import RUNGS, published
 from kagglehms.training.metric import kl_terms
 
 F64 = NDArray[np.float64]
@@ -63,7 +63,7 @@ STEPS = (
 )
 """From, to, and what changes. The source's own figure is the difference of its two cross-validated scores, or, for an
 ensemble, of which it gives no other, on the public leaderboard."""
-ON_SETTLED = {rung.recipe: rung.settled for rung in RUNGS if rung.settled is not None}
+ON_SETTLED = {name: rung.settled for name, rung in RUNGS.items() if rung.settled is not None}
 """Published on settled records only, and so compared on those."""
 
 
@@ -195,8 +195,6 @@ def _score_rows(results: Results) -> list[list[str]]:
         [kl_terms(targets_NK, results.floors[name])[mask].mean() for mask in masks]
         for name in ("class prior", "perfect predictor")
     ]
-    published = {rung.recipe: (rung.cv, rung.lb) for rung in RUNGS}
-    published |= {spec.name: (None, spec.published_lb) for spec in LADDER_BLENDS}
     rows = []
     for name, of_seed in [*((n, {0: p}) for n, p in results.floors.items()), *results.predictions.items()]:
         scores = [[kl_terms(targets_NK, p)[mask].mean() for mask in masks] for p in of_seed.values()]
@@ -204,7 +202,7 @@ def _score_rows(results: Results) -> list[list[str]]:
             [recovered(score, prior, best) for score, prior, best in zip(row, *limits, strict=True)]
             for row in scores
         ]
-        cv, lb = published.get(name, (None, None))
+        cv, lb = published(name).cv, published(name).lb
         rows.append(
             [
                 name if name in results.floors else f"`{name}`",
@@ -255,10 +253,9 @@ def _step_row(results: Results, before: str, after: str, what: str) -> list[str]
 
 def _published(before: str, after: str) -> tuple[float | None, str]:
     """The source's difference between two of its experiments, as a number and as the table has it."""
-    cv = {rung.recipe: rung.cv for rung in RUNGS} | (ON_SETTLED if before in ON_SETTLED else {})
-    lb = {rung.recipe: rung.lb for rung in RUNGS} | {spec.name: spec.published_lb for spec in LADDER_BLENDS}
-    for scores, form in ((cv, "{:+.4f}"), (lb, "{:+.2f} (LB)")):
-        first, second = scores.get(before), scores.get(after)
+    old, new = published(before), published(after)
+    cv = (ON_SETTLED.get(before), ON_SETTLED.get(after)) if before in ON_SETTLED else (old.cv, new.cv)
+    for (first, second), form in ((cv, "{:+.4f}"), ((old.lb, new.lb), "{:+.2f} (LB)")):
         if first is not None and second is not None:
             return second - first, form.format(second - first)
     return None, "–"

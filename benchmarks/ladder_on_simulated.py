@@ -41,7 +41,7 @@ from kagglehms.runs.baselines import record_energies
 from kagglehms.runs.cross_validation import cross_validate
 from kagglehms.runs.dataset import Dataset
 from kagglehms.runs.ladder import ladder
-from kagglehms.runs.rungs import RUNGS
+from kagglehms.runs.published_figures import RUNGS
 from kagglehms.simulator.competition import make_competition
 from kagglehms.training.metric import kl_score
 from kagglehms.training.recipes import Recipe, get_recipe
@@ -93,7 +93,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="the folder of competition, store and runs")
     parser.add_argument("--eegs", type=int, default=4000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--recipes", nargs="+", default=[*(rung.recipe for rung in RUNGS), "kaggle+eeg"])
+    parser.add_argument("--recipes", nargs="+", default=[*RUNGS, "kaggle+eeg"])
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--only-folds", type=int, nargs="+", help="train only these, for a reduced pass")
     parser.add_argument("--share", type=float, default=1, help="of the patients to learn from")

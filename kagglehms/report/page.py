@@ -20,8 +20,8 @@ from kagglehms.report.templating import policy, render
 from kagglehms.runs.blends import Blend, score_name
 from kagglehms.runs.ladder import recipe_rows
 from kagglehms.runs.named_blends import read_blends
+from kagglehms.runs.published_figures import RUNGS
 from kagglehms.runs.run_view import RunView, focus_of, view_runs
-from kagglehms.runs.rungs import RUNGS
 from kagglehms.runs.statistics import (
     Group,
     Scored,
@@ -126,7 +126,7 @@ def _shortcoming(view: RunView) -> str:
 
 def _ladder(views: list[RunView]) -> dict[str, Any]:
     """Return the source's rungs in its order with what was trained of them, then all other runs."""
-    rows = recipe_rows(views, [rung.recipe for rung in RUNGS])
+    rows = recipe_rows(views, RUNGS)
     label = "Chart of the out-of-fold score of each recipe, ours beside the published one"
     datasets = {row.data for row in rows if row.data}
     return {"rows": rows, "figure": svg(figures.ladder_chart(rows), label), "mixed": len(datasets) > 1}

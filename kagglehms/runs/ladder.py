@@ -14,8 +14,8 @@ from kagglehms.runs.blends import Blend
 from kagglehms.runs.folder import RunInfo, find_runs
 from kagglehms.runs.named_blends import LADDER_BLENDS, BlendSpec, read_blends
 from kagglehms.runs.out_of_fold import load_oof
+from kagglehms.runs.published_figures import RUNGS, noted, published
 from kagglehms.runs.run_view import RunView, view_run
-from kagglehms.runs.rungs import RUNGS, noted, rung_of
 from kagglehms.runs.statistics import Scored
 from kagglehms.training.metric import Standing, floors, kl_score, mean_scores, shortcoming
 from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
@@ -83,7 +83,7 @@ def ladder(runs: Path, truth_csv: Path | None = None) -> list[Row]:
     views = [view_run(folder) for folder in find_runs(runs)]
     blends, problems = read_blends(runs)
     return [
-        *recipe_rows(views, [*(rung.recipe for rung in RUNGS), *RECIPES], truth_csv),
+        *recipe_rows(views, [*RUNGS, *RECIPES], truth_csv),
         *(_ensemble_row(spec, runs, views, truth_csv) for spec in LADDER_BLENDS),
         *map(_fitted_row, blends),
         *(Row(Path(problem.partition(":")[0]).stem, note=problem, kind="blend") for problem in problems),
@@ -106,14 +106,14 @@ def untrained(rows: Sequence[Row]) -> list[str]:
 
 
 def published_row(name: str) -> Row:
-    """Return what the source published of a recipe, without anything of ours."""
-    rung = rung_of(name)
+    """Return what the source published of a recipe or ensemble, without anything of ours."""
+    figures = published(name)
     return Row(
         name,
-        published_cv=rung.cv,
-        published_lb=rung.lb,
-        published_settled=rung.settled,
-        note=rung.note,
+        published_cv=figures.cv,
+        published_lb=figures.lb,
+        published_settled=figures.settled,
+        note=figures.note,
     )
 
 
@@ -161,20 +161,15 @@ def _changes(recipe: Recipe) -> str:
 
 def _ensemble_row(spec: BlendSpec, runs: Path, views: Sequence[RunView], truth_csv: Path | None) -> Row:
     """Return the row of an ensemble, scored if all its members are trained on the same records."""
-    row = Row(
-        spec.name,
-        published_lb=spec.published_lb,
-        published_settled=spec.published_settled,
-        note=spec.note,
-        kind="blend",
-    )
+    row = published_row(spec.name)
+    row = replace(row, note=noted(row.note, spec.note), kind="blend")
     infos = {view.name: view.info for view in views}
     if not set(spec.members) <= set(infos):
         return row
     try:
         oof = load_oof(runs, spec.members)
     except RunError as error:
-        return replace(row, note=noted(spec.note, f"not scored: {error}"))
+        return replace(row, note=noted(row.note, f"not scored: {error}"))
     weights = spec.weights or (1 / len(spec.members),) * len(spec.members)
     blended_NK = Blend(spec.name, spec.members, weights).apply(oof.by_name)
     info = infos[spec.members[0]]
@@ -185,7 +180,7 @@ def _ensemble_row(spec: BlendSpec, runs: Path, views: Sequence[RunView], truth_c
         **scores,
         records=info.records,
         data=info.identity.records[:6],
-        note=noted(spec.note, _shortcoming(scores)),
+        note=noted(row.note, _shortcoming(scores)),
     )
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import textwrap
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
 from typing import Any, Literal
 
 from kagglehms.runs.ladder import Row
@@ -22,35 +20,28 @@ _NAME = 22
 """Columns of a name; the numbers of one that is longer stand in the line below it."""
 
 
-@dataclass(frozen=True)
-class _Column:
-    """One column of the terminal's table.
-
-    Attributes:
-        group: what stands above it and its neighbours.
-        head: what stands right above it.
-        name: of the row's field.
-        digits: behind the decimal point; None for text.
-    """
-
-    group: str
-    head: str
-    name: str
-    digits: int | None = None
-
-
-_COLUMNS = (
-    _Column("ours", "all", "cv_all", 4),
-    _Column("ours", "many", "cv_votes10", 4),
-    _Column("class prior", "all", "prior_all", 4),
-    _Column("class prior", "many", "prior_votes10", 4),
-    _Column("uniform", "all", "uniform_all", 4),
-    _Column("uniform", "many", "uniform_votes10", 4),
-    _Column("way to truth", "all", "recovered"),
-    _Column("way to truth", "many", "recovered_votes10"),
-    _Column("", "fold", "folds"),
-    _Column("published", "CV", "published_cv", 4),
-    _Column("published", "LB", "published_lb", 2),
+_COLUMNS = {
+    "cv_all": ("ours", "all"),
+    "cv_votes10": ("ours", "many"),
+    "prior_all": ("class prior", "all"),
+    "prior_votes10": ("class prior", "many"),
+    "uniform_all": ("uniform", "all"),
+    "uniform_votes10": ("uniform", "many"),
+    "recovered": ("way to truth", "all"),
+    "recovered_votes10": ("way to truth", "many"),
+    "folds": ("", "fold"),
+    "published_cv": ("published", "CV"),
+    "published_lb": ("published", "LB"),
+}
+"""Columns of the terminal's table: the row's field → the group that stands above its neighbours too, and its head."""
+_LEFT_OUT_FIRST = ("folds", "published_lb", "published_cv", "recovered_votes10", "recovered")
+"""Fields that a table which would be too wide does without, one after the other."""
+_DIGITS = {"published_lb": 2, "seconds_per_fold": 0}
+"""Digits after the decimal point of fields that have not four."""
+_LEGEND_UNTRAINED = "KL divergence, lower is better, on the source's records; nothing is trained here yet."
+_LEGEND = (
+    "KL divergence, lower is better, on all records and on those with many (≥ 10) votes; class prior: what the class "
+    "means of the same records score. Published CV is on the source's records. `--format csv` has everything."
 )
 
 
@@ -62,103 +53,77 @@ def render(rows: Sequence[Row], form: Format = "table") -> str:
     """
     if form == "table":
         return _for_terminal(rows)
-    names = [field.name for field in fields(Row)]
+    if form == "markdown":
+        return _markdown(rows)
+    content = [asdict(row) for row in rows]
     if form == "json":
-        return json.dumps([asdict(row) for row in rows], indent=1) + "\n"
-    if form == "csv":
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([["" if (v := getattr(row, n)) is None else v for n in names] for row in rows])
-        return out.getvalue()
-    shown = [name for name in names if any(getattr(row, name) not in {None, ""} for row in rows)]
-    lines = [
-        [name.replace("_", " ") for name in shown],
-        *([_cell(name, getattr(row, name)) for name in shown] for row in rows),
-    ]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(shown))]
+        return json.dumps(content, indent=1) + "\n"
+    import polars as pl
+
+    return pl.DataFrame(content, infer_schema_length=None).write_csv()
+
+
+def _markdown(rows: Sequence[Row]) -> str:
+    names = _filled([field.name for field in fields(Row)], rows)
+    lines = [[name.replace("_", " ") for name in names]]
+    lines += [[_text(name, getattr(row, name), " %") for name in names] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
-    return "".join(
-        f"| {' | '.join(text.ljust(width) for text, width in zip(line, widths, strict=True))} |\n"
-        for line in lines
-    )
-
-
-_LEFT_OUT_FIRST = ("folds", "published_lb", "published_cv", "recovered_votes10", "recovered")
-"""Fields that a table which would be too wide does without, one after the other."""
+    return "".join(f"| {' | '.join(map(str.ljust, line, widths))} |\n" for line in lines)
 
 
 def _for_terminal(rows: Sequence[Row]) -> str:
-    shown = [c for c in _COLUMNS if any(getattr(row, c.name) not in {None, ""} for row in rows)]
+    shown = _filled(_COLUMNS, rows)
     for name in _LEFT_OUT_FIRST:
         if _NAME + sum(width + 1 for width in _widths(rows, shown)) + _MARK <= WIDTH:
             break
-        shown = [c for c in shown if c.name != name]
+        shown = [other for other in shown if other != name]
     widths = _widths(rows, shown)
-    cells = [[_number(getattr(row, c.name), c) for c in shown] for row in rows]
-    notes: list[str] = []
-    lines = [_groups(shown, widths), _line("", [c.head for c in shown], widths)]
-    for row, numbers in zip(rows, cells, strict=True):
-        mark = ""
-        if row.note:
-            if row.note not in notes:
-                notes.append(row.note)
-            mark = f"*{notes.index(row.note) + 1}"
-        name = row.recipe
-        if len(name) > _NAME:
-            lines.append(name)
-            name = ""
-        lines.append(_line(name, [*numbers, mark], [*widths, 0]))
+    marks = {note: f"*{n}" for n, note in enumerate(dict.fromkeys(row.note for row in rows if row.note), 1)}
+    lines = [_groups(shown, widths), _line("", [_COLUMNS[name][1] for name in shown], widths)]
+    for row in rows:
+        cells = [_text(name, getattr(row, name)) for name in shown]
+        fits = len(row.recipe) <= _NAME
+        if not fits:
+            lines.append(row.recipe)
+        mark = marks.get(row.note, "")
+        lines.append(_line(row.recipe if fits else "", [*cells, mark], [*widths, 0]))
     trained = any(row.cv_all is not None for row in rows)
-    told = [textwrap.fill(_LEGEND if trained else _LEGEND_UNTRAINED, WIDTH)]
-    for number, note in enumerate(notes, 1):
-        told.append(
-            textwrap.fill(f"*{number} {note}", WIDTH, subsequent_indent="   ", break_on_hyphens=False)
-        )
-    return "\n".join([*lines, "", *told]) + "\n"
+    notes = [textwrap.fill(_LEGEND if trained else _LEGEND_UNTRAINED, WIDTH)]
+    for note, mark in marks.items():
+        notes.append(textwrap.fill(f"{mark} {note}", WIDTH, subsequent_indent="   ", break_on_hyphens=False))
+    return "\n".join([*lines, "", *notes]) + "\n"
 
 
-_LEGEND_UNTRAINED = "KL divergence, lower is better, on the source's records; nothing is trained here yet."
-_LEGEND = (
-    "KL divergence, lower is better, on all records and on those with many (≥ 10) votes; class prior: what the class "
-    "means of the same records score. Published CV is on the source's records. `--format csv` has everything."
-)
+def _filled(names: Iterable[str], rows: Sequence[Row]) -> list[str]:
+    """Return the fields that any row has a value of."""
+    return [name for name in names if any(getattr(row, name) not in {None, ""} for row in rows)]
 
 
-def _widths(rows: Sequence[Row], shown: Sequence[_Column]) -> list[int]:
-    return [max(len(c.head), *(len(_number(getattr(row, c.name), c)) for row in rows)) for c in shown]
+def _widths(rows: Sequence[Row], shown: Sequence[str]) -> list[int]:
+    return [
+        max(len(_COLUMNS[name][1]), *(len(_text(name, getattr(row, name))) for row in rows)) for name in shown
+    ]
 
 
 def _line(name: str, cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
-    return " ".join([name.ljust(_NAME), *padded]).rstrip()
+    return " ".join([name.ljust(_NAME), *map(str.rjust, cells, widths)]).rstrip()
 
 
-def _groups(shown: Sequence[_Column], widths: Sequence[int]) -> str:
-    """The upper line of the head: each group's name above its columns."""
-    line, left = "", _NAME + 1
-    for i, (column, width) in enumerate(zip(shown, widths, strict=True)):
-        if column.group and (i == 0 or shown[i - 1].group != column.group):
-            line = line.ljust(left) + column.group
-        left += width + 1
+def _groups(shown: Sequence[str], widths: Sequence[int]) -> str:
+    """Return the upper line of the head: each group's name above its columns."""
+    line, left, before = "", _NAME + 1, ""
+    for name, width in zip(shown, widths, strict=True):
+        group, _ = _COLUMNS[name]
+        if group and group != before:
+            line = line.ljust(left) + group
+        left, before = left + width + 1, group
     return line
 
 
-def _number(value: Any, column: _Column) -> str:
+def _text(name: str, value: Any, percent: str = "%") -> str:
     if value is None or value == "":
         return "–"
-    if column.name.startswith("recovered"):
-        return f"{100 * value:.1f}%"
-    return f"{value:.{column.digits}f}" if column.digits is not None else str(value)
-
-
-def _cell(name: str, value: Any) -> str:
-    if value is None:
-        return "–"
     if name.startswith("recovered"):
-        return f"{100 * value:.1f} %"
-    if name == "seconds_per_fold":
-        return f"{value:.0f}"
-    if name == "published_lb":
-        return f"{value:.2f}"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+        return f"{100 * value:.1f}{percent}"
+    return f"{value:.{_DIGITS.get(name, 4)}f}" if isinstance(value, float) else str(value)

@@ -9,7 +9,6 @@ from pathlib import Path
 from kagglehms.errors import HMSError, UsageError, closest
 from kagglehms.runs.blends import Blend, Space, blend_from_json, check_members
 from kagglehms.runs.folder import BLENDS, FOLDS, RECIPE, RUN, RunFolder, find_runs
-from kagglehms.runs.rungs import noted, rung_of, settled_note
 from kagglehms.training.recipes import RECIPES
 
 
@@ -22,26 +21,17 @@ class BlendSpec:
         members: names of the recipes.
         weights: one weight a member; None if they are to be fitted to out-of-fold predictions.
         space: space in which the members are averaged.
-        published_lb: the source's score on the public leaderboard.
-        published_settled: the source's out-of-fold score on settled records, another population than all records.
-        remark: what must be known to compare.
+        note: what must be known to compare.
     """
 
     name: str
     members: tuple[str, ...]
     weights: tuple[float, ...] | None = None
     space: Space = "probability"
-    published_lb: float | None = None
-    published_settled: float | None = None
-    remark: str = ""
+    note: str = ""
 
     def __post_init__(self) -> None:
         check_members(self.name, self.members, self.weights)
-
-    @property
-    def note(self) -> str:
-        """Everything that must be known to compare."""
-        return noted(settled_note(self.published_settled), self.remark)
 
     def blend(self) -> Blend:
         """Return the blend itself.
@@ -86,42 +76,27 @@ _HALVES, _QUARTERS, _FIFTHS = (0.5,) * 2, (0.25,) * 4, (0.2,) * 5
 _WINNERS = ("raw-fold", "raw-fold-hgnet", "stft-50-10", "stft-30-10", "stft-50-10-maxvit")
 
 LADDER_BLENDS = (
-    BlendSpec("kaggle-ensemble", _KAGGLE, _HALVES, published_lb=0.42),
+    BlendSpec("kaggle-ensemble", _KAGGLE, _HALVES),
     # Of the blends below the source gives neither weights nor space: equal parts of probabilities, as above.
-    BlendSpec("eeg-ensemble", _EEG, _HALVES, published_lb=0.42),
-    BlendSpec("kaggle+eeg-ensemble", (*_KAGGLE, *_EEG), _QUARTERS, published_lb=0.38),
-    BlendSpec(
-        "vote-weighted-ensemble", ("vote-weighted", "vote-weighted-global"), _HALVES, published_lb=0.40
-    ),
-    BlendSpec("global-norm-ensemble", ("global-norm", "global-norm-stats"), _HALVES, published_lb=0.38),
-    BlendSpec("mosaic-xloss-ensemble", ("mosaic-xloss", "mosaic-xloss-stats"), _HALVES, published_lb=0.36),
-    BlendSpec(
-        "two-stage-ensemble",
-        _TWO_STAGE,
-        _HALVES,
-        published_lb=0.34,
-        published_settled=rung_of("two-stage").settled,
-        remark="the score of two-stage",
-    ),
-    BlendSpec(
-        "eeg-two-stage-ensemble",
-        _EEG_TWO_STAGE,
-        _HALVES,
-        published_lb=0.37,
-        published_settled=0.4608,
-    ),
-    BlendSpec("final", (*_TWO_STAGE, *_EEG_TWO_STAGE), _QUARTERS, published_lb=0.32),
-    BlendSpec("single-models", _SINGLE, remark="not of the source: the mean of twelve of its single models"),
+    BlendSpec("eeg-ensemble", _EEG, _HALVES),
+    BlendSpec("kaggle+eeg-ensemble", (*_KAGGLE, *_EEG), _QUARTERS),
+    BlendSpec("vote-weighted-ensemble", ("vote-weighted", "vote-weighted-global"), _HALVES),
+    BlendSpec("global-norm-ensemble", ("global-norm", "global-norm-stats"), _HALVES),
+    BlendSpec("mosaic-xloss-ensemble", ("mosaic-xloss", "mosaic-xloss-stats"), _HALVES),
+    BlendSpec("two-stage-ensemble", _TWO_STAGE, _HALVES),
+    BlendSpec("eeg-two-stage-ensemble", _EEG_TWO_STAGE, _HALVES),
+    BlendSpec("final", (*_TWO_STAGE, *_EEG_TWO_STAGE), _QUARTERS),
+    BlendSpec("single-models", _SINGLE, note="not of the source: the mean of twelve of its single models"),
     BlendSpec(
         "winners",
         _WINNERS,
         _FIFTHS,
-        remark="not of the source: recipes after the 2nd and the 7th place, who blended others; no figure published",
+        note="not of the source: recipes after the 2nd and the 7th place, who blended others; no figure published",
     ),
     BlendSpec(
         "all-rungs",
         tuple(name for name in RECIPES if name != "demo"),
-        remark="not of the source: the mean of all recipes",
+        note="not of the source: the mean of all recipes",
     ),
 )
 """The ensembles of the source's ladder, in its order, and our own."""

@@ -16,7 +16,7 @@ from kagglehms.runs.ladder import ladder, untrained
 from kagglehms.runs.ladder_table import render
 from kagglehms.runs.named_blends import LADDER_BLENDS, blend_path, get_blend_spec
 from kagglehms.runs.prior_correction import PriorCorrection
-from kagglehms.runs.rungs import RUNGS
+from kagglehms.runs.published_figures import RUNGS
 from kagglehms.training.metric import kl_score
 from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
 
@@ -31,8 +31,7 @@ def fake_run(
 
 
 def test_every_rung_has_a_recipe() -> None:
-    assert {rung.recipe for rung in RUNGS} <= set(RECIPES)
-    assert len({rung.recipe for rung in RUNGS}) == len(RUNGS)
+    assert set(RUNGS) <= set(RECIPES)
 
 
 def test_scores_are_those_of_the_predictions(tmp_path: Path) -> None:
@@ -129,7 +128,7 @@ def test_every_recipe_and_every_ensemble_is_shown(tmp_path: Path) -> None:
     blend_path(tmp_path, "mine").parent.mkdir()
     blend_path(tmp_path, "mine").write_bytes(blend.to_json())
     names = [row.recipe for row in ladder(tmp_path)]
-    assert names[: len(RUNGS)] == [rung.recipe for rung in RUNGS]
+    assert names[: len(RUNGS)] == list(RUNGS)
     assert len(names) == len(set(names))
     assert set(names) == {*RECIPES, "my-own", *(spec.name for spec in LADDER_BLENDS), "mine"}
     text = render(ladder(tmp_path))

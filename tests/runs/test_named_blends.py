@@ -18,6 +18,7 @@ from kagglehms.runs.named_blends import (
     find_blend,
     get_blend_spec,
 )
+from kagglehms.runs.published_figures import ENSEMBLES, Published, published
 from kagglehms.training.recipes import RECIPES
 
 
@@ -26,8 +27,8 @@ def probabilities(n: int = 7, seed: int = 0) -> np.ndarray:
 
 
 def test_the_blends_of_the_ladder() -> None:
-    published = {spec.name: spec.published_lb for spec in LADDER_BLENDS}
-    assert published == {
+    on_the_leaderboard = {spec.name: published(spec.name).lb for spec in LADDER_BLENDS}
+    assert on_the_leaderboard == {
         "kaggle-ensemble": 0.42,
         "eeg-ensemble": 0.42,
         "kaggle+eeg-ensemble": 0.38,
@@ -41,8 +42,12 @@ def test_the_blends_of_the_ladder() -> None:
         "winners": None,
         "all-rungs": None,
     }
-    settled = {spec.name: spec.published_settled for spec in LADDER_BLENDS if spec.published_settled}
+    settled = {spec.name: s for spec in LADDER_BLENDS if (s := published(spec.name).settled)}
     assert settled == {"two-stage-ensemble": 0.4142, "eeg-two-stage-ensemble": 0.4608}
+
+
+def test_every_published_ensemble_is_a_blend() -> None:
+    assert set(ENSEMBLES) <= {spec.name for spec in LADDER_BLENDS}
 
 
 def test_final_is_the_mean_of_the_two_two_stage_ensembles() -> None:
@@ -61,7 +66,7 @@ def test_their_members_are_recipes_and_their_names_are_not(spec: BlendSpec) -> N
 def test_winners_is_the_mean_of_the_five_recipes_of_their_kind() -> None:
     spec = get_blend_spec("winners")
     assert spec.members == ("raw-fold", "raw-fold-hgnet", "stft-50-10", "stft-30-10", "stft-50-10-maxvit")
-    assert (spec.published_lb, spec.published_settled) == (None, None)
+    assert published(spec.name) == Published()
     given = {name: probabilities(seed=seed) for seed, name in enumerate(spec.members)}
     np.testing.assert_allclose(spec.blend().apply(given), np.mean(list(given.values()), axis=0), rtol=1e-12)
 
