@@ -17,7 +17,7 @@ from kagglehms.errors import HMSError
 from kagglehms.kaggle.stamping import read_template
 from kagglehms.kernel.marker import MARKER, Marker
 from kagglehms.runs.blends import blend_from_json
-from kagglehms.runs.folder import read_json
+from kagglehms.runs.folder import RUN, RunFolder
 from kagglehms.training.checkpoint import NORMALISER_KEY, load_weights
 from kagglehms.training.recipes import get_recipe, recipe_from_json
 from kagglehms.training.resume import KEY, read_state
@@ -47,7 +47,7 @@ READERS: dict[str, Callable[[Path, bytes], object]] = {
     "blend": lambda path, content: blend_from_json(content, path),
     "manifest": lambda path, content: read_manifest(written(path.with_name(MANIFEST), content).parent),
     "store": lambda path, content: Store(written(path.with_name(INDEX), content).parent),
-    "run folder": lambda path, content: read_json(written(path, content)),
+    "run folder": lambda path, content: RunFolder(written(path.with_name(RUN), content).parent).info(),
     "template": lambda path, content: read_template(written(path, content)),
     "state": lambda path, content: read_state(weights(path, KEY, content), {}),
     "weights": lambda path, content: load_weights(nn.Linear(1, 1), weights(path, NORMALISER_KEY, content)),

@@ -8,11 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kagglehms.data.competition import CLASSES, VOTE_COLUMNS, Competition, truth_folder
+from kagglehms.data.competition import CLASSES, PROBABILITY_COLUMNS, VOTE_COLUMNS, Competition, truth_folder
 from kagglehms.data.records import Records, read_records
 from kagglehms.errors import DataError
 from kagglehms.runs.baselines import (
-    TRUTH_COLUMNS,
     Floor,
     energy_baseline,
     measure_floor,
@@ -73,7 +72,7 @@ def test_labels_with_the_same_votes_in_one_eeg_share_their_mean(tmp_path: Path) 
         [1, 3, 0, 0, 0, 0, 0, *p]
         for p in ((0.9, 0.02, 0.02, 0.02, 0.02, 0.02), (0.5, 0.1, 0.1, 0.1, 0.1, 0.1))
     ]
-    table = pl.DataFrame(rows, schema=["eeg_id", *VOTE_COLUMNS, *TRUTH_COLUMNS], orient="row")
+    table = pl.DataFrame(rows, schema=["eeg_id", *VOTE_COLUMNS, *PROBABILITY_COLUMNS], orient="row")
     table.write_csv(tmp_path / "truth.csv")
     truth = read_truth(tmp_path / "truth.csv", table[:1])
     np.testing.assert_allclose(truth, [[0.7, 0.06, 0.06, 0.06, 0.06, 0.06]])
@@ -101,9 +100,9 @@ def planned_records(n_eegs: int) -> tuple[Records, np.ndarray]:
                 rows.append(
                     [recording.eeg_id, session.patient_id, "Other", *label.votes, *label.probabilities]
                 )
-    schema = ["eeg_id", "patient_id", "expert_consensus", *VOTE_COLUMNS, *TRUTH_COLUMNS]
+    schema = ["eeg_id", "patient_id", "expert_consensus", *VOTE_COLUMNS, *PROBABILITY_COLUMNS]
     table = pl.DataFrame(rows, schema=schema, orient="row")
-    return Records(table), table.select(TRUTH_COLUMNS).to_numpy()
+    return Records(table), table.select(PROBABILITY_COLUMNS).to_numpy()
 
 
 def test_the_regression_finds_what_is_in_its_features_and_nothing_in_noise() -> None:
