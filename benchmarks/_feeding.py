@@ -27,8 +27,10 @@ from torch.utils.data import DataLoader, Dataset
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.data.records import Records
 from kagglehms.device import Device
+from kagglehms.training.batches import Batch, on_device
 from kagglehms.training.distributed import ALONE
-from kagglehms.training.feed import Batch, Feed, Work, on_device
+from kagglehms.training.feed import Feed
+from kagglehms.training.feed_draws import Work
 from kagglehms.training.losses import kl_loss
 from kagglehms.training.models import make_model
 from kagglehms.training.precision import autocast, memory_format

@@ -9,7 +9,7 @@ from math import ceil, floor
 import numpy as np
 import torch
 
-from kagglehms.training.feed import Batch
+from kagglehms.training.batches import Batch
 
 SINGLE, SIDE_BY_SIDE, KAGGLE_AND_EEG = (300,), (300, 300), (300, 256)
 

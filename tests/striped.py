@@ -11,7 +11,8 @@ from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.data.records import Records
 from kagglehms.device import choose_device
 from kagglehms.inputs.layouts import PANELS_BY_THEMSELVES, Layout
-from kagglehms.training.feed import Feed, measure
+from kagglehms.inputs.measuring import measure
+from kagglehms.training.feed import Feed
 from kagglehms.training.recipes import Stage, get_recipe
 
 CPU = choose_device("cpu")

@@ -64,7 +64,7 @@ def _record(view: RunView, position: int, store: Store | None) -> dict[str, Any]
 
 
 def _pictures(view: RunView, position: int, store: Store, eeg_id: int) -> list[Markup]:
-    from kagglehms.training.feed import crop_of
+    from kagglehms.inputs.crops import crop_of
 
     assert view.scored is not None
     windows = "middle" if view.recipe is None else view.recipe.windows

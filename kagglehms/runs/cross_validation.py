@@ -223,8 +223,9 @@ class _Run:
 
     def _feed(self, train: NDArray[np.integer]) -> Feed:
         """Return the feed of a fold, normalised by the records that it learns from."""
+        from kagglehms.inputs.measuring import measure
         from kagglehms.training.albumentations_adapter import albumentations_adapter
-        from kagglehms.training.feed import Feed, drawing_threads, measure
+        from kagglehms.training.feed import Feed, drawing_threads
 
         recipe, dataset, on_gpu = self.recipe, self.dataset, self.device.name == "cuda"
         layout, n_cpus = recipe.layout, max(1, available_cpus() // self.session.team.size_here)

@@ -39,8 +39,8 @@ from kagglehms.training.augmentations import (
     same_class_partners,
     unfold,
 )
+from kagglehms.training.batches import Batch
 from kagglehms.training.draws import Draws
-from kagglehms.training.feed import Batch
 from kagglehms.training.options import (
     Albumentations,
     Augmentation,

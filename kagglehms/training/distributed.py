@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from kagglehms.errors import RunError, UsageError
-from kagglehms.training.feed import Batch
+from kagglehms.training.batches import Batch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

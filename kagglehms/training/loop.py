@@ -25,9 +25,11 @@ from kagglehms.errors import EXIT_UNFINISHED, RunError, Stopped
 from kagglehms.progress import progress
 from kagglehms.timing import duration
 from kagglehms.training.augmentation_draws import drawn_band_pass, mirror_probability, shift_seconds
+from kagglehms.training.batches import Batch, on_device
 from kagglehms.training.checkpoint import WEIGHTS, plain_state, save_tensors
 from kagglehms.training.evaluation import Evaluation, Scores
-from kagglehms.training.feed import Batch, Feed, Work, on_device
+from kagglehms.training.feed import Feed
+from kagglehms.training.feed_draws import Work
 from kagglehms.training.first_weights import NONE, FirstWeights
 from kagglehms.training.held_out import HeldOut
 from kagglehms.training.history import History

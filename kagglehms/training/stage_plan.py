@@ -9,7 +9,8 @@ import numpy as np
 
 from kagglehms.data.records import Records
 from kagglehms.errors import RunError
-from kagglehms.training.feed import Feed, shuffled, split
+from kagglehms.training.batches import shuffled, split
+from kagglehms.training.feed import Feed
 from kagglehms.training.recipe import Recipe
 from kagglehms.training.stages import Population
 

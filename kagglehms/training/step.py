@@ -19,8 +19,8 @@ from kagglehms.device import Device
 from kagglehms.errors import RunError
 from kagglehms.training.augmentation_draws import augment, device_augmentations, mixes_records, mosaic_batch
 from kagglehms.training.augmentations import smooth
+from kagglehms.training.batches import Batch
 from kagglehms.training.distributed import Team
-from kagglehms.training.feed import Batch
 from kagglehms.training.losses import weighted_loss
 from kagglehms.training.memory import largest_fitting, out_of_memory
 from kagglehms.training.optimization import load_optimizer, make_optimizer, make_schedule

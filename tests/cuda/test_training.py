@@ -22,8 +22,10 @@ from kagglehms.device import Device
 from kagglehms.errors import RunError, Stopped
 from kagglehms.stop_signals import StopRequest
 from kagglehms.training import step
+from kagglehms.training.batches import Batch, on_device, shuffled
 from kagglehms.training.distributed import ALONE
-from kagglehms.training.feed import Batch, Feed, Work, on_device, shuffled
+from kagglehms.training.feed import Feed
+from kagglehms.training.feed_draws import Work
 from kagglehms.training.loop import Fit, fit
 from kagglehms.training.models import make_model
 from kagglehms.training.recipes import Recipe

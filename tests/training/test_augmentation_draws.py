@@ -27,7 +27,7 @@ from kagglehms.training.augmentation_draws import (
     shift_seconds,
 )
 from kagglehms.training.augmentations import flip_time
-from kagglehms.training.feed import Batch
+from kagglehms.training.batches import Batch
 from kagglehms.training.options import (
     Albumentations,
     BandPass,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from pathlib import Path
 
@@ -16,11 +15,13 @@ from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.readers import read_spectrogram
 from kagglehms.data.records import Records, read_records
 from kagglehms.data.store import Store
-from kagglehms.errors import RunError
-from kagglehms.features import ZoomSpec, mel_images, zoomed_image
+from kagglehms.features import ZoomSpec, zoomed_image
+from kagglehms.inputs.crops import crop_of
 from kagglehms.inputs.kinds import Zoomed, mirrored, stack
 from kagglehms.inputs.layouts import KAGGLE_AND_EEG, PANELS_BY_THEMSELVES, Crop, Normaliser
-from kagglehms.training.feed import Feed, Work, crop_of, drawing_threads, measure, shuffled, split
+from kagglehms.training.batches import shuffled
+from kagglehms.training.feed import Feed, drawing_threads
+from kagglehms.training.feed_draws import FeedDraws, Work
 from kagglehms.training.options import BandPass
 
 NORMALISER = Normaliser({"kaggle": (1.0, 2.0)})
@@ -75,15 +76,6 @@ def test_batches_hold_what_the_files_say(
             assert n == records.n_votes[i]
 
 
-def test_an_epochs_order_depends_on_seed_and_epoch_alone() -> None:
-    positions = np.arange(100)
-    first = shuffled(positions, seed=1, epoch=0)
-    assert sorted(first.tolist()) == positions.tolist()
-    np.testing.assert_array_equal(first, shuffled(positions, seed=1, epoch=0))
-    assert not np.array_equal(first, shuffled(positions, seed=1, epoch=1))
-    assert not np.array_equal(first, shuffled(positions, seed=2, epoch=0))
-
-
 def test_leaving_early_leaves_no_threads(records: Records, store: Store) -> None:
     before = threading.active_count()
     batches = Feed(store, records, PANELS_BY_THEMSELVES, threads=2).batches(np.arange(len(records)), 1)
@@ -100,43 +92,6 @@ def test_a_failing_recording_reaches_the_loop(records: Records, store: Store) ->
 
     with pytest.raises(OSError, match="the disk is gone"):
         list(Feed(Broken(), records, PANELS_BY_THEMSELVES).batches(np.arange(3), 2))
-
-
-def test_random_sub_windows_lie_between_the_first_and_the_last_and_change_by_epoch(
-    records: Records, store: Store
-) -> None:
-    seen: dict[int, list[tuple[int, int]]] = {}
-
-    class Spy:
-        def spectrogram(self, spectrogram_id: int) -> np.ndarray:
-            return store.spectrogram(spectrogram_id)
-
-        def eeg(self, eeg_id: int) -> np.ndarray:
-            return store.eeg(eeg_id)
-
-    feed = Feed(Spy(), records, KAGGLE_AND_EEG, windows="random", seed=5)
-    everything = np.arange(len(records))
-    for epoch in range(40):
-        rows, samples = feed._starts(Work(everything, epoch))
-        again, _ = Feed(Spy(), records, KAGGLE_AND_EEG, windows="random", seed=5)._starts(
-            Work(everything, epoch)
-        )
-        np.testing.assert_array_equal(rows, again)
-        some, _ = feed._starts(Work(everything[3:5], epoch))
-        np.testing.assert_array_equal(some, rows[3:5])  # whatever batch a record is in
-        for i in everything.tolist():
-            seen.setdefault(i, []).append((int(rows[i]), int(samples[i])))
-    frame = records.frame
-    for i, starts in seen.items():
-        low, high = frame["eeg_offset_min_s"][i], frame["eeg_offset_max_s"][i]
-        first = frame["spectrogram_offset_min_s"][i]
-        assert all(low * 200 <= sample <= high * 200 for _, sample in starts)
-        # Both recordings move together: rows are 2 s apart, samples 1 / 200 s.
-        assert all(abs((2 * row - first) - (sample / 200 - low)) <= 2 for row, sample in starts)
-        assert len(set(starts)) > 30 if high - low > 10 else len(set(starts)) <= 11 * 200
-    assert any(frame["eeg_offset_max_s"][i] - frame["eeg_offset_min_s"][i] > 10 for i in seen)
-    middle, _ = feed._starts(Work(everything, None))
-    np.testing.assert_array_equal(middle, records.places()[0])
 
 
 def test_the_nearest_windows_are_seen_in_training_and_evaluation_alike(
@@ -170,26 +125,6 @@ def test_the_nearest_windows_are_seen_in_training_and_evaluation_alike(
     first = int(samples[position])
     eeg = store.eeg(int(records.eeg_ids[position]))
     np.testing.assert_array_equal(crop.of("eeg"), eeg[first : first + 10_000])
-
-
-def test_statistics_are_those_of_the_windows_that_are_seen(records: Records, store: Store) -> None:
-    positions, (rows, _) = np.arange(len(records)), records.places("nearest")
-    power = [
-        store.spectrogram(int(id_))[row : row + 300].astype(np.float64)
-        for id_, row in zip(records.spectrogram_ids, rows, strict=True)
-    ]
-    expected = np.mean([(np.nanmean(part), np.nanstd(part)) for part in power], axis=0)
-    measured = measure(store, records, positions, {"kaggle"}, "nearest").statistics["kaggle"]
-    np.testing.assert_allclose(measured, expected, rtol=1e-9)
-
-
-@pytest.mark.parametrize(("n", "size"), [(1, 4), (4, 4), (5, 4), (12, 5), (0, 3)])
-def test_batches_are_as_equal_as_can_be(n: int, size: int) -> None:
-    parts = split(np.arange(n), size)
-    assert np.concatenate([np.arange(0), *parts]).tolist() == list(range(n))
-    assert len(parts) == -(-n // size)
-    assert all(len(part) <= size for part in parts)
-    assert max(map(len, parts), default=0) - min(map(len, parts), default=0) <= 1
 
 
 def test_half_of_the_records_are_mirrored_by_seed_epoch_and_record(records: Records, store: Store) -> None:
@@ -294,18 +229,21 @@ def test_shifts_depend_on_seed_epoch_and_record_and_are_for_training_alone() -> 
         assert starts_of(still) == ([90, 0, 90], [5_000, 0, 0])
 
 
-def test_some_records_pass_a_band_before_their_spectra_are_made(records: Records, store: Store) -> None:
+def test_some_records_pass_a_band_before_their_spectra_are_made(
+    records: Records, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By seed, epoch and record, in training alone, and the images are those of the filtered recordings."""
     layout, everything = Zoomed(ZoomSpec(n_mels=2)), np.arange(len(records))
     band = BandPass(0.5, low_hz=(0.5, 2.0), high_hz=(10.0, 20.0))
     seen: list[list[tuple[float, float] | None]] = []
 
-    class Spied(Feed):
-        def _bands(self, work: Work) -> list[tuple[float, float] | None]:
-            seen.append(super()._bands(work))
+    class Spied(FeedDraws):
+        def bands_hz(self, work: Work) -> list[tuple[float, float] | None]:
+            seen.append(super().bands_hz(work))
             return seen[-1]
 
-    feed = Spied(store, records, layout, seed=3)
+    monkeypatch.setattr("kagglehms.training.feed.FeedDraws", Spied)
+    feed = Feed(store, records, layout, seed=3)
     for epoch in range(30):
         images = next(feed.draw([Work(everything, epoch, band=band)])).images_BCHW.numpy()
         for position, band_hz in enumerate(seen[-1][:3]):
@@ -322,61 +260,8 @@ def test_some_records_pass_a_band_before_their_spectra_are_made(records: Records
     assert seen[-1] == [seen[7][5], seen[7][2]]  # whatever batch a record is in
     next(feed.draw([Work(everything, None, band=band)]))
     assert seen[-1] == [None] * len(everything)
-    next(Spied(store, records, layout, seed=4).draw([Work(everything, 7, band=band)]))
+    next(Feed(store, records, layout, seed=4).draw([Work(everything, 7, band=band)]))
     assert seen[-1] != seen[7]
-
-
-class Uneven:
-    """Recordings as unlike each other as can be: loud and quiet, with gaps, and one without any value."""
-
-    def spectrogram(self, spectrogram_id: int) -> np.ndarray:
-        draw = np.random.default_rng(spectrogram_id)
-        log_power = draw.normal(spectrogram_id - 2, 0.3 * (1 + spectrogram_id), (300, 400)).astype(np.float16)
-        log_power[: 40 * spectrogram_id] = np.nan
-        log_power[:, 5 * spectrogram_id :: 50] = np.nan
-        return np.full_like(log_power, np.nan) if spectrogram_id == EMPTY else log_power
-
-    def eeg(self, eeg_id: int) -> np.ndarray:
-        draw = np.random.default_rng(eeg_id)
-        return draw.normal(0, 10 * (1 + eeg_id), (10_000, 20)).astype(np.float16)
-
-
-EMPTY = 4
-
-
-def uneven_records(n: int) -> Records:
-    zeros = ("eeg_offset_min_s", "eeg_offset_max_s", "spectrogram_offset_min_s", "spectrogram_offset_max_s")
-    columns = dict.fromkeys(VOTE_COLUMNS, [1] * n) | dict.fromkeys(zeros, [0.0] * n)
-    return Records(pl.DataFrame(columns | {"eeg_id": list(range(n)), "spectrogram_id": list(range(n))}))
-
-
-def test_global_statistics_are_the_means_of_the_training_records_own() -> None:
-    """As the source measured them: record by record, then the mean. Against loops in float64."""
-    train = [0, 2, 3, 4, 5]
-    means, deviations, everything = [], [], []
-    for i in train:
-        values = [float(v) for v in Uneven().spectrogram(i).ravel() if not math.isnan(v)]
-        if values:
-            means.append(math.fsum(values) / len(values))
-            squares = [(v - means[-1]) ** 2 for v in values]
-            deviations.append(math.sqrt(math.fsum(squares) / len(values)))
-            everything += values
-    measured = measure(Uneven(), uneven_records(6), np.array(train), {"kaggle"}).statistics
-    assert measured["kaggle"] == pytest.approx((np.mean(means), np.mean(deviations)), rel=1e-9)
-    assert measured["kaggle"][1] < 0.9 * np.std(everything)  # the pooled one is another number
-    assert measure(Uneven(), uneven_records(2), np.arange(2), set()).statistics == {}
-
-
-def test_global_statistics_of_the_eeg_are_those_of_its_mel_images() -> None:
-    images = [mel_images(Uneven().eeg(i)[None])[0].astype(np.float64) for i in (0, 3)]
-    expected = np.mean([image.mean() for image in images]), np.mean([image.std() for image in images])
-    measured = measure(Uneven(), uneven_records(4), np.array([0, 3]), {"eeg"}).statistics
-    assert measured["eeg"] == pytest.approx(expected, rel=1e-6)
-
-
-def test_records_without_any_value_cannot_be_measured() -> None:
-    with pytest.raises(RunError, match="none of 1 training records has a single kaggle value"):
-        measure(Uneven(), uneven_records(6), np.array([EMPTY]), {"kaggle"})
 
 
 @pytest.mark.parametrize(

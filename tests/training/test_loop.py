@@ -18,9 +18,10 @@ from striped import CPU, RECIPE, striped_feed
 from kagglehms.data.records import Records
 from kagglehms.errors import RunError
 from kagglehms.training import evaluation, held_out, loop, step
+from kagglehms.training.batches import shuffled
 from kagglehms.training.checkpoint import load_weights
 from kagglehms.training.distributed import Team
-from kagglehms.training.feed import Feed, shuffled
+from kagglehms.training.feed import Feed
 from kagglehms.training.front_ends.options import WaveStackOptions
 from kagglehms.training.loop import WEIGHTS, fit
 from kagglehms.training.metric import kl_score
