@@ -1,4 +1,4 @@
-"""EEG windows → mel images, raw signals, spectra; spectrogram panels → normalised, percentiles, summaries.
+"""EEG windows → mel images, raw signals, spectra; EEG → rows of spectrogram files; panels → normalised, summaries.
 
 Everything here runs in compiled code without the GIL and fills arrays that the caller may bring (`out`). Importing it
 compiles nothing: each function is compiled, or loaded from Numba's cache, when it is first called.
@@ -11,6 +11,7 @@ from kagglehms.features.arrays import empty
 from kagglehms.features.differences import DifferenceSpec, difference_signals, differences_into
 from kagglehms.features.fold import FoldSpec, folded_image, folded_image_into
 from kagglehms.features.mel import MelSpec, mel_image_into, mel_images
+from kagglehms.features.multitaper import multitaper_rows
 from kagglehms.features.panels import normalise, normalise_rows, percentiles, summaries
 from kagglehms.features.spectra import (
     SPECTRA_30_10,
@@ -27,6 +28,7 @@ __all__ = [
     "MelSpec",
     "mel_images",
     "mel_image_into",
+    "multitaper_rows",
     "DifferenceSpec",
     "difference_signals",
     "differences_into",
