@@ -1,0 +1,335 @@
+"""Channels by their names → the electrodes that models look at, and what each of them is made of.
+
+A label says which electrode is measured against what: `EEG Fp1-REF`, `Fp1-A2`, `FP1` against a reference that it does
+not name, `Fp1-F7` against a neighbour. So a recording is a graph: electrodes and references are its nodes, channels
+its edges. Whatever is connected has potentials up to a constant, the sum of the channels on the way; models look at
+differences of neighbouring electrodes, in which the constant cancels. Referential and bipolar recordings, ears as
+references of either side, and an electrode that serves as the reference are all the same to this.
+
+Electrodes that are not connected have no difference; one that cannot be had is missing, which is not zero.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict, deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from kagglehms.data.competition import CHANNELS, DIFFERENCES, MIDLINE_DIFFERENCES
+from kagglehms.recordings.stored import Recording
+
+Pair = tuple[str, str]
+
+ELECTRODES = CHANNELS[:19]
+EKG = CHANNELS[19]
+PAIRS: tuple[Pair, ...] = (*DIFFERENCES, *MIDLINE_DIFFERENCES)
+"""Every difference that any input of a model is made of: sixteen of the chains, two of the midline."""
+
+UNNAMED = "common reference"
+"""What a channel is measured against that names one electrode alone."""
+
+_NEWER = {"T7": "T3", "T8": "T4", "P7": "T5", "P8": "T6"}
+"""Names of the 10–10 system → those of the 10–20 system, which the competition has."""
+_SITES = r"(?:FP|AF|FT|FC|TP|CP|PO|NZ|IZ|F|T|C|P|O)"
+_ELECTRODE = re.compile(rf"({_SITES})(Z|\d{{1,2}})|[AM][12]", re.IGNORECASE)
+_GLUED = re.compile(
+    rf"(?P<plus>{_SITES}(?:Z|\d{{1,2}}))(?P<minus>{_SITES}(?:Z|\d{{1,2}})|[AM][12])", re.IGNORECASE
+)
+_EKG = re.compile(r"(?:EKG|ECG)[LR]?\d?", re.IGNORECASE)
+_PREFIXES = frozenset({"EEG", "POL", "E", "CHAN"})
+_NOT_A_REFERENCE = frozenset({"UV", "EEG"})
+_SEPARATORS = re.compile(r"[\s\-‐‑–—−:/_.,()\[\]]+")
+_LISTED = 6
+
+
+@dataclass(frozen=True)
+class Lead:
+    """A channel whose label names an electrode.
+
+    Attributes:
+        channel: its position in the recording.
+        label: as the recording spells it.
+        plus: the electrode.
+        minus: the electrode or reference that it is measured against.
+    """
+
+    channel: int
+    label: str
+    plus: str
+    minus: str
+
+
+@dataclass(frozen=True)
+class Montage:
+    """How electrodes are made of channels.
+
+    Attributes:
+        paths: electrode → the channels that it is the sum of, each with its sign; none for an electrode that is the
+            reference itself.
+        leads: channels by their position.
+        missing: electrodes that the recording has not, or whose differences it has not.
+        pairs: differences that the models look at and that the recording has.
+        lost: differences that the models look at and that it has not.
+        loops: channels that are known twice, each with the other way to the same difference: what must agree.
+        ekg: the channel of the electrocardiogram, if any.
+        unused: labels of channels that nothing is made of.
+    """
+
+    paths: Mapping[str, tuple[tuple[int, int], ...]]
+    leads: Mapping[int, Lead]
+    missing: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    lost: tuple[Pair, ...]
+    loops: tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
+    ekg: Lead | None
+    unused: tuple[str, ...]
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The channels to read, in stored order."""
+        needed = {channel for path in self.paths.values() for channel, _ in path}
+        needed |= {self.ekg.channel} if self.ekg is not None else set()
+        return tuple(sorted(needed))
+
+    @property
+    def confirming(self) -> tuple[int, ...]:
+        """The channels of `loops`, in stored order."""
+        return tuple(sorted({c for lead, way in self.loops for c in (lead, *(c for c, _ in way))}))
+
+    @property
+    def is_bipolar(self) -> bool:
+        """Whether some electrode is the sum of several channels."""
+        return any(len(path) > 1 for path in self.paths.values())
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The mapping for a person, an electrode a line, and what was not used."""
+        lines = [f"{name:<4}= {self._sum(name)}" for name in ELECTRODES]
+        lines.append(
+            f"{EKG:<4}= {self.ekg.label if self.ekg is not None else 'missing; no model looks at it'}"
+        )
+        if self.is_bipolar:
+            lines.append("(bipolar: potentials are sums of channels, up to a constant that no model sees)")
+        if self.unused:
+            lines.append(f"not used: {', '.join(self.unused)}")
+        return tuple(lines)
+
+    def _sum(self, name: str) -> str:
+        if name not in self.paths:
+            return "missing"
+        path = self.paths[name]
+        if not path:
+            return "0, the reference of the others"
+        words = [f"{'+' if sign > 0 else '−'} ({self.leads[channel].label})" for channel, sign in path]
+        return self.leads[path[0][0]].label if len(path) == 1 and path[0][1] > 0 else " ".join(words)
+
+
+def electrode(name: str) -> str | None:
+    """Return the name that an electrode has here, such as T3 for `t7`; None for what is no electrode."""
+    if not _ELECTRODE.fullmatch(name):
+        return None
+    upper = name.upper()
+    name = upper.replace("FP", "Fp") if upper.startswith("FP") else upper
+    if name.endswith("Z"):
+        name = name[:-1] + "z"
+    return _NEWER.get(name, name)
+
+
+def parse_label(label: str) -> Pair | None:
+    """Understand a channel's label.
+
+    Args:
+        label: such as `EEG Fp1-REF`, `FP1`, `Fp1-A2`, `EEG T7-P7`, `Fp1-F7-0`, `POL F3`, `FP1F7`.
+
+    Returns:
+        The electrode and what it is measured against: an electrode, a reference in capitals, or `UNNAMED`; None for a
+        channel of something else.
+    """
+    words = [word for word in _SEPARATORS.split(label.strip()) if word]
+    if words and (glued := re.fullmatch(r"EEG(?P<rest>.+)", words[0], re.IGNORECASE)):
+        words = [glued["rest"], *words[1:]]
+    while len(words) > 1 and words[0].upper() in _PREFIXES:
+        words = words[1:]
+    if not words:
+        return None
+    plus = electrode(words[0])
+    if plus is None:
+        both = _GLUED.fullmatch(words[0])
+        found = (electrode(both["plus"]), electrode(both["minus"])) if both else (None, None)
+        return (found[0], found[1]) if found[0] and found[1] else None
+    rest = [word for word in words[1:] if word.upper() not in _NOT_A_REFERENCE and not _is_count(word)]
+    if not rest:
+        return plus, UNNAMED
+    return plus, electrode(rest[0]) or rest[0].upper()
+
+
+def _is_count(word: str) -> bool:
+    """Whether a word only tells channels of one name apart, as MNE's `-0` and `-1` do."""
+    return word.isdigit()
+
+
+def map_channels(
+    recording: Recording,
+    pairs: Collection[Pair] = PAIRS,
+    allow_missing: bool = False,
+    rename: Mapping[str, str] | None = None,
+) -> Montage:
+    """Find the electrodes among a recording's channels.
+
+    Args:
+        recording: whose channels they are.
+        pairs: the differences that models look at.
+        allow_missing: go on where some of these cannot be had.
+        rename: the recording's label → the name to read it by, for labels that say nothing, such as
+            `{"E22": "Fp1"}`.
+
+    Returns:
+        What each electrode is made of.
+
+    Raises:
+        DataError: of a file: differences are missing, nothing was recognised, or an electrode is in no unit of
+            voltage.
+        UsageError: of an object, for the same reasons; or `rename` names a channel that is not there.
+    """
+    rename = dict(rename or {})
+    labels = [channel.label for channel in recording.channels]
+    unknown = [label for label in rename if label not in labels]
+    if unknown:
+        raise recording.refusal(
+            f"has no channel {unknown[0]!r} to rename", f"its channels: {_some(labels, 40)}"
+        )
+    leads, ekg = _leads(recording, rename)
+    if not leads:
+        reason = f"no channel has the name of an electrode; its channels: {_some(labels, 40)}"
+        raise recording.refusal(reason, "rename them to such as Fp1, EEG Fp1-REF or Fp1-F7")
+    paths, component, loops = _potentials(leads)
+    lost_to_unit = {
+        lead.plus: recording.channels[lead.channel].unit
+        for lead in _voltless(recording, rename)
+        if lead.plus not in paths
+    }
+    if lost_to_unit:
+        name, unit = next(iter(lost_to_unit.items()))
+        raise recording.refusal(f"{name} is in {unit!r}, which is no voltage", "export it in µV or rename it")
+    kept = _apart(paths, component, pairs)
+    usable = {name: paths[name] for name in ELECTRODES if name in kept}
+    there = tuple(pair for pair in pairs if set(pair) <= kept)
+    lost = tuple(pair for pair in pairs if not set(pair) <= kept)
+    missing = tuple(name for name in ELECTRODES if name not in kept)
+    if lost and not (allow_missing and there):
+        raise recording.refusal(*_why_missing(missing, lost, len(pairs), bool(there), labels))
+    used = {channel for path in usable.values() for channel, _ in path}
+    relevant = [(lead.channel, way) for lead, way in loops if any(c in used for c, _ in way)]
+    unused = [
+        label
+        for i, label in enumerate(labels)
+        if i not in used
+        and (ekg is None or i != ekg.channel)
+        and i not in {channel for channel, _ in relevant}
+    ]
+    by_channel = {lead.channel: lead for lead in leads}
+    return Montage(usable, by_channel, missing, there, lost, tuple(relevant), ekg, tuple(unused))
+
+
+def _leads(recording: Recording, rename: Mapping[str, str]) -> tuple[list[Lead], Lead | None]:
+    leads, ekg = [], None
+    for i, channel in enumerate(recording.channels):
+        if channel.to_uv is None:
+            continue
+        name = rename.get(channel.label, channel.label)
+        words = [word for word in _SEPARATORS.split(name.strip()) if word]
+        parsed = parse_label(name)
+        if parsed is not None and parsed[0] != parsed[1]:
+            leads.append(Lead(i, channel.label, *parsed))
+        elif ekg is None and parsed is None and any(_EKG.fullmatch(word) for word in words):
+            ekg = Lead(i, channel.label, EKG, UNNAMED)
+    return leads, ekg
+
+
+def _voltless(recording: Recording, rename: Mapping[str, str]) -> list[Lead]:
+    """Channels with an electrode's name that are in no unit of voltage."""
+    found = []
+    for i, channel in enumerate(recording.channels):
+        parsed = parse_label(rename.get(channel.label, channel.label))
+        if channel.to_uv is None and parsed is not None and parsed[0] in ELECTRODES:
+            found.append(Lead(i, channel.label, *parsed))
+    return found
+
+
+def _potentials(
+    leads: Sequence[Lead],
+) -> tuple[
+    dict[str, tuple[tuple[int, int], ...]], dict[str, str], list[tuple[Lead, tuple[tuple[int, int], ...]]]
+]:
+    """Potentials by the shortest ways from the node that most channels lead to.
+
+    Returns:
+        Node → its channels with signs; node → the root of what it is connected with; and each channel that no way
+        uses, with the sum of the others that must be equal to it.
+    """
+    ends: dict[str, list[Lead]] = defaultdict(list)
+    for lead in leads:
+        ends[lead.plus].append(lead)
+        ends[lead.minus].append(lead)
+    degree = Counter({node: len(edges) for node, edges in ends.items()})
+    paths: dict[str, tuple[tuple[int, int], ...]] = {}
+    component: dict[str, str] = {}
+    used = set()
+    for root, _ in degree.most_common():
+        if root in paths:
+            continue
+        paths[root], component[root] = (), root
+        queue = deque([root])
+        while queue:
+            node = queue.popleft()
+            for lead in ends[node]:
+                other, sign = (lead.plus, 1) if lead.minus == node else (lead.minus, -1)
+                if other not in paths:
+                    paths[other], component[other] = (*paths[node], (lead.channel, sign)), root
+                    used.add(lead.channel)
+                    queue.append(other)
+    loops = []
+    for lead in leads:
+        if lead.channel not in used:
+            way = Counter(dict(paths[lead.plus]))
+            way.subtract(dict(paths[lead.minus]))
+            loops.append((lead, tuple((channel, sign) for channel, sign in way.items() if sign)))
+    return paths, component, loops
+
+
+def _apart(paths: Mapping[str, object], component: Mapping[str, str], pairs: Collection[Pair]) -> set[str]:
+    """Electrodes whose differences can all be had, when those are given up that cost the fewest.
+
+    Two electrodes that nothing connects have no difference, and an array of electrodes can only say so by leaving one
+    of them out.
+    """
+    kept = {name for name in ELECTRODES if name in paths}
+
+    def lives(pair: Pair) -> bool:
+        return set(pair) <= kept and component[pair[0]] == component[pair[1]]
+
+    while torn := [p for p in pairs if set(p) <= kept and not lives(p)]:
+        costs = {name: sum(lives(p) for p in pairs if name in p) for pair in torn for name in pair}
+        kept.discard(min(costs, key=lambda name: (costs[name], ELECTRODES.index(name))))
+    lonely = {
+        name
+        for name in kept
+        if any(name in p for p in pairs) and not any(lives(p) for p in pairs if name in p)
+    }
+    return kept - lonely
+
+
+def _why_missing(
+    missing: Sequence[str], lost: Sequence[Pair], n_pairs: int, some_left: bool, labels: Sequence[str]
+) -> tuple[str, str]:
+    wanted = [name for name in missing if any(name in pair for pair in lost)]
+    reason = f"lacks {', '.join(wanted)}: {len(lost)} of the {n_pairs} differences that the models look at need them"
+    if not some_left:
+        return reason, f"nothing is left to look at; its channels: {_some(labels, 40)}"
+    return reason, "allow missing electrodes (--allow-missing) to go on without these differences"
+
+
+def _some(names: Sequence[str], most: int = _LISTED) -> str:
+    listed = ", ".join(names[:most])
+    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"

@@ -1,0 +1,240 @@
+"""Recordings that are in memory or that MNE reads: frames, arrays with names, parquet files, MNE's `Raw`.
+
+MNE is not imported here but where a file needs it: a `Raw` object is known by what it has.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kagglehms.data.competition import SFREQ_HZ
+from kagglehms.data.frames import check_frame, column, is_frame, is_numeric, numbers
+from kagglehms.errors import DataError, UsageError, first_line
+from kagglehms.recordings.stored import Channel, Recording, Stretch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_VOLTS = 107
+"""FIFF's code of the unit, `FIFF_UNIT_V`."""
+_SKIPPED = "BAD_ACQ_SKIP"
+_SEAMS = ("EDGE BOUNDARY", "BAD BOUNDARY")
+"""What MNE writes where samples are missing, and where two recordings were joined."""
+_RATE_LIMIT = 1_000_000
+
+
+def rate_of(sfreq_hz: float) -> Fraction:
+    """Write a sampling rate as a fraction.
+
+    Raises:
+        UsageError: it is no number above zero.
+    """
+    if not (np.isfinite(sfreq_hz) and sfreq_hz > 0):
+        raise UsageError(f"the sampling rate must be a number of Hz above zero, but got {sfreq_hz!r}")
+    return Fraction(float(sfreq_hz)).limit_denominator(_RATE_LIMIT)
+
+
+class ArrayRecording(Recording):
+    """Channels in memory, all of one rate, in µV.
+
+    Args:
+        name: how the recording is called in messages.
+        labels: the channels' names.
+        columns: one array of samples a channel; NaN where nothing was recorded.
+        sfreq_hz: samples per second.
+        path: the file that they come from, if any.
+        notes: what the reader should know.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        labels: Sequence[str],
+        columns: Sequence[NDArray[np.floating]],
+        sfreq_hz: float,
+        path: Path | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        n_times = len(columns[0]) if columns else 0
+        self._columns = columns
+        super().__init__(
+            name,
+            path,
+            [Channel(label, 1) for label in labels],
+            [Stretch(0.0, 0, n_times)],
+            1 / rate_of(sfreq_hz),
+            notes,
+        )
+        if not n_times:
+            raise self.refusal("it holds no samples", "give a recording")
+
+    def read(self, channels: Sequence[int], first: int, stop: int) -> list[NDArray[np.float64]]:
+        """Read samples `first` … `stop` − 1; see `Recording.read`."""
+        parts = [self._columns[channel][first:stop].astype(np.float64) for channel in channels]
+        for part in parts:
+            part[np.isinf(part)] = np.nan
+        return parts
+
+
+def read_parquet(path: Path) -> ArrayRecording:
+    """Read a parquet file of the competition: µV, 200 samples a second, columns by their names.
+
+    Raises:
+        DataError: it cannot be read, or holds no numbers.
+    """
+    import polars as pl
+
+    try:
+        frame = pl.read_parquet(io.BytesIO(path.read_bytes()), use_statistics=False)
+    except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
+        reason = f"cannot be read ({first_line(error)})"
+        raise DataError(path, reason, "it is empty, truncated or no parquet file") from error
+    wanted = [i for i, dtype in enumerate(frame.dtypes) if dtype.is_numeric()]
+    labels = [frame.columns[i] for i in wanted]
+    columns = [column(str(path), frame, i) for i in wanted]
+    note = f"taken for {SFREQ_HZ} samples a second in µV, as the competition's files are"
+    return ArrayRecording(str(path), labels, columns, SFREQ_HZ, path, [note])
+
+
+def from_frame(name: str, frame: Any, sfreq_hz: float | None) -> ArrayRecording:
+    """Take a pandas or polars frame, or a NumPy array with named fields, for a recording in µV.
+
+    Args:
+        name: how it is called in messages.
+        frame: one column a channel; columns that hold no numbers are left aside.
+        sfreq_hz: samples per second.
+
+    Raises:
+        UsageError: no rate was given, or it holds nothing that could be a channel.
+    """
+    if sfreq_hz is None:
+        raise UsageError(f"{name} does not say how many samples a second it has: give sfreq_hz=…")
+    if is_frame(frame):
+        check_frame(name, frame)
+        wanted = [i for i in range(len(frame.columns)) if is_numeric(frame, i)]
+        labels = [str(frame.columns[i]) for i in wanted]
+        return ArrayRecording(name, labels, [column(name, frame, i) for i in wanted], sfreq_hz)
+    labels = [label for label in frame.dtype.names if frame.dtype[label].kind in "fiu"]
+    columns = [numbers(f"{name}: column {label}", frame[label]) for label in labels]
+    return ArrayRecording(name, labels, columns, sfreq_hz)
+
+
+def from_array(name: str, values: Any, labels: Sequence[str], sfreq_hz: float | None) -> ArrayRecording:
+    """Take (n_times, n_channels) µV whose channels are named beside it for a recording.
+
+    Raises:
+        UsageError: no rate was given, or another shape.
+    """
+    if sfreq_hz is None:
+        raise UsageError(f"{name} does not say how many samples a second it has: give sfreq_hz=…")
+    array = numbers(name, values)
+    if array.ndim != 2 or array.shape[1] != len(labels):
+        turned = array.ndim == 2 and array.shape[0] == len(labels)
+        raise UsageError(
+            f"{name} must be (n_times, {len(labels)}), a column for each of its channels, but got {array.shape}"
+            + ("; give its transpose" if turned else "")
+        )
+    return ArrayRecording(name, list(labels), list(array.T), sfreq_hz)
+
+
+def is_raw(values: Any) -> bool:
+    """Tell whether something is a `Raw` object of MNE's, or looks the same."""
+    return all(
+        hasattr(values, name) for name in ("get_data", "ch_names", "info", "first_samp", "annotations")
+    )
+
+
+class RawRecording(Recording):
+    """A `Raw` object of MNE's, as it is: its data are read in blocks, and it is not changed.
+
+    Stretches that its annotations call `BAD_ACQ_SKIP` hold no data, and recordings that were joined (`EDGE boundary`)
+    are kept apart. Channels in `info["bads"]` are taken as missing.
+
+    Args:
+        raw: the object.
+        name: how it is called in messages.
+        path: the file that it comes from, if any.
+    """
+
+    def __init__(self, raw: Any, name: str = "the Raw object", path: Path | None = None) -> None:
+        self._raw = raw
+        bads = [str(label) for label in raw.info["bads"]]
+        kept = [i for i, label in enumerate(raw.ch_names) if label not in set(bads)]
+        self._positions = kept
+        channels = []
+        for i in kept:
+            volts = int(raw.info["chs"][i]["unit"]) == _VOLTS
+            channels.append(
+                Channel(str(raw.ch_names[i]), 1, "V" if volts else "none", 1e6 if volts else None)
+            )
+        rate = rate_of(float(raw.info["sfreq"]))
+        notes = [f"marked as bad and left out: {', '.join(bads)}"] if bads else []
+        stretches = _without_skips(raw, float(rate))
+        if len(stretches) > 1:
+            notes.append(f"it has {len(stretches) - 1} interruption(s); nothing is made up for them")
+        super().__init__(name, path, channels, stretches, 1 / rate, notes)
+        if not stretches:
+            raise self.refusal("it holds no samples", "give a recording")
+
+    def read(self, channels: Sequence[int], first: int, stop: int) -> list[NDArray[np.float64]]:
+        """Read samples `first` … `stop` − 1; see `Recording.read`."""
+        if not channels or stop <= first:
+            return [np.empty(0) for _ in channels]
+        picks = [self._positions[channel] for channel in channels]
+        data = self._raw.get_data(picks=picks, start=first, stop=stop, verbose="ERROR")
+        data = np.array(data, dtype=np.float64)
+        data[np.isinf(data)] = np.nan
+        return list(data)
+
+
+def _without_skips(raw: Any, rate_hz: float) -> list[Stretch]:
+    """The parts of a `Raw` object that were recorded without interruption."""
+    n_times = int(raw.n_times)
+    first_time_s = raw.first_samp / rate_hz
+    holes = []
+    annotations = raw.annotations
+    for onset, duration, text in zip(
+        annotations.onset, annotations.duration, annotations.description, strict=True
+    ):
+        skipped = str(text).upper().startswith(_SKIPPED)
+        if skipped or str(text).upper() in _SEAMS:
+            start = round((float(onset) - first_time_s) * rate_hz)
+            length = round(float(duration) * rate_hz) if skipped else 0
+            holes.append((min(max(start, 0), n_times), min(max(start + length, 0), n_times)))
+    stretches, at = [], 0
+    for start, stop in [*sorted(holes), (n_times, n_times)]:
+        if start > at:
+            stretches.append(Stretch(at / rate_hz, at, start))
+        at = max(at, stop)
+    return stretches
+
+
+def read_with_mne(path: Path) -> RawRecording:
+    """Read a file of any format that MNE knows.
+
+    Raises:
+        DataError: MNE is not installed, or does not understand the file.
+    """
+    try:
+        import mne
+    except ModuleNotFoundError as error:
+        raise DataError(
+            path,
+            "is no EDF, BDF or parquet file, and MNE, which reads other formats, is not installed",
+            "pip install 'kagglehms[mne]'",
+        ) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about filters and dates of files in general
+            raw = mne.io.read_raw(path, preload=False, verbose="ERROR")
+    except Exception as error:  # each of MNE's readers has errors of its own
+        reason = f"is no recording that MNE understands ({first_line(error)})"
+        raise DataError(path, reason, "give EDF, BDF, parquet or a format of MNE's") from error
+    return RawRecording(raw, str(path), path)

@@ -1,0 +1,146 @@
+"""Whatever somebody has of a recording → a `Recording`, known by its content rather than by its name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kagglehms.data.frames import is_frame
+from kagglehms.errors import DataError, UsageError
+from kagglehms.recordings.edf import BDF_MAGIC, EDF_MAGIC, EdfRecording
+from kagglehms.recordings.objects import (
+    RawRecording,
+    from_array,
+    from_frame,
+    is_raw,
+    read_parquet,
+    read_with_mne,
+)
+from kagglehms.recordings.stored import Recording
+
+_PARQUET_MAGIC = b"PAR1"
+SUFFIXES = (
+    ".edf",
+    ".bdf",
+    ".parquet",
+    ".fif",
+    ".fif.gz",
+    ".vhdr",
+    ".set",
+    ".cnt",
+    ".gdf",
+    ".egi",
+    ".mff",
+    ".nxe",
+)
+"""Endings of the names of files that a folder is searched for; a file that is named may end as it likes."""
+
+
+def open_recording(
+    recording: Any, sfreq_hz: float | None = None, channels: Sequence[str] | None = None
+) -> Recording:
+    """Open a file, a `Raw` object of MNE's, a frame, or an array.
+
+    Args:
+        recording: a path; an object that is a `Raw`; a pandas or polars frame or a NumPy array with named fields, one
+            column a channel in µV; or, with `channels`, (n_times, n_channels) µV.
+        sfreq_hz: samples per second of a frame or an array; files and `Raw` objects know theirs.
+        channels: the names of an array's columns.
+
+    Raises:
+        DataError: a file that cannot be understood.
+        UsageError: an object that cannot be understood.
+    """
+    if isinstance(recording, Recording):
+        return recording
+    knows_rate = isinstance(recording, str | os.PathLike) or is_raw(recording)
+    if knows_rate and (sfreq_hz is not None or channels is not None):
+        raise UsageError(
+            "a file or a Raw object has its own rate and names: leave sfreq_hz and channels away"
+        )
+    if isinstance(recording, str | os.PathLike):
+        return open_file(Path(recording))
+    if is_raw(recording):
+        return RawRecording(recording)
+    named = is_frame(recording) or getattr(getattr(recording, "dtype", None), "names", None)
+    if named:
+        if channels is not None:
+            raise UsageError(
+                "a frame's columns have names: leave channels away, and use rename to change them"
+            )
+        return from_frame("the frame", recording, sfreq_hz)
+    if hasattr(recording, "get_data"):
+        kind = type(recording).__name__
+        raise UsageError(
+            f"a recording is needed, and {kind} is none: give the Raw object that it was cut from"
+        )
+    if channels is None:
+        raise UsageError(
+            f"{_kind(recording)} has no names of channels: give channels=… and sfreq_hz=…, or a frame with columns"
+        )
+    return from_array("the array", recording, channels, sfreq_hz)
+
+
+def _kind(recording: Any) -> str:
+    return "the array" if isinstance(recording, np.ndarray | list) else f"the {type(recording).__name__}"
+
+
+def open_file(path: Path) -> Recording:
+    """Open a recording's file.
+
+    Raises:
+        DataError: there is none, or it cannot be understood.
+    """
+    if not path.exists():
+        raise DataError(path, "no such file", "")
+    start = b""
+    if path.is_file():
+        try:
+            with path.open("rb") as file:
+                start = file.read(8)
+        except OSError as error:
+            raise DataError(path, f"cannot be read ({error.strerror})", "") from error
+        if not start:
+            raise DataError(path, "is empty", "copy or export it again")
+    if start in {EDF_MAGIC, BDF_MAGIC} or path.suffix.lower() in {".edf", ".bdf"}:
+        return EdfRecording(path)
+    if start.startswith(_PARQUET_MAGIC) or path.suffix.lower() == ".parquet":
+        return read_parquet(path)
+    return read_with_mne(path)
+
+
+def find_recordings(paths: Iterable[Path], out: Path | None = None) -> list[Path]:
+    """List the files that are named, and those of the folders that are named, each once.
+
+    Args:
+        paths: files and folders; a folder is searched with all folders in it for names that end in `SUFFIXES`.
+        out: a folder that is left out of the search, as results are written there.
+
+    Returns:
+        Files in the order given, those of a folder sorted by name.
+
+    Raises:
+        UsageError: a folder without one.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir() and path.suffix.lower() not in SUFFIXES:
+            inside = sorted(p for p in path.rglob("*") if _is_recording(p) and not _is_below(p, out))
+            if not inside:
+                raise UsageError(f"{path}: no file in it ends in {', '.join(SUFFIXES)}; name the files")
+            found.update(dict.fromkeys(inside))
+        else:
+            found[path] = None
+    return list(found)
+
+
+def _is_recording(path: Path) -> bool:
+    return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
+
+
+def _is_below(path: Path, folder: Path | None) -> bool:
+    return folder is not None and path.resolve().is_relative_to(folder.resolve())
