@@ -76,7 +76,7 @@ def test_a_fold_trains_and_predicts_on_a_bare_machine(
         "from kagglehms.packing.build import build\n"
         "dist = make_dist(Path(sys.argv[1]), Path('work'))\n"
         "predicted = load_bundle(dist / 'dataset', 'cpu').predict(spectrogram=np.ones((300, 400), np.float32))\n"
-        "print(predicted.sum())\n"
+        "print(predicted.probabilities.sum())\n"
     )
     done = run(bare, "-c", code, str(competition_folder), folder=tmp_path)
     assert done.returncode == 0, done.stderr

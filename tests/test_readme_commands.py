@@ -64,7 +64,8 @@ def run_python_of_the_readme(folder: Path) -> None:
     }
     bundle, features, recipe = python_blocks(README)
     exec(compile(bundle, "README.md", "exec"), names)
-    assert names["predictor"].predict(names["eeg_uv"], spectrogram=names["power"]).sum() == pytest.approx(1)
+    found = names["predictor"].predict(names["eeg_uv"], spectrogram=names["power"])
+    assert found.probabilities.sum() == pytest.approx(1)
     exec(compile(features, "README.md", "exec"), names)
     assert names["mel_images"](names["eeg_uv"][None]).shape == (1, 4, 128, 256)
     assert len(recipe.splitlines()) <= 10

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from kagglehms.data.competition import CHANNELS, SPECTROGRAM_COLUMNS, SPECTROGRAM_STEP_S
+from kagglehms.data.competition import CHANNELS, N_TIMES, SPECTROGRAM_COLUMNS, SPECTROGRAM_STEP_S, WINDOW_S
+from kagglehms.data.frames import check_frame, column, is_frame, numbers
 from kagglehms.data.readers import encode_eeg, encode_spectrogram, misnamed
-from kagglehms.errors import UsageError, first_line
+from kagglehms.data.units import deviation, doubt
+from kagglehms.errors import UsageError
 from kagglehms.inputs.layouts import CROP_SHAPES, Crop, Source
 
 if TYPE_CHECKING:
@@ -23,8 +25,11 @@ Recordings: TypeAlias = "ArrayLike | Any"
 """An array of one or several recordings, a pandas or polars frame of one, or a list of either."""
 
 _NAMES: dict[Source, str] = {"eeg": "eeg_uv", "kaggle": "spectrogram"}
-_BY_POSITION = ("iloc", "to_series")
-"""How frames of pandas and of polars give a column by its position."""
+_USUAL_RATES_HZ = frozenset(
+    {64, 100, 125, 128, 150, 160, 173.61, 250, 256, 300, 400, 500, 512, 1000, 1024, 2000, 2048}
+)
+_LEAST_POWER = 1e-6
+"""µV²/Hz; the competition's files have steps of 0.01."""
 _COLUMNS: dict[Source, tuple[str, ...]] = {"eeg": CHANNELS, "kaggle": SPECTROGRAM_COLUMNS}
 
 
@@ -69,72 +74,69 @@ def as_crops(
 def _as_array(source: Source, values: Recordings) -> NDArray[np.float32]:
     """(n_times, n_columns) of one recording, or (B, n_times, n_columns) of several."""
     name, shape = _NAMES[source], CROP_SHAPES[source]
-    if _is_frame(values):
+    if is_frame(values):
         array = _of_frame(source, values)
     elif isinstance(values, list | tuple) and not values:
         array = np.empty((0, *shape), np.float32)
-    elif isinstance(values, list | tuple) and any(_is_frame(item) for item in values):
-        parts = [_of_frame(source, v) if _is_frame(v) else _numbers(name, v) for v in values]
+    elif isinstance(values, list | tuple) and any(is_frame(item) for item in values):
+        parts = [_of_frame(source, v) if is_frame(v) else numbers(name, v) for v in values]
         different = sorted({part.shape for part in parts} - {shape})
         if different:
             raise UsageError(f"{name} must be {shape} each, but got {different[0]}")
         array = np.stack(parts)
     else:
-        array = _numbers(name, values)
+        array = numbers(name, values)
     if array.ndim not in {2, 3} or array.shape[-2:] != shape:
         batch = f"(B, {shape[0]}, {shape[1]})"
-        raise UsageError(f"{name} must be {shape} or {batch}, but got {array.shape}")
+        raise UsageError(
+            f"{name} must be {shape} or {batch}, but got {array.shape}{_why_longer(source, array)}"
+        )
+    _check_unit(source, array)
     return array
 
 
-def _is_frame(values: Any) -> bool:
-    """Whether something has named columns: a frame of pandas or polars, a lazy one, a table of Arrow."""
-    return hasattr(type(values), "columns")
+def _why_longer(source: Source, array: NDArray[np.float32]) -> str:
+    """Say what an EEG of another length most likely is."""
+    if source != "eeg" or array.ndim not in {2, 3}:
+        return ""
+    n_times, n_columns = array.shape[-2:]
+    if (n_columns, n_times) == CROP_SHAPES["eeg"]:
+        return "; give its transpose"
+    rate = n_times / WINDOW_S
+    if rate in _USUAL_RATES_HZ:
+        return f", which would be {WINDOW_S} s at {rate:g} Hz; predict_recording takes any rate (sfreq_hz={rate:g})"
+    return "; predict_recording takes recordings of any length and rate" if n_times > N_TIMES else ""
+
+
+def _check_unit(source: Source, array: NDArray[np.float32]) -> None:
+    """Refuse values in volts: of an EEG by how much they deviate, of power by how small it is."""
+    name = _NAMES[source]
+    for position, part in enumerate(array if array.ndim == 3 else array[None]):
+        which = name if array.ndim == 2 else f"{name}[{position}]"
+        if source == "eeg":
+            reason = doubt(deviation(signal) for signal in part[:, : len(CHANNELS) - 1].T)
+        else:
+            power = part[part > 0]
+            low = len(power) > 0 and float(np.median(power)) < _LEAST_POWER
+            reason = f"half of its values are below {_LEAST_POWER:g} µV²/Hz: they may be V²/Hz" if low else ""
+        if reason:
+            raise UsageError(f"{which}: {reason}; give µV")
 
 
 def _of_frame(source: Source, frame: Any) -> NDArray[np.float32]:
     """Take a frame's columns by their names."""
     name, columns = _NAMES[source], _COLUMNS[source]
-    if not any(hasattr(frame, way) for way in _BY_POSITION):
-        raise UsageError(f"{name} is a {type(frame).__name__}: make a frame of pandas or polars of it")
+    check_frame(name, frame)
     found = [str(column) for column in frame.columns]
     reason = misnamed(found, columns)
     if reason:
         raise UsageError(f"{name}: the frame {reason}; its columns go by their names")
     if source == "kaggle" and found.count("time") == 1:
-        _check_time(name, _column(name, frame, found.index("time")))
-    return np.stack([_column(name, frame, found.index(column)) for column in columns], axis=1)
-
-
-def _column(name: str, frame: Any, position: int) -> NDArray[np.float32]:
-    """One column of a frame, NaN where it has nothing."""
-    name = f"{name}: column {frame.columns[position]}"
-    if hasattr(frame, "to_series"):
-        return _numbers(name, frame.to_series(position).to_numpy())
-    column = frame.iloc[:, position]  # labels may stand twice, or be no texts
-    if column.dtype.kind not in "fiu":
-        return _numbers(name, column.to_numpy())
-    return _numbers(name, column.to_numpy(dtype=np.float64, na_value=np.nan))
+        _check_time(name, column(name, frame, found.index("time")))
+    return np.stack([column(name, frame, found.index(label)) for label in columns], axis=1)
 
 
 def _check_time(name: str, time_s: NDArray[np.float32]) -> None:
     if not (np.diff(time_s) == SPECTROGRAM_STEP_S).all():
         reason = f"column time does not rise by {SPECTROGRAM_STEP_S} from row to row"
         raise UsageError(f"{name}: {reason}; rows are missing or out of order")
-
-
-def _numbers(name: str, values: Any) -> NDArray[np.float32]:
-    """Numbers as float32; NaN where they are masked or None."""
-    try:
-        if isinstance(values, np.ma.MaskedArray):
-            values = np.ma.filled(values.astype(np.float32), np.nan)
-        array = np.asarray(values)
-        if array.dtype.kind not in "fiuO":
-            raise TypeError(f"its values are {array.dtype}")
-        texts = array.dtype == object and any(isinstance(cell, str | bytes) for cell in array.flat)
-        if texts:
-            raise TypeError("it holds text")
-        with np.errstate(over="ignore"):  # what half precision cannot hold either
-            return array.astype(np.float32, copy=False)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f"{name} cannot be taken for an array of numbers: {first_line(error)}") from error

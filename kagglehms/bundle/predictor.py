@@ -5,11 +5,11 @@ Shape legend: B recordings, C channel (one), H image rows, W image columns, K th
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +20,10 @@ from kagglehms.data.competition import CLASSES
 from kagglehms.data.readers import eeg_is_blank, spectrogram_is_blank
 from kagglehms.device import Device, choose_device
 from kagglehms.errors import UsageError
-from kagglehms.inputs.kinds import stack
+from kagglehms.inputs.kinds import differences_of, stack
 from kagglehms.inputs.layouts import Crop, Normaliser, Source
+from kagglehms.recordings.prediction import Options, predict_recording
+from kagglehms.recordings.results import Prediction, RecordingPrediction
 from kagglehms.runs.blends import Blend, blend_from_json
 from kagglehms.training.checkpoint import load_weights
 from kagglehms.training.models import make_model
@@ -65,26 +67,6 @@ class LoadedModel:
         return np.concatenate(
             [self.predict_images(part) for part in (images_BCHW[:half], images_BCHW[half:])]
         )
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a bundle says of one or several recordings, and what it could look at.
-
-    Attributes:
-        probabilities: (6,) or (B, 6) float64 in the order of `competition.CLASSES`; every row sums to 1.
-        from_prior: () or (B,) whether the row is the class prior, as no model had anything to look at.
-        from_fewer_models: () or (B,) whether some recipes of the bundle could not look at it, and others could.
-    """
-
-    probabilities: NDArray[np.float64]
-    from_prior: NDArray[np.bool_]
-    from_fewer_models: NDArray[np.bool_]
-
-    def __getitem__(self, row: int) -> Prediction:
-        """What is said of one recording of a batch."""
-        parts = (self.probabilities, self.from_prior, self.from_fewer_models)
-        return Prediction(*(np.asarray(part[row]) for part in parts))
 
 
 class Predictor:
@@ -131,10 +113,25 @@ class Predictor:
         normaliser = load_weights(network, self.bundle / entry.weights)
         return LoadedModel(entry, recipe, network.eval().to(self.device.name), self.device, normaliser)
 
+    @cached_property
+    def sources(self) -> frozenset[Source]:
+        """Which recordings the bundle's recipes look at."""
+        return frozenset[Source]().union(*(recipe.layout.sources for recipe in self._recipes))
+
+    @cached_property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """The differences of electrodes that the bundle's recipes look at, each once."""
+        return tuple(dict.fromkeys(p for recipe in self._recipes for p in differences_of(recipe.layout)))
+
+    @cached_property
+    def _recipes(self) -> tuple[Recipe, ...]:
+        by_file = {entry.recipe_file: entry for entry in self.manifest.models}
+        return tuple(self.recipe(entry) for entry in by_file.values())
+
     def predict(
         self, eeg_uv: Recordings | None = None, *, spectrogram: Recordings | None = None
-    ) -> NDArray[np.float64]:
-        """Predict the vote fractions of one or several recordings.
+    ) -> Prediction:
+        """Predict the vote fractions of one or several windows.
 
         Args:
             eeg_uv: (10,000, 20) or (B, 10,000, 20) µV, 50 s with the labelled seconds in their middle, channels as
@@ -144,47 +141,103 @@ class Predictor:
                 `competition.SPECTROGRAM_COLUMNS`; or frames. Needed if a recipe looks at spectrograms.
 
         Returns:
-            (6,) or (B, 6) float64 probabilities in the order of `competition.CLASSES`: folds are averaged within a
-            recipe, then recipes by the bundle's blend, or alike where it has none. Where nothing was recorded that a
-            model looks at, the class prior, with a warning; `predict_with_flags` says where that is.
+            Probabilities in the order of `competition.CLASSES`, (6,) or (B, 6), which NumPy takes for an array: folds
+            are averaged within a recipe, then recipes by the bundle's blend, or alike where it has none.
 
         Raises:
-            UsageError: what the bundle's models look at was not given; or what was given, needed or not, has another
-                shape, is no array of numbers, or is a frame that lacks a column or has one twice.
+            UsageError: what the bundle's models look at was not given, or nothing is there to look at; or what was
+                given, needed or not, has another shape, is no array of numbers, is a frame that lacks a column or has
+                one twice, or cannot be in µV.
         """
         found = self.predict_with_flags(eeg_uv, spectrogram=spectrogram)
-        n_prior = int(found.from_prior.sum())
-        if n_prior:
-            warnings.warn(
-                f"{n_prior} of {found.from_prior.size} recordings hold nothing to look at: their answer is the class "
-                "prior; predict_with_flags says which",
-                stacklevel=2,
+        blind = np.flatnonzero(np.atleast_1d(found.from_prior))
+        if len(blind):
+            which = (
+                f" in {len(blind)} of {len(found)} windows, the first at {blind[0]}" if len(found) > 1 else ""
             )
-        return found.probabilities
+            raise UsageError(
+                f"nothing was recorded that a model looks at{which}: leave these out, or have the class prior for them "
+                "with predict_with_flags"
+            )
+        return found
 
     def predict_with_flags(
         self, eeg_uv: Recordings | None = None, *, spectrogram: Recordings | None = None
     ) -> Prediction:
-        """Do what `predict` does, and say of each recording whether its answer is the class prior.
+        """Do what `predict` does, with the class prior where there is nothing to look at.
 
-        A recording of which nothing is there to look at is not shown to a model, as in a scored run: recipes that look
-        at it do without this row, and if none is left, it has the prior.
+        A window of which nothing is there to look at is not shown to a model, as in a scored run: recipes that look
+        at it do without this row, and if none is left, it has the prior, and `from_prior` says so.
         """
+        crops, single = as_crops(self.sources, eeg_uv, spectrogram)
+        found = self.judge(crops)
+        return found[0] if single else found
+
+    def predict_recording(
+        self,
+        recording: Any,
+        every_s: float = 10.0,
+        *,
+        sfreq_hz: float | None = None,
+        channels: Sequence[str] | None = None,
+        rename: Mapping[str, str] | None = None,
+        allow_missing: bool = False,
+        keep_flagged: bool = False,
+    ) -> RecordingPrediction:
+        """Predict the vote fractions of every window of a recording.
+
+        Windows of 50 s are laid over it, whose middle ten seconds are judged. Spectrograms that recipes look at are
+        computed from the signal. Channels go by their names, and any sampling rate is resampled to 200 Hz.
+
+        Args:
+            recording: the path of an EDF, EDF+, BDF or parquet file, or of any format that MNE reads if MNE is
+                installed; a `Raw` object of MNE's; a pandas or polars frame or a NumPy array with named fields, one
+                column a channel in µV; or (n_times, n_channels) µV with `channels`.
+            every_s: seconds from one window to the next.
+            sfreq_hz: samples per second of a frame or an array; files and `Raw` objects know theirs.
+            channels: the names of an array's columns.
+            rename: the recording's labels → names to read them by, such as `{"E22": "Fp1"}`.
+            allow_missing: whether to go on where electrodes are missing; their differences are then missing, not zero.
+            keep_flagged: whether windows at edges and gaps, flat ones and those of artefacts are judged as well.
+
+        Returns:
+            One row a window: start, probabilities, spread over folds, flags; with tables, events and a summary.
+
+        Raises:
+            DataError: a file that cannot be understood.
+            UsageError: an object or an option that cannot be understood.
+        """
+        options = Options(every_s, allow_missing, keep_flagged, rename)
+        return predict_recording(self, recording, options, sfreq_hz=sfreq_hz, channels=channels)
+
+    def judge(self, crops: Sequence[Crop]) -> Prediction:
+        """Say of each crop what the models see in it, the class prior where there is nothing to see."""
         if self._models is None:
             self._models = list(self.models())
-        sources = frozenset[Source]().union(*(model.recipe.layout.sources for model in self._models))
-        crops, single = as_crops(sources, eeg_uv, spectrogram)
         means = FoldMeans(self.blend)
+        folds: dict[str, list[NDArray[np.float64]]] = {}
         for model in self._models:
-            means.add(model.recipe.name, _predict_visible(model, crops))
+            found_BK = _predict_visible(model, crops)
+            means.add(model.recipe.name, found_BK)
+            folds.setdefault(model.recipe.name, []).append(found_BK)
         known_RB = means.known_RB
         some_B = known_RB.any(axis=0)
-        found = Prediction(
+        return Prediction(
             means.blended(self.prior / self.prior.sum()),
             np.asarray(~some_B),
             np.asarray(some_B & ~known_RB.all(axis=0)),
+            _spread(list(folds.values())),
         )
-        return found[0] if single else found
+
+
+def _spread(folds_R: Sequence[Sequence[NDArray[np.float64]]]) -> NDArray[np.float64]:
+    """(B, 6) standard deviation over folds, root mean square over the recipes that have two and more."""
+    variances = [np.var(np.stack(folds), axis=0, ddof=1) for folds in folds_R if len(folds) > 1]
+    if not variances:
+        return np.full(folds_R[0][0].shape, np.nan)
+    known = np.isfinite(variances)
+    total = np.where(known, variances, 0.0).sum(axis=0)
+    return np.sqrt(np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan))
 
 
 def _predict_visible(model: LoadedModel, crops: Sequence[Crop]) -> NDArray[np.float64]:

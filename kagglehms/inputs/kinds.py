@@ -19,7 +19,16 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kagglehms.data.competition import CHAINS, CHANNELS, N_BINS, OTHER_SIDE, PANELS, SFREQ_HZ
+from kagglehms.data.competition import (
+    CHAINS,
+    CHANNELS,
+    DIFFERENCES,
+    MIDLINE_DIFFERENCES,
+    N_BINS,
+    OTHER_SIDE,
+    PANELS,
+    SFREQ_HZ,
+)
 from kagglehms.features.differences import DifferenceSpec, differences_into
 from kagglehms.features.fold import FoldSpec, folded_image_into
 from kagglehms.features.simd import LANES
@@ -408,6 +417,13 @@ def stack(crops: Sequence[Crop], layout: Input, normaliser: Normaliser | None = 
     for crop, out in zip(crops, batch, strict=True):
         draw(layout, crop, out, normaliser)
     return batch
+
+
+def differences_of(layout: Input) -> tuple[tuple[str, str], ...]:
+    """List the differences of electrodes that an input is made of, from the EEG or by way of its spectrogram."""
+    if isinstance(layout, Layout):
+        return DIFFERENCES
+    return (*DIFFERENCES, *MIDLINE_DIFFERENCES)[: int(layout.signal_rows.max()) + 1]
 
 
 def describe(layout: Input) -> str:

@@ -17,7 +17,7 @@ from trained import make_dist
 import kagglehms
 from kagglehms.bundle.averaging import FoldMeans
 from kagglehms.bundle.predictor import Predictor, load_bundle
-from kagglehms.data.competition import CHANNELS, PROBABILITY_COLUMNS, Competition
+from kagglehms.data.competition import CHANNELS, CLASSES, PROBABILITY_COLUMNS, Competition
 from kagglehms.data.readers import encode_spectrogram
 from kagglehms.data.records import Records, read_records
 from kagglehms.data.store import Store
@@ -55,8 +55,9 @@ def test_three_lines_of_a_notebook(dist: Path, competition_folder: Path) -> None
     powers = np.stack([power_of(competition_folder, records, i) for i in range(3)])
     predictor = kagglehms.load_bundle(str(dist / "dataset"))
     together = predictor.predict(spectrogram=powers)
-    assert together.shape == (3, 6)
-    np.testing.assert_allclose(together.sum(axis=1), 1, rtol=1e-12)
+    assert len(together) == 3
+    assert np.asarray(together).shape == (3, 6)
+    np.testing.assert_allclose(together.probabilities.sum(axis=1), 1, rtol=1e-12)
     np.testing.assert_allclose(predictor.predict(spectrogram=powers[1]), together[1], atol=1e-6)
 
 
@@ -197,14 +198,14 @@ def test_what_is_masked_is_missing(dist: Path) -> None:
     missing[:, 5:30] = np.nan
     masked = np.ma.MaskedArray(POWER_VALUES, np.isnan(missing))
     expected = predictor.predict(spectrogram=missing)
-    assert np.abs(expected - predictor.predict(spectrogram=POWER_VALUES)).max() > 1e-6
+    assert np.abs(expected.probabilities - predictor.predict(spectrogram=POWER_VALUES)).max() > 1e-6
     np.testing.assert_array_equal(predictor.predict(spectrogram=masked), expected)
 
 
 @pytest.mark.parametrize("empty", [np.empty((0, 300, 400)), [], ()])
 def test_an_empty_batch_gives_no_rows(dist: Path, empty: Any) -> None:
     predictor = load_bundle(dist / "dataset")
-    assert predictor.predict(spectrogram=empty).shape == (0, 6)
+    assert predictor.predict(spectrogram=empty).probabilities.shape == (0, 6)
     found = predictor.predict_with_flags(np.empty((0, 10_000, 20)), spectrogram=empty)
     assert [part.shape for part in (found.probabilities, found.from_prior)] == [(0, 6), (0,)]
     model = next(predictor.models())
@@ -220,8 +221,10 @@ def test_where_nothing_was_recorded_the_answer_is_the_prior_and_says_so(dist: Pa
     np.testing.assert_allclose(found.probabilities[0], predictor.predict(spectrogram=POWER_VALUES), atol=1e-6)
     assert np.abs(found.probabilities[0] - predictor.prior).max() > 1e-3
     for missing in (nothing, np.full((300, 400), np.inf)):
-        with pytest.warns(UserWarning, match="1 of 1 recordings hold nothing to look at"):
-            np.testing.assert_allclose(predictor.predict(spectrogram=missing), predictor.prior, rtol=1e-12)
+        with pytest.raises(UsageError, match="nothing was recorded that a model looks at: leave these out"):
+            predictor.predict(spectrogram=missing)
+        with pytest.raises(UsageError, match="looks at in 2 of 3 windows, the first at 1"):
+            predictor.predict(spectrogram=np.stack([POWER_VALUES, missing, nothing]))
     single = predictor.predict_with_flags(spectrogram=nothing)
     assert (single.probabilities.shape, bool(single.from_prior)) == ((6,), True)
 
@@ -240,6 +243,60 @@ def test_a_recording_that_is_missing_costs_the_recipes_that_look_at_it(both: Pre
     alone = [model.predict([crop])[0] for model in both.models() if model.entry.recipe == "baseline"]
     np.testing.assert_allclose(found.probabilities[1], np.mean(alone, axis=0), atol=1e-6)
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, rtol=1e-12)
+
+
+def test_values_in_volts_are_refused(both: Predictor) -> None:
+    for factor in (1e-6, 1e-3):
+        with pytest.raises(UsageError, match="eeg_uv: values deviate by .* they may be V or mV; give µV"):
+            both.predict(EEG_UV * factor, spectrogram=POWER_VALUES)
+    with pytest.raises(UsageError, match=r"eeg_uv\[1\]: values deviate by"):
+        both.predict(np.stack([EEG_UV, EEG_UV * 1e-6]), spectrogram=np.stack([POWER_VALUES] * 2))
+    with pytest.raises(UsageError, match="spectrogram: half of its values are below .* they may be V²/Hz"):
+        both.predict(EEG_UV, spectrogram=POWER_VALUES * 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("n_times", "hint"),
+    [
+        (12_800, r"which would be 50 s at 256 Hz; predict_recording takes any rate \(sfreq_hz=256\)"),
+        (25_000, "which would be 50 s at 500 Hz"),
+        (12_345, "predict_recording takes recordings of any length and rate"),
+    ],
+)
+def test_other_rates_and_lengths_are_refused_with_what_they_may_be(
+    both: Predictor, n_times: int, hint: str
+) -> None:
+    with pytest.raises(UsageError, match=hint):
+        both.predict(np.zeros((n_times, 20)), spectrogram=POWER_VALUES)
+    with pytest.raises(UsageError, match="give its transpose"):
+        both.predict(EEG_UV.T, spectrogram=POWER_VALUES)
+
+
+def test_the_result_has_the_names_of_its_classes(both: Predictor) -> None:
+    one = both.predict(EEG_UV, spectrogram=POWER_VALUES)
+    two = both.predict(np.stack([EEG_UV] * 2), spectrogram=np.stack([POWER_VALUES] * 2))
+    assert one.classes == CLASSES
+    for result, rows in ((one, 1), (two, 2)):
+        frame = result.to_polars()
+        assert frame.columns[:6] == list(CLASSES)
+        np.testing.assert_array_equal(frame.select(CLASSES).to_numpy(), np.asarray(result).reshape(rows, 6))
+        assert len(result) == rows
+        pandas = pytest.importorskip("pandas", reason="pandas is no dependency")
+        assert isinstance(result.to_pandas(), pandas.DataFrame)
+        assert result.to_pandas().columns.to_list() == frame.columns
+    text = repr(one)
+    for name, p in zip(CLASSES, one.probabilities, strict=True):
+        assert f"{name} {p:.3f}" in text
+    assert "not a medical device" in text
+
+
+def test_the_spread_is_that_of_the_folds(dist: Path) -> None:
+    predictor = load_bundle(dist / "dataset", "cpu")
+    crop = Crop(encode_spectrogram(POWER_VALUES))
+    folds = [model.predict([crop])[0] for model in predictor.models()]
+    assert len(folds) == 2
+    expected = np.std(folds, axis=0, ddof=1)
+    np.testing.assert_allclose(predictor.predict(spectrogram=POWER_VALUES).spread, expected, atol=1e-7)
 
 
 def test_a_flipped_bit_is_refused(dist: Path, tmp_path: Path) -> None:

@@ -1,0 +1,240 @@
+"""Many recordings one after the other: results beside each other in a folder, resumed, and no bad file ends the run."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kagglehms import __version__
+from kagglehms.console import say
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, EXIT_USER, HMSError, not_installed
+from kagglehms.files import sweep_partials, write_bytes
+from kagglehms.progress import progress
+from kagglehms.recordings.channels import Montage
+from kagglehms.recordings.events import check_threshold, dataset_description, sidecar, to_edf, to_tsv
+from kagglehms.recordings.prediction import Judge, Options, predict_recording
+from kagglehms.recordings.results import RecordingPrediction
+from kagglehms.recordings.sliding import check_every
+
+SUMMARY = "_summary.json"
+ENDINGS = ("_windows.csv", "_windows.parquet", "_events.tsv", "_events.json", "_annotations.edf", SUMMARY)
+"""What is written of each recording; the summary last, so that its presence says that all is there."""
+Told = Callable[[Path, Montage], object]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A recording that was judged.
+
+    Attributes:
+        path: its file.
+        written: what was written.
+        summary: what the summary's file says.
+        reused: whether an earlier run had judged it.
+    """
+
+    path: Path
+    written: tuple[Path, ...]
+    summary: dict[str, Any]
+    reused: bool
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A recording that could not be judged.
+
+    Attributes:
+        path: its file.
+        reason: why, in a line.
+        exit_code: of a command that ends so.
+    """
+
+    path: Path
+    reason: str
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of all recordings."""
+
+    done: list[Done] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 2 where files cannot be used, or 1 where something else failed."""
+        codes = {failure.exit_code for failure in self.failed}
+        if not codes:
+            return EXIT_OK
+        return EXIT_USER if codes == {EXIT_USER} else EXIT_FAILURE
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what a program is to read."""
+        done = [
+            {"file": str(d.path), "reused": d.reused, "written": [str(p) for p in d.written], **d.summary}
+            for d in self.done
+        ]
+        return {"done": done, "failed": [{"file": str(f.path), "reason": f.reason} for f in self.failed]}
+
+
+def predict_files(
+    judge: Judge,
+    paths: Sequence[Path],
+    out: Path,
+    options: Options,
+    threshold: float = 0.5,
+    digest: str = "",
+    told: Told | None = None,
+) -> Outcome:
+    """Judge recordings one after the other.
+
+    Every result is written whole or not at all. A recording that an earlier run has judged, with the same bundle and
+    options, is not judged again; one that cannot be used is listed with its reason, and the others go on.
+
+    Args:
+        judge: whoever judges, such as a bundle's predictor.
+        paths: the recordings' files; they are only read.
+        out: where the results are put.
+        options: how recordings are gone through.
+        threshold: the least probability of an event.
+        digest: what tells the bundle from others.
+        told: called with each recording's mapping of channels.
+
+    Raises:
+        UsageError: windows or a threshold that cannot be.
+    """
+    check_every(options.every_s)
+    check_threshold(threshold)
+    outcome = Outcome()
+    out.mkdir(parents=True, exist_ok=True)
+    sweep_partials(out)
+    write_bytes(out / "dataset_description.json", _json(dataset_description(__version__)))
+    for number, (path, stem) in enumerate(zip(paths, output_stems(paths), strict=True), start=1):
+        if len(paths) > 1:
+            say(f"[{number}/{len(paths)}] {path}")
+        try:
+            outcome.done.append(_one(judge, path, out / stem, options, threshold, digest, told))
+        except BrokenPipeError:  # whoever read the output has gone
+            raise
+        except HMSError as error:
+            outcome.failed.append(Failed(path, _reason(path, str(error)), error.exit_code))
+        except ModuleNotFoundError as error:
+            outcome.failed.append(Failed(path, not_installed(error) or str(error), EXIT_FAILURE))
+        except Exception as error:  # a file is not trusted to be broken in foreseen ways only
+            outcome.failed.append(Failed(path, f"{type(error).__name__}: {error}", EXIT_FAILURE))
+        if len(paths) > 1 and outcome.failed and outcome.failed[-1].path == path:
+            say(f"  cannot be used: {outcome.failed[-1].reason}")
+    return outcome
+
+
+def _reason(path: Path, message: str) -> str:
+    return message.removeprefix(f"{path}: ")
+
+
+def _one(
+    judge: Judge,
+    path: Path,
+    stem: Path,
+    options: Options,
+    threshold: float,
+    digest: str,
+    told: Told | None,
+) -> Done:
+    written = tuple(stem.with_name(stem.name + ending) for ending in ENDINGS)
+    made_from = _made_from(path, options, threshold, digest)
+    known = _earlier(written, made_from)
+    if known is not None:
+        say(f"{path}: judged by an earlier run, see {written[-1]}")
+        return Done(path, written, known, True)
+    written[-1].unlink(missing_ok=True)
+    prediction = predict_recording(
+        judge,
+        path,
+        options,
+        watch=lambda items, n: progress(items, n, path.name),
+        told=None if told is None else lambda montage: told(path, montage),
+    )
+    summary = {"made_from": made_from, **prediction.summary(threshold)}
+    for target, content in zip(written, _contents(prediction, threshold, summary), strict=True):
+        write_bytes(target, content)
+    return Done(path, written, summary, False)
+
+
+def _contents(
+    prediction: RecordingPrediction, threshold: float, summary: Mapping[str, Any]
+) -> Iterable[bytes]:
+    """The files of a recording, in the order of `ENDINGS`."""
+    frame = prediction.to_polars()
+    yield frame.write_csv(float_precision=6).encode()
+    parquet = io.BytesIO()
+    frame.write_parquet(parquet)
+    yield parquet.getvalue()
+    events = prediction.events(threshold)
+    yield to_tsv(events)
+    yield _json(sidecar(threshold))
+    yield to_edf(events)
+    yield _json(summary)
+
+
+def _made_from(path: Path, options: Options, threshold: float, digest: str) -> dict[str, Any]:
+    """What a result depends on; a file is known by its length and time, as reading it takes as long as judging it."""
+    try:
+        state = path.stat()
+        known_by = f"{state.st_size} {state.st_mtime_ns}"
+    except OSError:
+        known_by = ""
+    return {
+        "file": path.name,
+        "state": hashlib.sha256(known_by.encode()).hexdigest()[:16],
+        "bundle": digest,
+        "version": __version__,
+        "options": {**asdict(options), "rename": dict(options.rename or {})},
+        "event_threshold": threshold,
+    }
+
+
+def _earlier(written: Sequence[Path], made_from: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The summary of an earlier run, if it is of the same file, bundle and options, and all its files are there."""
+    if not all(path.is_file() for path in written):
+        return None
+    try:
+        summary = json.loads(written[-1].read_bytes())
+    except (OSError, ValueError):
+        return None
+    same = isinstance(summary, dict) and summary.get("made_from") == made_from
+    return summary if same else None
+
+
+def output_stems(paths: Sequence[Path]) -> list[str]:
+    """Name the results of each recording after its file, with as much of its folders as tells them apart.
+
+    Args:
+        paths: files, each once.
+
+    Returns:
+        Names without an ending; BIDS' `_eeg` is left out, as it makes room for `_events`.
+    """
+    stems = [_stem(path) for path in paths]
+    folders = [path.resolve().parent.parts[1:] for path in paths]
+    for depth in range(max((len(parts) for parts in folders), default=0) + 1):
+        counts = Counter(stems)
+        for i, path in enumerate(paths):
+            if counts[stems[i]] > 1:
+                stems[i] = "_".join([*folders[i][len(folders[i]) - depth :], path.name.replace(".", "_")])
+    return stems
+
+
+def _stem(path: Path) -> str:
+    name = path.name.removesuffix(".gz")
+    return name.rpartition(".")[0].removesuffix("_eeg") or name
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()

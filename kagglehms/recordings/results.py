@@ -1,0 +1,252 @@
+"""What models say: of a few windows, and of a whole recording, as tables, events, annotations and a summary.
+
+Shape legend: B windows of a batch, N all windows of a recording, K the six classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kagglehms.data.competition import CLASSES, LABEL_S
+from kagglehms.recordings.events import Event, Windows, find_events, to_mne
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    from numpy.typing import NDArray
+
+
+WARNING = "for research only; not a medical device, and no basis for any decision about a patient"
+"""What stands in every output."""
+SPREAD_COLUMNS = tuple(f"{name}_spread" for name in CLASSES)
+HOUR_S = 3600
+_SHOWN = 3
+_LINES = 10
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a bundle says of one or several windows, and what it could look at.
+
+    NumPy takes it for the array of its probabilities.
+
+    Attributes:
+        probabilities: (6,) or (B, 6) float64 in the order of `classes`; every row sums to 1.
+        from_prior: () or (B,) whether the row is the class prior, as no model had anything to look at.
+        from_fewer_models: () or (B,) whether some recipes of the bundle could not look at it, and others could.
+        spread: (6,) or (B, 6) standard deviation over the folds of a recipe, root mean square over recipes; NaN where
+            no recipe has two folds.
+    """
+
+    probabilities: NDArray[np.float64]
+    from_prior: NDArray[np.bool_]
+    from_fewer_models: NDArray[np.bool_]
+    spread: NDArray[np.float64]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the six classes, in the order of the columns of `probabilities`."""
+        return CLASSES
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Return the probabilities."""
+        return self.probabilities.astype(dtype or np.float64, copy=bool(copy))
+
+    def __len__(self) -> int:
+        """Count the windows; one for a single one."""
+        return len(np.atleast_2d(self.probabilities))
+
+    def __getitem__(self, row: int) -> Prediction:
+        """Return what is said of one window of several."""
+        parts = (self.probabilities, self.from_prior, self.from_fewer_models, self.spread)
+        return Prediction(*(np.asarray(part[row]) for part in parts))
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Return the table, column by column: probabilities, spreads, what could be looked at."""
+        probabilities_BK, spread_BK = np.atleast_2d(self.probabilities), np.atleast_2d(self.spread)
+        return {
+            **{name: probabilities_BK[:, k] for k, name in enumerate(CLASSES)},
+            **{name: spread_BK[:, k] for k, name in enumerate(SPREAD_COLUMNS)},
+            "from_prior": np.atleast_1d(self.from_prior),
+            "from_fewer_models": np.atleast_1d(self.from_fewer_models),
+        }
+
+    def to_polars(self) -> polars.DataFrame:
+        """Return a polars frame, one row a window, nulls where there is no value."""
+        import polars as pl
+
+        return pl.DataFrame(self.columns(), nan_to_null=True)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a pandas frame, one row a window, NaN where there is no value.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self.columns())
+
+    def __repr__(self) -> str:
+        """Return a line a window, the classes by their names, and the warning."""
+        rows = np.atleast_2d(self.probabilities)
+        lines = [
+            ", ".join(f"{name} {p:.3f}" for name, p in zip(CLASSES, row, strict=True))
+            for row in rows[:_LINES]
+        ]
+        more = [f"… and {len(rows) - _LINES} more"] if len(rows) > _LINES else []
+        return "\n".join([f"Prediction of {len(rows)} window(s)", *lines, *more, WARNING])
+
+
+@dataclass(frozen=True)
+class RecordingPrediction:
+    """What a bundle says of a recording.
+
+    Attributes:
+        name: how the recording is called: the file's path, or what was passed.
+        duration_s: its length in seconds, interruptions included.
+        every_s: seconds from one window to the next.
+        start_s: (N,) the first of the ten judged seconds of each window, from the recording's first sample.
+        probabilities: (N, 6) in the order of `classes`; NaN for a window that was not judged.
+        spread: (N, 6) standard deviation over the folds of a recipe, root mean square over recipes; NaN where no
+            recipe has two folds.
+        flags: name → (N,) whether that is wrong with the window; see `recordings.sliding.Flags`.
+        from_fewer_models: (N,) whether some recipes of the bundle could not look at the window, and others could.
+        spectrogram_share: (N,) how much of the ten minutes that spectrograms show lies within the recording; NaN
+            where no recipe looks at them.
+        mapping: how electrodes were found, a line each.
+        missing: electrodes that the recording has not.
+        notes: what else the reader should know.
+    """
+
+    name: str
+    duration_s: float
+    every_s: float
+    start_s: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    flags: Mapping[str, NDArray[np.bool_]]
+    from_fewer_models: NDArray[np.bool_]
+    spectrogram_share: NDArray[np.float64]
+    mapping: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        """Count the windows, judged or not."""
+        return len(self.start_s)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the six classes, in the order of the columns of `probabilities`."""
+        return CLASSES
+
+    @property
+    def judged(self) -> NDArray[np.bool_]:
+        """(N,) whether a window has probabilities."""
+        return np.logical_and.reduce(np.isfinite(self.probabilities), axis=1)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Return the table, column by column: start, probabilities, spreads, flags."""
+        return {
+            "start_s": self.start_s,
+            **{name: self.probabilities[:, k] for k, name in enumerate(CLASSES)},
+            **{name: self.spread[:, k] for k, name in enumerate(SPREAD_COLUMNS)},
+            "judged": self.judged,
+            **self.flags,
+            "from_fewer_models": self.from_fewer_models,
+            "spectrogram_share": self.spectrogram_share,
+        }
+
+    def to_polars(self) -> polars.DataFrame:
+        """Return a polars frame, one row a window, nulls where there is no value."""
+        import polars as pl
+
+        return pl.DataFrame(self.columns(), nan_to_null=True)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a pandas frame, one row a window, NaN where there is no value.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self.columns())
+
+    def events(self, threshold: float = 0.5) -> list[Event]:
+        """Join neighbouring windows of one class to events; see `recordings.events.find_events`."""
+        spoilt = self.flags["artefact"] | self.flags["flat"]
+        windows = Windows(self.start_s, self.every_s, self.duration_s, self.probabilities, spoilt)
+        return find_events(windows, threshold)
+
+    def to_mne_annotations(self, threshold: float = 0.5) -> Any:
+        """Return the events as MNE `Annotations`, their onsets from the recording's first sample.
+
+        Raises:
+            ModuleNotFoundError: MNE is not installed.
+        """
+        return to_mne(self.events(threshold))
+
+    def burden(self) -> list[dict[str, float]]:
+        """Say how much of each hour shows each class.
+
+        Returns:
+            One entry an hour of the recording: `hour` from 0; `judged_share`, the share of its windows that were
+            judged; and for each class the mean of its probabilities over these, NaN where there are none.
+        """
+        hours = (self.start_s // HOUR_S).astype(np.int64)
+        judged = self.judged
+        table = []
+        for hour in np.unique(hours):
+            of_hour = hours == hour
+            rows = self.probabilities[of_hour & judged]
+            means = rows.mean(axis=0) if len(rows) else np.full(len(CLASSES), np.nan)
+            shares = {name: float(mean) for name, mean in zip(CLASSES, means, strict=True)}
+            table.append({"hour": float(hour), "judged_share": float(judged[of_hour].mean()), **shares})
+        return table
+
+    def summary(self, threshold: float = 0.5) -> dict[str, Any]:
+        """Return what stands in the summary's file: lengths, counts, burden per hour, mapping, notes."""
+        rows = self.probabilities[self.judged]
+        means = rows.mean(axis=0) if len(rows) else np.full(len(CLASSES), np.nan)
+        events = self.events(threshold)
+        return {
+            "warning": WARNING,
+            "duration_s": self.duration_s,
+            "every_s": self.every_s,
+            "windows": len(self),
+            "judged": int(self.judged.sum()),
+            "flags": {name: int(flag.sum()) for name, flag in self.flags.items()},
+            "mean_probability": {name: _number(mean) for name, mean in zip(CLASSES, means, strict=True)},
+            "events": {name: sum(e.name == name for e in events) for name in CLASSES if name != "other"},
+            "event_threshold": threshold,
+            "burden_per_hour": [{k: _number(v) for k, v in hour.items()} for hour in self.burden()],
+            "missing_electrodes": list(self.missing),
+            "mapping": list(self.mapping),
+            "notes": list(self.notes),
+        }
+
+    def __repr__(self) -> str:
+        """Return a few lines for a person: length, windows, flags, the likeliest classes, and the warning."""
+        judged = self.judged
+        flagged = ", ".join(f"{int(flag.sum())} {name}" for name, flag in self.flags.items() if flag.any())
+        lines = [
+            f"RecordingPrediction of {self.name}: {self.duration_s:.0f} s, {len(self)} windows of {LABEL_S} s every "
+            f"{self.every_s:g} s, {int(judged.sum())} judged" + (f" (flagged: {flagged})" if flagged else "")
+        ]
+        if judged.any():
+            means = self.probabilities[judged].mean(axis=0)
+            best = np.argsort(-means)[:_SHOWN]
+            lines.append("mean: " + ", ".join(f"{CLASSES[k]} {means[k]:.2f}" for k in best))
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join([*lines, WARNING])
+
+
+def _number(value: float) -> float | None:
+    """A number as JSON has it: nothing where there is none."""
+    return round(float(value), 6) if np.isfinite(value) else None

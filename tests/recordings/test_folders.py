@@ -1,0 +1,213 @@
+"""Many files: resumed, and no bad one ends the run; nothing about the patient is in any result."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from own_recordings import SECRET, TIMED, patched, simulated_uv, write_edf, write_referential
+
+from kagglehms.data.competition import CHANNELS, CLASSES, DIFFERENCES
+from kagglehms.errors import UsageError
+from kagglehms.inputs.layouts import Crop, Source
+from kagglehms.recordings.folders import ENDINGS, Outcome, output_stems, predict_files
+from kagglehms.recordings.prediction import Options
+from kagglehms.recordings.results import Prediction
+
+UV = simulated_uv(90)
+
+
+class Loudness:
+    """Judges windows by how loud they are, in no time: the louder, the more of a seizure."""
+
+    sources: frozenset[Source] = frozenset({"eeg"})
+    pairs = DIFFERENCES
+
+    def __init__(self) -> None:
+        self.judged = 0
+
+    def judge(self, crops: Sequence[Crop]) -> Prediction:
+        self.judged += len(crops)
+        rows = np.full((len(crops), 6), 0.02)
+        for row, crop in zip(rows, crops, strict=True):
+            size = np.nanstd(crop.of("eeg")[:, :19].astype(float))
+            row[0] = min(size / 40, 1) * 0.9
+            row[5] = 0.92 - row[0]
+        none = np.zeros(len(crops), bool)
+        return Prediction(rows, none, none, np.full((len(crops), 6), np.nan))
+
+
+def run(judge: Loudness, paths: list[Path], out: Path, threshold: float = 0.4, digest: str = "a") -> Outcome:
+    return predict_files(judge, paths, out, Options(), threshold, digest)
+
+
+@pytest.fixture
+def hospital(tmp_path: Path) -> Path:
+    folder = tmp_path / "hospital"
+    folder.mkdir()
+    write_referential(folder / "sub-01_eeg.edf", UV, annotations=TIMED)
+    write_referential(folder / "b.bdf", UV)
+    return folder
+
+
+def test_results_stand_beside_each_other(hospital: Path, tmp_path: Path) -> None:
+    paths = [hospital / "sub-01_eeg.edf", hospital / "b.bdf"]
+    before = {path: path.read_bytes() for path in paths}
+    outcome = run(Loudness(), paths, tmp_path / "out")
+    assert outcome.exit_code == 0
+    assert {path: path.read_bytes() for path in paths} == before
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"dataset_description.json", *(s + e for s in ("sub-01", "b") for e in ENDINGS)}
+    table = pl.read_csv(tmp_path / "out/b_windows.csv")
+    assert table.columns[:7] == ["start_s", *CLASSES]
+    assert table["start_s"].to_list() == list(range(0, 90, 10))
+    again = pl.read_parquet(tmp_path / "out/b_windows.parquet")
+    np.testing.assert_allclose(table["seizure"].drop_nulls(), again["seizure"].drop_nulls(), atol=1e-6)
+    summary = json.loads((tmp_path / "out/b_summary.json").read_text())
+    assert summary["windows"] == 9
+    events = pl.read_csv(tmp_path / "out/b_events.tsv", separator="\t", null_values="n/a")
+    assert events.height == sum(summary["events"].values())
+    assert [done.path for done in outcome.done] == paths
+    json.dumps(outcome.as_json())
+
+
+def test_nothing_about_the_patient_is_in_any_result(hospital: Path, tmp_path: Path) -> None:
+    path = hospital / "sub-01_eeg.edf"
+    patched(path, 8, f"4711 F 01-JAN-1950 {SECRET}".encode("latin-1").ljust(80))
+    patched(path, 88, b"Startdate 03-MAR-2019 EEG-77 Dr_House Nihon".ljust(80))
+    patched(path, 168, b"03.03.19")
+    run(Loudness(), [path], tmp_path / "out")
+    for result in (tmp_path / "out").iterdir():
+        content = result.read_bytes()
+        for word in (
+            SECRET.encode("latin-1"),
+            SECRET.encode(),
+            b"4711",
+            b"1950",
+            b"House",
+            b"2019",
+            b"03.03",
+            b"EEG-77",
+        ):
+            assert word not in content, (result, word)
+
+
+def test_an_earlier_run_is_gone_on_with(
+    hospital: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths, out = [hospital / "sub-01_eeg.edf", hospital / "b.bdf"], tmp_path / "out"
+    run(Loudness(), paths[:1], out)
+    first = {path.name: path.read_bytes() for path in out.iterdir()}
+    judge = Loudness()
+    outcome = run(judge, paths, out)
+    assert [done.reused for done in outcome.done] == [True, False]
+    assert judge.judged == 5  # of the second file alone
+    assert {name: (out / name).read_bytes() for name in first} == first
+    assert "judged by an earlier run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", ["file", "bundle", "threshold", "damage", "lost"])
+def test_what_was_judged_otherwise_is_judged_again(hospital: Path, tmp_path: Path, change: str) -> None:
+    path, out = hospital / "b.bdf", tmp_path / "out"
+    run(Loudness(), [path], out)
+    if change == "file":
+        os.utime(path, (1, 1))
+    elif change == "damage":
+        (out / "b_summary.json").write_text("{")
+    elif change == "lost":
+        (out / "b_windows.csv").unlink()
+    threshold, digest = (0.5 if change == "threshold" else 0.4), ("b" if change == "bundle" else "a")
+    outcome = run(Loudness(), [path], out, threshold, digest)
+    assert [done.reused for done in outcome.done] == [False]
+    assert (out / "b_windows.csv").is_file()
+
+
+def test_a_bad_file_ends_no_run(hospital: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = hospital / "a.edf"
+    bad.write_bytes(b"0       " + b"?" * 300)
+    few = write_edf(hospital / "c.edf", list(UV[:, :3].T), ["Fp1", "F3", "C3"], [200] * 3)
+    paths = [bad, few, hospital / "missing.edf", hospital / "b.bdf"]
+    outcome = run(Loudness(), paths, tmp_path / "out")
+    assert [done.path.name for done in outcome.done] == ["b.bdf"]
+    assert [failed.path for failed in outcome.failed] == paths[:3]
+    reasons = [failed.reason for failed in outcome.failed]
+    assert "the number of signals in its header is no whole number" in reasons[0]
+    assert "lacks" in reasons[1]
+    assert reasons[2].startswith("no such file")
+    assert not any(reason.startswith(str(hospital)) for reason in reasons)
+    assert outcome.exit_code == 2
+    said = capsys.readouterr().out
+    assert "[4/4]" in said
+    assert said.count("cannot be used") == 3
+    assert not list((tmp_path / "out").glob("a_*"))
+
+
+def test_what_nobody_foresaw_ends_no_run_either(hospital: Path, tmp_path: Path) -> None:
+    class Falls(Loudness):
+        def judge(self, crops: Sequence[Crop]) -> Prediction:
+            if not self.judged:
+                self.judged = 1
+                raise ZeroDivisionError("of all things")
+            return super().judge(crops)
+
+    outcome = run(Falls(), [hospital / "sub-01_eeg.edf", hospital / "b.bdf"], tmp_path / "out")
+    assert [failed.reason for failed in outcome.failed] == ["ZeroDivisionError: of all things"]
+    assert [done.path.name for done in outcome.done] == ["b.bdf"]
+    assert outcome.exit_code == 1
+
+
+def test_a_reader_that_has_gone_ends_the_run(hospital: Path, tmp_path: Path) -> None:
+    class Gone(Loudness):
+        def judge(self, crops: Sequence[Crop]) -> Prediction:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run(Gone(), [hospital / "b.bdf"], tmp_path / "out")
+    assert not (tmp_path / "out/b_summary.json").exists()
+
+
+def test_a_run_that_is_interrupted_keeps_what_was_finished(hospital: Path, tmp_path: Path) -> None:
+    class Interrupted(Loudness):
+        def judge(self, crops: Sequence[Crop]) -> Prediction:
+            if self.judged >= 5:
+                raise KeyboardInterrupt
+            return super().judge(crops)
+
+    paths, out = [hospital / "sub-01_eeg.edf", hospital / "b.bdf"], tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run(Interrupted(), paths, out)
+    assert [done.reused for done in run(Loudness(), paths, out).done] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["a/x.edf"], ["x"]),
+        (["a/x.edf", "b/y.bdf"], ["x", "y"]),
+        (["a/x.edf", "a/x.bdf"], ["x_edf", "x_bdf"]),
+        (["a/x.edf", "b/x.edf", "c/z.set"], ["a_x_edf", "b_x_edf", "z"]),
+        (["a/c/x.edf", "b/c/x.edf"], ["a_c_x_edf", "b_c_x_edf"]),
+        (["s/sub-01_task-rest_eeg.edf", "s/sub-02_raw.fif.gz"], ["sub-01_task-rest", "sub-02_raw"]),
+        ([], []),
+    ],
+)
+def test_results_are_named_after_files(paths: list[str], expected: list[str]) -> None:
+    assert output_stems([Path("/data") / path for path in paths]) == expected
+
+
+def test_tables_are_whole_where_nothing_was_judged(tmp_path: Path) -> None:
+    path = write_referential(tmp_path / "short.edf", UV[: 30 * 200])
+    outcome = run(Loudness(), [path], tmp_path / "out")
+    assert outcome.done[0].summary["judged"] == 0
+    table = pl.read_csv(io.BytesIO((tmp_path / "out/short_windows.csv").read_bytes()))
+    assert table.height == 3
+    assert table["seizure"].null_count() == 3
+    assert len(CHANNELS) == 20
+    with pytest.raises(UsageError, match="probability"):
+        run(Loudness(), [path], tmp_path / "out2", 2.0)
