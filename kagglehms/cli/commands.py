@@ -32,6 +32,7 @@ from kagglehms.cli.kaggle_commands import (
     status,
 )
 from kagglehms.cli.parsing import General
+from kagglehms.cli.recording_commands import Predict, predict
 from kagglehms.cli.report_commands import Demo, Doctor, Report, View, demo, doctor, report, view
 from kagglehms.cli.training_commands import FitBlend, Ladder, Train, blend, ladder, train
 from kagglehms.console import be_quiet, coloured, discard_output, open_streams
@@ -63,6 +64,7 @@ COMMANDS: dict[str, Command] = {
     "push": Command(Push, push),
     "status": Command(Status, status),
     "fetch": Command(Fetch, fetch),
+    "predict": Command(Predict, predict),
     "report": Command(Report, report),
     "view": Command(View, view),
     "doctor": Command(Doctor, doctor),

@@ -421,9 +421,13 @@ def stack(crops: Sequence[Crop], layout: Input, normaliser: Normaliser | None = 
 
 def differences_of(layout: Input) -> tuple[tuple[str, str], ...]:
     """List the differences of electrodes that an input is made of, from the EEG or by way of its spectrogram."""
-    if isinstance(layout, Layout):
-        return DIFFERENCES
-    return (*DIFFERENCES, *MIDLINE_DIFFERENCES)[: int(layout.signal_rows.max()) + 1]
+    match layout:
+        case Layout():
+            return DIFFERENCES
+        case Views():
+            return tuple(dict.fromkeys(pair for part in layout.parts for pair in differences_of(part)))
+        case _:
+            return (*DIFFERENCES, *MIDLINE_DIFFERENCES)[: int(layout.signal_rows.max()) + 1]
 
 
 def describe(layout: Input) -> str:

@@ -15,7 +15,17 @@ from kagglehms.features.fold import FoldSpec
 from kagglehms.features.spectra import SPECTRA_50_10
 from kagglehms.features.zoom import ZoomSpec, zoomed_image_into
 from kagglehms.inputs import kinds
-from kagglehms.inputs.kinds import Folded, Input, Signals, Spectra, Views, draw, mirrored, stack
+from kagglehms.inputs.kinds import (
+    Folded,
+    Input,
+    Signals,
+    Spectra,
+    Views,
+    differences_of,
+    draw,
+    mirrored,
+    stack,
+)
 from kagglehms.inputs.layouts import CROP_SHAPES, KAGGLE_AND_EEG, LAYOUTS, Crop, Layout, Normaliser
 from kagglehms.training import options
 from kagglehms.training.front_ends.options import FoldOptions, SpectrumOptions, WaveStackOptions
@@ -268,3 +278,18 @@ def test_the_mirror_swaps_the_sides() -> None:
     again = mirrored(other)
     np.testing.assert_array_equal(again.log_power, power)  # type: ignore[arg-type]
     np.testing.assert_array_equal(again.eeg_uv, eeg)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_input_is_made_of_the_differences_that_it_names(kind: str) -> None:
+    """An electrode of none of them changes nothing, and one of theirs changes the input."""
+    layout, crop = KINDS[kind], some_crop(3)
+    assert crop.eeg_uv is not None
+    drawn = stack([crop], layout, NORMALISER)
+    named = {name for pair in differences_of(layout) for name in pair}
+    assert {name for chain in CHAINS.values() for name in chain} <= named
+    for column, name in enumerate(CHANNELS):
+        changed = crop.eeg_uv.copy()
+        changed[:, column] = changed[::-1, column]
+        again = stack([Crop(crop.log_power, changed)], layout, NORMALISER)
+        assert np.array_equal(again, drawn) == (name not in named), name

@@ -1,0 +1,118 @@
+"""The command for people's own recordings: predict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kagglehms.cli.command import Result
+from kagglehms.console import say
+from kagglehms.errors import EXIT_USER, DataError, RunError
+from kagglehms.timing import Duration, seconds_of
+
+if TYPE_CHECKING:
+    from kagglehms.recordings.channels import Montage
+    from kagglehms.recordings.folders import Done, Outcome
+
+
+_EVERY = Duration("10s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Say of every ten seconds of EEG recordings what a bundle's models see in them.
+
+    Reads EDF, EDF+, BDF and parquet files, and all formats of MNE's after `pip install 'kagglehms[mne]'`. For research
+    only; not a medical device.
+
+    Files that cannot be used are listed with their reason and end no run; files that an earlier run has judged are not
+    judged again. The exit code is 2 if some could not be used.
+
+    Attributes:
+        files: recordings, and folders that are searched for them.
+        bundle: folder that `kagglehms build` made, `dist` or its `dataset`.
+        out: folder of the results: a table of windows, events, annotations and a summary of each recording.
+        every: time from one window to the next.
+        allow_missing: go on where electrodes are missing; their differences are then missing, not zero.
+        keep_flagged: also judge windows at edges and gaps, flat ones and those of artefacts.
+        threshold: least probability of a class that makes an event.
+        rename: channels whose labels say nothing, such as `E22=Fp1`.
+        device: `cpu`, `cuda` (NVIDIA's or AMD's) or `mps` (Apple's) (default: `cuda` if it works).
+    """
+
+    files: tuple[Path, ...] = field(metadata={"positional": True, "metavar": "FILE"})
+    bundle: Path
+    out: Path = Path("predictions")
+    every: Duration = _EVERY
+    allow_missing: bool = False
+    keep_flagged: bool = False
+    threshold: float = 0.5
+    rename: tuple[str, ...] = field(default=(), metadata={"metavar": "LABEL=ELECTRODE"})
+    device: str | None = None
+
+
+def predict(options: Predict) -> Result:
+    """Say what a bundle's models see in anyone's EEG recordings."""
+    from kagglehms.bundle.manifest import MANIFEST
+    from kagglehms.bundle.predictor import load_bundle
+    from kagglehms.recordings.folders import predict_files
+    from kagglehms.recordings.prediction import Options, rename_of
+    from kagglehms.recordings.reading import find_recordings
+    from kagglehms.recordings.results import WARNING
+
+    every_s, rename = seconds_of(options.every), rename_of(options.rename)
+    how = Options(every_s, options.allow_missing, options.keep_flagged, rename)
+    paths = find_recordings(options.files, options.out)
+    inside = options.bundle / "dataset"
+    predictor = load_bundle(inside if (inside / MANIFEST).is_file() else options.bundle, options.device)
+    say(predictor.device.reason)
+    digest, told = predictor.manifest.digest, _Mappings().show
+    outcome = predict_files(predictor, paths, options.out, how, options.threshold, digest, told)
+    if len(paths) == 1 and outcome.failed:
+        raise _error(outcome)
+    lines = [line for done in outcome.done for line in _lines(done)]
+    lines += [f"{failed.path}: cannot be used: {failed.reason}" for failed in outcome.failed]
+    lines.append(f"{len(outcome.done)} of {len(paths)} recording(s) in {options.out}; {WARNING}")
+    return Result({"warning": WARNING, **outcome.as_json()}, "\n".join(lines), outcome.exit_code)
+
+
+class _Mappings:
+    """Prints how channels were understood; once for recordings in a row that have the same."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, ...] = ()
+
+    def show(self, path: Path, montage: Montage) -> None:
+        if montage.lines == self._last:
+            say(f"{path}: channels as above")
+            return
+        self._last = montage.lines
+        say("\n".join([f"{path}:", *(f"  {line}" for line in montage.lines)]))
+
+
+def _lines(done: Done) -> Iterator[str]:
+    """A recording's results, for a person."""
+    summary: dict[str, Any] = done.summary
+    flags = ", ".join(f"{n} {name}" for name, n in summary["flags"].items() if n)
+    yield (
+        f"{done.path}: {summary['duration_s']:.0f} s, {summary['judged']} of {summary['windows']} windows judged"
+        + (f" ({flags})" if flags else "")
+    )
+    for note in summary["notes"]:
+        yield f"  note: {note}"
+    classes = list(summary["mean_probability"])
+    yield "  hour  judged " + "".join(f"{name:>9}" for name in classes)
+    for hour in summary["burden_per_hour"]:
+        cells = "".join(f"{'–' if hour[name] is None else format(hour[name], '.3f'):>9}" for name in classes)
+        yield f"  {hour['hour']:>4.0f}  {hour['judged_share']:>6.0%} {cells}"
+    events = ", ".join(f"{n} {name}" for name, n in summary["events"].items() if n)
+    yield f"  events: {events or 'none'}"
+
+
+def _error(outcome: Outcome) -> DataError | RunError:
+    """The error of the one recording that was asked for."""
+    failed = outcome.failed[0]
+    error = DataError(failed.path, failed.reason)
+    return error if failed.exit_code == EXIT_USER else RunError(str(error))
