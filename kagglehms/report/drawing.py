@@ -1,6 +1,6 @@
-"""One stretch of EEG drawn: traces, images with their axes, votes beside a prediction.
+"""Draw one stretch of EEG: traces, images with their axes, votes beside a prediction.
 
-Each function draws on axes that it is given, so that the report and the view show the same picture.
+Each function draws on given axes, so that the report and the view show the same picture.
 Shape legend: D derivations, T time, P the four panels, F frequency, K the six classes.
 """
 
@@ -35,26 +35,28 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 LABEL_SPAN_S = ((WINDOW_S - LABEL_S) / 2, (WINDOW_S + LABEL_S) / 2)
-"""The labelled seconds within the window: 20 to 30."""
+"""Labelled seconds within the window: 20 to 30."""
 SHOWN_S = (15.0, 35.0)
-"""Seconds of the window that a picture's traces show; the images beside them show all fifty."""
+"""Seconds of the window that traces show; the images beside them show all fifty."""
 GROUP_COLOURS = {"LL": BLUE, "LP": BLUE, "RL": RED, "RP": RED, "midline": GREY, "EKG": ORANGE}
-"""Left blue, right red, as readers are used to."""
+"""Blue on the left and red on the right, as is customary."""
 CLASS_NAMES = {"seizure": "seizure", "other": "other"} | {
     n: n.upper() for n in ("lpd", "gpd", "lrda", "grda")
 }
 _CLIP_ROWS = 1.5
-"""A trace that goes beyond so many rows is cut there: an artefact must not bury its neighbours."""
+"""Rows beyond which a trace is cut, so that an artefact does not cover its neighbours."""
+MEL_LIMITS = (-0.5, 1.0)
+"""Values of a mel image that get the first and the last colour."""
 
 
 def draw_traces(axes: Axes, traces_DT: Floats, span_s: tuple[float, float], theme: Theme) -> None:
     """Draw the double banana of one window, negative up, the labelled seconds shaded.
 
     Args:
-        axes: to draw on.
-        traces_DT: (19, 5000) µV, the window's 50 s as `montage.traces` gives them.
-        span_s: which seconds of the window to show.
-        theme: its colours.
+        axes: axes to draw on.
+        traces_DT: (19, 5000) µV, the window's 50 s as `montage.traces` returns them.
+        span_s: first and last second of the window to show.
+        theme: colours of text and rules.
     """
     first, last = (round(t * TRACE_HZ) for t in span_s)
     part_DT = traces_DT[:, first:last]
@@ -112,7 +114,7 @@ def draw_mel(axes_P: Sequence[Axes], mel_PFT: Floats, theme: Theme) -> None:
     """Draw the four mel images of a window, (4, 128, 256), with seconds and Hz."""
     hop_s = (N_TIMES // MEL.n_frames) / SFREQ_HZ
     extent = (0.0, hop_s * mel_PFT.shape[2], MEL.fmin, MEL.fmax)
-    _draw_panels(axes_P, mel_PFT, extent, (-0.5, 1.0), LABEL_SPAN_S, theme)
+    _draw_panels(axes_P, mel_PFT, extent, MEL_LIMITS, LABEL_SPAN_S, theme)
     axes_P[0].set_title("EEG, mel images")
     axes_P[-1].set_xlabel("seconds of the window")
 
@@ -121,12 +123,20 @@ def draw_kaggle(axes_P: Sequence[Axes], log_power_PFT: Floats, theme: Theme) -> 
     """Draw four panels of the spectrogram file, (4, 100, 300) log power, with minutes and Hz."""
     minutes = SPECTROGRAM_ROWS * SPECTROGRAM_STEP_S / 60
     middle, half = minutes / 2, LABEL_S / 60 / 2
-    finite = log_power_PFT[np.isfinite(log_power_PFT)]
-    low, high = (float(v) for v in np.percentile(finite, (2, 99.5))) if len(finite) else (0.0, 1.0)
     extent = (0.0, minutes, FREQUENCIES_HZ[0], FREQUENCIES_HZ[-1])
-    _draw_panels(axes_P, log_power_PFT, extent, (low, high), (middle - half, middle + half), theme)
+    marked, limits = (middle - half, middle + half), power_limits(log_power_PFT)
+    _draw_panels(axes_P, log_power_PFT, extent, limits, marked, theme)
     axes_P[0].set_title("Kaggle's spectrogram")
     axes_P[-1].set_xlabel("minutes (labelled: between the marks)")
+
+
+def power_limits(log_power: Floats) -> tuple[float, float]:
+    """Return the values of log power that get the first and the last colour."""
+    finite = log_power[np.isfinite(log_power)]
+    if not len(finite):
+        return 0.0, 1.0
+    low, high = np.percentile(finite, (2, 99.5))
+    return float(low), float(high)
 
 
 def _draw_panels(
@@ -156,11 +166,11 @@ def draw_votes(
     """Draw vote fractions as bars and, where there is one, the prediction beside them.
 
     Args:
-        axes: to draw on.
+        axes: axes to draw on.
         votes_K: (6,) vote counts.
-        prediction_K: (6,) probabilities, or None.
-        theme: its colours.
-        who: whose prediction it is.
+        prediction_K: (6,) probabilities; None draws the votes alone.
+        theme: colours of text and rules.
+        who: name of the run that predicts, for the legend.
     """
     votes = np.asarray(votes_K)
     fractions = vote_fractions(votes[None])[0]
@@ -172,21 +182,14 @@ def draw_votes(
         axes.barh(at + shift, prediction_K, height, color=ORANGE, label=who)
     for k, count in enumerate(votes.tolist()):
         if count:
-            axes.text(
-                fractions[k] + 0.015,
-                k - shift,
-                str(count),
-                va="center",
-                fontsize=7.5,
-                color=theme.ink,
-            )
+            axes.text(fractions[k] + 0.015, k - shift, str(count), va="center", fontsize=7.5, color=theme.ink)
     axes.set_yticks(at, [CLASS_NAMES[name] for name in CLASSES])
     axes.set_ylim(len(CLASSES) - 0.4, -0.6)
     axes.set_xlim(0, 1.08)
     axes.set_xticks([0, 0.5, 1])
     axes.set_xlabel("fraction of votes, probability")
     tidy(axes, "x")
-    # Above the bars, which can be long in any row.
+    # Above the bars, because these can be long in any row.
     axes.legend(
         loc="lower right", bbox_to_anchor=(1, 1), ncols=2, handlelength=1, borderpad=0.2, columnspacing=1
     )

@@ -19,7 +19,7 @@ from kagglehms.data.records import (
     read_train_table,
     window_starts,
 )
-from kagglehms.data.store import Store
+from kagglehms.data.store import INDEX, Store
 from kagglehms.errors import DataError, UsageError
 from kagglehms.inputs.layouts import Crop
 from kagglehms.runs.run_view import focus_of, view_runs
@@ -35,12 +35,12 @@ class Window:
     """One sub-window: 50 s of EEG and ten minutes of spectrogram around the same labelled 10 s.
 
     Attributes:
-        number: its number in the EEG, as train.csv counts.
-        offset_s: of the 50 s from the beginning of the EEG.
-        spectrogram_offset_s: of the ten minutes from the beginning of the spectrogram.
+        number: number of the sub-window in the EEG, as train.csv counts.
+        offset_s: seconds from the beginning of the EEG to the 50 s.
+        spectrogram_offset_s: seconds from the beginning of the spectrogram to the ten minutes.
         votes_K: (6,) vote counts; None for a test recording.
-        consensus: the class that train.csv names; empty for a test recording.
-        prediction_K: (6,) out-of-fold probabilities; None without any.
+        consensus: class that train.csv names; empty for a test recording.
+        prediction_K: (6,) out-of-fold probabilities; None without a prediction.
     """
 
     number: int
@@ -59,15 +59,15 @@ class Window:
 
 @dataclass(frozen=True)
 class EegView:
-    """All that is shown of one EEG.
+    """Everything that is shown of one EEG.
 
     Attributes:
-        eeg_id: which one.
-        patient_id: whose.
+        eeg_id: id of the EEG.
+        patient_id: id of the patient.
         eeg_uv: (n_times, 20) µV.
         log_power: (n_rows, 400) natural logarithm of spectrogram power.
-        windows: its sub-windows, by offset.
-        who: the run that predictions are from; None without any.
+        windows: sub-windows, in the order of their offsets.
+        who: name of the run that predictions are from; None without predictions.
     """
 
     eeg_id: int
@@ -78,12 +78,12 @@ class EegView:
     who: str | None = None
 
     def crop(self, window: Window) -> Crop:
-        """What a model would see of a sub-window."""
+        """Cut what a model would see of a sub-window."""
         row, sample = window.start
         return Crop(self.log_power[row : row + SPECTROGRAM_ROWS], self.eeg_uv[sample : sample + N_TIMES])
 
     def nearest(self, offset_s: float | None) -> int:
-        """Position of the sub-window whose offset is nearest; the first without one."""
+        """Return the position of the sub-window whose offset is nearest; of the first if `offset_s` is None."""
         if offset_s is None:
             return 0
         return int(np.argmin([abs(w.offset_s - offset_s) for w in self.windows]))
@@ -95,15 +95,15 @@ def load_view(
     """Read an EEG of the training or the test set, its votes, and what a run predicts for it.
 
     Args:
-        eeg_id: as train.csv or test.csv names it.
-        data: the competition's folder.
-        store: decoded recordings; those that it lacks are read from `data`.
-        runs: the folder of all runs, for a prediction.
-        recipe: whose prediction; None takes the best run's.
+        eeg_id: id of the EEG in train.csv or test.csv.
+        data: folder of the competition.
+        store: folder of decoded recordings; those that it lacks are read from `data`.
+        runs: folder of all runs, for predictions; None shows none.
+        recipe: name of the run whose predictions to show; None takes the best run.
 
     Raises:
-        UsageError: no such EEG, or no such run.
-        DataError: files that cannot be used.
+        UsageError: there is no such EEG, or no such run.
+        DataError: a file cannot be used.
     """
     competition = Competition(data)
     if competition.train_csv.is_file():
@@ -122,7 +122,7 @@ def _first(table: pl.DataFrame, eeg_id: int) -> dict[str, Any]:
 
 
 def _train_windows(table: pl.DataFrame, eeg_id: int) -> list[Window]:
-    rows_ = table.filter(table["eeg_id"] == eeg_id).sort(EEG_OFFSET).to_dicts()
+    rows = table.filter(table["eeg_id"] == eeg_id).sort(EEG_OFFSET).to_dicts()
     return [
         Window(
             number=row["eeg_sub_id"],
@@ -131,7 +131,7 @@ def _train_windows(table: pl.DataFrame, eeg_id: int) -> list[Window]:
             votes_K=tuple(row[name] for name in VOTE_COLUMNS),
             consensus=row["expert_consensus"],
         )
-        for row in rows_
+        for row in rows
     ]
 
 
@@ -149,7 +149,7 @@ def _test_view(competition: Competition, eeg_id: int) -> EegView:
 
 
 def _some_ids(competition: Competition) -> str:
-    """The first few ids that there are, for somebody who has none at hand."""
+    """Name the first few ids that there are."""
     for path in (competition.train_csv, competition.test_csv):
         if path.is_file():
             ids = read_table(path, {"eeg_id": "text"})["eeg_id"].unique(maintain_order=True)
@@ -160,17 +160,17 @@ def _some_ids(competition: Competition) -> str:
 def _recordings(
     competition: Competition, store: Path | None, eeg_id: int, spectrogram_id: int
 ) -> tuple[Half, Half]:
-    if store is not None and (store / "store.json").is_file():
+    if store is not None and (store / INDEX).is_file():
         try:
             opened = Store(store)
             return opened.eeg(eeg_id), opened.spectrogram(spectrogram_id)
         except UsageError:
-            pass  # a store of a few records only: the files themselves are at hand
+            pass  # a store of a few records only: read the files themselves
     return read_eeg(competition.eeg(eeg_id)), read_spectrogram(competition.spectrogram(spectrogram_id))
 
 
 def _checked(view: EegView, competition: Competition) -> EegView:
-    """Refuse recordings that end before their last sub-window does."""
+    """Raise `DataError` if a recording ends before its last sub-window does."""
     row, sample = (max(starts) for starts in zip(*(window.start for window in view.windows), strict=True))
     if len(view.eeg_uv) < sample + N_TIMES:
         end_s = max(window.offset_s for window in view.windows) + WINDOW_S
@@ -186,7 +186,7 @@ def _checked(view: EegView, competition: Competition) -> EegView:
 def _with_predictions(
     windows: Sequence[Window], eeg_id: int, runs: Path | None, recipe: str | None
 ) -> tuple[tuple[Window, ...], str | None]:
-    """Give each sub-window the prediction of its record: the one of the same EEG and the same votes."""
+    """Give each sub-window the prediction of its record, which has the same EEG and the same votes."""
     if runs is None or (recipe is None and not runs.is_dir()):
         return tuple(windows), None
     run = focus_of(view_runs(runs), recipe)

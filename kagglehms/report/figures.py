@@ -1,5 +1,5 @@
-"""The report's figures. Each function returns one small figure, so that a page can stand them side by side or, on a
-phone, one under the other."""
+"""The report's figures. Each function returns one small figure, so that a page can show them side by side or, on a
+phone, one below the other."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SMALL = (4.0, 2.9)
-"""Inches: what fits a phone's width without shrinking its text."""
+"""Width and height in inches that fit a phone without shrinking the text."""
 
 
 def ladder_chart(rows: Sequence[Row]) -> Figure:
-    """Each recipe's out-of-fold score, ours and the published one, and the published leaderboard score."""
+    """Draw each recipe's out-of-fold score, ours and the published one, and the published leaderboard score."""
     drawn = figure(6.4, 0.8 + 0.24 * len(rows))
     with styled(PAGE):
         axes = drawn.add_subplot()
@@ -57,7 +57,7 @@ def ladder_chart(rows: Sequence[Row]) -> Figure:
 
 
 def learning_curves(history: pl.DataFrame) -> Figure:
-    """Held-out score and training loss of each fold over epochs, with warm-ups shaded and stages parted."""
+    """Draw held-out score and training loss of each fold over epochs, with warm-ups shaded and stages separated."""
     drawn = figure(*SMALL)
     with styled(PAGE):
         score, loss = drawn.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -86,7 +86,7 @@ def learning_curves(history: pl.DataFrame) -> Figure:
 
 
 def _mark_stages(axes, history: pl.DataFrame) -> None:  # type: ignore[no-untyped-def]
-    """Shade warm-ups and draw a line where a new stage begins."""
+    """Shade warm-ups, and draw a line where a new stage begins."""
     import polars as pl
 
     begin = 0.0
@@ -100,10 +100,10 @@ def _mark_stages(axes, history: pl.DataFrame) -> None:  # type: ignore[no-untype
 
 
 def group_scores(groups: dict[str, list[Group]]) -> Figure:
-    """The scores of the same groups of records in several runs, with twice their standard error.
+    """Draw the scores of the same groups of records in several runs, with twice their standard error.
 
     Args:
-        groups: by run.
+        groups: groups by name of the run.
     """
     labels = list(dict.fromkeys(group.label for run in groups.values() for group in run))
     drawn = figure(SMALL[0], max(1.5, 0.75 + (0.16 + 0.11 * len(groups)) * len(labels)))
@@ -128,7 +128,7 @@ def group_scores(groups: dict[str, list[Group]]) -> Figure:
 
 
 def confusion_figure(counts_KK: NDArray[np.int64]) -> Figure:
-    """Records by the class with the most votes and the most probable class; colour is the share of the row."""
+    """Draw records by the class with the most votes and the most probable class; colour is the share of the row."""
     from matplotlib.colors import to_rgb
 
     drawn = figure(4.0, 3.3)
@@ -153,7 +153,7 @@ def confusion_figure(counts_KK: NDArray[np.int64]) -> Figure:
 
 
 def calibration_figure(measured: Sequence[Calibration]) -> Figure:
-    """Mean vote fraction over mean prediction, class by class; on the diagonal a prediction means what it says."""
+    """Draw mean vote fraction over mean prediction for each class; on the diagonal predictions are calibrated."""
     drawn = figure(5.4, 3.7)
     with styled(PAGE):
         axes_K = drawn.subplots(2, 3, sharex=True, sharey=True).ravel()
@@ -174,7 +174,7 @@ def calibration_figure(measured: Sequence[Calibration]) -> Figure:
 
 
 def blend_figure(blend: Blend) -> Figure:
-    """The weight of each member of a blend."""
+    """Draw the weight of each member of a blend."""
     drawn = figure(SMALL[0], 0.6 + 0.26 * len(blend.members))
     with styled(PAGE):
         axes = drawn.add_subplot()

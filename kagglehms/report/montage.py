@@ -1,7 +1,7 @@
-"""The double banana: eighteen bipolar derivations and the electrocardiogram, as they are read.
+"""The double banana: eighteen bipolar derivations and the electrocardiogram, in their customary order.
 
 Neighbours of a chain are subtracted, from front to back: left and right lateral, left and right parasagittal, then the
-midline. That is the order of the panels, and it puts each chain of the left over its mirror image on the right.
+midline. That is the order of the panels, and it puts each chain of the left above its mirror image on the right.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ Floats = NDArray[np.float32]
 
 MIDLINE = ("Fz", "Cz", "Pz")
 PASS_BAND_HZ = (0.5, 40.0)
-"""What a trace shows: drifts below and mains hum above are taken out, as a reader would set his filters."""
+"""Frequencies that a trace shows; slow drifts below and mains hum above are filtered out, as is customary."""
 TRACE_HZ = 100
-"""Samples of a trace per second, after the filter."""
+"""Samples a second of a filtered trace."""
 SENSITIVITIES_UV = (20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 2000, 5000)
-"""µV from one trace to the next that a reader can choose between."""
+"""Choices of the µV from one trace to the next."""
 
 
 @dataclass(frozen=True)
 class Derivation:
-    """One trace: electrode `plus` minus electrode `minus`; `minus` is None for the electrocardiogram.
+    """One trace: the difference of two electrodes.
 
     Attributes:
         group: LL, RL, LP or RP, `midline` or `EKG`.
+        plus: electrode that the other one is subtracted from.
+        minus: electrode that is subtracted; None for the electrocardiogram.
     """
 
     group: str
@@ -40,6 +42,7 @@ class Derivation:
 
     @property
     def label(self) -> str:
+        """Name of the trace."""
         return self.plus if self.minus is None else f"{self.plus}–{self.minus}"
 
 
@@ -50,11 +53,21 @@ def _derivations() -> tuple[Derivation, ...]:
 
 
 DERIVATIONS = _derivations()
-"""Nineteen: four of each chain, two of the midline, and the electrocardiogram."""
+"""All nineteen: four of each chain, two of the midline, and the electrocardiogram."""
 
 
 def montage(eeg_uv: NDArray[np.floating]) -> Floats:
-    """(n_times, 20) µV → (19, n_times) µV, rows as in `DERIVATIONS`; NaN where either electrode has none."""
+    """Return the derivations of an EEG.
+
+    Args:
+        eeg_uv: (n_times, 20) µV.
+
+    Returns:
+        (19, n_times) µV, rows as in `DERIVATIONS`; NaN where either electrode has no value.
+
+    Raises:
+        UsageError: `eeg_uv` has another shape.
+    """
     if eeg_uv.ndim != 2 or eeg_uv.shape[1] != len(CHANNELS):
         raise UsageError(f"eeg_uv must be (n_times, {len(CHANNELS)}), but got {eeg_uv.shape}")
     column = {name: eeg_uv[:, i].astype(np.float32) for i, name in enumerate(CHANNELS)}
@@ -64,8 +77,11 @@ def montage(eeg_uv: NDArray[np.floating]) -> Floats:
 def traces(eeg_uv: NDArray[np.floating]) -> Floats:
     """Montage and filter a whole recording for display.
 
-    A Butterworth band-pass of fourth order (`PASS_BAND_HZ`), run forwards and backwards so that nothing is shifted
-    in time. Gaps are bridged by straight lines for the filter's sake and are gaps again afterwards.
+    The filter is a Butterworth band-pass of fourth order (`PASS_BAND_HZ`), run forwards and backwards so that nothing
+    is shifted in time. Gaps are bridged by straight lines for the filter, and are gaps again afterwards.
+
+    Args:
+        eeg_uv: (n_times, 20) µV.
 
     Returns:
         (19, ⌈n_times / 2⌉) float32 µV at `TRACE_HZ`.
@@ -87,7 +103,7 @@ def traces(eeg_uv: NDArray[np.floating]) -> Floats:
 
 
 def sensitivity_uv(traces_DT: Floats) -> int:
-    """The µV from trace to trace at which these can be read: the 99th percentile of their size, rounded up."""
+    """Choose the µV from trace to trace: the 99th percentile of the traces' magnitude, rounded up to a choice."""
     brain = np.abs(traces_DT[[d.group != "EKG" for d in DERIVATIONS]])
     brain = brain[np.isfinite(brain)]
     typical = float(np.percentile(brain, 99)) if len(brain) else 0.0
@@ -95,7 +111,7 @@ def sensitivity_uv(traces_DT: Floats) -> int:
 
 
 def rows() -> list[float]:
-    """The height of each derivation's line, in spaces between traces from the top; groups stand a little apart."""
+    """Return how far below the first trace each one is, in spaces between traces; groups are set a little apart."""
     heights, height = [], 0.0
     for before, derivation in zip((None, *DERIVATIONS), DERIVATIONS, strict=False):
         if before is not None:
@@ -105,7 +121,7 @@ def rows() -> list[float]:
 
 
 def ekg_gain(traces_DT: Floats, spacing_uv: float) -> float:
-    """What the electrocardiogram is multiplied by to fill its row: it has a scale of its own."""
+    """Return the factor that makes the electrocardiogram, which has its own scale, fill its row."""
     ekg = np.abs(traces_DT[-1][np.isfinite(traces_DT[-1])])
     largest = float(np.percentile(ekg, 99.5)) if len(ekg) else 0.0
     return 0.7 * spacing_uv / largest if largest > 1e-3 else 1.0

@@ -35,20 +35,20 @@ from kagglehms.runs.statistics import (
 from kagglehms.training.metric import shortcoming
 
 COMPARED = 6
-"""Runs that are compared in one figure; more could not be told apart."""
+"""Most runs that are compared in one figure; more could not be told apart."""
 
 Watch = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 @dataclass(frozen=True)
 class Written:
-    """What `write_report` did.
+    """What `write_report` wrote.
 
     Attributes:
-        path: the page.
-        n_runs: runs on it.
-        focus: the run that it looks at closely; None if no fold of any is finished.
-        problems: what could not be shown.
+        path: path of the page.
+        n_runs: number of runs on the page.
+        focus: name of the run that is shown in detail; None if no run has a finished fold.
+        problems: a sentence for each thing that could not be read.
     """
 
     path: Path
@@ -68,15 +68,15 @@ def write_report(
     """Write the report of all runs below `runs`.
 
     Args:
-        runs: the folder that `kagglehms train` wrote, finished or not.
-        out: the page to write.
-        store: decoded recordings, for the traces of the hardest records; without one the page says so.
-        recipe: the run to look at closely; None takes the best.
-        n_hardest: how many of its hardest records to show.
-        watch: wraps the sections as they are made, given their number, to show progress.
+        runs: folder of all runs, finished or not.
+        out: path of the page to write.
+        store: folder of decoded recordings, for the traces of the hardest records; None leaves them out.
+        recipe: name of the run to show in detail; None takes the best.
+        n_hardest: number of that run's hardest records to show.
+        watch: function that is given the sections and their number, and yields them, to show progress.
 
     Raises:
-        UsageError: no runs, no such recipe, or n_hardest below 0.
+        UsageError: there are no runs or no such run, or `n_hardest` is below 0.
         RunError: the page cannot be written.
     """
     if n_hardest < 0:
@@ -105,7 +105,7 @@ def write_report(
         policy=policy(),
         runs=str(runs),
         views=views,
-        shortcomings=[told for view in views if (told := _shortcoming(view))],
+        shortcomings=[sentence for view in views if (sentence := _shortcoming(view))],
         focus=focus,
         n_left_out=len(by_rank) - len(compared),
         problems=problems,

@@ -1,8 +1,8 @@
-"""How pictures look: colours that read on light and dark paper, and figures as inline SVG or as PNG.
+"""The style of pictures: colours for light and dark pages, and figures as inline SVG or as PNG.
 
 Figures are drawn with matplotlib's objects and the Agg and SVG canvases; pyplot and its global state are not used.
-Ink is drawn in colours that stand for CSS variables, which the page sets by `prefers-color-scheme`; a figure so
-follows the reader's choice without being drawn twice.
+Text and rules are drawn in colours that stand for CSS variables, which the page sets by `prefers-color-scheme`; so a
+figure follows the reader's preference without being drawn twice.
 """
 
 from __future__ import annotations
@@ -24,17 +24,23 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, RED, PURPLE, TEAL, BROWN, PINK = (
     "#3d85c6", "#d98324", "#3f9f6b", "#d1534f", "#9470c0", "#2b9eb3", "#a1785b", "#cf6fa5",
 )  # fmt: skip
-"""Middle tones: at least 3 : 1 against white and against the dark page."""
+"""Middle tones, with a contrast of at least 3 : 1 to white and to the dark page."""
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, BROWN, PINK)
 MARKERS = "osD^vPX*"
-"""One a series, so that nothing hangs on telling colours apart."""
+"""One marker a series, so that readers need not tell colours apart."""
 GREY = "#8a8f98"
 COLOUR_MAP = "magma"
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of text, of what is said more softly, and of rules."""
+    """Colours of a picture.
+
+    Attributes:
+        ink: colour of text.
+        soft: colour of less important text.
+        rule: colour of rules.
+    """
 
     ink: str
     soft: str
@@ -42,14 +48,14 @@ class Theme:
 
 
 LIGHT = Theme("#1c2128", "#5b636e", "#c9ced6")
-"""For a picture on white paper."""
+"""Colours of a picture on white paper."""
 PAGE = Theme("#010203", "#010204", "#010205")
-"""Stands for the page's CSS variables, see `svg`."""
+"""Colours that stand for the page's CSS variables, see `svg`."""
 _VARIABLES = {PAGE.ink: "var(--ink)", PAGE.soft: "var(--soft)", PAGE.rule: "var(--rule)"}
 
 
 def figure(width_in: float, height_in: float, theme: Theme = PAGE) -> Figure:
-    """Make a figure with nothing on it; its size is in inches of 72 points."""
+    """Make an empty figure; its size is in inches of 72 points."""
     from matplotlib.figure import Figure
 
     with styled(theme):
@@ -58,7 +64,7 @@ def figure(width_in: float, height_in: float, theme: Theme = PAGE) -> Figure:
 
 @contextmanager
 def styled(theme: Theme) -> Iterator[None]:
-    """Draw in the project's style, whatever the reader's own matplotlibrc says."""
+    """Draw in the project's style, whatever the user's own matplotlibrc says."""
     import matplotlib as mpl
 
     style: dict[Any, Any] = {
@@ -81,7 +87,7 @@ def styled(theme: Theme) -> Iterator[None]:
 
 @contextmanager
 def _quiet_font_cache() -> Iterator[None]:
-    """The first use on a machine builds a list of fonts and says so in the log, which is nobody's concern."""
+    """Keep matplotlib from logging that it builds its list of fonts, as it does on its first use on a machine."""
     import logging
 
     logger = logging.getLogger("matplotlib.font_manager")
@@ -108,7 +114,7 @@ def svg(drawn: Figure, label: str) -> Markup:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)  # names such as axes_1, which several figures would share
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # ids such as axes_1, which several figures would share
     text = re.sub(r'(?<= d=")[^"]{400,}(?=")', lambda path: _shortened(path[0]), text)
     text = re.sub(r"(?<=data:image/png;base64,)[^\"]+", lambda data: _indexed(data[0]), text)
     text = re.sub(r"font: ((?:italic |bold |\d{3} )*[\d.]+px) [^;\"]+", r"font: \1 var(--sans)", text)
@@ -125,7 +131,7 @@ def svg(drawn: Figure, label: str) -> Markup:
 def _shortened(path: str) -> str:
     """Rewrite a long line of an SVG path in steps of a tenth of a point, each relative to the one before."""
     if re.search(r"[A-KN-Za-z]", path):
-        return path  # curves are short, and are left alone
+        return path  # curves are short already
     shortened: list[str] = []
     x = y = 0
     for command, px, py in re.findall(r"([ML]) (-?[\d.]+) (-?[\d.]+)", path):
@@ -139,7 +145,7 @@ def _shortened(path: str) -> str:
 
 
 def _indexed(data: str) -> str:
-    """Recode a base64 PNG with a palette if it has few enough colours for one, which a drawn image always has."""
+    """Recode a base64 PNG with a palette if it has at most 256 colours, as drawn images have."""
     import numpy as np
     from PIL import Image
 
@@ -168,7 +174,7 @@ def png(drawn: Figure, dpi: int = 130) -> bytes:
 
 
 def _few_colours(content: bytes) -> bytes:
-    """Bring a PNG down to a palette of 256 colours: a third of the bytes, and no eye sees it on lines and bars."""
+    """Reduce a PNG to a palette of 256 colours: a third of the bytes, and no visible change of lines and bars."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -178,19 +184,19 @@ def _few_colours(content: bytes) -> bytes:
 
 
 def tidy(axes: Axes, grid: str = "y") -> None:
-    """Quiet axes: a grid along one direction and no ticks."""
+    """Give axes a grid along one direction, and no ticks."""
     axes.grid(axis=grid, zorder=0)  # type: ignore[arg-type]
     axes.set_axisbelow(True)
     axes.tick_params(length=0)
 
 
 def palette_png(values_HW: Any, low: float, high: float) -> bytes:
-    """Return an image as a PNG with the project's palette; values beyond `low` … `high` are held there, NaN is grey.
+    """Return an image as a PNG with the project's palette; values are clipped to `low` … `high`, NaN is grey.
 
     Args:
-        values_HW: (H, W) numbers; the first row is the uppermost.
-        low: the value of the palette's first colour.
-        high: the value of its last colour.
+        values_HW: (H, W) numbers; the first row is at the top.
+        low: value that gets the palette's first colour.
+        high: value that gets the palette's last colour.
     """
     import numpy as np
     from matplotlib import colormaps

@@ -1,7 +1,7 @@
-"""Templates → self-contained pages: everything from data escaped, nothing fetched, and a policy that says so.
+"""Fill templates: self-contained pages in which everything from data is escaped and nothing is fetched.
 
-The page's Content-Security-Policy forbids every connection; pictures are data, and a script runs only if it is the one
-whose hash the policy names. So even a page that was tampered with could not call home.
+The page's Content-Security-Policy forbids every connection; pictures are data, and a script runs only if its hash is
+the one that the policy names. So even a page that was tampered with could not send anything.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def source(name: str) -> str:
 
 @cache
 def environment() -> Environment:
-    """The templates of this room; a misspelt variable is an error, not an empty string."""
+    """Return the environment of this room's templates, in which a misspelt variable is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(

@@ -1,4 +1,4 @@
-"""`kagglehms view`: one EEG as a neurologist expects it, as a PNG and as a page to step through its sub-windows."""
+"""`kagglehms view`: one EEG as neurologists read it, as a PNG and as a page that steps through its sub-windows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from kagglehms.report.style import LIGHT, figure, palette_png, png, styled
 from kagglehms.report.templating import policy, render, source
 
 MOST_WINDOWS = 60
-"""Sub-windows on a page; an EEG can have hundreds, and each brings some 100 KB of images."""
+"""Most sub-windows on a page; an EEG can have hundreds, and each needs some 100 KB of images."""
 
 
 def view_png(view: EegView, position: int) -> bytes:
@@ -70,7 +70,7 @@ def _title(view: EegView, window: Window) -> str:
 def view_page(view: EegView, position: int) -> str:
     """Return the page that steps through an EEG's sub-windows, the one at `position` first.
 
-    Of an EEG with more than `MOST_WINDOWS` sub-windows it holds those nearest to that one.
+    It holds at most `MOST_WINDOWS` sub-windows, those nearest to that one.
     """
     centre = view.windows[position].offset_s
     nearest = sorted(range(len(view.windows)), key=lambda i: abs(view.windows[i].offset_s - centre))
@@ -94,9 +94,9 @@ def view_page(view: EegView, position: int) -> str:
         "who": view.who,
         "facts": {
             "window_s": WINDOW_S, "label_s": LABEL_S, "rows": SPECTROGRAM_ROWS, "row_s": SPECTROGRAM_STEP_S,
-            "bins": N_BINS, "panels": PANELS, "low_hz": FREQUENCIES_HZ[0], "high_hz": FREQUENCIES_HZ[-1],
+            "panels": PANELS, "low_hz": FREQUENCIES_HZ[0], "high_hz": FREQUENCIES_HZ[-1],
             "mel_high_hz": MEL.fmax, "mel_s": (N_TIMES // MEL.n_frames) * MEL.n_frames / SFREQ_HZ,
-            "mel_rows": MEL.n_mels, "mel_columns": MEL.n_frames,
+            "mel_columns": MEL.n_frames,
         },
     }  # fmt: skip
     left_out = len(view.windows) - len(windows)
@@ -113,25 +113,24 @@ def _content(view: EegView, window: Window, number: int) -> dict[str, Any]:
         "votes": window.votes_K,
         "consensus": window.consensus,
         "prediction": window.prediction_K,
-        "mel": _data_uri(palette_png(_stacked(mel_PFT), -0.5, 1.0)),
+        "mel": _data_uri(palette_png(_stacked(mel_PFT), *drawing.MEL_LIMITS)),
     }
 
 
 def _spectrogram(log_power: Half) -> dict[str, Any]:
-    """All rows as one picture, each panel with its low frequencies at the bottom."""
+    """Draw all rows as one picture, each panel with its low frequencies at the bottom."""
     power_PFT = log_power.reshape(len(log_power), len(PANELS), N_BINS).transpose(1, 2, 0).astype(np.float32)
-    finite = power_PFT[np.isfinite(power_PFT)]
-    low, high = (float(v) for v in np.percentile(finite, (2, 99.5))) if len(finite) else (0.0, 1.0)
-    return {"image": _data_uri(palette_png(_stacked(power_PFT), low, high)), "n_rows": len(log_power)}
+    image = palette_png(_stacked(power_PFT), *drawing.power_limits(power_PFT))
+    return {"image": _data_uri(image), "n_rows": len(log_power)}
 
 
 def _stacked(panels_PFT: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Four panels one under the other, with high frequencies at the top of each."""
+    """Put four panels one below the other, with high frequencies at the top of each."""
     return np.concatenate(list(panels_PFT[:, ::-1]))
 
 
 def _packed(traces_DT: NDArray[np.float32]) -> dict[str, Any]:
-    """Traces as 16-bit integers in base64; −32768 is a gap."""
+    """Encode traces as 16-bit integers in base64; −32768 is a gap."""
     largest = float(np.nanmax(np.abs(traces_DT))) if np.isfinite(traces_DT).any() else 0.0
     step_uv = max(largest / 32767, 0.01)
     scaled = np.where(np.isfinite(traces_DT), np.round(np.nan_to_num(traces_DT) / step_uv), -32768)
@@ -147,12 +146,12 @@ def write_view(view: EegView, offset_s: float | None, out: Path) -> list[Path]:
     """Write the PNG, the page, or both.
 
     Args:
-        view: what to show.
-        offset_s: show the sub-window nearest to it; the first when None.
-        out: a name that ends in .png or .html; any other gets both.
+        view: EEG to show.
+        offset_s: offset of the sub-window to show first, or of one near it; None takes the first.
+        out: path that ends in .png or .html; both are written if it has no ending.
 
     Raises:
-        UsageError: another ending.
+        UsageError: the path has another ending.
         RunError: a file cannot be written.
     """
     position = view.nearest(offset_s)

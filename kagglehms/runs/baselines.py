@@ -1,8 +1,8 @@
-"""What a score on a simulated competition is worth: the perfect predictor's, the class prior's, a baseline's.
+"""What a score on a simulated competition is worth: a perfect predictor, a baseline and the class prior on the same.
 
 The perfect predictor knows the probabilities from which the votes were drawn. Votes are few and scatter around
-them, so even it has a score above 0: the floor that nobody can pass. A model's score lies on the way from the class
-prior, which has seen no recording, to that floor.
+them, so even its score is above 0: no model can do better. A model's score lies on the way from that of the class
+prior, which has seen no recording, to that of the perfect predictor.
 
 Shape suffixes: N record, K class, D feature.
 """
@@ -38,11 +38,12 @@ class Floor:
     """Scores, each on all records and on those with at least 10 votes (None where there are none).
 
     Attributes:
-        n_records, n_votes10: how many records each is of.
-        perfect: of the true probabilities.
-        energy: of a softmax regression on the 19 electrodes' log energy, out of fold over patients.
-        prior: of the mean target of the same records.
-        uniform: of one sixth for each class.
+        n_records: number of records.
+        n_votes10: number of records with at least 10 votes.
+        perfect: scores of the true probabilities.
+        energy: scores of a softmax regression on the 19 electrodes' log energy, out of fold over patients.
+        prior: scores of the mean target of the same records.
+        uniform: scores of one sixth for each class.
     """
 
     n_records: int
@@ -54,7 +55,7 @@ class Floor:
 
     @property
     def sentence(self) -> str:
-        """The scores, for a person."""
+        """A table of the scores for people to read."""
         lines = [f"{'score (KL divergence, lower is better)':<42}{'all records':>12}{'many votes':>12}"]
         for name, (score, score_votes10) in (
             ("perfect predictor (the irreducible part)", self.perfect),
@@ -69,7 +70,7 @@ class Floor:
 
 
 def recovered(score: float, prior: float, perfect: float) -> float:
-    """The part of the way from the class prior (0) to the perfect predictor (1) that a score has come."""
+    """Return how far a score has come from that of the class prior (0) to that of the perfect predictor (1)."""
     return (prior - score) / (prior - perfect)
 
 
@@ -82,8 +83,8 @@ def measure_floor(
 
     Args:
         competition: a simulated competition.
-        truth_csv: its train_truth.csv.
-        watch: wraps the reading of recordings, given their number, to show progress.
+        truth_csv: path of its train_truth.csv.
+        watch: function that is given the recordings to read and their number, and yields them, to show progress.
 
     Raises:
         DataError: the truth is of another competition, or a file cannot be read.
@@ -104,14 +105,14 @@ def measure_floor(
 
 
 def read_truth(path: Path, records: pl.DataFrame) -> NDArray[np.float64]:
-    """The true probabilities of records.
+    """Read the true probabilities of records.
 
     Args:
-        path: train_truth.csv of a simulated competition.
-        records: with columns eeg_id and the six votes, in any order and number.
+        path: path of train_truth.csv of a simulated competition.
+        records: n records with columns eeg_id and the six votes, in any order.
 
     Returns:
-        (n_records, 6), rows sum to 1. Where labels of one EEG got the same votes, and so are one record, their mean.
+        (n, 6) probabilities, rows sum to 1. Labels of one EEG with the same votes are one record, and have their mean.
 
     Raises:
         DataError: a record is not in the table.
@@ -133,10 +134,14 @@ def read_truth(path: Path, records: pl.DataFrame) -> NDArray[np.float64]:
 
 
 def energy_baseline(features_ND: NDArray[np.float64], records: Records) -> NDArray[np.float64]:
-    """Softmax regression of vote fractions on features, each patient predicted by a model that never saw it.
+    """Predict vote fractions from features by softmax regression, each patient by a model that never saw it.
+
+    Args:
+        features_ND: (n, D) features of each record.
+        records: n records.
 
     Returns:
-        (n_records, 6) probabilities; the class prior of the others where there are too few patients or classes.
+        (n, 6) probabilities; the class prior where there are too few patients or classes.
     """
     targets_NK = records.targets_NK
     n_folds = min(N_FOLDS, len(np.unique(records.patients)))
@@ -156,7 +161,12 @@ def energy_baseline(features_ND: NDArray[np.float64], records: Records) -> NDArr
 def softmax_regression(
     features_ND: NDArray[np.float64], targets_NK: NDArray[np.float64], new_MD: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Fit vote fractions to features, and predict others.
+    """Fit a softmax regression, and predict with it.
+
+    Args:
+        features_ND: (n, D) features to fit to.
+        targets_NK: (n, 6) vote fractions to fit.
+        new_MD: (M, D) features to predict from.
 
     Returns:
         (M, 6) probabilities; the mean target where the targets are all of one class.
@@ -172,14 +182,14 @@ def softmax_regression(
         return np.tile(targets_NK.mean(axis=0), (len(new_MD), 1))
     model = make_pipeline(StandardScaler(), LogisticRegression(C=RIDGE, max_iter=1000))
     model.fit(features_ND[rows], classes, logisticregression__sample_weight=targets_NK[rows, classes])
-    # A class that no training record has keeps the least probability that does not cost infinity.
+    # A class that no training record has gets a small probability, so that a vote for it costs a finite score.
     predicted_MK = np.full((len(new_MD), len(CLASSES)), 1e-3)
     predicted_MK[:, seen] += model.predict_proba(new_MD)
     return predicted_MK / predicted_MK.sum(axis=1, keepdims=True)
 
 
 def electrode_energy(uv_TC: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(19,) logarithm of each electrode's variance over a window of (n_times, 20) µV."""
+    """Return the logarithm of each electrode's variance, (19,), over a window of (n_times, 20) µV."""
     uv_TC = uv_TC[:, :N_ELECTRODES].astype(np.float64)
     seen = np.isfinite(uv_TC)
     mean = np.where(seen, uv_TC, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
@@ -192,7 +202,7 @@ def record_energies(
     records: Records,
     watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> NDArray[np.float64]:
-    """(n_records, 19) `electrode_energy` of each record's 50 s."""
+    """Return the `electrode_energy` of each record's 50 s, (n_records, 19); for `watch` see `measure_floor`."""
     from kagglehms.data.readers import read_eeg
 
     def one(place: tuple[int, int]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The rows of a blend's fit: checked arrays, which rows it is for, and the class priors of these.
+"""The rows that a blend is fitted to: checked arrays, the rows that the blend is for, and their class priors.
 
 Shapes: M members, N rows, K classes (always the six).
 """
@@ -20,16 +20,16 @@ from kagglehms.training.metric import check_probabilities, kl_terms
 
 @dataclass(frozen=True)
 class BlendData:
-    """Checked arrays of one fit; rows of weight 0 are gone.
+    """Checked arrays of one fit, without the rows of weight 0.
 
     Attributes:
-        names: of the members.
+        names: names of the members.
         predictions_MNK: (members, n, 6) probabilities.
         targets_NK: (n, 6) vote fractions.
-        row_weights_N: (n,) above 0.
-        patients_N: (n,) 0, 1, 2, …; None where nobody asked for cross-validation.
-        own_N: (n,) the rows to fit to; the others are only scored.
-        training_MN: (members, n) what each row counts in each member's training; None without a prior correction.
+        row_weights_N: (n,) weights above 0.
+        patients_N: (n,) patients numbered from 0; None where there is no cross-validation.
+        own_N: (n,) mask of the rows to fit to; the others are only scored.
+        training_MN: (members, n) weight of each row in each member's training; None without a prior correction.
     """
 
     names: tuple[str, ...]
@@ -52,10 +52,10 @@ class BlendData:
         many_votes: ArrayLike | None,
         training: ArrayLike | None,
     ) -> BlendData:
-        """Check what `blending.fit_blend` was given.
+        """Check the arguments of `blend_fitting.fit_blend`.
 
         Raises:
-            UsageError: arrays that do not fit together, no rows, or something missing that `fitting` needs.
+            UsageError: arrays do not fit together, there are no rows, or something that `fitting` needs is missing.
         """
         stack = check_stack(predictions, names)
         n = stack.shape[1]
@@ -88,7 +88,7 @@ class BlendData:
         return cls(tuple(names), stack, targets_NK, rows, codes, own, training_MN).take(rows > 0)
 
     def take(self, mask: NDArray[np.bool_]) -> BlendData:
-        """The rows where the mask holds."""
+        """Return the rows where the mask is true."""
         patients = None if self.patients_N is None else self.patients_N[mask]
         return replace(
             self,
@@ -101,7 +101,7 @@ class BlendData:
         )
 
     def own(self) -> BlendData:
-        """The rows to fit to.
+        """Return the rows to fit to.
 
         Raises:
             UsageError: there are none.
@@ -114,7 +114,7 @@ class BlendData:
         return self.take(self.own_N)
 
     def prior(self, fitting: Fitting) -> PriorCorrection | None:
-        """The correction from the priors of the members' training to that of the rows to fit to."""
+        """Return the correction from the priors of the members' training to that of the rows to fit to."""
         if fitting.prior_exponent is None:
             return None
         assert self.training_MN is not None
@@ -124,7 +124,7 @@ class BlendData:
         if empty:
             raise UsageError(
                 f"{', '.join(empty)}: of these patients no record counted in training, so there is no class prior to "
-                "correct; give more records, or leave the correction away"
+                "correct; give more records, or leave the correction out"
             )
         trained = tuple(
             class_prior(self.targets_NK, counts_N * self.row_weights_N) for counts_N in self.training_MN
@@ -134,14 +134,14 @@ class BlendData:
         return PriorCorrection(fitting.population, target, trained, exponent)
 
     def corrected(self, prior: PriorCorrection | None) -> BlendData:
-        """The same rows, the members corrected for their class priors."""
+        """Return the rows with the members corrected for their class priors."""
         return self if prior is None else replace(self, predictions_MNK=prior.apply(self.predictions_MNK))
 
     def terms(self, blend: Blend) -> Floats:
-        """The competition's score of each row."""
+        """Return the competition's score of each row, (n,)."""
         stack_MNK = self.corrected(blend.prior).predictions_MNK
         return kl_terms(self.targets_NK, blend.finish(pool(stack_MNK, np.array(blend.weights), blend.space)))
 
     def corrected_terms(self, blend: Blend) -> Floats:
-        """The score of each row by the plain mean of the members as `blend` corrects them for their priors."""
+        """Return the score of each row, (n,), by the plain mean of the members, corrected for priors as in `blend`."""
         return kl_terms(self.targets_NK, self.corrected(blend.prior).predictions_MNK.mean(axis=0))

@@ -1,6 +1,6 @@
-"""Fits blends to out-of-fold predictions, and scores them on patients that they were not fitted on.
+"""Fit blends to out-of-fold predictions, and score them on patients that they were not fitted to.
 
-Shapes: M members, N rows, K classes (always the six), V votes above 0. The formula is in `ensemble`.
+Shapes: M members, N rows, K classes (always the six), V votes above 0. The formula is in `blends`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from kagglehms.runs.prior_correction import MOST, PriorCorrection
 from kagglehms.training.metric import CLIP, kl_terms
 
 Loss = Callable[[Floats], tuple[float, Floats]]
-"""Parameters → the value to be minimised and its gradient."""
+"""Function of the parameters that returns the value to minimise and its gradient."""
 
 SHRINKAGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0)
-"""What an automatic choice chooses from: from hardly any pull to the plain mean in all but name."""
+"""Shrinkages that an automatic choice tries, from hardly any pull to practically the plain mean."""
 _TEMPERATURES = (0.2, 5.0)
 _BIASES = (-3.0, 3.0)
 _AS_USUAL = Fitting()
@@ -47,20 +47,20 @@ def fit_blend(
     """Fit a blend's weights and calibration to out-of-fold predictions.
 
     Args:
-        predictions_MNK: (members, n, 6) probabilities of models that have not seen the rows.
+        predictions_MNK: (members, n, 6) probabilities by models that have not seen the rows.
         targets_NK: (n, 6) vote fractions.
-        members: their names.
-        fitting: how.
+        members: names of the members.
+        fitting: how to fit.
         patients_N: (n,) patient of each row; needed where inner cross-validation has something to choose.
-        sample_weights_N: (n,) weights ≥ 0 of the rows, or a mask; default: all the same.
-        name: of the blend.
-        seed: of the inner folds.
-        many_votes_N: (n,) bool, the rows with many votes; needed where the blend is for those.
-        training_MN: (members, n) what each row counts in the last stage of each member's training, see
-            `prior_correction.training_weights`; needed where members are corrected for the class prior of that.
+        sample_weights_N: (n,) weights ≥ 0 of the rows, or a mask; None weighs all alike.
+        name: name of the blend.
+        seed: seed of the inner folds.
+        many_votes_N: (n,) mask of the rows with many votes; needed where the blend is for those.
+        training_MN: (members, n) weight of each row in the last stage of each member's training, see
+            `prior_correction.training_weights`; needed where members are corrected for its class prior.
 
     Raises:
-        UsageError: arrays that do not fit together, no rows, fewer than two patients to choose with.
+        UsageError: arrays do not fit together, there are no rows, or fewer than two patients to choose with.
     """
     data = BlendData.of(
         predictions_MNK, targets_NK, members, patients_N, sample_weights_N, fitting, many_votes_N, training_MN
@@ -72,8 +72,8 @@ def fit_blend(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep BLAS from starting threads, which for matrices as small as these wait longer than they work."""
-    import scipy.optimize  # noqa: F401 - only a BLAS that is loaded can be told
+    """Keep BLAS from starting threads, which for matrices this small wait longer than they work."""
+    import scipy.optimize  # noqa: F401 - only a BLAS that is loaded can be limited
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     with threadpool_limits(1, user_api="blas"):
@@ -122,7 +122,7 @@ def _fit_exponent(data: BlendData, prior: PriorCorrection, space: Space, shrinka
         value, _ = _cross_entropy(pool(stack_MNK, equal, space), data.targets_NK, rows)
         return value + shrinkage / 2 * (exponent - 1) ** 2
 
-    # Convex for one member; a mean of several could have two valleys, so the best of a grid is where to look.
+    # Convex for one member; a mean of several could have two minima, so look around the best point of a grid.
     grid = np.linspace(0, MOST, 9)
     best = int(np.argmin([loss(x) for x in grid]))
     bounds = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
@@ -131,7 +131,7 @@ def _fit_exponent(data: BlendData, prior: PriorCorrection, space: Space, shrinka
 
 
 def _calibrate(pool_NK: Floats, targets_NK: Floats, row_weights_N: Floats, fitting: Fitting) -> list[float]:
-    """Return 1 / temperature and the six biases."""
+    """Fit and return 1 / temperature and the six biases."""
     assert fitting.shrinkage is not None
     nothing = np.eye(1 + len(CLASSES))[0]
     if not (fitting.temperature or fitting.biases):
@@ -148,14 +148,14 @@ def _calibrate(pool_NK: Floats, targets_NK: Floats, row_weights_N: Floats, fitti
 def weights_loss(
     predictions_MNK: Floats, targets_NK: Floats, row_weights_N: Floats, space: Space, shrinkage: float
 ) -> Loss:
-    """What the weights minimise: cross-entropy (the score plus a constant) and the pull towards 1/M.
+    """Return the loss of the weights: cross-entropy (the score plus a constant) and the pull towards 1/M.
 
     Args:
         predictions_MNK: (members, n, 6) probabilities.
         targets_NK: (n, 6) vote fractions.
-        row_weights_N: (n,) of sum 1.
-        space: what is averaged.
-        shrinkage: λ of the module's formula.
+        row_weights_N: (n,) weights of the rows, of sum 1.
+        space: whether probabilities or their logarithms are averaged.
+        shrinkage: λ of the formula in `blends`.
     """
     n_members, pull = len(predictions_MNK), shrinkage * len(predictions_MNK)
     make = _mixture_entropy if space == "probability" else _log_linear_entropy
@@ -194,7 +194,7 @@ def _log_linear_entropy(predictions_MNK: Floats, targets_NK: Floats, row_weights
 
 
 def calibration_loss(pool_NK: Floats, targets_NK: Floats, row_weights_N: Floats, shrinkage: float) -> Loss:
-    """What 1 / temperature and the six biases minimise; see `weights_loss` for the arguments."""
+    """Return the loss of 1 / temperature and the six biases; see `weights_loss` for the arguments."""
     nothing = np.eye(1 + len(CLASSES))[0]
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
@@ -208,7 +208,7 @@ def calibration_loss(pool_NK: Floats, targets_NK: Floats, row_weights_N: Floats,
 
 
 def _cross_entropy(scores_NK: Floats, targets_NK: Floats, row_weights_N: Floats) -> tuple[float, Floats]:
-    """Weighted mean of −Σ target·ln softmax(scores), and its derivative by the scores."""
+    """Return the weighted mean of −Σ target·ln softmax(scores), and its derivative by the scores."""
     top_N1 = scores_NK.max(axis=1, keepdims=True)
     powers_NK = np.exp(scores_NK - top_N1)
     sums_N1 = powers_NK.sum(axis=1, keepdims=True)
@@ -226,7 +226,7 @@ def _minimise(
 
     one = {"type": "eq", "fun": lambda x: x.sum() - 1, "jac": np.ones_like}
     with warnings.catch_warnings():
-        # Some releases of SciPy announce that they clip, as they should.
+        # Some releases of SciPy warn when they clip to the bounds, as they should.
         warnings.filterwarnings("ignore", "Values in x were outside bounds", RuntimeWarning)
         found = minimize(
             loss,
@@ -237,17 +237,25 @@ def _minimise(
             constraints=[one] if on_simplex else [],
             options={"ftol": 1e-12, "maxiter": 1000},
         )
-    # 8: no step improves it any more, which is as good as converged when it has improved before.
+    # Status 8: no step improves it further, which is as good as converged if it has improved before.
     if found.status not in {0, 8} or not np.isfinite(found.x).all() or found.fun > loss(start)[0] + 1e-9:
         raise RunError(f"the blend's weights could not be fitted: {found.message}")
     return np.clip(found.x, *np.array(bounds).T)
 
 
 def patient_folds(patients_N: NDArray[Any], n_folds: int, seed: int) -> NDArray[np.intp]:
-    """Assign whole patients to folds at random, equally many to each. The same for any release of scikit-learn.
+    """Assign whole patients to folds at random, equally many to each; the same for any release of scikit-learn.
+
+    Args:
+        patients_N: (n,) patient of each row.
+        n_folds: number of folds; there are never more than patients.
+        seed: seed of the assignment.
+
+    Returns:
+        (n,) fold numbers.
 
     Raises:
-        UsageError: fewer than two patients or folds. There are never more folds than patients.
+        UsageError: there are fewer than two patients or folds.
     """
     codes = np.unique(patients_N, return_inverse=True)[1]
     n_patients = int(codes.max()) + 1
@@ -268,7 +276,7 @@ class _Crossed:
 
 
 def _cross_fit(data: BlendData, fitting: Fitting, folds_N: NDArray[np.intp], seed: int) -> _Crossed:
-    """Score every row with a blend fitted on the other folds' patients."""
+    """Score every row with a blend fitted to the other folds' patients."""
     terms, corrected, blends = np.empty(len(folds_N)), np.empty(len(folds_N)), []
     for fold in range(int(folds_N.max()) + 1):
         blends.append(_fit(data.take(folds_N != fold), fitting, seed))
@@ -281,7 +289,7 @@ def _cross_fit(data: BlendData, fitting: Fitting, folds_N: NDArray[np.intp], see
 def _choose(data: BlendData, fitting: Fitting, seed: int) -> Fitting:
     """Choose space and shrinkage by cross-validation on these rows alone."""
     if data.patients_N is None:
-        raise UsageError("to choose shrinkage or space, patients are needed; give them or both values")
+        raise UsageError("to choose shrinkage or space, patients are needed; give patients, or both values")
     folds = patient_folds(data.patients_N, fitting.n_folds, seed)
     spaces: tuple[Space, ...] = ("probability", "logit") if fitting.space == "auto" else (fitting.space,)
     shrinkages = SHRINKAGES if fitting.shrinkage is None else (fitting.shrinkage,)
@@ -294,7 +302,7 @@ def _choose(data: BlendData, fitting: Fitting, seed: int) -> Fitting:
 def clustered_mean(
     values_N: Floats, row_weights_N: Floats, patients_N: NDArray[np.intp]
 ) -> tuple[float, float]:
-    """Weighted mean and its standard error, where rows of one patient are not independent."""
+    """Return a weighted mean and its standard error, where rows of one patient are not independent."""
     mean = float(row_weights_N @ values_N / row_weights_N.sum())
     per_patient = np.bincount(patients_N, row_weights_N * (values_N - mean))
     return mean, float(np.sqrt(per_patient @ per_patient) / row_weights_N.sum())
@@ -314,21 +322,20 @@ def nested_score(
     many_votes_N: ArrayLike | None = None,
     training_MN: ArrayLike | None = None,
 ) -> NestedScore:
-    """Fit a blend and score it honestly, by cross-validation grouped by patient.
+    """Fit a blend, and score it by cross-validation grouped by patient.
 
-    Everything that is fitted or chosen is so on the other folds' patients alone, class priors among it. Rows of weight
-    0 are left out, all others count the same in the scores, as in the competition, also those that `fitting` does not
-    fit to. See `fit_blend` for the arguments.
+    Whatever is fitted or chosen, class priors included, depends on the other folds' patients alone. Rows of weight 0
+    are left out; all others count alike in the scores, as in the competition, even those that the blend is not fitted
+    to. See `fit_blend` for the other arguments.
 
     Args:
-        n_folds: of the outer cross-validation.
-        seeds: one outer cross-validation each.
-        watch: wraps them, given their number, to show progress.
-        many_votes_N: (n,) bool, the rows with many votes, which are scored by themselves as well.
-        training_MN: as in `fit_blend`.
+        n_folds: number of folds of the outer cross-validation.
+        seeds: seeds of the outer cross-validations, one each.
+        watch: function that is given the cross-validations and their number, and yields them, to show progress.
+        many_votes_N: (n,) mask of the rows with many votes, which are scored separately as well.
 
     Raises:
-        UsageError: as `fit_blend`; no seeds.
+        UsageError: see `fit_blend`; or there are no seeds.
     """
     if not seeds:
         raise UsageError("give at least one seed")

@@ -1,4 +1,4 @@
-"""What a blend is worth: its honest score beside the plain mean, the in-sample score and the floors.
+"""What a blend is worth: its nested score beside the plain mean, the in-sample score and the floors.
 
 Shapes: M members, N rows, K classes (always the six).
 """
@@ -21,27 +21,28 @@ _ROWS = (
     ("class prior of the same records", "prior"),
     ("uniform guess", "uniform"),
 )
-"""How the figures of a blend are told side by side: words, and the name in `Blend.scores`."""
+"""Rows of the table of a blend's figures: words, and the name in `Blend.scores`."""
 
 
 @dataclass(frozen=True)
 class NestedScore:
-    """What a blend is worth on patients that it was not fitted on.
+    """Scores of a blend on patients that it was not fitted to.
 
     Attributes:
-        blend: fitted on all rows: the one to use. Its `scores` hold the figures below.
-        of_all: the competition's score, nested, mean over seeds, beside the floors of the same rows.
-        of_many: the same on the rows with many votes; None if there are none, or nobody said which they are.
-        scores: one a seed.
-        plain_mean: the members' plain mean on the same rows.
-        in_sample: `blend` scored on the rows that it was fitted on: too good to be true.
-        gain: `plain_mean` − `score`, on the rows that the blend is for.
-        gain_error: its standard error, rows of one patient taken together.
-        fits: the blends of all folds and seeds.
-        terms_N: the nested score of each row, mean over seeds.
-        corrected_N: that of the members' mean where nothing but their class priors is corrected; None without that.
-        n_rows: rows scored.
-        n_patients: of how many patients.
+        blend: the blend to use, fitted to all rows; its `scores` hold the figures below.
+        of_all: nested score on all rows, the mean over seeds, beside the floors of the same rows.
+        of_many: nested score on the rows with many votes; None if there are none, or if they are not known.
+        scores: nested score on all rows, one a seed.
+        plain_mean: score of the members' plain mean on the same rows.
+        in_sample: score of `blend` on the rows that it was fitted to, which is too good.
+        gain: difference of `plain_mean` and `score`, on the rows that the blend is for.
+        gain_error: standard error of the gain, rows of one patient taken together.
+        fits: blends of all folds and seeds.
+        terms_N: (n,) nested score of each row, the mean over seeds.
+        corrected_N: (n,) score of each row by the members' mean with only their class priors corrected; None without
+            such a correction.
+        n_rows: number of rows scored.
+        n_patients: number of their patients.
     """
 
     blend: Blend
@@ -60,17 +61,17 @@ class NestedScore:
 
     @property
     def score(self) -> float:
-        """The nested score on all rows."""
+        """Nested score on all rows."""
         return self.of_all.score
 
     @property
     def weights_std(self) -> tuple[float, ...]:
-        """(members,) how much each weight differs between the fits."""
+        """(members,) standard deviation of each weight over the fits."""
         return tuple(np.std([fit.weights for fit in self.fits], axis=0).tolist())
 
     @property
     def sentence(self) -> str:
-        """The figures, for a person."""
+        """The figures, for people to read."""
         fitting = self.blend.fitting
         if fitting is not None and (fitting.population == "many" or self.blend.prior is not None):
             return self._before_and_after
@@ -110,7 +111,7 @@ class NestedScore:
 
     @property
     def _price(self) -> list[str]:
-        """A sentence on the population that the blend is not for, where that has got worse."""
+        """A sentence on the population that the blend is not for, if its score has got worse."""
         fitting, scores = self.blend.fitting, self.blend.scores
         assert fitting is not None
         ending, other = (
@@ -119,19 +120,19 @@ class NestedScore:
         before, after = scores.get(f"plain_mean{ending}"), scores.get(f"nested{ending}")
         if before is None or after is None or after <= before:
             return []
-        told = (
+        sentence = (
             f"On {other} it gets worse, {after:.4f} after {before:.4f}: the classes have other shares there"
         )
-        return [told]
+        return [sentence]
 
     @property
     def shortcoming(self) -> str:
-        """Where it is worse than knowing nothing, in words; empty if nowhere."""
+        """Where the blend is worse than knowing nothing, in words; empty if nowhere."""
         return shortcoming({"all records": self.of_all, "those with many votes": self.of_many})
 
 
 def kept_mask(many: ArrayLike | None, sample_weights: ArrayLike | None, n_kept: int) -> NDArray[np.bool_]:
-    """Which of the rows that are kept have many votes."""
+    """Return which of the rows with a weight above 0 have many votes."""
     if many is None:
         return np.zeros(n_kept, bool)
     mask = np.asarray(many, dtype=bool)
@@ -142,7 +143,7 @@ def kept_mask(many: ArrayLike | None, sample_weights: ArrayLike | None, n_kept: 
 def figures_of(
     terms: Mapping[str, Floats], targets_NK: Floats, many: NDArray[np.bool_]
 ) -> tuple[dict[str, float], Standing, Standing | None]:
-    """Mean terms by name, on all rows and on those with many votes, and the floors of either."""
+    """Return the means of terms by name, on all rows and on those with many votes, and the standings on both."""
     figures: dict[str, float] = {}
     found: list[Standing] = []
     for ending, mask in (("", np.ones(len(many), bool)), ("_votes10", many)):

@@ -7,7 +7,7 @@ Shapes: M members, N rows, K classes (always the six). A blend pools its members
 
 Before that, where asked for, each member's p is corrected for the class prior that it was trained with, see
 `prior_correction`. Weights are ≥ 0 and sum to 1. The mean of forecasts is too timid even where every forecast is
-calibrated (Ranjan and Gneiting 2010, "Combining probability forecasts"), which is what the temperature mends.
+calibrated (Ranjan and Gneiting 2010, "Combining probability forecasts"), which the temperature corrects.
 `shrinkage` λ pulls everything at once towards the plain mean: the fit minimises the competition's score plus
 ½λ·(M·Σ(w − 1/M)²) for the weights, then, with these held, plus ½λ·((1/temperature − 1)² + Σ biases²) for the
 calibration. Both are convex problems. See docs/blending.md for what that gives on real predictions.
@@ -45,15 +45,15 @@ class Fitting:
     """How weights are fitted.
 
     Attributes:
-        space: what is averaged, probabilities or their logarithms; `auto` lets inner cross-validation choose.
+        space: whether probabilities or their logarithms are averaged; `auto` lets inner cross-validation choose.
         temperature: whether the pool is sharpened or softened.
         biases: whether each class gets a bias.
-        shrinkage: the pull towards the plain mean, ≥ 0. None: inner cross-validation, grouped by
-            patient, chooses from `blending.SHRINKAGES`.
-        n_folds: of the inner cross-validation.
-        population: the records that the blend is for and is fitted to; others are only scored.
-        prior_exponent: of the members' correction to the class prior of that population, see `prior_correction`;
-            `fit` fits it, with 1 as what it is pulled to; None for no correction.
+        shrinkage: strength of the pull towards the plain mean, ≥ 0; None lets inner cross-validation, grouped by
+            patient, choose from `blend_fitting.SHRINKAGES`.
+        n_folds: number of folds of the inner cross-validation.
+        population: records that the blend is for and is fitted to; the others are only scored.
+        prior_exponent: exponent of the members' correction to the class prior of that population, see
+            `prior_correction`; `fit` fits it, and pulls it towards 1; None corrects nothing.
     """
 
     space: Literal["probability", "logit", "auto"] = "probability"
@@ -86,21 +86,22 @@ class Fitting:
 
 @dataclass(frozen=True)
 class Blend:
-    """A weighted combination of models, ready to be applied.
+    """A weighted combination of models that can be applied.
 
     Attributes:
-        name: how commands and bundles call it.
-        members: recipe names.
-        weights: one a member, ≥ 0, sum 1.
-        space: what is averaged.
-        temperature: below 1 sharpens the pool.
-        biases: one a class, added before the softmax; or none.
-        fitting: how it was fitted, with the space and shrinkage that were chosen; None if the weights were given.
-        n_rows: rows that it was fitted on.
-        scores: by name, such as `nested` (the honest one), `in_sample`, `plain_mean`, `corrected` (the mean of
-            members corrected for their priors, nothing else), and the floors `prior` and `uniform`; with `_votes10`
-            after it, on the rows with at least 10 votes.
-        prior: corrects the members for the class priors that they were trained with, before they are pooled; or None.
+        name: name by which commands and bundles refer to the blend.
+        members: names of the recipes.
+        weights: one weight a member, ≥ 0; they sum to 1.
+        space: whether probabilities or their logarithms are averaged.
+        temperature: divisor of the pool's logarithm; below 1 it sharpens.
+        biases: one bias a class, added before the softmax; None adds none.
+        fitting: how the blend was fitted, with the space and shrinkage that were chosen; None if weights were given.
+        n_rows: number of rows that the blend was fitted to.
+        scores: scores by name, such as `nested` (on patients that it was not fitted to), `in_sample`, `plain_mean`,
+            `corrected` (mean of the members with only their priors corrected), and the floors `prior` and `uniform`;
+            with `_votes10` after the name, on the rows with at least 10 votes.
+        prior: correction of the members for the class priors that they were trained with, before they are pooled; None
+            corrects nothing.
     """
 
     name: str
@@ -132,20 +133,21 @@ class Blend:
 
     @property
     def active(self) -> tuple[str, ...]:
-        """The members that have a say; the others need not be computed."""
+        """Members with a weight above 0; the others need not be computed."""
         return tuple(m for m, weight in zip(self.members, self.weights, strict=True) if weight > 0)
 
     def apply(self, predictions: Mapping[str, ArrayLike]) -> Floats:
         """Blend the members' probabilities.
 
         Args:
-            predictions: (n, 6) probabilities by member; those of weight 0 may be left out, others are ignored.
+            predictions: (n, 6) probabilities by name of the member; members of weight 0 may be left out, and other
+                names are ignored.
 
         Returns:
             (n, 6) float64 probabilities.
 
         Raises:
-            UsageError: a missing member, shapes that differ, values that are no probabilities.
+            UsageError: a member is missing, shapes differ, or values are no probabilities.
         """
         missing = [name for name in self.active if name not in predictions]
         if missing:
@@ -157,20 +159,20 @@ class Blend:
         return self.finish(pool(corrected_MNK, weights, self.space))
 
     def _prior_of(self, names: Sequence[str]) -> PriorCorrection | None:
-        """The correction of these members, in this order."""
+        """Return the correction of these members, in this order."""
         return None if self.prior is None else self.prior.only([self.members.index(name) for name in names])
 
     def finish(self, pool_NK: Floats) -> Floats:
-        """Calibrate what `pool` returned: (n, 6) probabilities."""
+        """Return the (n, 6) probabilities that temperature and biases make of what `pool` returned."""
         scores = pool_NK / self.temperature + (0.0 if self.biases is None else np.array(self.biases))
         powers = np.exp(scores - scores.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
     def only(self, names: Sequence[str]) -> Blend:
-        """What is left of the blend if just these members are at hand.
+        """Return the blend of those members that are among `names`.
 
-        Weights are scaled up. Temperature and biases go, as they were the whole's, unless nobody with a say is missing;
-        the correction for class priors stays, as it is each member's own.
+        Weights are scaled up. Temperature and biases belong to the whole blend and are dropped, unless every member
+        with a weight above 0 is there; the correction for class priors belongs to each member, and stays.
 
         Raises:
             UsageError: none of the members is among them.
@@ -186,12 +188,12 @@ class Blend:
         return Blend(self.name, names, tuple(weights.tolist()), self.space, prior=self._prior_of(names))
 
     def to_json(self) -> bytes:
-        """Strict JSON, the same bytes for the same blend."""
+        """Return strict JSON, the same bytes for the same blend."""
         return _adapter().dump_json(self, indent=1) + b"\n"
 
 
 def score_name(name: str) -> str:
-    """How a name of `Blend.scores` is written for a person."""
+    """Return a name of `Blend.scores` as people write it."""
     words = name.removesuffix("_votes10").replace("_", " ").replace("prior", "class prior")
     words = words.replace("corrected", "corrected for class priors alone")
     return f"{words} (many votes)" if name.endswith("_votes10") else words
@@ -201,11 +203,11 @@ def blend_from_json(content: bytes, path: Path | str = "blend") -> Blend:
     """Read a blend back.
 
     Args:
-        content: what `Blend.to_json` wrote.
-        path: where it came from, for the error.
+        content: JSON that `Blend.to_json` wrote.
+        path: file that the content came from, for the error.
 
     Raises:
-        DataError: not JSON, unknown or missing keys, values of another type, weights that are none.
+        DataError: the content is not JSON, has unknown or missing keys, or values that no blend can have.
     """
     try:
         return validate(_adapter(), content)
@@ -221,7 +223,7 @@ def _adapter() -> TypeAdapter[Blend]:
 
 
 def check_members(name: str, members: Sequence[str], weights: Sequence[float] | None) -> None:
-    """Refuse members that are named twice and weights that are not one each, ≥ 0 and of sum 1."""
+    """Raise `UsageError` unless members are different, and weights are one a member, ≥ 0 and of sum 1."""
     if not members or len(set(members)) != len(members):
         raise UsageError(f"blend {name}: members must be different names, but got {list(members)}")
     if weights is None:
@@ -241,7 +243,7 @@ def check_stack(predictions: Stack, names: Sequence[str]) -> Floats:
     """Return predictions as (members, rows, 6) float64.
 
     Raises:
-        UsageError: shapes that differ, values that are no probabilities; the message names the member.
+        UsageError: shapes differ or values are no probabilities; the message names the member.
     """
     arrays = [np.asarray(values, dtype=np.float64) for values in predictions]
     if len(arrays) != len(names):
@@ -258,7 +260,7 @@ def check_stack(predictions: Stack, names: Sequence[str]) -> Floats:
 
 
 def pool(predictions_MNK: Floats, weights_M: Floats, space: Space) -> Floats:
-    """Return the pool's logarithm, (rows, 6)."""
+    """Return the logarithm of the members' pool, (rows, 6)."""
     if space == "probability":
         return np.log(np.maximum(np.einsum("m,mnk->nk", weights_M, predictions_MNK), CLIP))
     return np.einsum("m,mnk->nk", weights_M, np.log(np.maximum(predictions_MNK, CLIP)))

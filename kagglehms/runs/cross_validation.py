@@ -54,11 +54,11 @@ class Outcome:
     """A run as far as it has come.
 
     Attributes:
-        folder: RUNS/<recipe>.
-        finished: the folds that are done.
-        n_folds: how many there are.
-        all: out-of-fold score over all records, beside its floors; None until all folds are done.
-        many: the same on records with at least 10 votes; None where there are none.
+        folder: folder of the run.
+        finished: numbers of the folds that are finished.
+        n_folds: number of folds.
+        all: out-of-fold score on all records, beside its floors; None until all folds are finished.
+        many: out-of-fold score on records with at least 10 votes; None where there are none.
     """
 
     folder: Path
@@ -69,15 +69,12 @@ class Outcome:
 
     @property
     def score_all(self) -> float | None:
+        """Out-of-fold score on all records; None until all folds are finished."""
         return None if self.all is None else self.all.score
 
     @property
-    def score_votes10(self) -> float | None:
-        return None if self.many is None else self.many.score
-
-    @property
     def sentence(self) -> str:
-        """How far the run is and how good, for a person."""
+        """How far the run has come and how good it is, for people to read."""
         name = self.folder.name
         if self.all is None:
             return f"{name}: {len(self.finished)} of {self.n_folds} folds trained, in {self.folder}"
@@ -101,21 +98,22 @@ def cross_validate(
     """Train the folds of a recipe that are not trained yet.
 
     Args:
-        recipe: what to train.
-        dataset: on what.
-        runs: the folder of all runs.
-        device: where to compute.
-        pretrained: the first weights, see `first_weights.find_weights`.
-        only_folds: leave the others for later, or for other machines.
-        session: time limit, stop requests, and the team of processes, all of which make this call.
+        recipe: recipe to train.
+        dataset: data and folds to train on.
+        runs: folder of all runs.
+        device: device that computes.
+        pretrained: kind or file of first weights, see `first_weights.find_weights`.
+        only_folds: numbers of the folds to train now; None trains all.
+        session: time limit, stop requests, and the team of processes, each of which makes this call; None trains alone
+            and without a limit.
 
     Raises:
         RunError: the run folder holds another recipe, other data, other first weights or a fold of another run, or
             another process is training there.
-        Stopped: the time is up or somebody asked for the end; the next call goes on.
-        UsageError: a fold that does not exist, a batch with fewer records than the team has processes, or a network
-            or first weights that cannot be had.
-        DataError: a file of first weights that is missing or not of this network.
+        Stopped: the time is up or a stop was requested; the next call continues.
+        UsageError: a fold does not exist, a batch has fewer records than the team has processes, or there is no such
+            network or no such first weights.
+        DataError: the file of first weights is missing or not of this network.
     """
     session = session or _alone()
     if recipe.batch_size < session.team.size:
@@ -154,7 +152,7 @@ def _first_weights(
     from kagglehms.training.models import check_model
 
     begun = team.leads and folder.begun and has_progress(folder)
-    if begun:  # what is refused anyway need not wait for the hub
+    if begun:  # a run that is refused anyway need not wait for the hub
         refuse_other_run(folder, recipe, with_stored_folds(folder, dataset), None)
     # Only the leading process needs to know what is there.
     fresh = team.agree(int(team.leads and not set(folds) <= set(folder.folds(RESULT, STATE))))
@@ -298,7 +296,7 @@ class _Run:
 def _oof_table(
     dataset: Dataset, valid: NDArray[np.integer], fold: int, predictions_NK: NDArray[np.float64]
 ) -> pl.DataFrame:
-    """One row per held-out record: all that is known of it, its number, fold and predicted probabilities."""
+    """Return one row per held-out record: all that is known of it, its number, fold and predicted probabilities."""
     import polars as pl
 
     return dataset.records.frame[valid].with_columns(

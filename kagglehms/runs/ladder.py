@@ -81,9 +81,11 @@ def ladder(runs: Path, truth_csv: Path | None = None) -> list[Row]:
         DataError: a run was trained on other data than the truth is of.
     """
     views = [view_run(folder) for folder in find_runs(runs)]
+    unread = {view.name: view.problems for view in views}
+    rows = recipe_rows(views, [*RUNGS, *RECIPES], truth_csv)
     blends, problems = read_blends(runs)
     return [
-        *recipe_rows(views, [*RUNGS, *RECIPES], truth_csv),
+        *(replace(row, note=noted(row.note, *unread.get(row.recipe, ()))) for row in rows),
         *(_ensemble_row(spec, runs, views, truth_csv) for spec in LADDER_BLENDS),
         *map(_fitted_row, blends),
         *(Row(Path(problem.partition(":")[0]).stem, note=problem, kind="blend") for problem in problems),
@@ -144,7 +146,6 @@ def trained_row(view: RunView, truth_csv: Path | None = None) -> Row:
             "" if recipe is None else _changes(recipe),
             "" if view.complete else "over the folds so far",
             _shortcoming(scores),
-            *view.problems,
         ),
     )
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kagglehms.training.recipes import Recipe
 
 Target = Literal["all", "many"]
-"""The records that a blend is for: all of them, or those with many votes."""
+"""Records that a blend is for: all of them, or those with many votes."""
 Shares = tuple[float, float, float, float, float, float]
 Floats = NDArray[np.float64]
 
@@ -36,13 +36,13 @@ MOST = 2.0
 
 @dataclass(frozen=True)
 class PriorCorrection:
-    """The step from the class priors that models were trained with to that of the records they are to predict.
+    """The step from the class priors that models were trained with to that of the records they predict.
 
     Attributes:
-        population: the records that they are to predict.
-        target: class prior of these.
-        trained: one class prior a model, of the records that its last stage learned from.
-        exponent: from 0, which changes nothing, to 2; 1 is Bayes' rule.
+        population: records that the models predict.
+        target: class prior of those records.
+        trained: class prior of the records that each model's last stage learned from.
+        exponent: strength of the correction, from 0, which changes nothing, to 2; 1 is Bayes' rule.
     """
 
     population: Target
@@ -66,28 +66,28 @@ class PriorCorrection:
                 )
 
     def only(self, positions: Sequence[int]) -> PriorCorrection:
-        """The same for the models at these positions."""
+        """Return the correction of the models at these positions."""
         trained = tuple(self.trained[i] for i in positions)
         return PriorCorrection(self.population, self.target, trained, self.exponent)
 
     def apply(self, predictions_MNK: Floats) -> Floats:
-        """Correct every model's probabilities by its own prior: (models, n, 6), rows of sum 1."""
+        """Correct the probabilities of each model, (models, n, 6), by its own prior; rows still sum to 1."""
         ratios_MK = np.array(self.target) / np.array(self.trained)
         moved_MNK = predictions_MNK * (ratios_MK**self.exponent)[:, None, :]
         return moved_MNK / moved_MNK.sum(axis=2, keepdims=True)
 
 
 def class_prior(targets_NK: ArrayLike, weights_N: ArrayLike) -> Shares:
-    """The weighted class means, as if there were one record more, of mean weight and with equal votes.
+    """Return the weighted class means, as if there were one record more, of mean weight and with equal votes.
 
-    So no class is impossible, and a class that no record has does not make a ratio infinite.
+    With it no class is impossible, and a class that no record has does not make a ratio infinite.
 
     Args:
         targets_NK: (n, 6) vote fractions.
-        weights_N: (n,) ≥ 0; rows of weight 0 do not count.
+        weights_N: (n,) weights ≥ 0.
 
     Raises:
-        UsageError: no row counts.
+        UsageError: all weights are 0.
     """
     weights = np.asarray(weights_N, dtype=np.float64)
     if not (weights > 0).any():

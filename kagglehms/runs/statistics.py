@@ -57,17 +57,17 @@ class Scored:
 
 @dataclass(frozen=True)
 class Group:
-    """The score of some records.
+    """The score of a group of records.
 
     Attributes:
-        label: which ones.
-        n_records: how many.
-        n_patients: of how many patients.
-        score: their mean.
-        error: its standard error, records of one patient taken together; None with fewer than two patients.
-        share: what part of the whole score these records make up.
-        prior: what the class means of the same records score.
-        uniform: what a uniform guess scores.
+        label: name of the group.
+        n_records: number of records.
+        n_patients: number of their patients.
+        score: mean score of the records.
+        error: standard error of the score, records of one patient taken together; None with fewer than two patients.
+        share: part of the whole score that these records make up.
+        prior: score of the class means of the same records.
+        uniform: score of a uniform guess.
     """
 
     label: str
@@ -81,7 +81,7 @@ class Group:
 
 
 def by_class(scored: Scored) -> list[Group]:
-    """Score the records of each dominant class; classes without records are left out."""
+    """Score the records of each dominant class; leave out classes without records."""
     return _groups(scored, CLASSES, [scored.dominant_N == k for k in range(len(CLASSES))])
 
 
@@ -97,7 +97,7 @@ def by_patient(scored: Scored) -> list[Group]:
 
 
 def mean_over_patients(scored: Scored) -> Standing:
-    """The score if each patient counted alike, instead of each record, beside its floors."""
+    """Return the score if each patient counted alike, instead of each record, beside its floors."""
     _, patient_N = np.unique(scored.records.patients, return_inverse=True)
     share_N = 1 / np.bincount(patient_N)[patient_N]
     share_N /= share_N.sum()
@@ -109,7 +109,7 @@ def mean_over_patients(scored: Scored) -> Standing:
 
 
 def confusion(scored: Scored) -> NDArray[np.int64]:
-    """(6, 6) records by the class with the most votes (row) and the most probable one (column)."""
+    """Count records by the class with the most votes (row) and the most probable class (column), (6, 6)."""
     counts_KK = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
     np.add.at(counts_KK, (scored.dominant_N, scored.predictions_NK.argmax(axis=1)), 1)
     return counts_KK
@@ -117,13 +117,12 @@ def confusion(scored: Scored) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Calibration:
-    """One class's predictions against what was voted.
+    """Predictions of one class against the votes for it, in bins that have records.
 
     Attributes:
-        predicted_B: (n_bins,) mean prediction of each bin that has records.
+        predicted_B: (n_bins,) mean prediction of each bin.
         voted_B: (n_bins,) mean vote fraction of the same records.
-        counts_B: (n_bins,) how many they are.
-        error: mean over records of |predicted − voted| of their bin.
+        counts_B: (n_bins,) number of records of each bin.
     """
 
     predicted_B: Floats
@@ -132,6 +131,7 @@ class Calibration:
 
     @property
     def error(self) -> float:
+        """Mean over records of |predicted − voted| of their bin."""
         return float(np.abs(self.predicted_B - self.voted_B) @ self.counts_B / self.counts_B.sum())
 
 

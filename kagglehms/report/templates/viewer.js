@@ -1,5 +1,5 @@
 "use strict";
-// Draws one sub-window of an EEG and steps to the others. Everything it needs stands in the page.
+// Draws one sub-window of an EEG and steps to the others. Everything it needs is in the page.
 (() => {
   const content = JSON.parse(document.getElementById("content").textContent);
   const { facts, windows, derivations, rows } = content;
@@ -54,7 +54,8 @@
     const y = (row) => top + (row + 1.2) * unit;
     const labelled = [(facts.window_s - facts.label_s) / 2, (facts.window_s + facts.label_s) / 2];
     pen.fillStyle = "rgba(217, 131, 36, 0.13)";
-    pen.fillRect(x(Math.max(labelled[0], begin)), top, x(Math.min(labelled[1], end)) - x(Math.max(labelled[0], begin)), height - top - bottom);
+    const from = x(Math.max(labelled[0], begin)), to = x(Math.min(labelled[1], end));
+    pen.fillRect(from, top, to - from, height - top - bottom);
     const every = state.span > 20 ? 5 : state.span > 10 ? 2 : 1;
     pen.textAlign = "center";
     pen.textBaseline = "top";
@@ -66,7 +67,8 @@
       pen.lineTo(x(t), height - bottom);
       pen.stroke();
       pen.fillStyle = soft;
-      if ((t - begin) % every === 0) pen.fillText(String(Math.round((shown.offset_s + t) * 100) / 100), x(t), height - bottom + 4);
+      const label = String(Math.round((shown.offset_s + t) * 100) / 100);
+      if ((t - begin) % every === 0) pen.fillText(label, x(t), height - bottom + 4);
     }
     pen.fillText("seconds of the EEG", (left + width - right) / 2, height - 14);
     const spacing = content.sensitivities_uv[state.sensitivity];
@@ -106,7 +108,7 @@
     pen.fillText("µV", barAt + 6, barFrom + unit / 2 + 7);
   }
 
-  // Four panels, one under the other; `cut` is the part of the picture that belongs to the sub-window.
+  // Draw four panels, one below the other; `cut` is the part of the picture that belongs to the sub-window.
   function drawPanels(canvas, image, cut, axis) {
     const { pen, width, height, soft, ink } = paper(canvas);
     const left = 46, bottom = 32, gap = 5;
@@ -162,7 +164,9 @@
       if (name) made.className = name;
       return made;
     };
-    by("votes-title").textContent = shown.votes ? `Votes: ${shown.consensus}` : "A test recording: nobody's votes are known";
+    by("votes-title").textContent = shown.votes
+      ? `Votes: ${shown.consensus}`
+      : "A test recording, whose votes are not known";
     if (!shown.votes) return;
     const total = shown.votes.reduce((a, b) => a + b, 0);
     content.classes.forEach((name, k) => {
@@ -195,7 +199,8 @@
       marks: [(facts.window_s - facts.label_s) / 2, (facts.window_s + facts.label_s) / 2],
     });
     const minutes = (facts.rows * facts.row_s) / 60;
-    drawPanels(by("kaggle"), picture(content.spectrogram.image), [shown.row - content.spectrogram.first_row, facts.rows], {
+    const cut = [shown.row - content.spectrogram.first_row, facts.rows];
+    drawPanels(by("kaggle"), picture(content.spectrogram.image), cut, {
       low: facts.low_hz, high: facts.high_hz, length: minutes, ticks: [0, 2, 4, 6, 8, 10], name: "minutes",
       marks: [minutes / 2 - facts.label_s / 120, minutes / 2 + facts.label_s / 120],
     });
