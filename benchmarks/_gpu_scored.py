@@ -191,7 +191,7 @@ def _scored(told: Circumstances, book: Book, hidden: Competition, bundle: Path, 
         str(hidden.root),
         str(where / "out"),
         device=told.device,
-        limit_s=max(5.0, book.left_s - 3),
+        time_limit_s=max(5.0, book.left_s - 3),
         scratch=str(where / "scratch"),
         mirror=False,
     )
@@ -263,7 +263,7 @@ def _project(book: Book, rates: dict[str, Rates], rows: int) -> None:
         reading_s=reading,
         total_s=total,
         floor_s=seconds["floor"],
-        limit_s=limit,
+        time_limit_s=limit,
         holds=total < limit,
         holds_with_mirrors=2 * total < limit,
     )

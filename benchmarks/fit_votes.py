@@ -22,7 +22,7 @@ from scipy.special import gammaln
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.data.records import MANY_VOTES, Records, make_records, read_train_table
-from kagglehms.simulator.plan import CLASS_MEANS
+from kagglehms.simulator.recording_sessions import CLASS_MEANS
 from kagglehms.simulator.votes import VOTE_GROUPS
 
 F64 = NDArray[np.float64]
@@ -132,7 +132,7 @@ def fit_votes(votes_NK: NDArray[np.int64]) -> tuple[F64, F64, dict[int, float]]:
 
 
 def counts(rows: pl.DataFrame, records: Records) -> dict[str, object]:
-    """The numbers of `simulator.plan` that are counts and quantiles."""
+    """The numbers of `simulator.recording_sessions` that are counts and quantiles."""
     steps = rows.sort("eeg_id", "eeg_sub_id").with_columns(
         pl.col("eeg_label_offset_seconds").diff().over("eeg_id").alias("step")
     )["step"]

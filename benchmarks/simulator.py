@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from kagglehms.data.competition import Competition
 from kagglehms.environment import available_cpus
 from kagglehms.simulator.competition import make_competition
-from kagglehms.simulator.plan import plan_sessions
+from kagglehms.simulator.recording_sessions import draw_sessions
 from kagglehms.simulator.signal import Patient, Segment, simulate_session, spectrogram
 
 N_WANTED = 2000
@@ -50,7 +50,7 @@ def whole(n_eegs: int, threads: int) -> tuple[float, float, int, int]:
     """Seconds, session seconds simulated, sessions, and bytes on disk, of a competition in the real proportions."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "competition"
-        sessions = plan_sessions(n_eegs, 1, np.random.default_rng((0, 0)))
+        sessions = draw_sessions(n_eegs, 1, np.random.default_rng((0, 0)))
         start = time.perf_counter()
         make_competition(root, n_eegs, 1, seed=0, threads=threads)
         taken = time.perf_counter() - start

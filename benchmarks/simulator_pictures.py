@@ -30,7 +30,7 @@ from kagglehms.data.competition import (
     SFREQ_HZ,
     SPECTROGRAM_ROWS,
 )
-from kagglehms.simulator.plan import CLASS_MEANS
+from kagglehms.simulator.recording_sessions import CLASS_MEANS
 from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_session, spectrogram
 
 ROOT = Path(__file__).resolve().parents[1]

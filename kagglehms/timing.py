@@ -50,11 +50,11 @@ class Clock:
     """What is left of the time that this process may take.
 
     Attributes:
-        limit_s: seconds from the start; None for no limit.
+        time_limit_s: seconds from the start; None for no limit.
         started: `time.monotonic()` at the start; by default when this module was imported.
     """
 
-    limit_s: float | None = None
+    time_limit_s: float | None = None
     started: float = _STARTED
 
     @property
@@ -65,4 +65,4 @@ class Clock:
     @property
     def left_s(self) -> float:
         """Seconds left, negative when the time is up; infinite without a limit."""
-        return math.inf if self.limit_s is None else self.limit_s - self.passed_s
+        return math.inf if self.time_limit_s is None else self.time_limit_s - self.passed_s

@@ -142,7 +142,7 @@ def test_what_unix_alone_has_is_not_needed_to_score(
         "from kagglehms.kernel.protocol import Task\n"
         "bundle, competition, out = sys.argv[1:]\n"
         "digest = read_manifest(Path(bundle)).digest\n"
-        "sys.exit(supervise(Task(bundle, competition, out, digest=digest, limit_s=600, scratch=out)))"
+        "sys.exit(supervise(Task(bundle, competition, out, digest=digest, time_limit_s=600, scratch=out)))"
     )
     done = run(
         windows, "-c", code, str(dist / "dataset"), str(competition_folder), str(tmp_path), folder=tmp_path

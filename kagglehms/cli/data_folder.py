@@ -8,7 +8,7 @@ from pathlib import Path
 from kagglehms.console import say
 from kagglehms.data.competition import SLUG
 from kagglehms.errors import UsageError
-from kagglehms.kernel.mounts import LAYOUTS, competition_mount
+from kagglehms.kernel.mounts import MOUNT_STYLES, competition_mount
 
 VARIABLE = "KAGGLEHMS_DATA"
 """Environment variable that names the competition's folder."""
@@ -35,7 +35,7 @@ def find_data(given: Path | None = None, here: Path = Path()) -> Path | None:
         The named folder, or the first of `PLACES` and Kaggle's mounts that holds a table; None if there is none.
     """
     named = named_data(given)
-    mounts = [Path("/kaggle/input") / competition_mount(SLUG, layout) for layout in LAYOUTS]
+    mounts = [Path("/kaggle/input") / competition_mount(SLUG, style) for style in MOUNT_STYLES]
     places = [*(here / place for place in PLACES), *mounts] if named is None else [named]
     return next((place for place in places if any((place / name).is_file() for name in TABLES)), None)
 

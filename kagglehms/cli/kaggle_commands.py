@@ -167,20 +167,20 @@ class Rehearse:
 def rehearse(options: Rehearse) -> Result:
     """Run a built kernel as Kaggle would."""
     from kagglehms.console import tell
-    from kagglehms.kernel.mounts import LAYOUTS
+    from kagglehms.kernel.mounts import MOUNT_STYLES
     from kagglehms.rehearsal.machine import Budget
     from kagglehms.rehearsal.run import rehearse
 
     data = data_folder(options.data)
     budget = Budget(seconds_of(options.time_limit), int(options.disk_gb * 1e9))
     reports = []
-    for layout in LAYOUTS if options.mounts == "all" else (options.mounts,):
+    for mounts in MOUNT_STYLES if options.mounts == "all" else (options.mounts,):
         report = rehearse(
             options.kernel,
             options.dist,
             data,
             options.out,
-            layout,
+            mounts,
             budget,
             options.isolation,
             options.hidden,

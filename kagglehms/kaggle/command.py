@@ -17,7 +17,7 @@ COMMAND = (sys.executable, "-P", "-m", "kaggle")
 
 def run_client(
     arguments: Sequence[str],
-    limit_s: float,
+    timeout_s: float,
     watch: Callable[[str], object] = lambda line: None,
     temporary: Path | None = None,
 ) -> Answer:
@@ -25,7 +25,7 @@ def run_client(
 
     Args:
         arguments: words after `kaggle`.
-        limit_s: seconds after which the client is killed.
+        timeout_s: seconds after which the client is killed.
         watch: called with each line as soon as it is printed.
         temporary: folder for the client's temporary files; None for the usual one.
 
@@ -50,7 +50,7 @@ def run_client(
         late.set()
         child.kill()
 
-    timer = threading.Timer(limit_s, stop)
+    timer = threading.Timer(timeout_s, stop)
     lines: list[str] = []
     with child:
         timer.start()
@@ -64,7 +64,7 @@ def run_client(
             timer.cancel()
             child.kill()
     if late.is_set():
-        what = f"`kaggle {' '.join(arguments[:2])}` did not end within {limit_s:.0f} s; try again"
+        what = f"`kaggle {' '.join(arguments[:2])}` did not end within {timeout_s:.0f} s; try again"
         raise ClientError(what, "timed out")
     answer = Answer(code, "".join(lines))
     if (

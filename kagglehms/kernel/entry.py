@@ -23,8 +23,8 @@ from kagglehms.timing import seconds_of
 if TYPE_CHECKING:
     from kagglehms.data.workers import Workers
 
-TIME_LIMIT_VARIABLE = "KAGGLEHMS_TIME_LIMIT_S"
-"""Environment variable with which a rehearsal replaces a kernel's own time limit."""
+TIME_LIMIT_VARIABLE = "KAGGLEHMS_TIME_LIMIT"
+"""Environment variable with which a rehearsal replaces a kernel's own time limit, a duration such as `8.5h`."""
 
 PREPARE_KERNEL, TRAIN_KERNEL = "kagglehms-prepare", "kagglehms-train"
 """Slugs of the kernels whose output the training kernel reads."""
@@ -54,7 +54,7 @@ def infer(root: Path, bundle: Path, digest: str, scratch: Path) -> int:
             competition=str(competition),
             out=str(root / "working"),
             digest=digest,
-            limit_s=time_limit_s(TIME_LIMIT_S),
+            time_limit_s=time_limit_s(TIME_LIMIT_S),
             scratch=str(scratch),
         )
         return supervise(task)
@@ -67,7 +67,7 @@ def infer(root: Path, bundle: Path, digest: str, scratch: Path) -> int:
 
 def time_limit_s(usual_s: float) -> float:
     """Return the seconds that a kernel gives itself: `usual_s`, or the limit set by a rehearsal."""
-    return float(os.environ.get(TIME_LIMIT_VARIABLE) or usual_s)
+    return seconds_of(os.environ.get(TIME_LIMIT_VARIABLE)) or usual_s
 
 
 def _begin() -> None:

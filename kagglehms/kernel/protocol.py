@@ -30,7 +30,7 @@ class Task:
         out: folder for submission.csv and the marker.
         digest: digest that the bundle must have; None accepts any.
         device: `cpu`, `cuda`, `mps`, or None for the best device that works.
-        limit_s: seconds from now until the run must end with the best submission so far.
+        time_limit_s: seconds from now until the run must end with the best submission so far.
         scratch: folder for decoded crops, finished passes and the pulse; None keeps none of them.
         mirror: whether to predict mirrored recordings as well (test-time augmentation).
         skip: names of steps not to attempt, because each of them has ended a process.
@@ -42,7 +42,7 @@ class Task:
     out: str
     digest: str | None = None
     device: str | None = None
-    limit_s: float = TIME_LIMIT_S
+    time_limit_s: float = TIME_LIMIT_S
     scratch: str | None = None
     mirror: bool = True
     skip: tuple[str, ...] = ()

@@ -41,7 +41,7 @@ class Step:
         return f"{self.model.recipe} fold {self.model.fold}{mirrored}"
 
 
-def plan(
+def make_schedule(
     models: Sequence[Model],
     recipes: Mapping[str, Recipe],
     sizes: Mapping[str, int],

@@ -29,7 +29,7 @@ from kagglehms.inputs.layouts import CROP_SHAPES, Crop, Normaliser, Source
 from kagglehms.kernel.marker import Marker
 from kagglehms.kernel.prior import SUBMISSION, read_prior, read_rows, submit_prior
 from kagglehms.kernel.protocol import EXIT_DEVICE_LOST, Task
-from kagglehms.kernel.schedule import Projection, Step, plan
+from kagglehms.kernel.schedule import Projection, Step, make_schedule
 from kagglehms.kernel.scratch import Pass, Scratch
 from kagglehms.kernel.submission import write_submission
 from kagglehms.kernel.tally import Tally
@@ -84,7 +84,7 @@ class ScoredRun:
         rows = read_rows(competition)
         self.marker = Marker(rows=len(rows), notes=list(rows.notes))
         self._task = task
-        self._clock = Clock(task.limit_s, time.monotonic())
+        self._clock = Clock(task.time_limit_s, time.monotonic())
         self._out = Path(task.out)
         self._prior_K = np.array(read_prior(Path(task.bundle))[0])
         self._scratch = Scratch(None if task.scratch is None else Path(task.scratch), self.marker.notes)
@@ -102,7 +102,7 @@ class ScoredRun:
         predictor = self._open_bundle()
         if not self.marker.rows:
             return
-        steps = self._plan(predictor)
+        steps = self._schedule(predictor)
         layouts = {predictor.recipe(step.model).layout for step in steps}
         if len(steps) > 1:  # a single pass has no use for what it decoded
             sources = frozenset[Source]().union(*(layout.sources for layout in layouts))
@@ -141,7 +141,7 @@ class ScoredRun:
         self._tally = Tally(self._reader, predictor.blend)
         return predictor
 
-    def _plan(self, predictor: Predictor) -> list[Step]:
+    def _schedule(self, predictor: Predictor) -> list[Step]:
         recipes = {}
         for model in predictor.manifest.models:
             try:
@@ -149,7 +149,7 @@ class ScoredRun:
             except HMSError as error:
                 self._fail(model.recipe, error)
         sizes = {name: file.size for name, file in predictor.manifest.files.items()}
-        steps = plan(predictor.manifest.models, recipes, sizes, predictor.blend, self._task.mirror)
+        steps = make_schedule(predictor.manifest.models, recipes, sizes, predictor.blend, self._task.mirror)
         for name in recipes.keys() - {step.model.recipe for step in steps}:
             self.marker.left_out[name] = "the blend gives it no weight"
         return steps

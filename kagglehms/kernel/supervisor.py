@@ -55,7 +55,7 @@ def supervise(task: Task) -> int:
     prior = submit_prior(Path(task.competition), Path(task.bundle), out)
     print(f"{prior.sentence}, {time.monotonic() - start:.1f} s after the start", flush=True)
     Marker.remove(out)
-    crashes = _run_workers(task, start + task.limit_s)
+    crashes = _run_workers(task, start + task.time_limit_s)
     rows = prior.rows
     marker = Marker.read(out) or Marker(
         rows=len(rows),
@@ -94,8 +94,8 @@ def _run_workers(task: Task, deadline: float) -> list[str]:
         left_s = deadline - time.monotonic()
         if left_s <= 0:
             break
-        timeout_s = left_s + max(_GRACE * task.limit_s, _LEAST_GRACE_S)
-        ending = _run_worker(replace(task, limit_s=left_s), timeout_s, pulse)
+        timeout_s = left_s + max(_GRACE * task.time_limit_s, _LEAST_GRACE_S)
+        ending = _run_worker(replace(task, time_limit_s=left_s), timeout_s, pulse)
         if ending is None:
             break
         step, device = pulse.interrupted()

@@ -1,4 +1,4 @@
-"""The machine that a kernel is rehearsed on: Kaggle's folders, the inputs in one of its layouts, its environment."""
+"""The machine that a kernel is rehearsed on: Kaggle's folders, the inputs as it mounts them, its environment."""
 
 from __future__ import annotations
 
@@ -34,17 +34,18 @@ class Budget:
     """What a session may use.
 
     Attributes:
-        time_s: seconds after which the session is killed; None for the competition's limit, which the kernel knows.
+        time_limit_s: seconds after which the session is killed; None for the competition's limit, which the kernel
+            knows.
         disk_bytes: size that /kaggle/working must not exceed.
     """
 
-    time_s: float | None = None
+    time_limit_s: float | None = None
     disk_bytes: int = 20 * 10**9
 
     @property
     def session_s(self) -> float:
         """Seconds after which the session is killed."""
-        return kaggle_image().limits.kernel_seconds if self.time_s is None else self.time_s
+        return kaggle_image().limits.kernel_seconds if self.time_limit_s is None else self.time_limit_s
 
 
 def lay_out(stage: Path, kernel: StagedKernel, isolation: Isolation, budget: Budget) -> Spec:
@@ -102,9 +103,9 @@ def _environment(root: Path, temporary: Path, kernel: StagedKernel, budget: Budg
     }
     if kernel.scored:
         environment["KAGGLE_IS_COMPETITION_RERUN"] = "1"
-    if budget.time_s is not None:  # the kernel gives itself the same share of a shorter session
+    if budget.time_limit_s is not None:  # the kernel gives itself the same share of a shorter session
         share = TIME_LIMIT_S / kaggle_image().limits.kernel_seconds
-        environment[TIME_LIMIT_VARIABLE] = str(share * budget.time_s)
+        environment[TIME_LIMIT_VARIABLE] = f"{share * budget.time_limit_s:.3f}s"
     if not kernel.gpu:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     return environment

@@ -9,7 +9,7 @@ from pathlib import Path
 from kagglehms.data.competition import Competition
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError
 from kagglehms.kernel.marker import Marker
-from kagglehms.kernel.mounts import Layout
+from kagglehms.kernel.mounts import MountStyle
 from kagglehms.kernel.prior import read_rows
 from kagglehms.kernel.protocol import TIME_LIMIT_S
 from kagglehms.kernel.submission import SUBMISSION, read_submission
@@ -28,7 +28,7 @@ class RehearsalReport:
 
     Attributes:
         kernel: name of the kernel.
-        layout: layout in which the inputs were mounted.
+        mounts: style in which the inputs were mounted.
         isolation: how the kernel was kept from the rest of the machine.
         isolation_note: why it was not isolated any better; empty if it was isolated as well as possible.
         kernel_exit_code: exit code of the kernel; negative if a signal ended it.
@@ -44,7 +44,7 @@ class RehearsalReport:
     """
 
     kernel: str
-    layout: Layout
+    mounts: MountStyle
     isolation: Isolation
     isolation_note: str
     kernel_exit_code: int
@@ -73,7 +73,7 @@ class RehearsalReport:
         note = f" ({self.isolation_note})" if self.isolation_note else ""
         how = (
             f"{self.seconds:.1f} s, peak memory {self.peak_memory_bytes / 2**20:,.0f} MiB, "
-            f"{self.peak_disk_bytes / 2**20:,.0f} MiB in /kaggle/working, mounts as {self.layout!r}, "
+            f"{self.peak_disk_bytes / 2**20:,.0f} MiB in /kaggle/working, mounts as {self.mounts!r}, "
             f"isolated by {self.isolation}{note}; its output is in {self.log}"
         )
         if self.projection:

@@ -25,7 +25,7 @@ from kagglehms.data.competition import Competition
 from kagglehms.errors import RunError
 from kagglehms.files import write_bytes
 from kagglehms.kernel.marker import MARKER, Marker
-from kagglehms.kernel.mounts import Layout
+from kagglehms.kernel.mounts import MountStyle
 from kagglehms.kernel.prior import read_rows
 from kagglehms.kernel.submission import SUBMISSION
 from kagglehms.rehearsal.hidden_test_set import make_hidden
@@ -55,7 +55,7 @@ def rehearse(
     dist: Path,
     competition: Path,
     out: Path,
-    layout: Layout = "owner",
+    mounts: MountStyle = "owner",
     budget: Budget | None = None,
     isolation: Isolation | None = None,
     hidden_rows: int | None = None,
@@ -71,7 +71,7 @@ def rehearse(
             not scored, in a subfolder of the kernel's name. The output of earlier rehearsals there is mounted for
             kernels that ask for it, as the next session on Kaggle would find it. A failed session leaves its output in
             `<kernel>.failed`.
-        layout: layout of the mounts.
+        mounts: style in which the inputs are mounted.
         budget: time and disk that the session may use; None for Kaggle's limits.
         isolation: how to keep the kernel from the rest of the machine; None for the best way that works.
         hidden_rows: number of rows of a test set to swap in, see `hidden_test_set.make_hidden`; None swaps none.
@@ -91,7 +91,7 @@ def rehearse(
     budget = budget or Budget()
     if hidden_from is not None and hidden_rows is None:
         hidden_rows = len(read_rows(Competition(hidden_from)))
-    read_kernel(kernel, dist, competition, layout, out)  # refuses what cannot work before anything is made
+    read_kernel(kernel, dist, competition, mounts, out)  # refuses what cannot work before anything is made
     out.mkdir(parents=True, exist_ok=True)
     for name in _OUTPUTS:
         (out / name).unlink(missing_ok=True)
@@ -101,8 +101,8 @@ def rehearse(
             hidden = make_hidden(place / "hidden", hidden_rows, hidden_from).root
             if (competition / "train.csv").is_file():
                 shutil.copyfile(competition / "train.csv", hidden / "train.csv")
-        staged = read_kernel(kernel, dist, competition, layout, out, hidden)
-        return _rehearse(staged, place, out, layout, budget, isolation)
+        staged = read_kernel(kernel, dist, competition, mounts, out, hidden)
+        return _rehearse(staged, place, out, mounts, budget, isolation)
 
 
 @contextlib.contextmanager
@@ -134,7 +134,7 @@ def _rehearse(
     kernel: StagedKernel,
     place: Path,
     out: Path,
-    layout: Layout,
+    mounts: MountStyle,
     budget: Budget,
     isolation: Isolation | None,
 ) -> RehearsalReport:
@@ -147,7 +147,7 @@ def _rehearse(
         except IsolationUnavailableError as error:
             note = f"namespaces are not available: {error}"
             continue
-        return _report(kernel, layout, kind, note, outcome, stage, out)
+        return _report(kernel, mounts, kind, note, outcome, stage, out)
     raise RunError(f"{note}; rehearse without asking for them")
 
 
@@ -170,7 +170,7 @@ def _launch(spec: Spec, log: Path) -> Outcome:
 
 def _report(
     kernel: StagedKernel,
-    layout: Layout,
+    mounts: MountStyle,
     isolation: Isolation,
     note: str,
     outcome: Outcome,
@@ -195,7 +195,7 @@ def _report(
         output = keep(working, out / kernel.name, not problems)
     return RehearsalReport(
         kernel=kernel.name,
-        layout=layout,
+        mounts=mounts,
         isolation=isolation,
         isolation_note=note,
         kernel_exit_code=outcome.exit_code,

@@ -10,7 +10,7 @@ from kagglehms.data.competition import SLUG, Competition, unpacking
 from kagglehms.errors import DataError, RunError
 from kagglehms.kaggle.dist import UNSCORED, choose_kernels, kernel_folders, kernel_ref
 from kagglehms.kaggle.stamping import KERNEL_METADATA, read_template
-from kagglehms.kernel.mounts import Layout, competition_mount, dataset_mount, notebook_mount
+from kagglehms.kernel.mounts import MountStyle, competition_mount, dataset_mount, notebook_mount
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class StagedKernel:
 
 
 def read_kernel(
-    name: str, dist: Path, competition: Path, layout: Layout, outputs: Path, hidden: Path | None = None
+    name: str, dist: Path, competition: Path, mounts: MountStyle, outputs: Path, hidden: Path | None = None
 ) -> StagedKernel:
     """Find a built kernel and its inputs.
 
@@ -45,7 +45,7 @@ def read_kernel(
         name: name of a folder in `dist/kernels`.
         dist: folder of a build.
         competition: folder of the competition.
-        layout: layout of the mounts.
+        mounts: style in which the inputs are mounted.
         outputs: folder in which earlier rehearsals have left the outputs of their kernels, one folder per kernel.
         hidden: competition folder whose test set replaces that of `competition`; None replaces nothing.
 
@@ -65,21 +65,21 @@ def read_kernel(
         if source != bundle_id:
             raise RunError(f"{folder}: asks for the dataset {source}, {dist} holds {bundle_id}; build again")
         owner, _, slug = source.partition("/")
-        inputs[dataset_mount(owner, slug, layout)] = dist / "dataset"
+        inputs[dataset_mount(owner, slug, mounts)] = dist / "dataset"
     for source in metadata.get("competition_sources", []):
         if source != SLUG:
             raise RunError(
                 f"{folder}: asks for the competition {source}, this project knows {SLUG}; build again"
             )
-        inputs[competition_mount(source, layout)] = hidden or competition
+        inputs[competition_mount(source, mounts)] = hidden or competition
         for kept in ("train_eegs", "train_spectrograms") if hidden else ():
             if (competition / kept).is_dir():
-                inputs[f"{competition_mount(source, layout)}/{kept}"] = competition / kept
+                inputs[f"{competition_mount(source, mounts)}/{kept}"] = competition / kept
     for source in metadata.get("kernel_sources", []):
         owner, _, slug = source.partition("/")
         output = _output_of(source, dist, outputs)
         if output is not None:
-            inputs[notebook_mount(owner, slug, layout)] = output
+            inputs[notebook_mount(owner, slug, mounts)] = output
         elif source != metadata["id"]:  # a kernel's own output is there from its second session on
             raise DataError(
                 outputs,

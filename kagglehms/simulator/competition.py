@@ -39,7 +39,7 @@ from kagglehms.environment import available_cpus
 from kagglehms.errors import UsageError
 from kagglehms.files import PARTIAL_SUFFIX, sweep_partials, write_bytes
 from kagglehms.progress import progress
-from kagglehms.simulator.plan import Recording, Session, plan_sessions
+from kagglehms.simulator.recording_sessions import Recording, RecordingSession, draw_sessions
 from kagglehms.simulator.scalp import F32
 from kagglehms.simulator.signal import MARGIN_S, Patient, simulate_session, spectrogram
 from kagglehms.simulator.spectrogram import rows_of
@@ -48,7 +48,7 @@ from kagglehms.strict_json import parse
 GENERATOR = 2
 """Raised whenever the same seed would give other bytes, so that an older half-written folder is not completed."""
 
-_PLAN, _PATIENT, _SESSION = range(3)
+_STRUCTURE, _PATIENT, _SESSION = range(3)
 _NOTE_NAME = "competition.json"
 
 
@@ -103,7 +103,7 @@ def make_competition(
             "and one thread, and a seed of 0 or more are needed"
         )
     made_by = {"generator": GENERATOR, "n_eegs": n_eegs, "n_test": n_test, "seed": seed, "easy": int(easy)}
-    sessions = plan_sessions(n_eegs, n_test, np.random.default_rng((seed, _PLAN)), easy)
+    sessions = draw_sessions(n_eegs, n_test, np.random.default_rng((seed, _STRUCTURE)), easy)
     competition = _folder(root)
     tables = _tables(competition, sessions)
     _claim(root, {*tables, *(path for session in sessions for path in _files(competition, session))}, made_by)
@@ -115,7 +115,9 @@ def make_competition(
     return _truth(truth_folder(root) / "test_truth.csv", sessions)
 
 
-def _simulate(competition: Competition, sessions: list[Session], seed: int, threads: int, easy: bool) -> None:
+def _simulate(
+    competition: Competition, sessions: list[RecordingSession], seed: int, threads: int, easy: bool
+) -> None:
     pool = ThreadPoolExecutor(threads)
     # Threads that BLAS started by itself would only fight with these, and could add in another order.
     with threadpool_limits(limits=1, user_api="blas"):
@@ -183,7 +185,7 @@ def _read_note(path: Path) -> object:
         return None
 
 
-def _files(competition: Competition, session: Session) -> list[Path]:
+def _files(competition: Competition, session: RecordingSession) -> list[Path]:
     eegs = [competition.eeg(recording.eeg_id, session.split) for recording in session.recordings]
     return [*eegs, competition.spectrogram(session.spectrogram_id, session.split)]
 
@@ -191,7 +193,9 @@ def _files(competition: Competition, session: Session) -> list[Path]:
 # ---- The files ----
 
 
-def _write_session(competition: Competition, session: Session, seed: int, easy: bool = False) -> None:
+def _write_session(
+    competition: Competition, session: RecordingSession, seed: int, easy: bool = False
+) -> None:
     """Simulate one session and write its files."""
     patient = Patient.draw(np.random.default_rng((seed, _PATIENT, session.patient_index)))
     patient = patient.quiet() if easy else patient
@@ -213,7 +217,7 @@ def _write_session(competition: Competition, session: Session, seed: int, easy: 
         _write_parquet(competition.eeg(recording.eeg_id, session.split), frame)
 
 
-def _gaps(session: Session, rng: np.random.Generator) -> list[tuple[int, int]]:
+def _gaps(session: RecordingSession, rng: np.random.Generator) -> list[tuple[int, int]]:
     """Stretches (samples) in which nothing was recorded: in every tenth session a short one in an EEG, in every
     25th a long one anywhere. A spectrogram has no row whose window touches one."""
     gaps = []
@@ -250,7 +254,7 @@ def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
 # ---- The tables ----
 
 
-def _tables(competition: Competition, sessions: list[Session]) -> dict[Path, pl.DataFrame]:
+def _tables(competition: Competition, sessions: list[RecordingSession]) -> dict[Path, pl.DataFrame]:
     """Every table of the competition and of its truth, by the path it belongs at."""
     train = [session for session in sessions if session.split == "train"]
     tests = [session for session in sessions if session.split == "test"]
@@ -272,7 +276,7 @@ def _tables(competition: Competition, sessions: list[Session]) -> dict[Path, pl.
     }
 
 
-def _train_table(sessions: list[Session]) -> pl.DataFrame:
+def _train_table(sessions: list[RecordingSession]) -> pl.DataFrame:
     names = {index: name for name, index in CONSENSUS_NAMES.items()}
     rows: list[dict[str, object]] = []
     for session in sessions:
@@ -298,7 +302,7 @@ def _train_table(sessions: list[Session]) -> pl.DataFrame:
     return pl.DataFrame(rows).with_columns((pl.col("label_id") + 1) * 2_654_435_761 % 2**32)
 
 
-def _truth_table(sessions: list[Session]) -> pl.DataFrame:
+def _truth_table(sessions: list[RecordingSession]) -> pl.DataFrame:
     """One row per label: eeg_id, six votes, and `<class>_probability` six times."""
     labels = [(r.eeg_id, label) for s in sessions for r in s.recordings for label in r.labels]
     columns: dict[str, object] = {"eeg_id": [eeg_id for eeg_id, _ in labels]}
@@ -309,7 +313,7 @@ def _truth_table(sessions: list[Session]) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def _truth(path: Path, sessions: list[Session]) -> SimulatedTruth:
+def _truth(path: Path, sessions: list[RecordingSession]) -> SimulatedTruth:
     recordings = [session.recordings[0] for session in sessions if session.split == "test"]
     return SimulatedTruth(
         path,

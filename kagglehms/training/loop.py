@@ -39,7 +39,7 @@ from kagglehms.training.precision import memory_format
 from kagglehms.training.recipe import Recipe
 from kagglehms.training.resume import STATE, State, read_state, write_state
 from kagglehms.training.session import Pace, Session
-from kagglehms.training.stage_plan import Plan
+from kagglehms.training.stage_plan import StagePlan
 from kagglehms.training.step import Learner
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def fit(
     team = session.team
     folder.mkdir(parents=True, exist_ok=True)
     state = read_state(folder / STATE, identity)
-    plans = [Plan(recipe, number, feed, train, valid, team.size) for number in range(len(recipe.stages))]
+    plans = [StagePlan(recipe, number, feed, train, valid, team.size) for number in range(len(recipe.stages))]
     journal = Journal(folder, team.leads, session.tensorboard)
     training = _Training(
         recipe=recipe,
@@ -165,7 +165,7 @@ class _Training:
     """
 
     recipe: Recipe
-    plans: list[Plan]
+    plans: list[StagePlan]
     networks: _Networks
     held_out: HeldOut
     history: History
@@ -189,7 +189,7 @@ class _Training:
         history.journal.event("finished", score_all=kept.score_all, seconds=round(history.seconds, 1))
         return Fit(kept, history.keeper.predictions_NK, tuple(history.evaluations), history.seconds)
 
-    def _train_stage(self, plan: Plan, state: State | None) -> None:
+    def _train_stage(self, plan: StagePlan, state: State | None) -> None:
         if plan.number and not state:
             self.networks.model.load_state_dict(self.history.keeper.weights)
         learner = self._learner(plan)
@@ -206,7 +206,7 @@ class _Training:
                 raise self._stopped(learner)
         self._keep_mean(plan, learner)
 
-    def _learner(self, plan: Plan) -> Learner:
+    def _learner(self, plan: StagePlan) -> Learner:
         before = sum(other.n_steps for other in self.plans[: plan.number])
         model, trained, device = self.networks.model, self.networks.trained, self.held_out.device
         return Learner(
@@ -215,7 +215,7 @@ class _Training:
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
-    def _pauses(self, plan: Plan, learner: Learner) -> Iterator[Pause]:
+    def _pauses(self, plan: StagePlan, learner: Learner) -> Iterator[Pause]:
         """Take the remaining steps of the stage, and pause whenever something else is due."""
         if plan.evaluates_after(learner.step) and not self._is_evaluated(learner):
             yield "evaluate"  # the previous session ended between the step and its evaluation
@@ -241,7 +241,7 @@ class _Training:
                     yield "evaluate"
                     model.train()
 
-    def _batches(self, plan: Plan, first_step: int) -> Generator[Batch]:
+    def _batches(self, plan: StagePlan, first_step: int) -> Generator[Batch]:
         """Yield this process's share of every batch from a step on, on the device; they are drawn ahead."""
         asked = self.recipe.augmentations_of(plan.stage)
         mirror, shift_s = mirror_probability(asked), shift_seconds(asked)
@@ -263,7 +263,7 @@ class _Training:
             parts.append(f"held out {last.score_all:.4f} (class prior {last.prior_all:.4f})")
         return ", ".join(parts)
 
-    def _refuse_bad_loss(self, plan: Plan, learner: Learner) -> None:
+    def _refuse_bad_loss(self, plan: StagePlan, learner: Learner) -> None:
         """Raise RunError, with the records of the batch, if a loss since the start of the stage was not finite."""
         bad = learner.first_bad_step()
         if bad is None:
@@ -285,7 +285,7 @@ class _Training:
         last = self.history.last
         return last is not None and last.step == learner.steps_of_run
 
-    def _evaluate(self, plan: Plan, learner: Learner) -> None:
+    def _evaluate(self, plan: StagePlan, learner: Learner) -> None:
         train_loss = learner.mean_loss()
         predictions_NK, scores = self._scored(learner.evaluated, plan, learner)
         now = Evaluation(
@@ -303,7 +303,7 @@ class _Training:
         improved = keeper.offer(now, lambda: plain_state(learner.evaluated), predictions_NK)
         self.history.add(now, improved, learner.lr)
 
-    def _keep_mean(self, plan: Plan, learner: Learner) -> None:
+    def _keep_mean(self, plan: StagePlan, learner: Learner) -> None:
         """Keep the mean of the stage's best weights, if the recipe asks for it, and score it.
 
         No state is saved with it: a session that continues after the stage's last evaluation computes it again.
@@ -322,14 +322,14 @@ class _Training:
         self.history.add(now, improved=True, lr=learner.lr)
 
     def _scored(
-        self, model: torch.nn.Module, plan: Plan, learner: Learner
+        self, model: torch.nn.Module, plan: StagePlan, learner: Learner
     ) -> tuple[NDArray[np.float64], Scores]:
         with self.pace.measured("evaluation"):
             return self.held_out.score(model, plan.judged, learner.steps_of_run)
 
     # -- interruption ----------------------------------------------------------------------------------------------
 
-    def _save(self, plan: Plan, learner: Learner) -> None:
+    def _save(self, plan: StagePlan, learner: Learner) -> None:
         """Write the state; the kept weights are part of it, so that the two never disagree."""
         tensors = learner.tensors()  # for which the whole team is needed
         with self.pace.measured("saving"):

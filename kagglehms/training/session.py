@@ -98,6 +98,10 @@ class Pace:
             needed += self.longest("evaluation")
         if self.session.clock.left_s < _RESERVE * needed + _RESERVE_S:
             return "stop"
-        if evaluation_follows and self.session.clock.limit_s is not None and not self._seconds["evaluation"]:
+        if (
+            evaluation_follows
+            and self.session.clock.time_limit_s is not None
+            and not self._seconds["evaluation"]
+        ):
             return "save"  # the evaluation may take any time
         return "save" if time.monotonic() - self._saved >= self.session.save_every_s else "go on"

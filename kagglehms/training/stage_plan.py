@@ -50,7 +50,7 @@ def evaluation_steps(steps_per_epoch: int, per_epoch: int) -> frozenset[int]:
     return frozenset(max(1, steps_per_epoch * i // per_epoch) for i in range(1, per_epoch + 1))
 
 
-class Plan:
+class StagePlan:
     """The steps of one stage.
 
     Args:

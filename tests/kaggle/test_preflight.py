@@ -197,7 +197,7 @@ def test_a_requirement_that_the_image_does_not_meet(dist: Path) -> None:
 
 
 def test_nothing_to_check(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"holds no bundle; build it with `python build\.py"):
+    with pytest.raises(UsageError, match=r"holds no bundle; build it with `kagglehms build"):
         preflight(tmp_path)
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.errors import EXIT_FAILURE, EXIT_USER
-from kagglehms.kernel.mounts import LAYOUTS, ROOT_VARIABLE, Layout, competition_mount, dataset_mount
+from kagglehms.kernel.mounts import MOUNT_STYLES, ROOT_VARIABLE, MountStyle, competition_mount, dataset_mount
 from kagglehms.kernel.submission import read_submission
 from kagglehms.packing.build import Built
 from kagglehms.packing.sources import project_root
@@ -38,8 +38,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def mount_competition(root: Path, layout: Layout = "owner") -> Path:
-    place = root / "input" / competition_mount(SLUG, layout)
+def mount_competition(root: Path, style: MountStyle = "owner") -> Path:
+    place = root / "input" / competition_mount(SLUG, style)
     place.mkdir(parents=True)
     (place / "test.csv").write_text("spectrogram_id,eeg_id,patient_id\n1,5,2\n3,6,2\n")
     values = ",".join(["0.16666666666666666"] * 6)
@@ -48,8 +48,8 @@ def mount_competition(root: Path, layout: Layout = "owner") -> Path:
     return place
 
 
-def mount(built: Built, root: Path, layout: Layout = "owner", copy: bool = False) -> Path:
-    place = root / "input" / dataset_mount(built.owner, built.slug, layout)
+def mount(built: Built, root: Path, style: MountStyle = "owner", copy: bool = False) -> Path:
+    place = root / "input" / dataset_mount(built.owner, built.slug, style)
     place.parent.mkdir(parents=True, exist_ok=True)
     if copy:
         shutil.copytree(built.dataset, place)
@@ -112,13 +112,13 @@ def shared_lines(text: str) -> str:
     raise AssertionError("no function")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_everything_is_found_unpacked_and_verified_in_each_layout(
-    built: Built, tmp_path: Path, layout: Layout
+@pytest.mark.parametrize("style", MOUNT_STYLES)
+def test_everything_is_found_unpacked_and_verified_in_each_style(
+    built: Built, tmp_path: Path, style: MountStyle
 ) -> None:
     for name in ("input", "working", "tmp"):
         (tmp_path / name).mkdir()
-    competition, place = mount_competition(tmp_path, layout), mount(built, tmp_path, layout)
+    competition, place = mount_competition(tmp_path, style), mount(built, tmp_path, style)
     done = run(built, tmp_path)
     assert f"competition {competition}\n" in done.stdout
     assert f"bundle {place}: 2 model(s), digest {built.manifest.digest[:12]} verified" in done.stdout
@@ -143,8 +143,8 @@ def test_a_problem_is_a_failure_except_in_a_scored_run(built: Built, root: Path)
 def test_a_bundle_that_is_not_mounted_leaves_the_sample(built: Built, root: Path, rerun: bool) -> None:
     done = run(built, root, rerun)
     assert_one_line(done, 0 if rerun else EXIT_FAILURE, "no library in ")
-    for layout in LAYOUTS:
-        assert str(root / "input" / dataset_mount(built.owner, built.slug, layout)) in done.stderr
+    for style in MOUNT_STYLES:
+        assert str(root / "input" / dataset_mount(built.owner, built.slug, style)) in done.stderr
     np.testing.assert_allclose(submitted(root), 1 / 6)
 
 

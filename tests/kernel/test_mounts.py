@@ -1,4 +1,4 @@
-"""The competition is found by name in any layout, and nothing is walked."""
+"""The competition is found by name in any style, and nothing is walked."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ import pytest
 
 from kagglehms.data.competition import SLUG
 from kagglehms.errors import DataError
-from kagglehms.kernel.mounts import LAYOUTS, Layout, competition_mount, dataset_mount, find_competition
+from kagglehms.kernel.mounts import (
+    MOUNT_STYLES,
+    MountStyle,
+    competition_mount,
+    dataset_mount,
+    find_competition,
+)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("style", MOUNT_STYLES)
 def test_the_competition_is_found_without_listing_anything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: Layout
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, style: MountStyle
 ) -> None:
-    folder = tmp_path / "input" / competition_mount(SLUG, layout)
+    folder = tmp_path / "input" / competition_mount(SLUG, style)
     folder.mkdir(parents=True)
     (folder / "test.csv").write_text("eeg_id\n")
 
@@ -31,10 +37,13 @@ def test_where_it_is_not_the_error_says_where_it_was_looked_for(tmp_path: Path) 
     (tmp_path / "input" / SLUG).mkdir(parents=True)
     with pytest.raises(DataError, match="competition_sources") as raised:
         find_competition(tmp_path)
-    for layout in LAYOUTS:
-        assert str(tmp_path / "input" / competition_mount(SLUG, layout)) in str(raised.value)
+    for style in MOUNT_STYLES:
+        assert str(tmp_path / "input" / competition_mount(SLUG, style)) in str(raised.value)
 
 
 def test_the_mounts_are_kaggles() -> None:
-    assert [dataset_mount("me", "bundle", layout) for layout in LAYOUTS] == ["bundle", "datasets/me/bundle"]
-    assert [competition_mount("hms", layout) for layout in LAYOUTS] == ["hms", "competitions/hms"]
+    assert [dataset_mount("me", "bundle", style) for style in MOUNT_STYLES] == [
+        "bundle",
+        "datasets/me/bundle",
+    ]
+    assert [competition_mount("hms", style) for style in MOUNT_STYLES] == ["hms", "competitions/hms"]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kagglehms.bundle.manifest import Model
-from kagglehms.kernel.schedule import SAFETY, Projection, Step, plan, score_of
+from kagglehms.kernel.schedule import SAFETY, Projection, Step, make_schedule, score_of
 from kagglehms.runs.blends import Blend
 from kagglehms.training.recipes import RECIPES
 
@@ -31,7 +31,8 @@ MODELS = [
 def names(models: list[Model] = MODELS, blend: Blend | None = None, mirror: bool = True) -> list[str]:
     recipes = {m.recipe: RECIPES[m.recipe] for m in models}
     return [
-        s.name for s in plan(models, recipes, {m.weights: SIZES[m.recipe] for m in models}, blend, mirror)
+        s.name
+        for s in make_schedule(models, recipes, {m.weights: SIZES[m.recipe] for m in models}, blend, mirror)
     ]
 
 

@@ -388,8 +388,8 @@ def slow_models(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(self, images)
 
     class Stopwatch:
-        def __init__(self, limit_s: float, started: float) -> None:
-            self.limit_s = limit_s
+        def __init__(self, time_limit_s: float, started: float) -> None:
+            self.time_limit_s = time_limit_s
 
         @property
         def passed_s(self) -> float:
@@ -397,7 +397,7 @@ def slow_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
         @property
         def left_s(self) -> float:
-            return self.limit_s - passed
+            return self.time_limit_s - passed
 
     monkeypatch.setattr(LoadedModel, "predict_images", slow)
     monkeypatch.setattr(scored_run, "Clock", Stopwatch)
@@ -407,7 +407,7 @@ def test_what_will_not_be_ready_in_time_is_left_out(
     dist: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow_models(monkeypatch)
-    code, _, marker = run(dist, folder, tmp_path, limit_s=100)
+    code, _, marker = run(dist, folder, tmp_path, time_limit_s=100)
     assert (code, marker.status) == (0, "partial")
     assert sorted(marker.models) == PLAIN
     reason = f"about {SAFETY * 40:.0f} s needed, 20 s left"
@@ -420,7 +420,7 @@ def test_at_the_deadline_the_best_so_far_stands(
     one = pl.read_csv(folder / "test.csv").head(1)
     pl.concat([one] * 70).with_columns(pl.Series("eeg_id", range(70))).write_csv(folder / "test.csv")
     slow_models(monkeypatch)
-    code, values, marker = run(dist, folder, tmp_path, limit_s=70)
+    code, values, marker = run(dist, folder, tmp_path, time_limit_s=70)
     assert (code, marker.status, len(marker.models), len(marker.left_out)) == (1, "partial", 1, 3)
     assert marker.problems == ["6 of 70 rows keep the prior, more than 5%; row 64: time was up"]
     assert marker.rows_with_prior == {str(row): "time was up" for row in range(64, 70)}

@@ -44,11 +44,13 @@ class House:
         (self.competition / "test.csv").write_text("spectrogram_id,eeg_id\n1,5\n2,6\n")
         self.monkeypatch = monkeypatch
 
-    def supervise(self, worker: str, limit_s: float = 60.0, device: str | None = None) -> tuple[int, Marker]:
+    def supervise(
+        self, worker: str, time_limit_s: float = 60.0, device: str | None = None
+    ) -> tuple[int, Marker]:
         command = (sys.executable, "-c", PRELUDE + textwrap.dedent(worker))
         self.monkeypatch.setattr(supervisor, "WORKER", command)
         task = Task(
-            "no-bundle", str(self.competition), str(self.out), None, device, limit_s, str(self.scratch)
+            "no-bundle", str(self.competition), str(self.out), None, device, time_limit_s, str(self.scratch)
         )
         code = supervise(task)
         marker = Marker.read(self.out)
@@ -79,7 +81,7 @@ def test_the_prior_stands_before_the_first_worker(house: House, capfd: pytest.Ca
     np.testing.assert_allclose(house.values(), [read_prior(Path("no-bundle"))[0]] * 2)
     last = capfd.readouterr().out.splitlines()[-1]
     assert json.loads(last)["event"] == "scored-run"
-    assert house.tasks[0].limit_s == pytest.approx(60, abs=5)
+    assert house.tasks[0].time_limit_s == pytest.approx(60, abs=5)
 
 
 def test_a_crash_on_the_gpu_is_followed_by_the_cpu_and_then_without_the_model(house: House) -> None:
@@ -132,7 +134,7 @@ def test_a_worker_that_hangs_is_killed_when_its_time_is_up(
         under_way("a", "cpu")
         time.sleep(600)
         """,
-        limit_s=0.5,
+        time_limit_s=0.5,
         device="cpu",
     )
     assert (code, marker.status, len(house.tasks)) == (1, "prior", 1)

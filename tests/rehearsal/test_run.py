@@ -21,7 +21,7 @@ import pytest
 from kagglehms.cli.commands import main
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, DataError, RunError, UsageError
-from kagglehms.kernel.mounts import LAYOUTS, Layout, competition_mount, dataset_mount
+from kagglehms.kernel.mounts import MOUNT_STYLES, MountStyle, competition_mount, dataset_mount
 from kagglehms.rehearsal import launcher, launching, machine, run
 from kagglehms.rehearsal.links import folders_to_keep, resolve_links
 from kagglehms.rehearsal.machine import Budget, Isolation
@@ -29,6 +29,7 @@ from kagglehms.rehearsal.outputs import keep
 from kagglehms.rehearsal.report import RehearsalReport, projection
 from kagglehms.rehearsal.run import rehearse
 from kagglehms.rehearsal.spec import IsolationUnavailableError, Spec
+from kagglehms.timing import seconds_of
 
 PRELUDE = """
 import json, os, sys, tempfile
@@ -125,9 +126,9 @@ def house(tmp_path: Path) -> House:
 
 
 @pytest.mark.parametrize("isolation", BOTH)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("mounts", MOUNT_STYLES)
 def test_the_kernel_finds_everything_in_kaggles_places(
-    house: House, isolation: Isolation, layout: Layout
+    house: House, isolation: Isolation, mounts: MountStyle
 ) -> None:
     house.kernel(
         """
@@ -137,14 +138,14 @@ def test_the_kernel_finds_everything_in_kaggles_places(
              run=os.environ["KAGGLE_KERNEL_RUN_TYPE"], rerun="KAGGLE_IS_COMPETITION_RERUN" in os.environ,
              inputs=sorted(path.name for path in (root / "input").iterdir()),
              texts=[(root / "input" / name).read_text() for name in (BUNDLE, COMPETITION)])
-        """.replace("BUNDLE", repr(dataset_mount("me", "the-bundle", layout) + "/file.txt")).replace(
-            "COMPETITION)", repr(competition_mount(SLUG, layout) + "/test.csv") + ")"
+        """.replace("BUNDLE", repr(dataset_mount("me", "the-bundle", mounts) + "/file.txt")).replace(
+            "COMPETITION)", repr(competition_mount(SLUG, mounts) + "/test.csv") + ")"
         )
     )
-    report = house.rehearse(isolation=isolation, layout=layout)
+    report = house.rehearse(isolation=isolation, mounts=mounts)
     assert report.ok, report.sentence
     assert report.exit_code == EXIT_OK
-    assert (report.isolation, report.isolation_note, report.layout) == (isolation, "", layout)
+    assert (report.isolation, report.isolation_note, report.mounts) == (isolation, "", mounts)
     assert report.submission == house.out / "submission.csv"
     assert report.submission.read_text().startswith("eeg_id,seizure_vote")
     assert "bundle's own library" in report.sentence
@@ -154,7 +155,7 @@ def test_the_kernel_finds_everything_in_kaggles_places(
     assert (facts["root"] == "/kaggle") is (isolation == "namespaces")
     assert facts["run"] == "Batch"
     assert facts["rerun"] is True
-    assert facts["inputs"] == {"slug": [SLUG, "the-bundle"], "owner": ["competitions", "datasets"]}[layout]
+    assert facts["inputs"] == {"slug": [SLUG, "the-bundle"], "owner": ["competitions", "datasets"]}[mounts]
     assert facts["texts"] == ["of the bundle", (house.competition / "test.csv").read_text()]
 
 
@@ -298,7 +299,7 @@ def test_time_that_is_up_ends_the_kernel_and_its_children(house: House) -> None:
         subprocess.Popen([sys.executable, "-c", child])
         time.sleep(600)
         """)
-    report = house.rehearse(isolation="guard", budget=Budget(time_s=3))
+    report = house.rehearse(isolation="guard", budget=Budget(time_limit_s=3))
     assert report.problems[0].startswith("killed after")
     assert report.exit_code == EXIT_FAILURE
     assert_was_alive_and_is_dead(lifeline)
@@ -332,7 +333,7 @@ def test_output_is_passed_on_while_the_kernel_runs(house: House, monkeypatch: py
         submit()
         """)
     monkeypatch.setattr(sys, "stdout", Terminal())
-    assert house.rehearse(isolation="guard", budget=Budget(time_s=30)).ok
+    assert house.rehearse(isolation="guard", budget=Budget(time_limit_s=30)).ok
 
 
 def test_peak_memory_is_the_kernels_own(house: House) -> None:
@@ -475,7 +476,7 @@ def test_a_kernel_that_fills_its_disk_is_killed(house: House, isolation: Isolati
         Path("deep/large").write_bytes(bytes(3_000_000))
         time.sleep(600)
         """)
-    report = house.rehearse(isolation=isolation, budget=Budget(time_s=60, disk_bytes=2_000_000))
+    report = house.rehearse(isolation=isolation, budget=Budget(time_limit_s=60, disk_bytes=2_000_000))
     assert "more than its disk" in report.problems[0]
     assert 3_000_000 <= report.peak_disk_bytes < 4_000_000
     house.kernel("library(); submit(); Path('large').write_bytes(bytes(3_000_000))")
@@ -505,9 +506,9 @@ def test_memory_of_all_processes_counts_together(house: House) -> None:
 
 
 def test_a_shorter_session_is_told_to_the_kernel(house: House) -> None:
-    house.kernel('tell(limit=os.environ.get("KAGGLEHMS_TIME_LIMIT_S"))')
-    house.rehearse(isolation="guard", budget=Budget(time_s=90))
-    assert float(house.facts()["limit"]) == pytest.approx(85)
+    house.kernel('tell(limit=os.environ.get("KAGGLEHMS_TIME_LIMIT"))')
+    house.rehearse(isolation="guard", budget=Budget(time_limit_s=90))
+    assert seconds_of(house.facts()["limit"]) == pytest.approx(85)
     house.rehearse(isolation="guard")
     assert house.facts() == {"limit": None}
 

@@ -18,7 +18,7 @@ from kagglehms.runs.baselines import (
     read_truth,
     recovered,
 )
-from kagglehms.simulator.plan import plan_sessions
+from kagglehms.simulator.recording_sessions import draw_sessions
 from kagglehms.training.metric import kl_score
 
 
@@ -94,7 +94,7 @@ def test_the_way_from_prior_to_perfect() -> None:
 def planned_records(n_eegs: int) -> tuple[Records, np.ndarray]:
     """Records without signals, and the truth of each."""
     rows = []
-    for session in plan_sessions(n_eegs, 1, np.random.default_rng(0)):
+    for session in draw_sessions(n_eegs, 1, np.random.default_rng(0)):
         for recording in session.recordings:
             for label in recording.labels[:1]:
                 rows.append(

@@ -13,7 +13,7 @@ from oracles_spectrogram import spectrogram_rows
 
 from kagglehms.data.competition import SFREQ_HZ, VOTE_COLUMNS, Competition
 from kagglehms.data.records import Records, make_records, read_train_table
-from kagglehms.simulator.plan import CLASS_MEANS, Session, plan_sessions
+from kagglehms.simulator.recording_sessions import CLASS_MEANS, RecordingSession, draw_sessions
 from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_session, spectrogram
 
 N_SIMULATED = 40
@@ -69,13 +69,13 @@ def real(real_train_table: Path) -> tuple[pl.DataFrame, Records]:
 
 
 @pytest.fixture(scope="module")
-def planned() -> list[Session]:
-    sessions = plan_sessions(N_PLANNED, 1, np.random.default_rng((0, 0)))
+def planned() -> list[RecordingSession]:
+    sessions = draw_sessions(N_PLANNED, 1, np.random.default_rng((0, 0)))
     return [session for session in sessions if session.split == "train"]
 
 
 @pytest.fixture(scope="module")
-def made_votes(planned: list[Session]) -> NDArray[np.int64]:
+def made_votes(planned: list[RecordingSession]) -> NDArray[np.int64]:
     return np.array([label.votes for s in planned for r in s.recordings for label in r.labels])
 
 
@@ -95,7 +95,7 @@ def test_votes_are_as_many_and_as_divided(
 
 
 def test_eegs_and_records_are_as_the_real_ones(
-    real: tuple[pl.DataFrame, Records], planned: list[Session]
+    real: tuple[pl.DataFrame, Records], planned: list[RecordingSession]
 ) -> None:
     table, records = real
     recordings = [recording for session in planned for recording in session.recordings]

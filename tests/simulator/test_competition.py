@@ -25,7 +25,12 @@ from kagglehms.data.competition import (
 from kagglehms.errors import UsageError
 from kagglehms.simulator import competition
 from kagglehms.simulator.competition import SimulatedTruth, make_competition
-from kagglehms.simulator.plan import CLASS_MEANS, LAST_EEG_OFFSET_S, Session, plan_sessions
+from kagglehms.simulator.recording_sessions import (
+    CLASS_MEANS,
+    LAST_EEG_OFFSET_S,
+    RecordingSession,
+    draw_sessions,
+)
 from kagglehms.simulator.signal import Patient, Segment, simulate_session, spectrogram
 from kagglehms.simulator.votes import RECORDS_BY_VOTES
 
@@ -71,8 +76,8 @@ def train(root: Path) -> pl.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def large_plan() -> list[Session]:
-    return plan_sessions(3000, 500, np.random.default_rng(0))
+def large_plan() -> list[RecordingSession]:
+    return draw_sessions(3000, 500, np.random.default_rng(0))
 
 
 # ---- formats ----
@@ -245,7 +250,7 @@ def test_patterns_are_on_one_side_or_on_both(name: str, lateral: bool) -> None:
 # ---- labels ----
 
 
-def test_votes_follow_the_real_distribution(large_plan: list[Session]) -> None:
+def test_votes_follow_the_real_distribution(large_plan: list[RecordingSession]) -> None:
     labels = [(s.split, r, label) for s in large_plan for r in s.recordings for label in r.labels]
     counts = np.array([sum(label.votes) for split, _, label in labels if split == "train"])
     assert set(counts.tolist()) <= set(RECORDS_BY_VOTES)
@@ -267,7 +272,7 @@ def test_votes_follow_the_real_distribution(large_plan: list[Session]) -> None:
     assert np.mean(truth.max(axis=1) < 0.6) > 0.1
 
 
-def test_structure_of_a_large_plan(large_plan: list[Session]) -> None:
+def test_structure_of_a_large_plan(large_plan: list[RecordingSession]) -> None:
     recordings = [r for s in large_plan if s.split == "train" for r in s.recordings]
     assert len(recordings) == 3000
     assert sum(s.split == "test" for s in large_plan) == 500
@@ -284,7 +289,7 @@ def test_structure_of_a_large_plan(large_plan: list[Session]) -> None:
 
 def test_the_default_size_has_every_class() -> None:
     for seed in range(20):
-        sessions = plan_sessions(160, 40, np.random.default_rng(seed))
+        sessions = draw_sessions(160, 40, np.random.default_rng(seed))
         votes = np.array(
             [v.votes for s in sessions if s.split == "train" for r in s.recordings for v in r.labels]
         )
@@ -292,12 +297,12 @@ def test_the_default_size_has_every_class() -> None:
 
 
 def test_an_easy_plan_is_clear_and_balanced() -> None:
-    sessions = plan_sessions(600, 40, np.random.default_rng(0), easy=True)
+    sessions = draw_sessions(600, 40, np.random.default_rng(0), easy=True)
     labels = [label for s in sessions for r in s.recordings for label in r.labels]
     assert min(sum(label.votes) for label in labels) >= 10
     truth = np.array([label.probabilities for label in labels])
     assert np.bincount(truth.argmax(axis=1), minlength=6).min() > 0.08 * len(labels)
-    usual = plan_sessions(600, 40, np.random.default_rng(0))
+    usual = draw_sessions(600, 40, np.random.default_rng(0))
     usual_truth = np.array([label.probabilities for s in usual for r in s.recordings for label in r.labels])
     assert np.mean(truth.max(axis=1) > 0.8) > np.mean(usual_truth.max(axis=1) > 0.8) + 0.2
 

@@ -236,10 +236,10 @@ def test_sessions_with_a_time_limit_end_before_it_and_add_up_to_one(tmp_path: Pa
     start = time.monotonic()
     whole = fit(recipe, striped_feed(), np.arange(24), np.arange(24, 32), CPU, tmp_path / "whole")
     # The limit follows from what this machine needs: too short for all of it, long enough for some steps.
-    limit_s = 0.6 * (time.monotonic() - start)
+    time_limit_s = 0.6 * (time.monotonic() - start)
     sessions: list[Stopped] = []
     while True:
-        session = Session(Clock(limit_s, started=time.monotonic()))
+        session = Session(Clock(time_limit_s, started=time.monotonic()))
         parts = outcome(
             recipe, striped_feed(), np.arange(24), np.arange(24, 32), CPU, tmp_path / "parts", session=session
         )

@@ -108,7 +108,7 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Session:
+class RecordingSession:
     """One spectrogram file and the EEGs that were cut from the same signal."""
 
     split: Split
@@ -167,25 +167,27 @@ _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61)
 _KRONECKER_M: F64 = np.sqrt(np.array(_PRIMES, np.float64)) % 1
 
 
-def plan_sessions(n_eegs: int, n_test: int, rng: np.random.Generator, easy: bool = False) -> list[Session]:
+def draw_sessions(
+    n_eegs: int, n_test: int, rng: np.random.Generator, easy: bool = False
+) -> list[RecordingSession]:
     """Draw `n_eegs` train and `n_test` test recordings, gathered into sessions; train sessions come first.
 
-    An easy plan has all classes alike, mostly clear truths, ten and more votes everywhere, and sessions that do not
-    depend on their patient: something can be learnt from few recordings.
+    Easy sessions have all classes alike, mostly clear truths, ten and more votes everywhere, and do not depend on their
+    patient: something can be learnt from few recordings.
     """
     n = n_eegs + n_test
     eeg_ids = iter(rng.choice(2**32 - 1, n, replace=False).tolist())
     spectrogram_ids = iter(rng.choice(2**31 - 1, n, replace=False).tolist())
     patient_ids = rng.choice(65535, n, replace=False).tolist() if n <= 65535 else list(range(n))
     start_M = rng.random(len(_PRIMES))
-    sessions: list[Session] = []
+    sessions: list[RecordingSession] = []
     for patient, (split, sizes) in enumerate(_patients(n_eegs, n_test, rng)):
         habit = _Habit.of(start_M, patient, rng, easy)
         for n_recordings in sizes:
             make = _test_recording if split == "test" else _recordings
             recordings = make(n_recordings, habit, eeg_ids, rng)
             sessions.append(
-                Session(
+                RecordingSession(
                     split, len(sessions), next(spectrogram_ids), patient_ids[patient], patient, recordings
                 )
             )
