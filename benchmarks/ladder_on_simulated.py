@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 
 from kagglehms.console import say
 from kagglehms.data.competition import Competition, truth_folder
+from kagglehms.data.folds import assign_folds
 from kagglehms.data.preparing import prepare, recordings_of
-from kagglehms.data.records import Records, assign_folds, read_records
+from kagglehms.data.records import Records, read_records
 from kagglehms.device import choose_device
 from kagglehms.errors import HMSError
 from kagglehms.features.fold import FoldSpec

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import VOTE_COLUMNS
-from kagglehms.data.records import read_table
+from kagglehms.data.tables import read_table
 from kagglehms.errors import DataError, HMSError
 from kagglehms.files import write_bytes
 from kagglehms.kernel.prior import SUBMISSION, submission_csv

@@ -11,15 +11,9 @@ import numpy as np
 
 from kagglehms.data.competition import N_TIMES, SPECTROGRAM_ROWS, VOTE_COLUMNS, WINDOW_S, Competition
 from kagglehms.data.readers import Half, read_eeg, read_spectrogram
-from kagglehms.data.records import (
-    EEG_OFFSET,
-    SPECTROGRAM_OFFSET,
-    Content,
-    read_table,
-    read_train_table,
-    window_starts,
-)
+from kagglehms.data.records import EEG_OFFSET, SPECTROGRAM_OFFSET, read_train_table, window_starts
 from kagglehms.data.store import INDEX, Store
+from kagglehms.data.tables import Content, read_table
 from kagglehms.errors import DataError, UsageError
 from kagglehms.inputs.layouts import Crop
 from kagglehms.runs.run_view import focus_of, view_runs

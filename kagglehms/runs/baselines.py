@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CLASSES, N_TIMES, PROBABILITY_COLUMNS, VOTE_COLUMNS, Competition
-from kagglehms.data.records import Records, assign_folds, read_records, read_table
+from kagglehms.data.folds import assign_folds
+from kagglehms.data.records import Records, read_records
+from kagglehms.data.tables import read_table
 from kagglehms.environment import available_cpus
 from kagglehms.errors import DataError
 from kagglehms.training.metric import mean_scores, standings

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kagglehms.data.competition import Competition
-from kagglehms.data.records import Records, assign_folds, limit_records, read_records
+from kagglehms.data.folds import assign_folds, limit_records
+from kagglehms.data.records import Records, read_records
 from kagglehms.data.store import Store
 
 if TYPE_CHECKING:

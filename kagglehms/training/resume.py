@@ -32,6 +32,7 @@ _DECIDING = (
     "data/readers.py",
     "data/records.py",
     "data/store.py",
+    "data/tables.py",
     "data/whole.py",
     "features",
     "inputs",

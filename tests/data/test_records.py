@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import subprocess
-import sys
-import zipfile
 from collections import Counter, defaultdict
 from pathlib import Path
 from random import Random
@@ -15,52 +11,11 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from train_tables import GOOD, table_of, written
 
-from kagglehms.data.competition import SLUG, VOTE_COLUMNS
-from kagglehms.data.records import (
-    Records,
-    assign_folds,
-    limit_records,
-    make_records,
-    read_records,
-    read_train_table,
-)
+from kagglehms.data.competition import VOTE_COLUMNS
+from kagglehms.data.records import Records, make_records, read_records, read_train_table
 from kagglehms.errors import DataError, UsageError
-
-NAMES = ("Seizure", "LPD", "GPD", "LRDA", "GRDA", "Other")
-
-
-def table_of(rows: list[tuple[int, int, float, float, tuple[int, ...]]]) -> pl.DataFrame:
-    """Rows of (eeg_id, eeg_sub_id, EEG offset, spectrogram offset, votes); three EEGs to a patient."""
-    return pl.DataFrame(
-        {
-            "eeg_id": [r[0] for r in rows],
-            "eeg_sub_id": [r[1] for r in rows],
-            "eeg_label_offset_seconds": [r[2] for r in rows],
-            "spectrogram_id": [10_000 + r[0] for r in rows],
-            "spectrogram_sub_id": [r[1] for r in rows],
-            "spectrogram_label_offset_seconds": [r[3] for r in rows],
-            "label_id": list(range(len(rows))),
-            "patient_id": [r[0] // 3 for r in rows],
-            "expert_consensus": [NAMES[int(np.argmax(r[4]))] for r in rows],
-            **{name: [r[4][k] for r in rows] for k, name in enumerate(VOTE_COLUMNS)},
-        }
-    )
-
-
-GOOD = table_of(
-    [
-        (7, 0, 0.0, 40.0, (3, 0, 0, 0, 0, 0)),
-        (7, 1, 2.0, 42.0, (0, 0, 0, 2, 0, 9)),
-        (7, 2, 9.0, 49.0, (3, 0, 0, 0, 0, 0)),
-        (1, 0, 1.0, 5.0, (0, 1, 0, 0, 0, 0)),
-    ]
-)
-
-
-def written(table: pl.DataFrame, tmp_path: Path) -> Path:
-    table.write_csv(tmp_path / "train.csv")
-    return tmp_path / "train.csv"
 
 
 def test_a_worked_example(tmp_path: Path) -> None:
@@ -175,66 +130,6 @@ def test_the_real_table_gives_its_records(real_train_table: Path) -> None:
     np.testing.assert_allclose(records.targets_NK.mean(axis=0), expected, atol=5e-4)
 
 
-@pytest.mark.slow
-def test_folds_of_the_real_table(real_train_table: Path) -> None:
-    records = read_records(real_train_table)
-    folds = assign_folds(records)
-    assert np.array_equal(folds, assign_folds(records))
-    assert np.bincount(folds).tolist() == [4025] * 5
-    patients = records.frame["patient_id"].to_numpy()
-    for fold in range(5):
-        assert not set(patients[folds == fold]) & set(patients[folds != fold])
-
-
-def test_folds_part_patients_and_cover_everything(competition_folder: Path) -> None:
-    records = read_records(competition_folder / "train.csv")
-    folds = assign_folds(records, 3)
-    assert sorted(set(folds.tolist())) == [0, 1, 2]
-    patients = records.frame["patient_id"].to_numpy()
-    for patient in np.unique(patients):
-        assert len(set(folds[patients == patient])) == 1
-    assert np.array_equal(folds, assign_folds(records, 3))
-    assert any(not np.array_equal(folds, assign_folds(records, 3, seed)) for seed in range(20))
-
-
-def test_folds_are_those_that_the_class_names_give() -> None:
-    """As the source calls scikit-learn: names as they stand in train.csv. Numbers give other folds."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    draw = np.random.default_rng(0)
-    rows = draw.integers(0, 6, 400)
-    names = np.array(["Seizure", "LPD", "GPD", "LRDA", "GRDA", "Other"])[rows]
-    patients = draw.integers(0, 90, 400)
-    n = np.arange(400)
-    table = {"eeg_id": n, "eeg_sub_id": n, "spectrogram_id": n, "label_id": n, "patient_id": patients}
-    table |= dict.fromkeys(("eeg_label_offset_seconds", "spectrogram_label_offset_seconds"), np.zeros(400))
-    table |= {"expert_consensus": names, **dict(zip(VOTE_COLUMNS, np.eye(6, dtype=int)[rows].T, strict=True))}
-    records = make_records(pl.DataFrame(table))
-
-    def cut(classes: np.ndarray) -> np.ndarray:
-        splitter = StratifiedGroupKFold(n_splits=5, shuffle=True, random_state=42)
-        folds = np.full(400, -1)
-        for fold, (_, held_out) in enumerate(splitter.split(n, y=classes, groups=patients)):
-            folds[held_out] = fold
-        return folds
-
-    folds = assign_folds(records)
-    np.testing.assert_array_equal(folds, cut(names))
-    assert not np.array_equal(folds, cut(rows))
-
-
-def test_a_sample_of_rare_classes_is_still_cut_into_folds(tmp_path: Path) -> None:
-    """scikit-learn refuses where no class has as many records as there are folds."""
-    records = read_records(written(GOOD, tmp_path))
-    assert sorted(set(assign_folds(records, 2).tolist())) == [0, 1]
-
-
-def test_more_folds_than_patients_are_refused(tmp_path: Path) -> None:
-    records = read_records(written(GOOD, tmp_path))
-    with pytest.raises(UsageError, match="3 folds cannot be made of 2 patient"):
-        assign_folds(records, 3)
-
-
 FAULTS = {
     r"lacks column\(s\) lpd_vote": GOOD.drop("lpd_vote"),
     r"negative votes in row\(s\) 2": GOOD.with_columns(pl.Series("gpd_vote", [0, 0, -1, 0])),
@@ -263,85 +158,6 @@ def test_a_bad_table_is_refused_and_its_rows_named(tmp_path: Path, message: str)
     assert "\n" not in str(caught.value)
 
 
-def test_blank_lines_count_for_nothing(tmp_path: Path) -> None:
-    """A DOS editor ends a file with Ctrl-Z, a spreadsheet with rows of commas, many others with an empty line."""
-    expected = read_train_table(written(GOOD, tmp_path))
-    text = (tmp_path / "train.csv").read_text()
-    head, *rows = text.splitlines()
-    commas = "," * head.count(",")
-    for changed in (
-        text + "\n",
-        text + "\n\n  \n",
-        text + "\x1a",
-        text + commas + "\n",
-        "\r\n".join([head, "", *rows, "", ""]),
-        "\n".join([head, rows[0], commas, "", *rows[1:]]),
-        "\ufeff" + text,
-        text.replace("eeg_id", " eeg_id", 1),
-    ):
-        (tmp_path / "train.csv").write_text(changed, newline="")
-        assert read_train_table(tmp_path / "train.csv").equals(expected), repr(changed)
-
-
-def test_whole_numbers_may_be_spelled_as_floats(tmp_path: Path) -> None:
-    """What pandas writes of a column that had a gap."""
-    expected = read_records(written(GOOD, tmp_path))
-    for columns in ("eeg_id", "spectrogram_id", "label_id", "seizure_vote"):
-        text = written(GOOD.with_columns(pl.col(columns).cast(pl.Float64)), tmp_path)
-        assert "7.0" in text.read_text() or columns != "eeg_id"
-        assert read_records(text).digest == expected.digest
-    GOOD.with_columns(pl.col("eeg_id").cast(pl.Float64)).write_parquet(tmp_path / "train.parquet")
-    assert read_records(tmp_path / "train.parquet").digest == expected.digest
-
-
-@pytest.mark.parametrize(
-    "id_", ["99999999999999999999", "9223372036854775808", "-9223372036854775809", "1e30"]
-)
-@pytest.mark.parametrize("column", ["eeg_id", "spectrogram_id", "label_id", "patient_id"])
-def test_an_id_beyond_64_bits_is_refused_by_file_column_and_row(
-    tmp_path: Path, column: str, id_: str
-) -> None:
-    path = written(GOOD.with_columns(pl.Series(column, ["1", "2", id_, "3"])), tmp_path)
-    with pytest.raises(DataError, match=rf"train\.csv: column {column} .* in row\(s\) 2;.*64 bits"):
-        read_train_table(path)
-
-
-def test_the_largest_ids_are_kept_to_the_last_digit(tmp_path: Path) -> None:
-    ids = [2**63 - 1, 2**63 - 2, 2**53 + 1, -5]
-    path = written(GOOD.with_columns(pl.Series("label_id", ids)), tmp_path)
-    assert read_train_table(path)["label_id"].to_list() == ids
-    wide = GOOD.with_columns(pl.Series("label_id", [1, 2, 3, 2**63], dtype=pl.UInt64))
-    wide.write_parquet(tmp_path / "train.parquet")
-    with pytest.raises(DataError, match=r"train\.parquet: column label_id .* in row\(s\) 3"):
-        read_train_table(tmp_path / "train.parquet")
-    vague = GOOD.with_columns(pl.Series("label_id", [1.0, 2.0, 3.0, 2.0**53 + 2]))
-    vague.write_parquet(tmp_path / "train.parquet")
-    with pytest.raises(DataError, match=r"column label_id .* in row\(s\) 3"):
-        read_train_table(tmp_path / "train.parquet")
-
-
-@pytest.mark.parametrize("archive", ["train.csv.zip", f"{SLUG}.zip", f"../{SLUG}.zip", "../hms.zip"])
-def test_a_table_that_is_still_packed_is_named_and_how_to_unpack_it(tmp_path: Path, archive: str) -> None:
-    """The command in the message is run as it stands there."""
-    folder = tmp_path / "hms"
-    folder.mkdir()
-    with zipfile.ZipFile(folder / archive, "w") as packed:
-        packed.writestr("train.csv", GOOD.write_csv())
-    with pytest.raises(DataError, match=r"no such file; .* has not been unpacked: ") as caught:
-        read_train_table(folder / "train.csv")
-    command = shlex.split(caught.value.hint.partition("unpacked: ")[2])
-    assert command[0] == "python"
-    subprocess.run([sys.executable, *command[1:]], check=True)
-    assert len(read_train_table(folder / "train.csv")) == len(GOOD)
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00\x01", b"a,b\n1,2,3\n4\n"])
-def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "train.csv").write_bytes(content)
-    with pytest.raises(DataError, match=r"train\.csv: (cannot be read|lacks column)"):
-        read_train_table(tmp_path / "train.csv")
-
-
 def test_the_digest_knows_values_and_order(tmp_path: Path) -> None:
     records = make_records(GOOD)
     assert (
@@ -349,13 +165,3 @@ def test_the_digest_knows_values_and_order(tmp_path: Path) -> None:
     )
     assert records.digest != records.take(np.array([1, 0, 2])).digest
     assert records.digest != make_records(GOOD.with_columns(pl.lit(1).alias("patient_id"))).digest
-
-
-def test_limits_keep_whole_patients(competition_folder: Path) -> None:
-    records = read_records(competition_folder / "train.csv")
-    few = limit_records(records, 5)
-    assert 5 <= len(few) < len(records)
-    patients = set(few.frame["patient_id"].to_list())
-    assert len(few) == sum(p in patients for p in records.frame["patient_id"].to_list())
-    assert limit_records(records, 5).digest == few.digest
-    assert len(limit_records(records, 10**6)) == len(records)

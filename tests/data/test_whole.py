@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kagglehms.data.records import read_table
+from kagglehms.data.tables import read_table
 from kagglehms.data.whole import whole_number
 
 SPELLINGS = {
