@@ -1,7 +1,7 @@
-"""The facts of the competition, each once, and the layout of its folder.
+"""Facts of the competition, each stated once, and the layout of its folder.
 
-Source: the data page of "HMS - Harmful Brain Activity Classification" (Kaggle, 2024) and its files. Nothing
-heavier than the standard library is imported here, so every other module may use these names.
+Source: the data page of "HMS - Harmful Brain Activity Classification" (Kaggle, 2024) and its files. Only the standard
+library is imported, so that every other module can use these names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SLUG = "hms-harmful-brain-activity-classification"
 """The competition's name in Kaggle's addresses and mounts."""
 
 CLASSES = ("seizure", "lpd", "gpd", "lrda", "grda", "other")
-"""The six classes, in the order of every array of this project and of the submission's columns."""
+"""The six classes, in the order of the submission's columns and of all arrays in this project."""
 VOTE_COLUMNS = tuple(f"{name}_vote" for name in CLASSES)
 PROBABILITY_COLUMNS = tuple(f"{name}_probability" for name in CLASSES)
 """Columns of predicted or true probabilities, in every table of this project that has both votes and probabilities."""
@@ -28,7 +28,7 @@ CONSENSUS_NAMES = {"Seizure": 0, "LPD": 1, "GPD": 2, "LRDA": 3, "GRDA": 4, "Othe
 
 SFREQ_HZ = 200
 WINDOW_S = 50
-"""Seconds of EEG around a label; the labelled 10 s are in the middle."""
+"""Seconds of EEG around a label, whose 10 s are in the middle."""
 LABEL_S = 10
 N_TIMES = SFREQ_HZ * WINDOW_S
 
@@ -36,38 +36,38 @@ CHANNELS = (
     "Fp1", "F3", "C3", "P3", "F7", "T3", "T5", "O1", "Fz", "Cz", "Pz",
     "Fp2", "F4", "C4", "P4", "F8", "T4", "T6", "O2", "EKG",
 )  # fmt: skip
-"""Columns of an EEG file, in stored order: 19 electrodes (µV, common reference) and the electrocardiogram."""
+"""Columns of an EEG file, in order: 19 electrodes (µV, common reference) and the electrocardiogram."""
 
 PANELS = ("LL", "RL", "LP", "RP")
-"""Left lateral, right lateral, left parasagittal, right parasagittal: the stored order of the spectrogram
-panels, and the order of every four-panel array of this project."""
+"""Left lateral, right lateral, left parasagittal and right parasagittal: the order of the panels in spectrogram files
+and in all four-panel arrays of this project."""
 CHAINS = {
     "LL": ("Fp1", "F7", "T3", "T5", "O1"),
     "RL": ("Fp2", "F8", "T4", "T6", "O2"),
     "LP": ("Fp1", "F3", "C3", "P3", "O1"),
     "RP": ("Fp2", "F4", "C4", "P4", "O2"),
 }
-"""The electrodes of each chain of the double banana; neighbours are subtracted."""
+"""Electrodes of each chain of the double banana montage, in which neighbours are subtracted."""
 DIFFERENCES = tuple(pair for panel in PANELS for pair in pairwise(CHAINS[panel]))
-"""The two electrodes of each of the sixteen differences, four of every chain, in the order of the panels."""
+"""Pairs of electrodes of the sixteen differences, four from each chain, in the order of the panels."""
 MIDLINE_DIFFERENCES = (("Fz", "Cz"), ("Cz", "Pz"))
-"""The two that some inputs have behind them."""
+"""Two more differences, which follow the sixteen in some inputs."""
 OTHER_SIDE = {"LL": "RL", "RL": "LL", "LP": "RP", "RP": "LP"}
-"""The panel of the other hemisphere."""
+"""Panel of the other hemisphere for each panel."""
 
 SPECTROGRAM_STEP_S = 2
 """Seconds between two rows of a spectrogram file, whose `time` runs 1, 3, 5 …"""
 SPECTROGRAM_ROWS = 300
-"""Rows of a crop: ten minutes, the 50 s window in their middle."""
+"""Rows of a crop: ten minutes with the 50 s window in the middle."""
 N_BINS = 100
-"""Frequency bins of a panel."""
+"""Number of frequency bins in a panel."""
 BIN_HZ = 200 / 1024
 FREQUENCIES_HZ = tuple(math.floor(100 * k * BIN_HZ + 0.5) / 100 for k in range(3, 3 + N_BINS))
-"""0.59 … 19.92 Hz, as the column names round them (halves go up: 3.125 is 3.13)."""
+"""0.59 … 19.92 Hz, rounded as in the column names (halves up: 3.125 is 3.13)."""
 SPECTROGRAM_COLUMNS = tuple(f"{panel}_{hz}" for panel in PANELS for hz in FREQUENCIES_HZ)
 
 LOG_CLIP = (-4.0, 8.0)
-"""Spectrogram power is clipped to [e⁻⁴, e⁸] before the natural logarithm."""
+"""Spectrogram power is clipped to [e⁻⁴, e⁸] before taking the natural logarithm."""
 
 Split = Literal["train", "test"]
 
@@ -77,7 +77,10 @@ class Competition:
     """The competition's folder, as Kaggle mounts it and as its download unpacks.
 
     Attributes:
-        root: the folder with train.csv, test.csv, sample_submission.csv and the four folders of recordings.
+        root: path of the folder with train.csv, test.csv, sample_submission.csv and the four folders of recordings.
+
+    Raises:
+        DataError: there is no such folder; the message says how to unpack an archive that lies nearby.
     """
 
     root: Path
@@ -105,20 +108,25 @@ class Competition:
         return self.root / "sample_submission.csv"
 
     def eeg(self, eeg_id: int, split: Split = "train") -> Path:
+        """Return the path of an EEG file."""
         return self.root / f"{split}_eegs" / f"{eeg_id}.parquet"
 
     def spectrogram(self, spectrogram_id: int, split: Split = "train") -> Path:
+        """Return the path of a spectrogram file."""
         return self.root / f"{split}_spectrograms" / f"{spectrogram_id}.parquet"
 
 
 def unpacking(path: Path, root: Path) -> str | None:
-    """Say how to unpack what is missing, where an archive that may hold it lies near; None where none does.
+    """Say how to unpack a missing file or folder.
 
-    The client downloads the competition as one archive, and a single file as an archive of its own.
+    Kaggle's client downloads the competition as one archive, and a single file as an archive of its own.
 
     Args:
-        path: a file or folder of the competition that is not there.
-        root: the competition's folder.
+        path: path of the missing file or folder.
+        root: path of the competition's folder.
+
+    Returns:
+        A hint with a command, or None if there is no archive nearby that may contain it.
     """
     archives = [(path.with_name(f"{path.name}.zip"), path.parent)] if path != root else []
     folder = path.parent.with_name(f"{path.parent.name}.zip") if path.parent.name else root / f"{SLUG}.zip"
@@ -134,5 +142,5 @@ def unpacking(path: Path, root: Path) -> str | None:
 
 
 def truth_folder(root: Path) -> Path:
-    """Where a simulated competition at `root` keeps its true probabilities: beside it, never in it."""
+    """Return the folder of a simulated competition's true probabilities, which is beside `root` and never in it."""
     return root.with_name(root.name + "-truth")

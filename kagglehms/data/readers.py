@@ -1,11 +1,11 @@
-"""One parquet file → one validated array, or a `DataError` that says what is wrong with which file.
+"""Read the recordings: each Parquet file becomes a validated array, or a `DataError` says what is wrong with it.
 
-A recording leaves this module in the precision in which everything later sees it: training reads it from the
-store, the scored kernel straight from its parquet file, and both get the same half-precision numbers. So no
-model meets values at scoring time that it could not have met in training.
+Recordings leave this module in half precision. Training reads them from the store, the scored kernel directly from
+their Parquet files, and both get the same numbers, so that no model sees values in a scored run that it could not
+have seen in training.
 
-Columns go by their names, for training and for scoring alike: their order does not matter, and what is there besides
-(the index that pandas writes, most often) is left aside.
+Columns are found by name, in training and in scored runs alike. Their order does not matter, and other columns, such
+as the index that pandas writes, are ignored.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Half = NDArray[np.float16]
 
 HALF_MAX = float(np.finfo(np.float16).max)
-"""65,504: an EEG sample beyond it (µV, thirty times what an electrode pop reaches) is held at it."""
+"""65,504 µV, thirty times the amplitude of an electrode pop; larger EEG samples are clipped to it."""
 
 _BROKEN = "download it again: it is empty, truncated or no parquet file"
 _STRANGE = "this is not a file of this competition"
@@ -47,15 +47,16 @@ def read_eeg(path: Path, min_times: int = N_TIMES) -> Half:
     """Read one EEG file.
 
     Args:
-        path: a file of `train_eegs` or `test_eegs`.
-        min_times: the shortest recording to accept, in samples (200 per second).
+        path: path of a file in `train_eegs` or `test_eegs`.
+        min_times: smallest number of samples to accept.
 
     Returns:
-        (n_times, 20) float16, µV, channels as in `competition.CHANNELS`; NaN where nothing was recorded.
+        (n_times, 20) float16 µV with the channels in the order of `competition.CHANNELS`; NaN where nothing was
+        recorded.
 
     Raises:
-        DataError: missing, broken, lacking columns or with one of them twice, wrong types, too short, or without one
-            value.
+        DataError: the file is missing or broken, lacks a column or has one twice, has wrong types, is too short, or
+            has no value at all.
     """
     frame = _read(path, CHANNELS)
     if len(frame) < min_times:
@@ -68,12 +69,16 @@ def read_eeg(path: Path, min_times: int = N_TIMES) -> Half:
 def read_spectrogram(path: Path, min_rows: int = 1) -> Half:
     """Read one spectrogram file.
 
+    Args:
+        path: path of a file in `train_spectrograms` or `test_spectrograms`.
+        min_rows: smallest number of rows to accept.
+
     Returns:
-        (n_rows, 400) float16 natural logarithm of power, clipped to `competition.LOG_CLIP`; one row every two
-        seconds; columns as in `competition.SPECTROGRAM_COLUMNS`; NaN where the file has none.
+        (n_rows, 400) float16 natural logarithm of power, clipped to `competition.LOG_CLIP`, with one row every two
+        seconds and the columns of `competition.SPECTROGRAM_COLUMNS`; NaN where the file has no value.
 
     Raises:
-        DataError: as `read_eeg`, or `time` that does not run 1, 3, 5 …
+        DataError: as in `read_eeg`, or the column `time` is not 1, 3, 5 …
     """
     frame = _read(path, ("time", *SPECTROGRAM_COLUMNS))
     if len(frame) < min_rows:
@@ -87,7 +92,7 @@ def read_spectrogram(path: Path, min_rows: int = 1) -> Half:
 
 
 def encode_eeg(eeg_uv: NDArray[np.floating]) -> Half:
-    """Bring µV into the store's precision: infinities become NaN, values beyond half precision saturate."""
+    """Convert µV to half precision: infinities become NaN, and values beyond half precision are clipped."""
     with np.errstate(over="ignore"):
         half = eeg_uv.astype(np.float16)
     if not np.isinf(half).any():
@@ -97,9 +102,9 @@ def encode_eeg(eeg_uv: NDArray[np.floating]) -> Half:
 
 
 def encode_spectrogram(power: NDArray[np.floating]) -> Half:
-    """Bring spectrogram power into the store's form: clipped, natural logarithm, half precision.
+    """Convert spectrogram power to its clipped natural logarithm in half precision.
 
-    Negative power does not exist and is clipped like any value below e⁻⁴; ±inf become NaN.
+    Negative power, which does not exist, is clipped like any value below e⁻⁴; infinities become NaN.
     """
     low, high = np.exp(np.float32(LOG_CLIP[0])), np.exp(np.float32(LOG_CLIP[1]))
     infinite = np.isinf(power)
@@ -111,11 +116,14 @@ def encode_spectrogram(power: NDArray[np.floating]) -> Half:
 
 
 def misnamed(found: Sequence[str], expected: Sequence[str]) -> str | None:
-    """Say why columns cannot be taken by their names; None where they can, in whatever order they are.
+    """Say why columns cannot be found by name.
 
     Args:
-        found: the names that there are.
-        expected: the names that are needed, each once; others are nobody's concern.
+        found: names of the columns.
+        expected: names of which each must occur once; others are ignored.
+
+    Returns:
+        The reason, or None if there is none.
     """
     if list(found) == list(expected):
         return None
@@ -129,32 +137,32 @@ def misnamed(found: Sequence[str], expected: Sequence[str]) -> str | None:
 
 
 def eeg_is_blank(eeg_uv: NDArray[np.floating]) -> bool:
-    """Whether no image can be drawn of a stretch of EEG.
+    """Return whether an EEG has nothing to draw an image of.
 
-    Images show differences of neighbouring electrodes of a chain, so at least one pair must have been recorded at one
-    time; an electrocardiogram alone says nothing.
+    Images show differences between neighbouring electrodes of a chain, so two neighbours must have been recorded at
+    the same time; an electrocardiogram alone is not enough.
 
     Args:
-        eeg_uv: (n_times, 20), channels as in `competition.CHANNELS`.
+        eeg_uv: (n_times, 20) µV with the channels in the order of `competition.CHANNELS`.
     """
     there = np.isfinite(eeg_uv)
     return not (there.all(axis=1).any() or any((there[:, a] & there[:, b]).any() for a, b in _NEIGHBOURS))
 
 
 def spectrogram_is_blank(values: NDArray[np.floating]) -> bool:
-    """Whether no image can be drawn of a stretch of spectrogram, (n_rows, 400): not one value is there."""
+    """Return whether a spectrogram, (n_rows, 400), has no finite value, and so nothing to draw an image of."""
     return not np.isfinite(values).any()
 
 
 def _read(path: Path, columns: Sequence[str]) -> pl.DataFrame:
-    """Read `columns`, in this order, as floating-point numbers; a column without any value may be of any type."""
+    """Read columns as floating-point numbers, in this order; a column without values may have any type."""
     import polars as pl
 
     if not path.is_file():
         hint = unpacking(path, path.parent.parent)
         raise DataError(path, "no such file", hint or "the tables name it, so the download is not complete")
     try:
-        # From memory: for a path polars looks through the environment for credentials, each time.
+        # From memory, because for every path Polars searches the environment for credentials.
         frame = pl.read_parquet(io.BytesIO(path.read_bytes()), use_statistics=False)
     except pl.exceptions.DuplicateError as error:
         raise DataError(path, f"wrong columns: {first_line(error)}", _STRANGE) from error
@@ -165,7 +173,7 @@ def _read(path: Path, columns: Sequence[str]) -> pl.DataFrame:
         raise DataError(path, f"wrong columns: it {reason}", _STRANGE)
     if frame.columns != list(columns):  # selecting hundreds of columns takes longer than decoding them
         frame = frame.select(columns)
-    # What is no float yet is `time`, a column of nothing but nulls, or whole numbers.
+    # Columns that are not yet floats are `time`, whole numbers, or nothing but nulls.
     others = [(i, frame.to_series(i)) for i, dtype in enumerate(frame.dtypes) if not dtype.is_float()]
     wrong = [
         f"{column.name} is {column.dtype}"

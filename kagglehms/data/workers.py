@@ -1,4 +1,4 @@
-"""Many independent calls at a time, by threads, processes or a cluster: joblib, with the engine of one's choice."""
+"""Run many independent calls in parallel with joblib: in threads, processes, or on a cluster."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 @dataclass(frozen=True)
 class Workers:
-    """Who does the work.
+    """The workers that run the calls.
 
     Attributes:
-        backend: `threading` (this process), `loky` (processes of this machine), or the workers of a `dask` or `ray`
-            cluster, which must see the same files under the same paths.
-        scheduler: address of a Dask scheduler (`tcp://host:8786`) or of a Ray cluster (`auto`, `host:6379`); None
-            for workers on this machine, started for the purpose.
-        jobs: calls at a time; as many as there are CPUs or workers when None.
+        backend: `threading` for threads of this process, `loky` for processes on this machine, or `dask` or `ray` for
+            the workers of a cluster, which must see the same files under the same paths.
+        scheduler: address of a Dask scheduler (`tcp://host:8786`) or Ray cluster (`auto`, `host:6379`); None to start
+            workers on this machine.
+        jobs: number of calls at a time; by default the number of CPUs or workers.
     """
 
     backend: Backend = "threading"
@@ -39,19 +39,27 @@ class Workers:
 
 @contextmanager
 def in_order(call: Callable[[T], R], items: Sequence[T], workers: Workers) -> Iterator[Iterable[R]]:
-    """Apply `call` to `items` by `workers`; results come in the order of `items`, a few ahead of the one in use.
+    """Apply a function to items in parallel.
+
+    Args:
+        call: the function.
+        items: its arguments.
+        workers: the workers that run the calls.
+
+    Yields:
+        The results, in the order of `items`; some are computed ahead of the one in use.
 
     Raises:
-        UsageError: the engine is not installed, or its scheduler cannot be reached.
+        UsageError: the backend is not installed, or its scheduler cannot be reached.
     """
     from joblib import Parallel, delayed, parallel_config
 
-    # Named by a configuration, since joblib looks for engines from outside only there.
+    # joblib only looks for external backends if they are named by a configuration.
     with safe_children(), _engine(workers), parallel_config(backend=workers.backend):
         n_jobs = workers.jobs or (-1 if workers.backend in {"dask", "ray"} else available_cpus())
-        # Ray's joblib backend hands results over all at once: give it a part of the work at a time.
+        # Ray's joblib backend returns all results at once, so it gets one part of the work at a time.
         form = "list" if workers.backend == "ray" else "generator"
-        # So far ahead that nobody runs out of work while results are being brought to the disk.
+        # Far enough ahead that workers are never idle while results are being written to disk.
         parallel = Parallel(n_jobs, return_as=form, pre_dispatch="16 * n_jobs")
         calls = [delayed(call)(item) for item in items]
         results: Generator[R] = _in_parts(parallel, calls) if form == "list" else parallel(calls)
@@ -59,7 +67,7 @@ def in_order(call: Callable[[T], R], items: Sequence[T], workers: Workers) -> It
             yield results
         finally:
             with warnings.catch_warnings():
-                # joblib warns of results that nobody fetched, which is just what an interruption leaves.
+                # joblib warns of results that were not fetched, as after an interruption.
                 warnings.filterwarnings("ignore", message=".*tasks", category=UserWarning)
                 results.close()
 
@@ -123,7 +131,7 @@ def _ray(workers: Workers) -> Iterator[None]:
         raise UsageError(
             f"no Ray cluster answers at {workers.scheduler} ({error}); start one by `ray start --head`"
         ) from error
-    register: Any = register_ray  # which is untyped, where it is installed
+    register: Any = register_ray  # untyped
     register()
     try:
         yield
@@ -132,7 +140,12 @@ def _ray(workers: Workers) -> Iterator[None]:
 
 
 def in_advance(futures: Iterable[Future[T]], ready: int) -> Generator[T]:
-    """Yield results in order, with `ready` more asked of `futures` than are in use; cancel what nobody wants."""
+    """Yield results in order; those that are not used are cancelled.
+
+    Args:
+        futures: the calls, submitted as the iterable is consumed.
+        ready: number of calls that are submitted ahead of the result in use.
+    """
     pending: deque[Future[T]] = deque()
     try:
         for future in futures:
