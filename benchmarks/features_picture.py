@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kagglehms.data.competition import CHAINS, CHANNELS, CLASSES, N_TIMES, PANELS, SFREQ_HZ
 from kagglehms.features import mel_images
-from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_session
+from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_study
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -34,9 +34,9 @@ def window() -> NDArray[np.float32]:
     probabilities = np.full(len(CLASSES), 0.02)
     probabilities[CLASSES.index("lpd")] = 0.9
     patient = Patient(level_uv=16, alpha_uv=4, asymmetry=0.1, blinks_per_min=6, muscle_uv=4)
-    session_CT = simulate_session(60, [(Segment(0, 60, tuple(probabilities)),)], patient, rng)
+    study_CT = simulate_study(60, [(Segment(0, 60, tuple(probabilities)),)], patient, rng)
     first = MARGIN_S * SFREQ_HZ
-    eeg_uv = np.ascontiguousarray(session_CT[:, first : first + N_TIMES].T)
+    eeg_uv = np.ascontiguousarray(study_CT[:, first : first + N_TIMES].T)
     t = np.arange(N_TIMES)
     eeg_uv[:, CHANNELS.index("T4")] += np.where(t > 6000, 1500 * np.exp(-(t - 6000.0) / 150), 0).astype(
         np.float32

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from _measure import finish, table
+from kagglehms.simulator.studies import CLASS_MEANS
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import gammaln
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.data.records import MANY_VOTES, Records, make_records, read_train_table
-from kagglehms.simulator.recording_sessions import CLASS_MEANS
 from kagglehms.simulator.votes import VOTE_GROUPS
 
 F64 = NDArray[np.float64]
@@ -132,7 +132,7 @@ def fit_votes(votes_NK: NDArray[np.int64]) -> tuple[F64, F64, dict[int, float]]:
 
 
 def counts(rows: pl.DataFrame, records: Records) -> dict[str, object]:
-    """The numbers of `simulator.recording_sessions` that are counts and quantiles."""
+    """The numbers of `simulator.studies` that are counts and quantiles."""
     steps = rows.sort("eeg_id", "eeg_sub_id").with_columns(
         pl.col("eeg_label_offset_seconds").diff().over("eeg_id").alias("step")
     )["step"]

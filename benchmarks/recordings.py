@@ -38,7 +38,7 @@ from kagglehms.recordings.prediction import Options
 from kagglehms.simulator.background import Patient
 from kagglehms.simulator.patterns import Segment
 from kagglehms.simulator.scalp import MARGIN_S
-from kagglehms.simulator.signal import simulate_session
+from kagglehms.simulator.signal import simulate_study
 from kagglehms.training.recipes import get_recipe
 
 RATE_HZ = 256
@@ -56,7 +56,7 @@ def simulated() -> NDArray[np.int16]:
 
     seconds = MINUTES * 60
     segment = Segment(100, 200, (0.8, 0, 0.1, 0, 0, 0.1))
-    uv_CT = simulate_session(seconds, [(segment,)], Patient(), np.random.default_rng(0))
+    uv_CT = simulate_study(seconds, [(segment,)], Patient(), np.random.default_rng(0))
     uv_CT = uv_CT[:, MARGIN_S * SFREQ_HZ :][:, : seconds * SFREQ_HZ].astype(np.float64)
     steps = np.round(resample(uv_CT, seconds * RATE_HZ, axis=1) / STEP_UV)
     return np.clip(steps, -32768, 32767).astype(np.int16).T

@@ -1,10 +1,10 @@
 """How long a simulated recording takes: signal, spectrogram, files; and what 2,000 of them would take.
 
-python benchmarks/simulator.py [--sessions 24] [--threads 2]
+python benchmarks/simulator.py [--studies 24] [--threads 2]
 
-Each session is ten minutes with one EEG of 50 s and its spectrogram, and what of the time the parts take is measured
-on one thread. Then the sessions are made as `kagglehms simulate` makes them, on all threads, files and all. The
-extrapolation is the measured time per session times 2,000, nothing else.
+Each study is ten minutes with one EEG of 50 s and its spectrogram, and what of the time the parts take is measured
+on one thread. Then the studies are made as `kagglehms simulate` makes them, on all threads, files and all. The
+extrapolation is the measured time per study times 2,000, nothing else.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from pathlib import Path
 
 import numpy as np
 from _measure import finish, machine, table, versions
+from kagglehms.simulator.studies import draw_studies
 from threadpoolctl import threadpool_limits
 
 from kagglehms.data.competition import Competition
 from kagglehms.environment import available_cpus
 from kagglehms.simulator.competition import make_competition
-from kagglehms.simulator.recording_sessions import draw_sessions
-from kagglehms.simulator.signal import Patient, Segment, simulate_session, spectrogram
+from kagglehms.simulator.signal import Patient, Segment, simulate_study, spectrogram
 
 N_WANTED = 2000
 MOST_MINUTES = 15
 
 
-def parts(n_sessions: int) -> dict[str, float]:
-    """Median seconds of one thread for the signal and for the spectrogram of a ten-minute session."""
+def parts(n_studies: int) -> dict[str, float]:
+    """Median seconds of one thread for the signal and for the spectrogram of a ten-minute study."""
     seconds: dict[str, list[float]] = {"signal": [], "spectrogram": []}
     with threadpool_limits(1, user_api="blas"):
-        for seed in range(n_sessions + 1):
+        for seed in range(n_studies + 1):
             rng = np.random.default_rng(seed)
             patient = Patient.draw(rng)
             segment = Segment(295, 305, tuple(rng.dirichlet(np.full(6, 0.3)).tolist()))
             start = time.perf_counter()
-            uv_CT = simulate_session(600, [(segment,)], patient, rng)
+            uv_CT = simulate_study(600, [(segment,)], patient, rng)
             middle = time.perf_counter()
             spectrogram(uv_CT, 300)
             if seed:  # the first one warms up
@@ -47,45 +47,45 @@ def parts(n_sessions: int) -> dict[str, float]:
 
 
 def whole(n_eegs: int, threads: int) -> tuple[float, float, int, int]:
-    """Seconds, session seconds simulated, sessions, and bytes on disk, of a competition in the real proportions."""
+    """Seconds, study seconds simulated, studies, and bytes on disk, of a competition in the real proportions."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "competition"
-        sessions = draw_sessions(n_eegs, 1, np.random.default_rng((0, 0)))
+        studies = draw_studies(n_eegs, 1, np.random.default_rng((0, 0)))
         start = time.perf_counter()
         make_competition(root, n_eegs, 1, seed=0, threads=threads)
         taken = time.perf_counter() - start
         size = sum(path.stat().st_size for path in Competition(root).root.rglob("*.parquet"))
-    return taken, float(sum(s.n_rows * 2 for s in sessions)), len(sessions), size
+    return taken, float(sum(s.n_rows * 2 for s in studies)), len(studies), size
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sessions", type=int, default=24, help="sessions measured, of each kind")
+    parser.add_argument("--studies", type=int, default=24, help="studies measured, of each kind")
     parser.add_argument("--threads", type=int, default=available_cpus())
     options = parser.parse_args()
-    one = parts(options.sessions)
-    taken, simulated_s, n_sessions, size = whole(options.sessions, options.threads)
+    one = parts(options.studies)
+    taken, simulated_s, n_studies, size = whole(options.studies, options.threads)
     per_ten_minutes = taken / simulated_s * 600
     rows = [
         ("signal, one thread", f"{one['signal']:.3f} s"),
         ("spectrogram, one thread", f"{one['spectrogram']:.3f} s"),
         (
-            f"all, files too, {options.threads} threads, per ten minutes of session",
+            f"all, files too, {options.threads} threads, per ten minutes of study",
             f"{per_ten_minutes:.3f} s",
         ),
         (f"{N_WANTED} recordings of ten minutes would take", f"{per_ten_minutes * N_WANTED / 60:.1f} min"),
-        ("on disk, per session", f"{size / n_sessions / 1e6:.2f} MB"),
+        ("on disk, per study", f"{size / n_studies / 1e6:.2f} MB"),
     ]
     print(
-        f"{machine()}; {versions('numpy', 'scipy', 'polars')}; n = {options.sessions} and {n_sessions} sessions"
+        f"{machine()}; {versions('numpy', 'scipy', 'polars')}; n = {options.studies} and {n_studies} studies"
     )
     print(table(("what", "figure"), rows))
     finish(
         {
             "benchmark": "simulator",
-            "n_sessions": n_sessions,
+            "n_studies": n_studies,
             "threads": options.threads,
             "signal_s": one["signal"],
             "spectrogram_s": one["spectrogram"],

@@ -20,6 +20,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from _measure import table
+from kagglehms.simulator.studies import CLASS_MEANS
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import (
@@ -30,8 +31,7 @@ from kagglehms.data.competition import (
     SFREQ_HZ,
     SPECTROGRAM_ROWS,
 )
-from kagglehms.simulator.recording_sessions import CLASS_MEANS
-from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_session, spectrogram
+from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_study, spectrogram
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -46,19 +46,19 @@ PATIENT = Patient(
 
 
 def typical(name: str, seed: int = 3) -> NDArray[np.float32]:
-    """A session of one patient whose labelled stretch is almost surely of one class, (20, n_times)."""
+    """A study of one patient whose labelled stretch is almost surely of one class, (20, n_times)."""
     probabilities = np.full(len(CLASSES), 0.01)
     probabilities[CLASSES.index(name)] = 0.95
     segment = Segment(280, 320, tuple(probabilities.tolist()))
-    return simulate_session(600, [(segment,)], PATIENT, np.random.default_rng(seed))
+    return simulate_study(600, [(segment,)], PATIENT, np.random.default_rng(seed))
 
 
-def traces(sessions: dict[str, NDArray[np.float32]]) -> Any:
+def traces(studies: dict[str, NDArray[np.float32]]) -> Any:
     """Ten seconds of all sixteen differences, class by class."""
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(2, 3, figsize=(12, 8.2), layout="constrained")
-    for axis, (name, uv_CT) in zip(axes.flat, sessions.items(), strict=True):
+    for axis, (name, uv_CT) in zip(axes.flat, studies.items(), strict=True):
         first = (MARGIN_S + 295) * SFREQ_HZ
         part = uv_CT[:, first : first + SHOWN_S * SFREQ_HZ]
         row = 0.0
@@ -79,12 +79,12 @@ def traces(sessions: dict[str, NDArray[np.float32]]) -> Any:
     return figure
 
 
-def panels(sessions: dict[str, NDArray[np.float32]]) -> Any:
+def panels(studies: dict[str, NDArray[np.float32]]) -> Any:
     """Ten minutes of the left and right lateral panels, class by class."""
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(2, 6, figsize=(12, 4.2), layout="constrained", sharex=True, sharey=True)
-    for column, (name, uv_CT) in enumerate(sessions.items()):
+    for column, (name, uv_CT) in enumerate(studies.items()):
         power = spectrogram(uv_CT, SPECTROGRAM_ROWS).reshape(SPECTROGRAM_ROWS, 4, 100)
         for row in range(2):
             shown = axes[row, column].imshow(
@@ -104,7 +104,7 @@ def one_recording(seed: int) -> tuple[dict[str, float], dict[str, float]]:
     concentration = np.full(len(CLASSES), 0.2)
     concentration[rng.choice(len(CLASSES), p=CLASS_MEANS)] += 4
     segment = Segment(295, 320, tuple(rng.dirichlet(concentration).tolist()))
-    uv_CT = simulate_session(620, [(segment,)], Patient.draw(rng), rng)
+    uv_CT = simulate_study(620, [(segment,)], Patient.draw(rng), rng)
     eeg = uv_CT[:, (MARGIN_S + 275) * SFREQ_HZ :][:, : 70 * SFREQ_HZ].T
     return eeg_statistics(eeg), panel_statistics(np.round(spectrogram(uv_CT, 310), 2))
 
@@ -151,9 +151,9 @@ def main() -> None:
     parser.add_argument("--recordings", type=int, default=100, help="simulated recordings to compare with")
     options = parser.parse_args()
     mpl.use("Agg")
-    sessions = {name: typical(name) for name in CLASSES}
-    save(traces(sessions), options.out / "simulator_traces.png")
-    save(panels(sessions), options.out / "simulator_panels.png")
+    studies = {name: typical(name) for name in CLASSES}
+    save(traces(studies), options.out / "simulator_traces.png")
+    save(panels(studies), options.out / "simulator_panels.png")
     if options.real is None:
         return
     real_eegs, real_panels = statistics_of(options.real)

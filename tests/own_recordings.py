@@ -15,7 +15,7 @@ from kagglehms.data.competition import CHANNELS, SFREQ_HZ
 from kagglehms.simulator.background import Patient
 from kagglehms.simulator.patterns import Segment
 from kagglehms.simulator.scalp import MARGIN_S
-from kagglehms.simulator.signal import simulate_session
+from kagglehms.simulator.signal import simulate_study
 
 REFERENTIAL = [f"EEG {name}-REF" for name in CHANNELS[:19]] + ["ECG EKG"]
 SECRET = "Müller_Zoë"
@@ -29,7 +29,7 @@ def simulated_uv(seconds: int, seed: int = 0) -> NDArray[np.float32]:
         Segment(third // 2, third, (0.9, 0, 0, 0, 0, 0.1)),
         Segment(third + 5, 2 * third - 5, (0, 0, 0.9, 0, 0, 0.1)),
     )
-    uv_CT = simulate_session(seconds, [segments], Patient(), np.random.default_rng(seed))
+    uv_CT = simulate_study(seconds, [segments], Patient(), np.random.default_rng(seed))
     return np.ascontiguousarray(uv_CT[:, MARGIN_S * SFREQ_HZ : (MARGIN_S + seconds) * SFREQ_HZ].T)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -151,8 +152,25 @@ def test_child_processes_import_nothing_from_the_working_folder() -> None:
     assert {"command.py", "supervisor.py", "training_session.py", "vendor.py"} <= set(started)
 
 
-def test_the_rooms_are_those_of_the_documentation() -> None:
+def _documented() -> dict[str, list[str]]:
+    """Return the modules that docs/architecture.md lists, by room; the ground has the room `.`."""
     text = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    listed: dict[str, list[str]] = {}
+    for section in text.split("\n### ")[1:]:
+        named = re.match(r"`(\S+)/`", section)
+        first_columns = re.findall(r"^\| ([^|]+) \|", section, flags=re.MULTILINE)
+        modules = [name for column in first_columns for name in re.findall(r"`(\w+\.py)`", column)]
+        listed[named[1] if named else "."] = modules
+    return listed
+
+
+def test_the_rooms_are_those_of_the_documentation() -> None:
+    there: dict[str, list[str]] = {}
     for path in modules():
         if path.stem != "__init__":
-            assert path.name in text, f"docs/architecture.md does not mention {path.relative_to(PACKAGE)}"
+            there.setdefault(path.parent.relative_to(PACKAGE).as_posix(), []).append(path.name)
+    documented = _documented()
+    assert list(dict.fromkeys(room.split("/")[0] for room in documented))[1:] == [
+        room for room in ROOMS if (PACKAGE / room).is_dir()
+    ]
+    assert {room: sorted(names) for room, names in documented.items()} == there

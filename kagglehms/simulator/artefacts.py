@@ -1,4 +1,4 @@
-"""What is in a recording and does not come from the brain: eyes, muscle, electrodes, cables, mains, heart.
+"""Artefacts, the parts of a recording that do not come from the brain: eyes, muscle, electrodes, cables, mains, heart.
 
 Shape suffixes: C channel, T time, F frequency.
 """
@@ -31,7 +31,7 @@ LINE_HZ = 60
 def artefacts(
     n_times: int, patient: Patient, states: States, heart_T: F32, rng: np.random.Generator
 ) -> list[Source]:
-    """Everything but muscle and flat electrodes."""
+    """Simulate all artefacts except muscle and flat electrodes."""
     return [
         *_eyes(n_times, patient, states, rng),
         *_pops(n_times, patient, rng),
@@ -46,7 +46,7 @@ def artefacts(
 
 
 def _eyes(n_times: int, patient: Patient, states: States, rng: np.random.Generator) -> list[Source]:
-    """Blinks in front when awake, and looks to the side, which F7 and F8 see with opposite signs."""
+    """Simulate blinks and glances to the side, which F7 and F8 record with opposite signs."""
     if not patient.blinks_per_min:
         return []
     awake = (0.25 + 0.75 * states.alpha_T) * (1 - 0.9 * states.spindles_T)
@@ -61,13 +61,18 @@ def _eyes(n_times: int, patient: Patient, states: States, rng: np.random.Generat
 
 
 def muscle(n_times: int, patient: Patient, rng: np.random.Generator) -> tuple[F32, F64]:
-    """Muscle, strongest at temples and forehead, in bouts; and what each electrode adds all the time.
+    """Simulate muscle activity, which comes in bouts and is strongest at temples and forehead, and constant noise.
+
+    Args:
+        n_times: number of samples.
+        patient: the patient.
+        rng: random generator.
 
     Returns:
-        (19, n_times) time courses, one per electrode, and (19, 19) their mixing in µV.
+        (19, n_times) time courses, one per electrode, and their (19, 19) mixing matrix in µV.
     """
     hz = bins_hz(n_times, 90)
-    # Surface muscle is broad, with its crest between 30 and 60 Hz; the amplifier's filter ends it.
+    # Surface muscle has a broad spectrum with a maximum at 30–60 Hz, cut off by the filter of the amplifier.
     amplitude = hz / (hz + 25) / (1 + (hz / 75) ** 6)
     noise = shaped_noise(amplitude + 0.02, len(ELECTRODES), n_times, rng)
     where = (
@@ -86,7 +91,7 @@ def muscle(n_times: int, patient: Patient, rng: np.random.Generator) -> tuple[F3
 
 
 def _pops(n_times: int, patient: Patient, rng: np.random.Generator) -> list[Source]:
-    """An electrode that loses contact now and then: a jump and its decay."""
+    """Simulate pops of an electrode that loses contact: a jump and its decay."""
     if not patient.pops_per_min:
         return []
     decay = np.exp(-np.arange(SFREQ_HZ) / (rng.uniform(0.05, 0.3) * SFREQ_HZ)).astype(np.float32)
@@ -100,7 +105,7 @@ def _one_electrode(rng: np.random.Generator) -> F32:
 
 
 def _sway(n_times: int, patient: Patient, rng: np.random.Generator) -> list[Source]:
-    """Slow drifts of sweat and cables, far below 1 Hz, each over a few electrodes."""
+    """Simulate slow drifts far below 1 Hz, from sweat and cables, each over a few electrodes."""
     if not patient.sway_uv:
         return []
     amplitude = np.exp(-((bins_hz(n_times, 1.5) - 0.2) ** 2) / (2 * 0.12**2))
@@ -112,7 +117,7 @@ def _sway(n_times: int, patient: Patient, rng: np.random.Generator) -> list[Sour
 
 
 def _movement(n_times: int, patient: Patient, rng: np.random.Generator) -> list[Source]:
-    """Someone moves the patient: seconds of large, slow, uneven waves everywhere."""
+    """Simulate movements of the patient: seconds of large, slow, irregular waves at all electrodes."""
     places = at_random(n_times, patient.moves_per_min, rng) / SFREQ_HZ
     if not len(places):
         return []
@@ -127,7 +132,7 @@ def _movement(n_times: int, patient: Patient, rng: np.random.Generator) -> list[
 
 
 def _line(n_times: int, patient: Patient, rng: np.random.Generator) -> list[Source]:
-    """Mains hum: one phase for all, but each electrode sees as much as its contact is bad."""
+    """Simulate mains hum, with the same phase at all electrodes and a strength that depends on their contact."""
     if not patient.line_uv:
         return []
     phase = 2 * np.pi * LINE_HZ / SFREQ_HZ * np.arange(n_times) + rng.uniform(0, 2 * np.pi)
@@ -136,7 +141,16 @@ def _line(n_times: int, patient: Patient, rng: np.random.Generator) -> list[Sour
 
 
 def heart(n_times: int, patient: Patient, rng: np.random.Generator) -> tuple[F32, F32]:
-    """The beat as it is, 500 µV high, and the EKG channel: a QRS complex and a T wave at each beat, and noise."""
+    """Simulate the heartbeat.
+
+    Args:
+        n_times: number of samples.
+        patient: the patient.
+        rng: random generator.
+
+    Returns:
+        The heartbeat with an amplitude of 500 µV, and the EKG channel: a QRS complex and a T wave per beat, with noise.
+    """
     t = np.arange(-0.1, 0.45, 1 / SFREQ_HZ)
     wave = np.exp(-(t**2) / (2 * 0.012**2)) - 0.25 * np.exp(-((t - 0.035) ** 2) / (2 * 0.012**2))
     wave += 0.2 * np.exp(-((t - 0.28) ** 2) / (2 * 0.04**2))
@@ -149,7 +163,13 @@ def heart(n_times: int, patient: Patient, rng: np.random.Generator) -> tuple[F32
 
 
 def spoil_electrodes(uv_CT: F32, patient: Patient, rng: np.random.Generator) -> None:
-    """In some sessions an electrode lies flat for a while: what is left is an offset and the amplifier's noise."""
+    """Make one or two electrodes flat for part of some studies, with an offset and the noise of the amplifier.
+
+    Args:
+        uv_CT: EEG in µV, which is changed in place.
+        patient: the patient.
+        rng: random generator.
+    """
     if rng.random() >= patient.flat:
         return
     for channel in rng.choice(len(ELECTRODES), int(rng.integers(1, 3)), replace=False):

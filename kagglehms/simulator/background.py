@@ -1,8 +1,8 @@
-"""The background of a simulated EEG: a patient's own 1/f activity, alpha, and what sleep, illness and suppression do.
+"""The background of a simulated EEG: 1/f activity, alpha, sleep, diffuse slowing and burst suppression.
 
-States: awake (posterior alpha, little slow activity), asleep (slow activity, spindles, vertex waves), slow (the
-diffuse slowing of most patients in intensive care) and burst suppression (bursts of seconds between longer
-silences). A session starts in one and may change to another.
+The states are: awake (posterior alpha, little slow activity), asleep (slow activity, spindles, vertex waves), slow
+(the diffuse slowing of most patients in intensive care) and suppressed (bursts of a few seconds between longer
+silences). A study starts in one state and may change to others.
 
 Shape suffixes: C channel, T time, S seconds, N source, F frequency.
 """
@@ -37,35 +37,42 @@ _HOW_MUCH = {
     "slow": (0.15, 0.9, 0.0),
     "suppressed": (0, 0.8, 0),
 }
-"""Of each state: alpha, slow activity and spindles."""
+"""Levels of alpha, slow activity and spindles in each state."""
 _NEXT = {
     "awake": ("asleep", "awake", "slow"), "asleep": ("awake", "asleep", "slow"),
     "slow": ("slow", "slow", "awake", "asleep"), "suppressed": ("suppressed", "slow"),
 }  # fmt: skip
 WAXING = 0.3
-"""Standard deviation of the logarithm of the slow rise and fall of all background."""
+"""Standard deviation of the logarithm of the background's slowly varying level."""
 CUTOFF_HZ = 60
-"""No background above it: what is there is muscle and amplifier."""
+"""Highest frequency of the background; above it there are only muscle and the amplifier."""
 
 
 @dataclass(frozen=True)
 class Patient:
-    """What stays the same in all recordings of one patient. The defaults are a quiet patient without artefacts.
+    """Properties of a patient that are the same in all recordings. By default the patient is quiet, without artefacts.
 
     Attributes:
         level_uv: standard deviation of the 1/f background at an electrode.
-        spectral_exponent: power falls as frequency to this power.
-        slow_uv: the same of the slow activity that slow states add.
-        alpha_hz, alpha_uv: frequency and height of the posterior rhythm when awake.
-        asymmetry: logarithm of right over left, from one ear to the other, halved.
-        unevenness: standard deviation of the logarithm of an electrode's own gain.
-        reference_uv: activity at the common reference, which all electrodes share and no difference shows.
-        state: in which sessions of this patient mostly are.
-        blinks_per_min, muscle_uv, floor_uv, line_uv, sway_uv, heart_hz, heart_uv: artefacts; `floor_uv` is what
-            electrodes and amplifier add all the time, `heart_uv` the heart's trace on the scalp.
-        moves_per_min, pops_per_min: how often the patient is moved, an electrode pops.
-        flat: probability that a session has an electrode that lies flat for a while.
-        strays_per_min: single sharp waves without a rhythm, which are no pattern.
+        spectral_exponent: exponent of the frequency by which the background's power falls.
+        slow_uv: standard deviation of the slow activity in slow states.
+        alpha_hz: frequency of the posterior rhythm when awake.
+        alpha_uv: amplitude of the posterior rhythm.
+        asymmetry: half the logarithm of the ratio between right and left ear.
+        unevenness: standard deviation of the logarithm of the electrodes' gains.
+        reference_uv: activity at the common reference, which all electrodes share and differences do not contain.
+        state: the most frequent state.
+        blinks_per_min: number of blinks per minute.
+        muscle_uv: amplitude of muscle activity.
+        floor_uv: constant noise of electrodes and amplifier.
+        line_uv: amplitude of mains hum.
+        sway_uv: amplitude of slow drifts.
+        heart_hz: heart rate.
+        heart_uv: amplitude of the heartbeat on the scalp.
+        moves_per_min: number of movements of the patient per minute.
+        pops_per_min: number of electrode pops per minute.
+        flat: probability that an electrode is flat for part of a study.
+        strays_per_min: number of isolated sharp waves per minute, which are not a pattern.
     """
 
     level_uv: float = 16
@@ -91,7 +98,7 @@ class Patient:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Patient:
-        """Draw a patient. Levels are such that simulated recordings look like the real ones of docs/simulator.md."""
+        """Draw a patient, with levels that resemble those of the real recordings in docs/simulator.md."""
         state = str(rng.choice(STATES, p=[0.3, 0.17, 0.45, 0.08]))
         level_uv = float(13 * np.exp(0.35 * rng.standard_normal()))
         return cls(
@@ -118,7 +125,7 @@ class Patient:
         )
 
     def quiet(self) -> Patient:
-        """The same level, rhythm and asymmetry, without artefacts, in one steady state."""
+        """Return a patient with the same level and rhythm, but hardly any artefacts, in a single steady state."""
         return Patient(
             level_uv=self.level_uv,
             alpha_hz=self.alpha_hz,
@@ -131,7 +138,14 @@ class Patient:
 
 @dataclass(frozen=True)
 class States:
-    """How much of what there is at each sample: alpha, slow activity, spindles (0 … about 1), and the overall gain."""
+    """The state of a patient at each sample.
+
+    Attributes:
+        alpha_T: level of alpha, from 0 to about 1.
+        slow_T: level of slow activity.
+        spindles_T: level of spindles and vertex waves.
+        gain_T: gain of the whole background.
+    """
 
     alpha_T: F32
     slow_T: F32
@@ -140,12 +154,13 @@ class States:
 
     @classmethod
     def draw(cls, n_times: int, patient: Patient, rng: np.random.Generator) -> States:
+        """Draw the states of a study."""
         seconds = n_times / SFREQ_HZ
         at_s, names = [0.0], [patient.state if rng.random() < 0.8 else str(rng.choice(STATES[:3]))]
         while at_s[-1] < seconds:
             at_s.append(at_s[-1] + rng.uniform(60, 400))
             names.append(str(rng.choice(_NEXT[names[-1]])))
-        # Each state holds until ten seconds before the next begins, then changes gradually.
+        # Each state lasts until ten seconds before the next one begins, and then changes gradually.
         times = np.array(
             [t for i, start in enumerate(at_s) for t in (start, at_s[min(i + 1, len(at_s) - 1)] - 10)]
         )
@@ -161,7 +176,7 @@ class States:
 
 
 def _bursts(n_times: int, rng: np.random.Generator) -> F32:
-    """Gain of burst suppression: 1.4 in bursts of 1–5 s, a few hundredths in the silences of 2–15 s between."""
+    """Return the gain of burst suppression: 1.4 in bursts of 1–5 s, and a few hundredths in silences of 2–15 s."""
     at_s, values, now = [0.0], [0.05], 0.0
     long_s, silence = rng.uniform(2, 10), rng.uniform(0.03, 0.15)
     while now < n_times / SFREQ_HZ:
@@ -174,10 +189,16 @@ def _bursts(n_times: int, rng: np.random.Generator) -> F32:
 
 
 def background(n_times: int, patient: Patient, states: States, rng: np.random.Generator) -> tuple[F32, F64]:
-    """The sources everywhere on the scalp: 1/f, slow activity, what the reference sees.
+    """Simulate the sources that are everywhere on the scalp: 1/f and slow activity, and that of the reference.
+
+    Args:
+        n_times: number of samples.
+        patient: the patient.
+        states: the patient's state at each sample.
+        rng: random generator.
 
     Returns:
-        (N, n_times) time courses and (19, N) their fields in µV.
+        (N, n_times) time courses and their (19, N) fields in µV.
     """
     hz = bins_hz(n_times, CUTOFF_HZ)
     high_pass = hz / np.sqrt(hz**2 + 0.3**2)
@@ -204,7 +225,7 @@ def background(n_times: int, patient: Patient, states: States, rng: np.random.Ge
 
 
 def rhythms(n_times: int, patient: Patient, states: States, rng: np.random.Generator) -> list[Source]:
-    """Posterior alpha when awake; spindles and vertex waves when asleep."""
+    """Simulate posterior alpha when awake, and spindles and vertex waves when asleep."""
     sources: list[Source] = []
     if patient.alpha_uv and states.alpha_T.any():
         amplitude = np.exp(-((bins_hz(n_times, 15) - patient.alpha_hz) ** 2) / (2 * 0.6**2))

@@ -1,8 +1,8 @@
-"""A competition folder out of nothing: the real file formats, with a signal and labels whose truth is known.
+"""Make a simulated competition folder, in the real file formats, with signals and labels whose truth is known.
 
-`make_competition` first plans everything (patients, sessions, labels, votes: cheap, one thread), then simulates
-each session by itself (many threads, one generator per session), so the bytes depend on the seed alone. The truth
-of both tables is written to a folder beside the competition, never into it.
+`make_competition` first plans patients, studies, labels and votes, which is cheap, and then simulates the studies in
+many threads, each with its own random generator, so that the bytes depend on the seed alone. The truth of both tables
+is written to a folder beside the competition, never into it.
 
 Shape suffixes: N row, K class, C channel, T time.
 """
@@ -39,28 +39,28 @@ from kagglehms.environment import available_cpus
 from kagglehms.errors import UsageError
 from kagglehms.files import PARTIAL_SUFFIX, sweep_partials, write_bytes
 from kagglehms.progress import progress
-from kagglehms.simulator.recording_sessions import Recording, RecordingSession, draw_sessions
 from kagglehms.simulator.scalp import F32
-from kagglehms.simulator.signal import MARGIN_S, Patient, simulate_session, spectrogram
+from kagglehms.simulator.signal import MARGIN_S, Patient, simulate_study, spectrogram
 from kagglehms.simulator.spectrogram import rows_of
+from kagglehms.simulator.studies import Recording, Study, draw_studies
 from kagglehms.strict_json import parse
 
 GENERATOR = 2
-"""Raised whenever the same seed would give other bytes, so that an older half-written folder is not completed."""
+"""Version of the simulator; a folder that another version has left unfinished is not completed, as its bytes differ."""
 
-_STRUCTURE, _PATIENT, _SESSION = range(3)
+_PLAN, _PATIENT, _STUDY = range(3)
 _NOTE_NAME = "competition.json"
 
 
 @dataclass(frozen=True)
 class SimulatedTruth:
-    """What the test set really is.
+    """The truth of the test set.
 
     Attributes:
-        path: the table with the same content, beside the competition's folder.
-        eeg_ids: (N,), in the order of test.csv.
-        votes_NK: the experts' votes for each test EEG.
-        probabilities_NK: the class probabilities that the votes were drawn from; rows sum to 1.
+        path: table with the same content, beside the competition's folder.
+        eeg_ids: (N,) ids of the EEGs, in the order of test.csv.
+        votes_NK: number of votes of each EEG.
+        probabilities_NK: class probabilities that the votes were drawn from; rows sum to 1.
     """
 
     path: Path
@@ -80,19 +80,21 @@ def make_competition(
     """Write a simulated competition folder, or complete one that an interrupted call has left.
 
     Args:
-        root: the folder; new, empty, or made by the same call before (then nothing is computed again).
-        n_eegs: EEG files of the train set.
-        n_test: EEG files of the test set.
-        seed: decides every byte, together with the two numbers.
-        threads: how many sessions are simulated at once; all cores if None.
-        easy: quiet patients, mostly clear truths and many votes: not like real data, but little of it is enough to
-            learn from.
+        root: path of the folder. It may be new, empty, or the result of the same call, in which case existing files
+            are kept.
+        n_eegs: number of EEG files in the train set.
+        n_test: number of EEG files in the test set.
+        seed: seed, which together with the two numbers decides every byte.
+        threads: number of studies simulated at a time; by default the number of available CPUs.
+        easy: whether to make an easy competition with quiet patients, mostly clear truths and many votes. It is not
+            like real data, but a little of it is enough to learn from.
 
     Returns:
-        The test set's truth, which is also in test_truth.csv in `truth_folder(root)`, beside train_truth.csv.
+        The truth of the test set, which is also written to test_truth.csv in `truth_folder(root)`, beside
+        train_truth.csv.
 
     Raises:
-        UsageError: `root` holds something else, or a number is out of range.
+        UsageError: `root` contains other files, or a number is out of range.
         RunError: a file cannot be written.
     """
     root = root.resolve()
@@ -103,26 +105,24 @@ def make_competition(
             "and one thread, and a seed of 0 or more are needed"
         )
     made_by = {"generator": GENERATOR, "n_eegs": n_eegs, "n_test": n_test, "seed": seed, "easy": int(easy)}
-    sessions = draw_sessions(n_eegs, n_test, np.random.default_rng((seed, _STRUCTURE)), easy)
+    studies = draw_studies(n_eegs, n_test, np.random.default_rng((seed, _PLAN)), easy)
     competition = _folder(root)
-    tables = _tables(competition, sessions)
-    _claim(root, {*tables, *(path for session in sessions for path in _files(competition, session))}, made_by)
-    missing = [s for s in sessions if not all(path.exists() for path in _files(competition, s))]
+    tables = _tables(competition, studies)
+    _claim(root, {*tables, *(path for study in studies for path in _files(competition, study))}, made_by)
+    missing = [s for s in studies if not all(path.exists() for path in _files(competition, s))]
     _simulate(competition, missing, seed, threads, easy)
     for path, table in tables.items():
         if not path.exists():
             write_bytes(path, table.write_csv().encode())
-    return _truth(truth_folder(root) / "test_truth.csv", sessions)
+    return _truth(truth_folder(root) / "test_truth.csv", studies)
 
 
-def _simulate(
-    competition: Competition, sessions: list[RecordingSession], seed: int, threads: int, easy: bool
-) -> None:
+def _simulate(competition: Competition, studies: list[Study], seed: int, threads: int, easy: bool) -> None:
     pool = ThreadPoolExecutor(threads)
-    # Threads that BLAS started by itself would only fight with these, and could add in another order.
+    # Threads of BLAS would compete with these, and could change the order of additions.
     with threadpool_limits(limits=1, user_api="blas"):
         try:
-            jobs = [pool.submit(_write_session, competition, session, seed, easy) for session in sessions]
+            jobs = [pool.submit(_write_study, competition, study, seed, easy) for study in studies]
             for job in progress(as_completed(jobs), len(jobs), "simulate"):
                 job.result()
         finally:
@@ -140,10 +140,13 @@ def _folder(root: Path) -> Competition:
 
 
 def _claim(root: Path, expected: set[Path], made_by: dict[str, int]) -> None:
-    """Make `root` and its truth folder ours, or raise UsageError if either holds anything else.
+    """Prepare `root` and its truth folder for writing.
 
-    What was asked for is written down beside the folder before the first file in it, so files that this note
-    does not vouch for are somebody else's. Nothing is deleted before that is settled.
+    The arguments of the call are written to a note beside the folder before the first file in it, so that files
+    without such a note belong to others. Nothing is deleted before this has been checked.
+
+    Raises:
+        UsageError: one of the folders contains files of others.
     """
     truth = truth_folder(root)
     note = truth / _NOTE_NAME
@@ -159,7 +162,7 @@ def _claim(root: Path, expected: set[Path], made_by: dict[str, int]) -> None:
             f"{len(strangers)} in all); give a new or empty folder"
         )
     if found and made_before != made_by:
-        raise UsageError(f"{root}: holds a competition, but {note} does not vouch for it; give a new folder")
+        raise UsageError(f"{root}: holds a competition that {note} does not describe; give a new folder")
     if made_before is None and truth.is_dir() and any(_files_in(truth)):
         raise UsageError(f"{truth}: the truth would be written there, but it holds other files; move them")
     for folder in (root, truth, *folders):
@@ -172,7 +175,7 @@ def _claim(root: Path, expected: set[Path], made_by: dict[str, int]) -> None:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    """What lies in `folder`, except what an interrupted run was writing."""
+    """Yield the contents of a folder, except files that an interrupted run was writing."""
     for path in folder.iterdir():
         if not (path.name.startswith(".") and path.name.endswith(PARTIAL_SUFFIX)):
             yield path
@@ -185,68 +188,69 @@ def _read_note(path: Path) -> object:
         return None
 
 
-def _files(competition: Competition, session: RecordingSession) -> list[Path]:
-    eegs = [competition.eeg(recording.eeg_id, session.split) for recording in session.recordings]
-    return [*eegs, competition.spectrogram(session.spectrogram_id, session.split)]
+def _files(competition: Competition, study: Study) -> list[Path]:
+    eegs = [competition.eeg(recording.eeg_id, study.split) for recording in study.recordings]
+    return [*eegs, competition.spectrogram(study.spectrogram_id, study.split)]
 
 
 # ---- The files ----
 
 
-def _write_session(
-    competition: Competition, session: RecordingSession, seed: int, easy: bool = False
-) -> None:
-    """Simulate one session and write its files."""
-    patient = Patient.draw(np.random.default_rng((seed, _PATIENT, session.patient_index)))
+def _write_study(competition: Competition, study: Study, seed: int, easy: bool = False) -> None:
+    """Simulate one study and write its files."""
+    patient = Patient.draw(np.random.default_rng((seed, _PATIENT, study.patient_index)))
     patient = patient.quiet() if easy else patient
-    rng = np.random.default_rng((seed, _SESSION, session.index))
-    n_rows = session.n_rows
-    segments = [recording.segments() for recording in session.recordings]
-    uv_CT = simulate_session(n_rows * SPECTROGRAM_STEP_S, segments, patient, rng)
+    rng = np.random.default_rng((seed, _STUDY, study.index))
+    n_rows = study.n_rows
+    segments = [recording.segments() for recording in study.recordings]
+    uv_CT = simulate_study(n_rows * SPECTROGRAM_STEP_S, segments, patient, rng)
     power = spectrogram(uv_CT, n_rows)
-    for first, last in _gaps(session, rng):
+    for first, last in _gaps(study, rng):
         uv_CT[:, first:last] = np.nan
         power[rows_of(first, last)] = np.nan
     time = np.arange(1, SPECTROGRAM_STEP_S * n_rows, SPECTROGRAM_STEP_S)
-    columns = {"time": time.astype(np.int64 if session.split == "train" else np.int16)}
+    columns = {"time": time.astype(np.int64 if study.split == "train" else np.int16)}
     columns |= dict(zip(SPECTROGRAM_COLUMNS, np.round(power, 2).T, strict=True))
-    path = competition.spectrogram(session.spectrogram_id, session.split)
+    path = competition.spectrogram(study.spectrogram_id, study.split)
     _write_parquet(path, pl.DataFrame({name: np.ascontiguousarray(c) for name, c in columns.items()}))
-    for recording in session.recordings:
+    for recording in study.recordings:
         frame = pl.DataFrame(dict(zip(CHANNELS, _cut(uv_CT, recording, rng), strict=True)))
-        _write_parquet(competition.eeg(recording.eeg_id, session.split), frame)
+        _write_parquet(competition.eeg(recording.eeg_id, study.split), frame)
 
 
-def _gaps(session: RecordingSession, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Stretches (samples) in which nothing was recorded: in every tenth session a short one in an EEG, in every
-    25th a long one anywhere. A spectrogram has no row whose window touches one."""
+def _gaps(study: Study, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Return the gaps in a study's recording, as first and last samples.
+
+    Every tenth study has a short gap in an EEG, and every 25th a long one anywhere. Rows of the spectrogram whose
+    windows overlap a gap are missing.
+    """
     gaps = []
-    if session.index % 10 == 3:
-        first, n_times = _place(session.recordings[0])
+    if study.index % 10 == 3:
+        first, n_times = _place(study.recordings[0])
         start = first + int(rng.integers(0, n_times - SFREQ_HZ))
         gaps.append((start, start + int(rng.integers(20, 3 * SFREQ_HZ))))
-    if session.index % 25 == 7:
+    if study.index % 25 == 7:
         start = int(rng.integers(0, 200 * SFREQ_HZ))
         gaps.append((start, start + int(rng.integers(1, 48 * SFREQ_HZ))))
     return gaps
 
 
 def _place(recording: Recording) -> tuple[int, int]:
-    """First sample of a recording in its session's signal, and its length."""
+    """Return the first sample of a recording in its study's signal, and the recording's length."""
     centre_s = recording.start_s + SPECTROGRAM_ROWS * SPECTROGRAM_STEP_S // 2
     first = (MARGIN_S + centre_s - WINDOW_S // 2) * SFREQ_HZ
     return first, (WINDOW_S + recording.last_offset_s) * SFREQ_HZ
 
 
 def _cut(uv_CT: F32, recording: Recording, rng: np.random.Generator) -> F32:
-    """The recording's part of the session, with the amplifier's offsets and in its steps of 0.01 µV."""
+    """Cut a recording out of its study, with offsets of the amplifier and in steps of 0.01 µV."""
     first, n_times = _place(recording)
     offsets_uv = rng.normal(-15, 20, (len(CHANNELS), 1)).astype(np.float32)
     return np.round(uv_CT[:, first : first + n_times] + offsets_uv, 2)
 
 
 def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    content = io.BytesIO()  # written by polars itself, a full disk would be an error of its own kind
+    content = io.BytesIO()  # if Polars wrote the file, a full disk would raise an error of its own kind
     frame.write_parquet(content, compression="lz4", statistics=False)
     write_bytes(path, content.getvalue())
 
@@ -254,10 +258,10 @@ def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
 # ---- The tables ----
 
 
-def _tables(competition: Competition, sessions: list[RecordingSession]) -> dict[Path, pl.DataFrame]:
-    """Every table of the competition and of its truth, by the path it belongs at."""
-    train = [session for session in sessions if session.split == "train"]
-    tests = [session for session in sessions if session.split == "test"]
+def _tables(competition: Competition, studies: list[Study]) -> dict[Path, pl.DataFrame]:
+    """Return every table of the competition and of its truth, by its path."""
+    train = [study for study in studies if study.split == "train"]
+    tests = [study for study in studies if study.split == "test"]
     test = pl.DataFrame(
         {
             "spectrogram_id": [s.spectrogram_id for s in tests],
@@ -276,11 +280,11 @@ def _tables(competition: Competition, sessions: list[RecordingSession]) -> dict[
     }
 
 
-def _train_table(sessions: list[RecordingSession]) -> pl.DataFrame:
+def _train_table(studies: list[Study]) -> pl.DataFrame:
     names = {index: name for name, index in CONSENSUS_NAMES.items()}
     rows: list[dict[str, object]] = []
-    for session in sessions:
-        windows = [(r, label, o) for r in session.recordings for label in r.labels for o in label.offsets_s]
+    for study in studies:
+        windows = [(r, label, o) for r in study.recordings for label in r.labels for o in label.offsets_s]
         sub_ids: dict[int, int] = {}
         for spectrogram_sub_id, (recording, label, offset_s) in enumerate(windows):
             sub_id = sub_ids[recording.eeg_id] = sub_ids.get(recording.eeg_id, -1) + 1
@@ -289,22 +293,22 @@ def _train_table(sessions: list[RecordingSession]) -> pl.DataFrame:
                     "eeg_id": recording.eeg_id,
                     "eeg_sub_id": sub_id,
                     "eeg_label_offset_seconds": float(offset_s),
-                    "spectrogram_id": session.spectrogram_id,
+                    "spectrogram_id": study.spectrogram_id,
                     "spectrogram_sub_id": spectrogram_sub_id,
                     "spectrogram_label_offset_seconds": float(recording.start_s + offset_s),
                     "label_id": len(rows),
-                    "patient_id": session.patient_id,
+                    "patient_id": study.patient_id,
                     "expert_consensus": names[int(np.argmax(label.votes))],
                 }
                 | dict(zip(VOTE_COLUMNS, label.votes, strict=True))
             )
-    # An odd multiplier permutes the numbers below 2³²: ids that are unique and look like the real ones.
+    # An odd multiplier permutes the numbers below 2³²: the ids are unique and look like real ones.
     return pl.DataFrame(rows).with_columns((pl.col("label_id") + 1) * 2_654_435_761 % 2**32)
 
 
-def _truth_table(sessions: list[RecordingSession]) -> pl.DataFrame:
-    """One row per label: eeg_id, six votes, and `<class>_probability` six times."""
-    labels = [(r.eeg_id, label) for s in sessions for r in s.recordings for label in r.labels]
+def _truth_table(studies: list[Study]) -> pl.DataFrame:
+    """Return a table with one row per label: eeg_id, six votes and six probabilities."""
+    labels = [(r.eeg_id, label) for s in studies for r in s.recordings for label in r.labels]
     columns: dict[str, object] = {"eeg_id": [eeg_id for eeg_id, _ in labels]}
     for k, column in enumerate(VOTE_COLUMNS):
         columns[column] = [label.votes[k] for _, label in labels]
@@ -313,8 +317,8 @@ def _truth_table(sessions: list[RecordingSession]) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def _truth(path: Path, sessions: list[RecordingSession]) -> SimulatedTruth:
-    recordings = [session.recordings[0] for session in sessions if session.split == "test"]
+def _truth(path: Path, studies: list[Study]) -> SimulatedTruth:
+    recordings = [study.recordings[0] for study in studies if study.split == "test"]
     return SimulatedTruth(
         path,
         np.array([recording.eeg_id for recording in recordings], np.int64),

@@ -1,9 +1,9 @@
-"""The patterns that experts vote for, as the field defines them, and how strong each is where its class is probable.
+"""The patterns that experts vote for, each as strong as its class is probable.
 
 Source of the definitions: American Clinical Neurophysiology Society's Standardized Critical Care EEG Terminology
-(Hirsch et al. 2021). Periodic discharges: a waveform that repeats at 0.5–3 Hz with a quiet interval between;
-rhythmic delta: 1–4 Hz without one; lateralised over one hemisphere, or generalised. Seizures: discharges above
-2.5 Hz, or anything that evolves in frequency, amplitude and place.
+(Hirsch et al. 2021). Periodic discharges repeat at 0.5–3 Hz with quiet intervals between them; rhythmic delta at
+1–4 Hz has no such intervals. Both are either lateralised over one hemisphere or generalised. Seizures are discharges
+above 2.5 Hz, or activity that evolves in frequency, amplitude and location.
 
 Shape suffixes: C channel, T time, S seconds, K class, G segment.
 """
@@ -33,18 +33,18 @@ from kagglehms.simulator.scalp import (
 )
 
 DISCHARGE, DELTA, ICTAL = 13.0, 5.5, 6.5
-"""Median heights of the patterns in units of the background's standard deviation."""
+"""Median amplitudes of the patterns, in standard deviations of the background."""
 NOISE = 0.3
-"""Standard deviation of the logarithm of a segment's pattern strength, which probabilities alone do not explain."""
+"""Standard deviation of the logarithm of a segment's pattern strength that its probabilities do not explain."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of labelled seconds with one truth.
+    """A labelled stretch of a study.
 
     Attributes:
-        start_s: start of its first labelled 10 s, in seconds of the session.
-        stop_s: end of its last labelled 10 s.
+        start_s: start of the first labelled 10 s, in seconds of the study.
+        stop_s: end of the last labelled 10 s, in seconds of the study.
         probabilities: true probability of each class.
     """
 
@@ -56,8 +56,17 @@ class Segment:
 def patterns(
     n_times: int, recordings: list[tuple[Segment, ...]], patient: Patient, rng: np.random.Generator
 ) -> list[Source]:
-    """All patterns of a session. A lateralised and a generalised one of a kind share their waves: where experts
-    waver between the two, the same wave is seen on both sides, but unequally."""
+    """Simulate all patterns of a study.
+
+    The lateralised and the generalised pattern of a kind share their waves: where experts are undecided between the
+    two, the same wave appears on both sides, but not equally strong.
+
+    Args:
+        n_times: number of samples.
+        recordings: labelled segments of each EEG.
+        patient: the patient.
+        rng: random generator.
+    """
     level_uv = patient.level_uv
     segments = [segment for recording in recordings for segment in recording]
     truth_GK = np.array([segment.probabilities for segment in segments])
@@ -79,15 +88,18 @@ def patterns(
 
 
 def _strengths(truth_GK: F64) -> F64:
-    """Heights of seizure, lpd, gpd, lrda and grda for their probabilities: a kind's probability to the 0.7, shared
-    out to its lateralised and its generalised form as their probabilities are."""
+    """Return (G, 5) strengths of seizure, lpd, gpd, lrda and grda.
+
+    The strength of a kind is its probability to the power of 0.7, divided between its lateralised and its
+    generalised form in proportion to their probabilities.
+    """
     seizure, lpd, gpd, lrda, grda, _ = truth_GK.T
     discharges, delta = (np.maximum(pair, 1e-6) ** -0.3 for pair in (lpd + gpd, lrda + grda))
     return np.stack([seizure**0.7, lpd * discharges, gpd * discharges, lrda * delta, grda * delta], axis=1)
 
 
 def _over_time(n_seconds: int, segments: list[Segment], strengths_GK: F64, rng: np.random.Generator) -> F64:
-    """(n_seconds, 5) strengths: the nearest segment's, intermittent away from the labels."""
+    """Return (n_seconds, 5) strengths: those of the nearest segment, with interruptions far from the labels."""
     at_S = np.arange(n_seconds) + 0.5 - MARGIN_S
     away = np.stack([np.maximum(s.start_s - at_S, at_S - s.stop_s) for s in segments])
     strengths_SK = strengths_GK[away.argmin(axis=0)]
@@ -107,14 +119,14 @@ def _spread(rng: np.random.Generator) -> float:
 
 
 def _generalised() -> F32:
-    """Both sides alike, largest in front: a field without a gradient would vanish in bipolar derivations."""
+    """Return a symmetric field, largest in front; a field without a gradient vanishes in bipolar derivations."""
     return 0.2 + 0.8 * np.exp(-((POSITIONS[:, 1] - 0.7) ** 2) / np.float32(2 * 0.55**2))
 
 
 def _periodic(
     n_times: int, lpd: F32, gpd: F32, lateral: F32, ictal: float, level_uv: float, rng: np.random.Generator
 ) -> list[Source]:
-    """Discharges at 0.5–3 Hz, the faster the likelier a seizure; triphasic ones reach the back a moment later."""
+    """Simulate discharges at 0.5–3 Hz, faster if a seizure is likely; triphasic ones reach the back with a delay."""
     if not (lpd.any() or gpd.any()):
         return []
     triphasic = gpd.sum() > lpd.sum() and rng.random() < 0.4
@@ -138,7 +150,7 @@ def _periodic(
 
 
 def _sharp(rng: np.random.Generator) -> F32:
-    """A sharp wave of 40–80 ms with an after-going slow wave, height 1."""
+    """Return a sharp wave of 40–80 ms with a slow after-wave, of amplitude 1."""
     t = np.arange(-0.15, 0.6, 1 / SFREQ_HZ)
     sharp = np.exp(-(t**2) / (2 * rng.uniform(0.02, 0.04) ** 2))
     slow = np.exp(-((t - 0.2) ** 2) / (2 * 0.07**2))
@@ -146,7 +158,7 @@ def _sharp(rng: np.random.Generator) -> F32:
 
 
 def _triphasic(rng: np.random.Generator) -> F32:
-    """A small negative, a large positive and a slow negative phase, height 1."""
+    """Return a triphasic wave of amplitude 1: small negative, large positive and slow negative."""
     t = np.arange(-0.3, 0.7, 1 / SFREQ_HZ)
     first = rng.uniform(0.3, 0.6) * np.exp(-((t + 0.1) ** 2) / (2 * 0.035**2))
     second = np.exp(-(t**2) / (2 * rng.uniform(0.045, 0.065) ** 2))
@@ -155,7 +167,7 @@ def _triphasic(rng: np.random.Generator) -> F32:
 
 
 def _rhythmic_delta(n_times: int, rng: np.random.Generator) -> F32:
-    """A nearly sinusoidal wave of 1–4 Hz, mostly below 3, that waxes and wanes, height about 1."""
+    """Return a waxing and waning, nearly sinusoidal wave of 1–4 Hz, mostly below 3 Hz, of amplitude about 1."""
     hz = (1 + 3 * rng.beta(1.5, 2.5)) * (1 + np.float32(0.08) * wander(n_times, 2, rng))
     phase = 2 * np.pi * np.cumsum(hz, dtype=np.float64) / SFREQ_HZ
     wave = np.sin(phase) + 0.15 * np.sin(2 * phase + 1)
@@ -170,7 +182,7 @@ def _seizures(
     level_uv: float,
     rng: np.random.Generator,
 ) -> list[Source]:
-    """One seizure around each recording's labels: it grows, slows, and spreads from its focus, then stops."""
+    """Simulate one seizure around each recording's labels, which grows, slows down, spreads and stops."""
     if not strength_T.any():
         return []
     generalised = rng.random() < 0.3
@@ -189,14 +201,14 @@ def _seizures(
 
 
 def _one_seizure(near: F32, wide: F32, segments: tuple[Segment, ...], rng: np.random.Generator) -> None:
-    """Add one seizure to what its focus and its surroundings do."""
+    """Add one seizure to the signals of its focus and its surroundings."""
     start = segments[0].start_s - rng.uniform(4, 25)
     stop = segments[-1].stop_s + rng.uniform(6, 40)
     first = max(int((start + MARGIN_S) * SFREQ_HZ), 0)
     last = min(int((stop + MARGIN_S) * SFREQ_HZ), len(near))
     at_s = np.arange(first, last) / SFREQ_HZ - MARGIN_S
     progress = (at_s - start) / (stop - start)
-    # Fast and low at first in a third of them; all end slow and high. Clonic endings are sharper than sines.
+    # A third begin fast and low; all end slow and high. Clonic endings are sharper than sine waves.
     from_hz = rng.uniform(9, 16) if rng.random() < 0.33 else rng.uniform(5, 8)
     to_hz = rng.uniform(2, 4)
     hz = to_hz + (from_hz - to_hz) * (1 - progress) ** 1.5
@@ -209,7 +221,7 @@ def _one_seizure(near: F32, wide: F32, segments: tuple[Segment, ...], rng: np.ra
 
 
 def _stray_sharp_waves(n_times: int, patient: Patient, rng: np.random.Generator) -> Source:
-    """Single sharp waves without a rhythm, which are no pattern of the five."""
+    """Simulate isolated sharp waves, which belong to none of the five patterns."""
     places: NDArray[np.int64] = at_random(n_times, patient.strays_per_min, rng)
     sizes = rng.uniform(2, 5, len(places)) * patient.level_uv
     where = field(float(rng.uniform(-0.8, 0.8)), float(rng.uniform(-0.6, 0.6)), 0.35)

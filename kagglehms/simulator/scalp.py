@@ -1,7 +1,7 @@
-"""What all parts of the simulated signal are made of: electrodes and fields, shaped noise, events, slow changes.
+"""The elements of the simulated signal: electrodes and fields, shaped noise, events and slow changes.
 
-A *source* is a time course with a field, how strongly each electrode sees it. The EEG is the sum of all sources,
-so one matrix product makes it.
+A *source* is a time course and a field, which says how strongly each electrode records it. The EEG is the sum of all
+sources, and can be computed by a single matrix product.
 
 Shape suffixes: C channel, T time, S seconds, N source, F frequency.
 """
@@ -20,7 +20,7 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
 MARGIN_S = 4
-"""Signal before second 0 and after the last, so that the first and last spectrum have a whole window."""
+"""Seconds of signal before second 0 and after the end, so that the first and the last spectrum have a full window."""
 
 ELECTRODES = CHANNELS[:19]
 POSITIONS = np.array(
@@ -32,41 +32,59 @@ POSITIONS = np.array(
     ],
     np.float32,
 )  # fmt: skip
-"""Places of the 19 electrodes on a disc: (right, front), the ears at ±1. Source: the 10–20 system, flattened."""
+"""Positions (right, front) of the 19 electrodes on a disc, with the ears at ±1. Source: the 10–20 system, flattened."""
 
 
 class Source(NamedTuple):
-    """A time course and its field: how strongly each of the 19 electrodes sees it."""
+    """A source of the EEG.
+
+    Attributes:
+        course_T: time course.
+        field_C: strength at each of the 19 electrodes.
+    """
 
     course_T: F32
     field_C: F32
 
 
 def field(x: float, y: float, width: float) -> F32:
-    """(19,) a field that is 1 at (x, y) and falls off as a Gaussian."""
+    """Return a (19,) field that is 1 at (x, y) and falls off like a Gaussian."""
     distance2 = ((POSITIONS - np.array([x, y], np.float32)) ** 2).sum(axis=1)
     return np.exp(-distance2 / np.float32(2 * width**2))
 
 
 def hemisphere(side: float, y: float, width: float) -> F32:
-    """(19,) a field over one hemisphere (−1 left, 1 right), its crest at height y, and a trace on the other."""
+    """Return a (19,) field over one hemisphere with its peak at height y, and a little of it on the other.
+
+    Args:
+        side: −1 for left, 1 for right.
+        y: position of the peak from back (−1) to front (1).
+        width: standard deviation of the field.
+    """
     return field(side * 0.65, y, width) + np.float32(0.12) * field(-side * 0.65, y, width)
 
 
 def mixing(width: float) -> F64:
-    """(19, 19) volume conduction: near electrodes see nearly the same sources. Rows have unit power."""
+    """Return (19, 19) volume conduction: neighbouring electrodes record similar signals. Rows have unit power."""
     distance2 = ((POSITIONS[:, None] - POSITIONS[None]) ** 2).sum(axis=-1)
     weights = np.exp(-distance2 / (2 * width**2))
     return weights / np.sqrt((weights**2).sum(axis=1, keepdims=True))
 
 
 def bins_hz(n_times: int, cutoff_hz: float) -> F64:
-    """Frequencies of the first bins of a real transform, up to `cutoff_hz`."""
+    """Return the frequencies of the bins of a real Fourier transform below `cutoff_hz`."""
     return np.arange(int(cutoff_hz * n_times / SFREQ_HZ), dtype=np.float64) * (SFREQ_HZ / n_times)
 
 
 def shaped_noise(amplitude_F: F64, n_sources: int, n_times: int, rng: np.random.Generator) -> F32:
-    """(n_sources, n_times) Gaussian noise of unit variance with the spectrum `amplitude_F` over the first bins."""
+    """Return (n_sources, n_times) Gaussian noise of unit variance with a given spectrum.
+
+    Args:
+        amplitude_F: amplitudes of the first bins; the others are 0.
+        n_sources: number of independent signals.
+        n_times: number of samples.
+        rng: random generator.
+    """
     gain = amplitude_F * n_times / (2 * np.sqrt((amplitude_F**2).sum()))
     parts = rng.standard_normal((n_sources, len(amplitude_F), 2), np.float32)
     parts *= gain.astype(np.float32)[:, None]
@@ -74,7 +92,14 @@ def shaped_noise(amplitude_F: F64, n_sources: int, n_times: int, rng: np.random.
 
 
 def events(places: NDArray[np.int64], sizes: F64, wave: F32, n_times: int) -> F32:
-    """(n_times,) `wave` put down at each of `places` (sample of its first point), times the event's size."""
+    """Return (n_times,) signal with a waveform at every event.
+
+    Args:
+        places: sample at which each event begins.
+        sizes: factor of each event.
+        wave: the waveform.
+        n_times: number of samples.
+    """
     out = np.zeros(n_times + len(wave), np.float32)
     for place, size in zip(places.tolist(), sizes.astype(np.float32), strict=True):
         out[place : place + len(wave)] += size * wave
@@ -82,7 +107,7 @@ def events(places: NDArray[np.int64], sizes: F64, wave: F32, n_times: int) -> F3
 
 
 def beats(n_times: int, rate_hz: float, jitter: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Samples of events about `rate_hz` a second, their intervals scattered by the fraction `jitter`."""
+    """Return the samples of events that come `rate_hz` times per second, with intervals that vary by `jitter`."""
     count = int(n_times / SFREQ_HZ * rate_hz * 2) + 2
     intervals = SFREQ_HZ / rate_hz * np.maximum(1 + jitter * rng.standard_normal(count), 0.5)
     places = np.cumsum(intervals).astype(np.int64)
@@ -90,16 +115,16 @@ def beats(n_times: int, rate_hz: float, jitter: float, rng: np.random.Generator)
 
 
 def at_random(n_times: int, per_min: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Samples of events that come independently, `per_min` a minute in the mean."""
+    """Return the samples of independent events, on average `per_min` per minute."""
     return np.sort(rng.integers(0, n_times, rng.poisson(per_min * n_times / SFREQ_HZ / 60)))
 
 
 def knots(at_s: NDArray[np.floating], values: NDArray[np.floating], n_times: int) -> F32:
-    """(n_times,) straight lines between `values` at seconds `at_s`, which rise, of the signal."""
+    """Return (n_times,) linear interpolation between `values` at increasing times `at_s`, in seconds."""
     return np.interp(np.arange(n_times) / SFREQ_HZ, at_s, values).astype(np.float32)
 
 
 def wander(n_times: int, every_s: int, rng: np.random.Generator) -> F32:
-    """(n_times,) a slowly changing number of about unit size."""
+    """Return (n_times,) a slowly changing number with a standard deviation of about 1."""
     n_knots = -(-n_times // (every_s * SFREQ_HZ)) + 1
     return knots(np.arange(n_knots) * float(every_s), rng.standard_normal(n_knots), n_times)

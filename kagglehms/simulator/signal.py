@@ -1,9 +1,9 @@
 """A signal model of scalp EEG whose class probabilities are known.
 
-A session is one continuous signal: a patient's background (`background`), the patterns of the American
-Clinical Neurophysiology Society's terminology, each as strong as its class is probable at that moment
-(`patterns`), and artefacts (`artefacts`). EEG files are cuts of that signal, spectrogram
-files its power (`spectrogram`), so the two agree as they do in the competition.
+A study is one continuous recording of a patient. Its signal consists of the patient's background (`background`), the
+patterns of the American Clinical Neurophysiology Society's terminology, each as strong as its class is probable at that
+moment (`patterns`), and artefacts (`artefacts`). EEG files are cut from this signal, and spectrogram files contain its
+power (`spectrogram`), so the two agree as they do in the competition.
 
 Shape suffixes: C channel, T time, N source.
 """
@@ -11,6 +11,7 @@ Shape suffixes: C channel, T time, N source.
 from __future__ import annotations
 
 import numpy as np
+from scipy.fft import next_fast_len
 
 from kagglehms.data.competition import CHANNELS, SFREQ_HZ
 from kagglehms.simulator.artefacts import artefacts, heart, muscle, spoil_electrodes
@@ -19,25 +20,25 @@ from kagglehms.simulator.patterns import Segment, patterns
 from kagglehms.simulator.scalp import F32, MARGIN_S
 from kagglehms.simulator.spectrogram import spectrogram
 
-__all__ = ["MARGIN_S", "Patient", "Segment", "simulate_session", "spectrogram"]
+__all__ = ["MARGIN_S", "Patient", "Segment", "simulate_study", "spectrogram"]
 
 
-def simulate_session(
+def simulate_study(
     seconds: int, recordings: list[tuple[Segment, ...]], patient: Patient, rng: np.random.Generator
 ) -> F32:
-    """Simulate one session.
+    """Simulate one study.
 
     Args:
-        seconds: its length.
-        recordings: for each EEG that is cut from it, its labelled segments in order of time.
-        patient: whose brain it is.
-        rng: decides everything else.
+        seconds: length of the study.
+        recordings: labelled segments, in order of time, of each EEG that is cut from the study.
+        patient: the patient.
+        rng: random generator.
 
     Returns:
-        The signal in µV, (20, at least (seconds + 2 · MARGIN_S) · 200): second 0 of the session is MARGIN_S in.
+        (20, at least (seconds + 2 · MARGIN_S) · 200) µV, beginning MARGIN_S before second 0 of the study.
     """
-    n_times = _fast_length(seconds + 2 * MARGIN_S) * SFREQ_HZ
-    # A generator for each part: what one part draws changes nothing in another.
+    n_times = next_fast_len(seconds + 2 * MARGIN_S, real=True) * SFREQ_HZ
+    # Each part has its own generator, so that its draws do not change the others.
     for_states, for_all, for_rhythms, for_patterns, for_muscle, for_heart, for_artefacts, for_flat = (
         rng.spawn(8)
     )
@@ -58,16 +59,3 @@ def simulate_session(
     uv_CT[-1] = ekg_T
     spoil_electrodes(uv_CT[:-1], patient, for_flat)
     return uv_CT
-
-
-def _fast_length(at_least: int) -> int:
-    """The next number without prime factors above 5, which a Fourier transform likes."""
-    length = at_least
-    while True:
-        rest = length
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return length
-        length += 1

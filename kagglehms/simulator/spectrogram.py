@@ -1,4 +1,4 @@
-"""The spectrogram files of a simulated session, by the competition's recipe (`features.multitaper`).
+"""The spectrogram files of a simulated study, by the competition's recipe (`features.multitaper`).
 
 Shape suffixes: C channel, T time, F frequency, W window.
 """
@@ -14,11 +14,11 @@ from kagglehms.simulator.scalp import F32, MARGIN_S
 
 
 def spectrogram(uv_CT: F32, n_rows: int) -> F32:
-    """Power of the four chains by multitaper.
+    """Compute the power of the four chains by multitaper.
 
     Args:
-        uv_CT: what `simulate_session` returned: (≥ 19, n_times), second 0 of the session `MARGIN_S` in.
-        n_rows: rows wanted, one every 2 s, the first centred at second 1 of the session.
+        uv_CT: what `simulate_study` returned: (≥ 19, n_times), second 0 of the study `MARGIN_S` in.
+        n_rows: rows wanted, one every 2 s, the first centred at second 1 of the study.
 
     Returns:
         (n_rows, 400) in µV²/Hz, panels LL, RL, LP, RP, each with bins 3 … 102 of a 1024-point transform.
@@ -39,7 +39,7 @@ def spectrogram(uv_CT: F32, n_rows: int) -> F32:
 
 
 def rows_of(first: int, last: int) -> slice:
-    """The rows of `spectrogram` whose windows touch samples `first` … `last` − 1 of the session's signal."""
+    """Return the rows of `spectrogram` whose windows touch samples `first` … `last` − 1 of the study's signal."""
     step = SPECTROGRAM_STEP_S * SFREQ_HZ
     window = MARGIN_S * SFREQ_HZ + step // 2 - WINDOW_TIMES // 2
     return slice(max((first - window - WINDOW_TIMES) // step + 1, 0), max(-((window - last) // step), 0))

@@ -1,10 +1,10 @@
-"""How experts vote: the truths that windows have, and the votes that a truth gets. Fitted to the real table.
+"""A model of the experts' votes, fitted to the real table.
 
-A *kind* of window has a Dirichlet distribution of class probabilities. Ten or more experts vote independently of
-each other, so the votes that a window of a kind gets are Dirichlet-multinomial. Where few voted they agree more than
-that: they were few people of one mind. So their votes are drawn from probabilities that scatter around the truth,
-Dirichlet with concentration `RATER_CONCENTRATION`, the less the more votes there are. How often each kind is met
-depends on the number of votes too, as in the table.
+A *kind* of window has a Dirichlet distribution of true class probabilities. Ten or more experts vote independently, so
+the votes on windows of a kind are Dirichlet-multinomial. Fewer experts agree more often than that. Their votes are
+therefore drawn from probabilities that vary around the truth, by a Dirichlet distribution with the concentration
+`RATER_CONCENTRATION`, and vary less the more votes there are. The frequency of each kind also depends on the number of
+votes, as in the table.
 
 All numbers here were fitted by `benchmarks/fit_votes.py` (expectation–maximisation) to the vote vectors of 20,125
 records: those of 106,624 rows of the competition's train.csv.
@@ -26,11 +26,12 @@ RECORDS_BY_VOTES = {
     10: 116, 11: 382, 12: 725, 13: 1355, 14: 639, 15: 1441, 16: 683, 17: 304, 18: 307, 19: 73, 20: 209,
     21: 49, 22: 24, 23: 10, 24: 3, 25: 5, 26: 2, 27: 1, 28: 1,
 }  # fmt: skip
-"""Real records by their number of votes; there is none with 8 or 9."""
+"""Number of real records with each number of votes; there are none with 8 or 9."""
 VOTE_GROUPS = ((1, 1), (2, 2), (3, 3), (4, 7), (10, 16), (17, 28))
-"""Numbers of votes, first and last, that share `KIND_SHARES_GM`."""
+"""Groups of numbers of votes, first and last, that share a row of `KIND_SHARES_GM`."""
 RATER_CONCENTRATION = {3: 4.0, 7: 16.0}
-"""Up to so many votes, how closely what the raters see lies around the truth; beyond, it is the truth."""
+"""Concentration of the raters' probabilities around the truth, by the largest number of votes it applies to; with more
+votes they are the truth."""
 
 KINDS_MK: F64 = np.array(
     [
@@ -52,8 +53,8 @@ KINDS_MK: F64 = np.array(
         (0.38, 0.32, 0.21, 0.14, 0.22, 14.72),
     ]
 )
-"""(16, 6) Dirichlet parameters: ten kinds fitted to records of ten and more votes and one clear kind per
-class, in the order of their likeliest class."""
+"""(16, 6) Dirichlet parameters: ten kinds fitted to records with ten or more votes, and one clear kind per class,
+ordered by their most probable class."""
 KIND_SHARES_GM: F64 = np.array(
     [
         (.003, .001, .054, .027, .063, .071, .004, .080, .004, .020, .095, .087, .066, .040, .194, .188),
@@ -64,44 +65,52 @@ KIND_SHARES_GM: F64 = np.array(
         (.038, 0, .065, .030, 0, .007, .024, .001, 0, 0, .049, .015, .041, .014, .289, .426),
     ]
 )  # fmt: skip
-"""(6, 16) how often each kind is met, for each of `VOTE_GROUPS`."""
+"""(6, 16) relative frequency of each kind in each of `VOTE_GROUPS`."""
 KIND_SHARES_GM /= KIND_SHARES_GM.sum(axis=1, keepdims=True)
 
 
 EASY_SHARES_M: F64 = (
     np.where(np.isclose(KINDS_MK.sum(axis=1), 16, atol=0.05), 0.8 / 6, 0.0) + 0.2 * KIND_SHARES_GM[4]
 )
-"""(16,) the same for an easy competition: four of five windows clear, all classes alike."""
+"""(16,) relative frequency of each kind in an easy competition: four of five windows are clear, with equal classes."""
 EASY_SHARES_M /= EASY_SHARES_M.sum()
 
 
 def vote_group(n_votes: int) -> int:
-    """Which of `VOTE_GROUPS` a number of votes belongs to."""
+    """Return the index in `VOTE_GROUPS` of a number of votes."""
     return next(i for i, (_, last) in enumerate(VOTE_GROUPS) if n_votes <= last)
 
 
 def draw_n_votes(many: bool | None, rng: np.random.Generator) -> int:
-    """Draw a number of votes as records have them: of those with many, with few, or of all."""
+    """Draw a number of votes with the frequencies of the real records.
+
+    Args:
+        many: whether to draw from records with many votes (True), with fewer (False), or from all (None).
+        rng: random generator.
+    """
     numbers = [n for n in RECORDS_BY_VOTES if many is None or (n >= MANY_VOTES) == many]
     weights = np.array([RECORDS_BY_VOTES[n] for n in numbers], np.float64)
     return int(rng.choice(numbers, p=weights / weights.sum()))
 
 
 def draw_truth(kind: int, rng: np.random.Generator) -> F64:
-    """(6,) true class probabilities of a window of this kind."""
+    """Draw the (6,) true class probabilities of a window of a kind."""
     return rng.dirichlet(KINDS_MK[kind])
 
 
 def draw_votes(
     truth_K: F64, n_votes: int, raters: np.random.Generator, rng: np.random.Generator
 ) -> tuple[int, ...]:
-    """Draw votes around the truth; the fewer there are, the further they stray together.
+    """Draw votes; the fewer there are, the further they deviate from the truth together.
 
     Args:
         truth_K: true class probabilities.
-        n_votes: how many.
-        raters: decides how few raters stray.
-        rng: decides each vote.
+        n_votes: number of votes.
+        raters: random generator of the common deviation of few raters.
+        rng: random generator of the votes.
+
+    Returns:
+        Number of votes for each class.
     """
     seen_K = truth_K
     for most, concentration in RATER_CONCENTRATION.items():

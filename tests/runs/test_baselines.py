@@ -18,7 +18,7 @@ from kagglehms.runs.baselines import (
     read_truth,
     recovered,
 )
-from kagglehms.simulator.recording_sessions import draw_sessions
+from kagglehms.simulator.studies import draw_studies
 from kagglehms.training.metric import kl_score
 
 
@@ -94,12 +94,10 @@ def test_the_way_from_prior_to_perfect() -> None:
 def planned_records(n_eegs: int) -> tuple[Records, np.ndarray]:
     """Records without signals, and the truth of each."""
     rows = []
-    for session in draw_sessions(n_eegs, 1, np.random.default_rng(0)):
-        for recording in session.recordings:
+    for study in draw_studies(n_eegs, 1, np.random.default_rng(0)):
+        for recording in study.recordings:
             for label in recording.labels[:1]:
-                rows.append(
-                    [recording.eeg_id, session.patient_id, "Other", *label.votes, *label.probabilities]
-                )
+                rows.append([recording.eeg_id, study.patient_id, "Other", *label.votes, *label.probabilities])
     schema = ["eeg_id", "patient_id", "expert_consensus", *VOTE_COLUMNS, *PROBABILITY_COLUMNS]
     table = pl.DataFrame(rows, schema=schema, orient="row")
     return Records(table), table.select(PROBABILITY_COLUMNS).to_numpy()

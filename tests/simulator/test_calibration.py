@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 from eeg_statistics import eeg_statistics, panel_statistics, side_by_side, statistics_of
+from kagglehms.simulator.studies import CLASS_MEANS, Study, draw_studies
 from numpy.typing import NDArray
 from oracles_spectrogram import spectrogram_rows
 
 from kagglehms.data.competition import SFREQ_HZ, VOTE_COLUMNS, Competition
 from kagglehms.data.records import Records, make_records, read_train_table
-from kagglehms.simulator.recording_sessions import CLASS_MEANS, RecordingSession, draw_sessions
-from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_session, spectrogram
+from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_study, spectrogram
 
 N_SIMULATED = 40
 N_PLANNED = 5000
@@ -26,7 +26,7 @@ def simulated(seed: int) -> tuple[dict[str, float], dict[str, float]]:
     concentration = np.full(6, 0.2)
     concentration[rng.choice(6, p=CLASS_MEANS)] += 4
     segment = Segment(295, 320, tuple(rng.dirichlet(concentration).tolist()))
-    uv_CT = simulate_session(620, [(segment,)], Patient.draw(rng), rng)
+    uv_CT = simulate_study(620, [(segment,)], Patient.draw(rng), rng)
     eeg = uv_CT[:, (MARGIN_S + 275) * SFREQ_HZ :][:, : 70 * SFREQ_HZ].T
     return eeg_statistics(eeg), panel_statistics(np.round(spectrogram(uv_CT, 310), 2))
 
@@ -69,13 +69,13 @@ def real(real_train_table: Path) -> tuple[pl.DataFrame, Records]:
 
 
 @pytest.fixture(scope="module")
-def planned() -> list[RecordingSession]:
-    sessions = draw_sessions(N_PLANNED, 1, np.random.default_rng((0, 0)))
-    return [session for session in sessions if session.split == "train"]
+def planned() -> list[Study]:
+    studies = draw_studies(N_PLANNED, 1, np.random.default_rng((0, 0)))
+    return [study for study in studies if study.split == "train"]
 
 
 @pytest.fixture(scope="module")
-def made_votes(planned: list[RecordingSession]) -> NDArray[np.int64]:
+def made_votes(planned: list[Study]) -> NDArray[np.int64]:
     return np.array([label.votes for s in planned for r in s.recordings for label in r.labels])
 
 
@@ -95,10 +95,10 @@ def test_votes_are_as_many_and_as_divided(
 
 
 def test_eegs_and_records_are_as_the_real_ones(
-    real: tuple[pl.DataFrame, Records], planned: list[RecordingSession]
+    real: tuple[pl.DataFrame, Records], planned: list[Study]
 ) -> None:
     table, records = real
-    recordings = [recording for session in planned for recording in session.recordings]
+    recordings = [recording for study in planned for recording in study.recordings]
     labels = [label for recording in recordings for label in recording.labels]
     n_eegs = table["eeg_id"].n_unique()
     assert len(labels) / len(recordings) == pytest.approx(len(records) / n_eegs, rel=0.05)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from kagglehms.simulator.studies import CLASS_MEANS, LAST_EEG_OFFSET_S, Study, draw_studies
 from oracles_spectrogram import spectrogram_rows
 
 from kagglehms.data.competition import (
@@ -25,13 +26,7 @@ from kagglehms.data.competition import (
 from kagglehms.errors import UsageError
 from kagglehms.simulator import competition
 from kagglehms.simulator.competition import SimulatedTruth, make_competition
-from kagglehms.simulator.recording_sessions import (
-    CLASS_MEANS,
-    LAST_EEG_OFFSET_S,
-    RecordingSession,
-    draw_sessions,
-)
-from kagglehms.simulator.signal import Patient, Segment, simulate_session, spectrogram
+from kagglehms.simulator.signal import Patient, Segment, simulate_study, spectrogram
 from kagglehms.simulator.votes import RECORDS_BY_VOTES
 
 N_EEGS, N_TEST, SEED = 12, 2, 7
@@ -76,8 +71,8 @@ def train(root: Path) -> pl.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def large_plan() -> list[RecordingSession]:
-    return draw_sessions(3000, 500, np.random.default_rng(0))
+def large_plan() -> list[Study]:
+    return draw_studies(3000, 500, np.random.default_rng(0))
 
 
 # ---- formats ----
@@ -215,7 +210,7 @@ def test_rows_are_lost_just_where_samples_are(root: Path, train: pl.DataFrame) -
 def test_a_seizure_shows_in_its_segment_of_eeg_and_spectrogram() -> None:
     patient = Patient(level_uv=20)
     certain = Segment(290, 320, (1, 0, 0, 0, 0, 0))
-    uv_CT = simulate_session(620, [(certain,)], patient, np.random.default_rng(1))
+    uv_CT = simulate_study(620, [(certain,)], patient, np.random.default_rng(1))
     power = spectrogram(uv_CT, 310).reshape(310, 4, 100)
     hz = np.array(FREQUENCIES_HZ)
     theta = power[:, :, (hz > 3) & (hz < 8)].mean(axis=(1, 2))
@@ -237,7 +232,7 @@ def test_patterns_are_on_one_side_or_on_both(name: str, lateral: bool) -> None:
     for seed in range(2):
         for probabilities in (truth, none):
             segments = [(Segment(50, 250, probabilities),)]
-            uv_CT = simulate_session(300, segments, patient, np.random.default_rng(seed))
+            uv_CT = simulate_study(300, segments, patient, np.random.default_rng(seed))
             power = spectrogram(uv_CT, 150)[25:125].reshape(100, 2, 2, 100)[..., hz < 4]
             excess.append(power.mean(axis=(0, 1, 3)))
     ratio = np.array(excess).reshape(2, 2, 2)
@@ -250,7 +245,7 @@ def test_patterns_are_on_one_side_or_on_both(name: str, lateral: bool) -> None:
 # ---- labels ----
 
 
-def test_votes_follow_the_real_distribution(large_plan: list[RecordingSession]) -> None:
+def test_votes_follow_the_real_distribution(large_plan: list[Study]) -> None:
     labels = [(s.split, r, label) for s in large_plan for r in s.recordings for label in r.labels]
     counts = np.array([sum(label.votes) for split, _, label in labels if split == "train"])
     assert set(counts.tolist()) <= set(RECORDS_BY_VOTES)
@@ -272,7 +267,7 @@ def test_votes_follow_the_real_distribution(large_plan: list[RecordingSession]) 
     assert np.mean(truth.max(axis=1) < 0.6) > 0.1
 
 
-def test_structure_of_a_large_plan(large_plan: list[RecordingSession]) -> None:
+def test_structure_of_a_large_plan(large_plan: list[Study]) -> None:
     recordings = [r for s in large_plan if s.split == "train" for r in s.recordings]
     assert len(recordings) == 3000
     assert sum(s.split == "test" for s in large_plan) == 500
@@ -289,20 +284,20 @@ def test_structure_of_a_large_plan(large_plan: list[RecordingSession]) -> None:
 
 def test_the_default_size_has_every_class() -> None:
     for seed in range(20):
-        sessions = draw_sessions(160, 40, np.random.default_rng(seed))
+        studies = draw_studies(160, 40, np.random.default_rng(seed))
         votes = np.array(
-            [v.votes for s in sessions if s.split == "train" for r in s.recordings for v in r.labels]
+            [v.votes for s in studies if s.split == "train" for r in s.recordings for v in r.labels]
         )
         assert set(votes.argmax(axis=1).tolist()) == set(range(6))
 
 
 def test_an_easy_plan_is_clear_and_balanced() -> None:
-    sessions = draw_sessions(600, 40, np.random.default_rng(0), easy=True)
-    labels = [label for s in sessions for r in s.recordings for label in r.labels]
+    studies = draw_studies(600, 40, np.random.default_rng(0), easy=True)
+    labels = [label for s in studies for r in s.recordings for label in r.labels]
     assert min(sum(label.votes) for label in labels) >= 10
     truth = np.array([label.probabilities for label in labels])
     assert np.bincount(truth.argmax(axis=1), minlength=6).min() > 0.08 * len(labels)
-    usual = draw_sessions(600, 40, np.random.default_rng(0))
+    usual = draw_studies(600, 40, np.random.default_rng(0))
     usual_truth = np.array([label.probabilities for s in usual for r in s.recordings for label in r.labels])
     assert np.mean(truth.max(axis=1) > 0.8) > np.mean(usual_truth.max(axis=1) > 0.8) + 0.2
 
@@ -366,7 +361,7 @@ def test_a_finished_competition_is_left_alone(
     def refuse(*_: object) -> None:
         raise AssertionError("nothing is missing, so nothing is to be simulated")
 
-    monkeypatch.setattr(competition, "_write_session", refuse)
+    monkeypatch.setattr(competition, "_write_study", refuse)
     again = make_competition(root, N_EEGS, N_TEST, SEED)
     np.testing.assert_array_equal(again.votes_NK, truth.votes_NK)
     assert again.path == truth.path
@@ -375,7 +370,7 @@ def test_a_finished_competition_is_left_alone(
 def test_an_interrupted_run_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     make_competition(whole, 2, 1, SEED)
-    write, calls = competition._write_session, []
+    write, calls = competition._write_study, []
 
     def fail_at_the_second(*arguments: object) -> None:
         calls.append(arguments)
@@ -383,7 +378,7 @@ def test_an_interrupted_run_is_completed(tmp_path: Path, monkeypatch: pytest.Mon
             raise KeyboardInterrupt
         write(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(competition, "_write_session", fail_at_the_second)
+    monkeypatch.setattr(competition, "_write_study", fail_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         make_competition(broken, 2, 1, SEED, threads=1)
     monkeypatch.undo()
@@ -425,7 +420,7 @@ def test_another_simulated_competition_is_refused(root: Path, numbers: tuple[int
 
 def test_files_that_no_note_vouches_for_are_refused(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root, tmp_path / "hms")
-    with pytest.raises(UsageError, match="does not vouch"):
+    with pytest.raises(UsageError, match="does not describe"):
         make_competition(tmp_path / "hms", N_EEGS, N_TEST, SEED)
 
 

@@ -13,7 +13,7 @@ from kagglehms.data.competition import CHANNELS, SFREQ_HZ
 from kagglehms.simulator.background import States, rhythms
 from kagglehms.simulator.patterns import patterns
 from kagglehms.simulator.scalp import hemisphere, mixing, shaped_noise
-from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_session
+from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_study
 from kagglehms.simulator.spectrogram import rows_of
 
 SECONDS = 120
@@ -21,15 +21,15 @@ N_TIMES = SECONDS * SFREQ_HZ
 QUIET = Patient()
 
 
-def session(
+def study(
     patient: Patient, seed: int = 0, truth: tuple[float, ...] = (0, 0, 0, 0, 0, 1)
 ) -> NDArray[np.float32]:
-    return simulate_session(SECONDS, [(Segment(40, 80, truth),)], patient, np.random.default_rng(seed))
+    return simulate_study(SECONDS, [(Segment(40, 80, truth),)], patient, np.random.default_rng(seed))
 
 
 def added(seed: int = 0, **what: float) -> NDArray[np.float32]:
     """What one property of a patient adds to the signal of the same patient without it, (20, n_times)."""
-    return session(replace(QUIET, **what), seed) - session(QUIET, seed)  # type: ignore[arg-type]
+    return study(replace(QUIET, **what), seed) - study(QUIET, seed)  # type: ignore[arg-type]
 
 
 def loudest(difference_CT: NDArray[np.float32]) -> list[str]:
@@ -52,7 +52,7 @@ def test_noise_has_unit_variance_and_its_spectrum() -> None:
 def test_one_over_f_falls_with_the_patients_exponent() -> None:
     slopes = []
     for exponent in (1.8, 2.8):
-        x = session(replace(QUIET, spectral_exponent=exponent, floor_uv=0, slow_uv=0))[:19]
+        x = study(replace(QUIET, spectral_exponent=exponent, floor_uv=0, slow_uv=0))[:19]
         hz, density = welch(x, SFREQ_HZ, nperseg=1024)
         fitted = (hz > 5) & (hz < 40)
         slopes.append(np.polyfit(np.log(hz[fitted]), np.log(density.mean(axis=0)[fitted]), 1)[0])
@@ -60,7 +60,7 @@ def test_one_over_f_falls_with_the_patients_exponent() -> None:
 
 
 def test_near_electrodes_are_more_alike() -> None:
-    correlation = np.corrcoef(session(QUIET)[:19])
+    correlation = np.corrcoef(study(QUIET)[:19])
     at = {name: i for i, name in enumerate(CHANNELS)}
     near = correlation[at["Fp1"], at["F3"]]
     far = correlation[at["Fp1"], at["O2"]]
@@ -69,7 +69,7 @@ def test_near_electrodes_are_more_alike() -> None:
 
 
 def test_asymmetry_makes_one_side_louder() -> None:
-    x = session(replace(QUIET, asymmetry=0.5))
+    x = study(replace(QUIET, asymmetry=0.5))
     std = dict(zip(CHANNELS, x.std(axis=1), strict=True))
     assert std["T4"] > 1.5 * std["T3"]
     assert std["C4"] > std["C3"]
@@ -100,10 +100,10 @@ def test_burst_suppression_has_bursts_and_silence() -> None:
     suppressed = replace(QUIET, state="suppressed", reference_uv=0)
     quiet = []
     for seed in range(4):
-        rms = session(suppressed, seed)[:19].reshape(19, -1, SFREQ_HZ).std(axis=2).mean(axis=0)
+        rms = study(suppressed, seed)[:19].reshape(19, -1, SFREQ_HZ).std(axis=2).mean(axis=0)
         quiet.append(np.quantile(rms, 0.2) / np.quantile(rms, 0.95))
     assert min(quiet) < 0.3
-    steady = session(QUIET)[:19].reshape(19, -1, SFREQ_HZ).std(axis=2).mean(axis=0)
+    steady = study(QUIET)[:19].reshape(19, -1, SFREQ_HZ).std(axis=2).mean(axis=0)
     assert np.quantile(steady, 0.2) / np.quantile(steady, 0.95) > 0.4
 
 
@@ -126,7 +126,7 @@ def test_artefacts_are_where_they_belong() -> None:
 
 
 def test_the_heart_is_on_its_channel_and_its_trace_on_the_scalp() -> None:
-    x = session(replace(QUIET, heart_uv=8, heart_hz=1.5))
+    x = study(replace(QUIET, heart_uv=8, heart_hz=1.5))
     ekg, trace = x[19], added(heart_uv=8, heart_hz=1.5)[:19]
     beat = np.abs(np.correlate(ekg - ekg.mean(), trace[CHANNELS.index("T4")], "valid"))
     assert beat[0] > 0
@@ -134,7 +134,7 @@ def test_the_heart_is_on_its_channel_and_its_trace_on_the_scalp() -> None:
 
 
 def test_a_flat_electrode_is_flat() -> None:
-    x = session(replace(QUIET, flat=1.0))[:19]
+    x = study(replace(QUIET, flat=1.0))[:19]
     runs = x[:, : N_TIMES // 200 * 200].reshape(19, -1, 200).std(axis=2)
     flat = (runs < 0.1).sum(axis=1)
     assert 1 <= np.count_nonzero(flat >= 3) <= 2
@@ -190,7 +190,7 @@ def test_a_pattern_is_as_strong_as_its_class_is_probable() -> None:
 
 
 def test_rows_of_a_gap() -> None:
-    """Row r looks at seconds 2r − 1 … 2r + 3 of the session."""
+    """Row r looks at seconds 2r − 1 … 2r + 3 of the study."""
     for first_s, last_s in ((0, 1), (5, 5.5), (7, 30), (100, 100.005)):
         first, last = (round((MARGIN_S + s) * SFREQ_HZ) for s in (first_s, last_s))
         rows = rows_of(first, last)

@@ -1,9 +1,10 @@
-"""What a simulated competition consists of, before any signal: patients, sessions, labels, truth and votes.
+"""The plan of a simulated competition, before any signal: patients, studies, labels, truth and votes.
 
 Structure and numbers follow the real train.csv: 106,624 of its rows, which are 20,125 records in 17,039 EEGs, 11,108
-spectrograms and 1,946 patients. `benchmarks/fit_votes.py` counts and fits what stands here. Two tails are cut, so
-that sessions stay simulable: spectrograms longer than half an hour, EEGs longer than about six minutes (1 % each).
-Records of one EEG follow each other here; in the real table a quarter of them overlap. Test votes are ten or more.
+spectrograms and 1,946 patients. The numbers here were counted and fitted by `benchmarks/fit_votes.py`. Two tails are
+cut off to limit the length of studies: spectrograms longer than half an hour, and EEGs longer than about six minutes
+(1 % each). The records of an EEG follow each other; in the real table a quarter of them overlap. Test recordings have
+ten or more votes.
 """
 
 from __future__ import annotations
@@ -41,42 +42,51 @@ SPECTROGRAMS_PER_PATIENT = (
 )
 EEGS_PER_SPECTROGRAM = ((0, 0.787, 0.906, 0.946, 0.965, 0.975, 0.990, 1), (0, 1, 2, 3, 4, 5, 8, 12))
 RECORDS_PER_EEG = ((0, 0.894, 0.973, 0.985, 0.991, 1), (0, 1, 2, 3, 4, 7))
-"""Cumulative distributions: the share of patients, spectrograms, EEGs that have at most so many."""
+"""Cumulative distributions: the fraction of patients, spectrograms or EEGs that have at most a given number."""
 BETWEEN_EEGS_S = ((0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1), (50, 54, 62, 92, 180, 342, 482, 540, 598))
-"""Quantiles of the time from an EEG's last window to the first of the spectrogram's next."""
+"""Quantiles of the time from an EEG's last window to the first window of the next EEG of the spectrogram."""
 BETWEEN_RECORDS_S = ((0, 0.45, 0.7, 0.88, 0.97, 1), (12, 14, 24, 38, 60, 118))
-"""The same between an EEG's records, where they do not overlap."""
+"""Quantiles of the time between records of an EEG that do not overlap."""
 STEPS_S = {
     2: 41904, 4: 17985, 6: 9505, 8: 5660, 10: 3820, 12: 2450, 14: 1712, 16: 1254, 18: 927, 20: 739, 22: 582,
     24: 504, 26: 403, 28: 315, 30: 282, 32: 231, 34: 220, 36: 200, 38: 167, 40: 177, 42: 169, 44: 161,
 }  # fmt: skip
-"""Real pairs of neighbouring windows by the seconds between them."""
+"""Number of real pairs of neighbouring windows, by the seconds between them."""
 SINGLE_WINDOW = {3: 0.51, 7: 0.27, 28: 0.21}
-"""Share of records of one window, by their most votes; of the others ln(windows) has this mean and deviation:"""
+"""Fraction of records with a single window, by their largest number of votes."""
 LOG_WINDOWS = (1.63, 0.80)
+"""Mean and standard deviation of the logarithm of the number of windows in all other records."""
 LAST_EEG_OFFSET_S = 300
 LAST_SPECTROGRAM_OFFSET_S = 1200
 
 PATIENT_CONCENTRATION = 0.5
-"""How alike patients are in the kinds of their windows (large: all the same)."""
-SAME_AS_PATIENT, SAME_AS_SESSION, SAME_AS_EEG = 0.8, 0.97, 0.7
-"""How often a session shows what its patient usually does, an EEG what its session does, a record what the one
-before in its EEG does. Chosen to bring near the table's how often two records have the same consensus: 0.56 in two
-spectrograms of a patient, 0.75 in two EEGs of a spectrogram, 0.59 in one EEG (docs/simulator.md says how near)."""
+"""Similarity of patients in the kinds of their windows; if it is large, they are all the same."""
+SAME_AS_PATIENT, SAME_AS_STUDY, SAME_AS_EEG = 0.8, 0.97, 0.7
+"""Probability that a study shows what is usual for its patient, an EEG what is usual for its study, and a record what
+the previous one in its EEG shows. They were chosen so that two records have the same consensus about as often as in the
+table: 0.56 in two spectrograms of a patient, 0.75 in two EEGs of a spectrogram, 0.59 in one EEG (see
+docs/simulator.md)."""
 MANY_BETA = (0.167, 0.37)
-"""Distribution over patients of the share of sessions on which many voted."""
-VOTES_OF_PATIENT, VOTES_OF_SESSION, MANY_LIKE_SESSION = 0.65, 0.78, 0.35
-"""How often a session has its patient's usual number of votes, an EEG's first record its session's, and how often a
-later record has at least as many, or few, as its session. Chosen likewise: 0.37 and 0.54 of pairs of a patient, of
-a spectrogram, have the same number of votes, and 0.66 of those of one EEG are both of many, or of few."""
+"""Beta distribution, over patients, of the fraction of studies with many votes."""
+VOTES_OF_PATIENT, VOTES_OF_STUDY, MANY_LIKE_STUDY = 0.65, 0.78, 0.35
+"""Probability that a study has its patient's usual number of votes, that the first record of an EEG has its study's,
+and that a later record has many votes if its study has, and few otherwise. They were chosen in the same way: 0.37 and
+0.54 of the pairs of records of a patient and of a spectrogram have the same number of votes, and in 0.66 of those of an
+EEG both have many votes, or both few."""
 LARGEST_PATIENT = 63
-"""No patient has more than this part of all EEGs: the real table's largest has 269 of 17,039. In small competitions
-this cuts the tail of the distributions above, and leaves patients enough for folds."""
+"""No patient has more than one in this many of all EEGs; in the real table the largest has 269 of 17,039. In small
+competitions this cuts off the tail of the distributions above, and leaves enough patients for folds."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """One run of sub-windows of an EEG that share truth and votes."""
+    """One record: a run of sub-windows of an EEG with the same truth and votes.
+
+    Attributes:
+        offsets_s: offset of each sub-window in the EEG.
+        probabilities: true probability of each class.
+        votes: number of votes for each class.
+    """
 
     offsets_s: tuple[int, ...]
     probabilities: tuple[float, ...]
@@ -85,7 +95,13 @@ class Label:
 
 @dataclass(frozen=True)
 class Recording:
-    """One EEG file; its second 0 is labelled `start_s` after its spectrogram's."""
+    """One EEG file.
+
+    Attributes:
+        eeg_id: id of the EEG.
+        start_s: offset in the spectrogram of the label at offset 0 of the EEG.
+        labels: records of the EEG, in order of time.
+    """
 
     eeg_id: int
     start_s: int
@@ -93,9 +109,11 @@ class Recording:
 
     @property
     def last_offset_s(self) -> int:
+        """Offset of the last sub-window."""
         return self.labels[-1].offsets_s[-1]
 
     def segments(self) -> tuple[Segment, ...]:
+        """Return the labelled segments, in seconds of the study."""
         centre = self.start_s + SPECTROGRAM_ROWS * SPECTROGRAM_STEP_S / 2
         return tuple(
             Segment(
@@ -108,8 +126,17 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class RecordingSession:
-    """One spectrogram file and the EEGs that were cut from the same signal."""
+class Study:
+    """One spectrogram file, and the EEGs cut from the same signal.
+
+    Attributes:
+        split: part of the competition, train or test.
+        index: number of the study.
+        spectrogram_id: id of the spectrogram.
+        patient_id: id of the patient.
+        patient_index: number of the patient.
+        recordings: the EEGs, in order of time.
+    """
 
     split: Split
     index: int
@@ -120,14 +147,22 @@ class RecordingSession:
 
     @property
     def n_rows(self) -> int:
+        """Number of rows of the spectrogram."""
         last = max(recording.start_s + recording.last_offset_s for recording in self.recordings)
         return SPECTROGRAM_ROWS + last // SPECTROGRAM_STEP_S
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where among a patient's windows one lies. Windows of one place and vote group have one truth, and the same
-    few raters see the same in them; their votes differ."""
+    """A place among a patient's possible windows.
+
+    Windows at the same place and with the same vote group have the same truth, and the same deviation of few raters;
+    their votes differ.
+
+    Attributes:
+        kind: quantile of the window's kind.
+        seed: seed of its truth and of the raters' deviation.
+    """
 
     kind: float
     seed: int
@@ -139,7 +174,15 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Habit:
-    """What one patient's recordings have in common: shares of kinds by vote group, and how often many voted."""
+    """What the recordings of one patient have in common.
+
+    Attributes:
+        kinds_GM: cumulative frequencies of the kinds in each vote group.
+        many: fraction of studies with many votes.
+        n_votes: usual number of votes.
+        place: usual place of windows.
+        easy: whether the plan is an easy one.
+    """
 
     kinds_GM: F64
     many: float
@@ -149,14 +192,23 @@ class _Habit:
 
     @classmethod
     def of(cls, start_M: F64, index: int, rng: np.random.Generator, easy: bool) -> _Habit:
-        """The patient number `index`. Steps of a Kronecker sequence spread patients evenly over what they can be,
-        so few patients cover all classes; gamma variables divided by their sum are Dirichlet, whose mean is the
-        table's, and one set of uniform numbers for all groups makes a patient alike in all of them."""
-        *uniform_M, sessions, usual = (start_M + index * _KRONECKER_M) % 1
+        """Make the habit of one patient.
+
+        A Kronecker sequence spreads patients evenly, so that a few of them already cover all classes. Gamma variables
+        divided by their sum have a Dirichlet distribution, whose mean is that of the table; a patient is similar in
+        all vote groups because these share one set of uniform numbers.
+
+        Args:
+            start_M: start of the Kronecker sequence.
+            index: number of the patient.
+            rng: random generator.
+            easy: whether the plan is an easy one.
+        """
+        *uniform_M, studies, usual = (start_M + index * _KRONECKER_M) % 1
         gamma_GM = gammaincinv(np.maximum(PATIENT_CONCENTRATION * KIND_SHARES_GM, 1e-4), uniform_M)
         total_G = gamma_GM.sum(axis=1, keepdims=True)
         kinds_GM = np.where(total_G > 1e-9, gamma_GM / np.maximum(total_G, 1e-9), KIND_SHARES_GM)
-        many = float(betaincinv(*MANY_BETA, sessions))
+        many = float(betaincinv(*MANY_BETA, studies))
         n_votes = draw_n_votes(bool(usual < many), rng)
         if easy:
             kinds_GM = np.tile(EASY_SHARES_M, (len(kinds_GM), 1))
@@ -167,40 +219,42 @@ _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61)
 _KRONECKER_M: F64 = np.sqrt(np.array(_PRIMES, np.float64)) % 1
 
 
-def draw_sessions(
-    n_eegs: int, n_test: int, rng: np.random.Generator, easy: bool = False
-) -> list[RecordingSession]:
-    """Draw `n_eegs` train and `n_test` test recordings, gathered into sessions; train sessions come first.
+def draw_studies(n_eegs: int, n_test: int, rng: np.random.Generator, easy: bool = False) -> list[Study]:
+    """Draw the studies of a competition, those of the train set first.
 
-    Easy sessions have all classes alike, mostly clear truths, ten and more votes everywhere, and do not depend on their
-    patient: something can be learnt from few recordings.
+    In an easy plan all classes are equally frequent, truths are mostly clear, all records have ten or more votes, and
+    studies do not depend on their patient, so that something can be learnt from few recordings.
+
+    Args:
+        n_eegs: number of EEGs in the train set.
+        n_test: number of EEGs in the test set.
+        rng: random generator.
+        easy: whether to make an easy plan.
     """
     n = n_eegs + n_test
     eeg_ids = iter(rng.choice(2**32 - 1, n, replace=False).tolist())
     spectrogram_ids = iter(rng.choice(2**31 - 1, n, replace=False).tolist())
     patient_ids = rng.choice(65535, n, replace=False).tolist() if n <= 65535 else list(range(n))
     start_M = rng.random(len(_PRIMES))
-    sessions: list[RecordingSession] = []
+    studies: list[Study] = []
     for patient, (split, sizes) in enumerate(_patients(n_eegs, n_test, rng)):
         habit = _Habit.of(start_M, patient, rng, easy)
         for n_recordings in sizes:
             make = _test_recording if split == "test" else _recordings
             recordings = make(n_recordings, habit, eeg_ids, rng)
-            sessions.append(
-                RecordingSession(
-                    split, len(sessions), next(spectrogram_ids), patient_ids[patient], patient, recordings
-                )
+            studies.append(
+                Study(split, len(studies), next(spectrogram_ids), patient_ids[patient], patient, recordings)
             )
-    return sessions
+    return studies
 
 
 def _draw(distribution: tuple[tuple[float, ...], tuple[float, ...]], rng: np.random.Generator) -> int:
-    """A whole number, at least 1, of a cumulative distribution."""
+    """Draw a whole number of at least 1 from a cumulative distribution."""
     return max(int(np.ceil(np.interp(rng.random(), *distribution))), 1)
 
 
 def _patients(n_eegs: int, n_test: int, rng: np.random.Generator) -> Iterator[tuple[Split, list[int]]]:
-    """For each patient the split, and for each of the patient's sessions the number of EEGs."""
+    """Yield each patient's split, and the number of EEGs in each of the patient's studies."""
     left = n_eegs
     while left:
         most = min(max(n_eegs // LARGEST_PATIENT, 2), left)
@@ -225,7 +279,7 @@ def _test_recording(
 def _recordings(
     count: int, habit: _Habit, eeg_ids: Iterator[int], rng: np.random.Generator
 ) -> tuple[Recording, ...]:
-    """The EEGs of a session, one after the other."""
+    """Draw the EEGs of a study, in order of time."""
     recordings: list[Recording] = []
     n_votes, place, start_s = habit.n_votes, habit.place, 0
     if rng.random() >= VOTES_OF_PATIENT:
@@ -233,9 +287,9 @@ def _recordings(
     if habit.easy or rng.random() >= SAME_AS_PATIENT:
         place = _Place.draw(rng)
     for _ in range(count):
-        here = place if rng.random() < SAME_AS_SESSION else _Place.draw(rng)
+        here = place if rng.random() < SAME_AS_STUDY else _Place.draw(rng)
         labels = _labels(habit, n_votes, here, rng)
-        # A session that grows too long keeps its EEGs close together rather than losing them.
+        # If a study gets too long, its EEGs move closer together instead of being dropped.
         gap = BETWEEN_EEGS_S if start_s < LAST_SPECTROGRAM_OFFSET_S / 2 else ((0, 1), (12, 40))
         recordings.append(Recording(next(eeg_ids), start_s, labels))
         start_s += recordings[-1].last_offset_s + 2 * (int(np.interp(rng.random(), *gap)) // 2)
@@ -243,13 +297,13 @@ def _recordings(
 
 
 def _labels(habit: _Habit, usual: int, place: _Place, rng: np.random.Generator) -> tuple[Label, ...]:
-    """The records of one EEG: their windows, and the truth and votes of each."""
+    """Draw the records of an EEG."""
     labels: list[Label] = []
     for number in range(_draw(RECORDS_PER_EEG, rng)):
         if number == 0:
-            n_votes = usual if rng.random() < VOTES_OF_SESSION else draw_n_votes(None, rng)
+            n_votes = usual if rng.random() < VOTES_OF_STUDY else draw_n_votes(None, rng)
         else:
-            alike = rng.random() < MANY_LIKE_SESSION
+            alike = rng.random() < MANY_LIKE_STUDY
             n_votes = draw_n_votes(usual >= MANY_VOTES if alike else None, rng)
         if habit.easy:
             n_votes = draw_n_votes(True, rng)
@@ -265,7 +319,7 @@ def _labels(habit: _Habit, usual: int, place: _Place, rng: np.random.Generator) 
 
 
 def _offsets(first: int, n_votes: int, rng: np.random.Generator) -> tuple[int, ...]:
-    """Offsets of a record's windows in its EEG, in s; none if it would begin too late."""
+    """Draw the offsets of a record's windows in its EEG; none if the record would begin too late."""
     single = next(share for most, share in SINGLE_WINDOW.items() if n_votes <= most)
     count = 1 if rng.random() < single else max(round(float(np.exp(rng.normal(*LOG_WINDOWS)))), 2)
     steps = rng.choice(list(STEPS_S), count - 1, p=np.array(list(STEPS_S.values())) / sum(STEPS_S.values()))
