@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 # only slow one another down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+REAL_DATA = Path(os.environ.get("KAGGLEHMS_REAL_DATA", Path(__file__).resolve().parents[2] / "shared"))
+"""Folder of real competition data and weights; tests that need what it lacks are skipped. See CONTRIBUTING.md."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,8 +38,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: -seconds[item.path])
 
 
-def _shared(name: str, what: str = "real competition data, which are not part of the project") -> Path:
-    path = SHARED / name
+def _real(name: str, what: str = "real competition data, which are not part of the project") -> Path:
+    path = REAL_DATA / name
     if not path.exists():
         pytest.skip(f"needs {name}: {what}")
     return path
@@ -47,19 +48,25 @@ def _shared(name: str, what: str = "real competition data, which are not part of
 @pytest.fixture(scope="session")
 def hms_sample() -> Path:
     """A real competition folder in miniature."""
-    return _shared("hms-sample")
+    return _real("hms-sample")
+
+
+@pytest.fixture(scope="session")
+def golden_images() -> Path:
+    """Mel images of windows of `hms_sample` by the public notebook that everybody uses."""
+    return _real("golden/eeg_mel_images.npz")
 
 
 @pytest.fixture(scope="session")
 def real_train_table() -> Path:
     """Most rows of the real train.csv, as parquet."""
-    return _shared("hms-real/train_table.parquet")
+    return _real("hms-real/train_table.parquet")
 
 
 @pytest.fixture(scope="session")
 def imagenet_weights() -> Path:
     """timm's ImageNet weights of tf_efficientnet_lite0."""
-    return _shared(
+    return _real(
         "weights/tf_efficientnet_lite0.safetensors",
         "weights from ImageNet, which are not part of the project",
     )

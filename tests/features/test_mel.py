@@ -19,7 +19,6 @@ from kagglehms.data.competition import CHAINS, CHANNELS
 from kagglehms.errors import UsageError
 from kagglehms.features import MelSpec, mel_image_into, mel_images
 
-SHARED = Path(__file__).parents[3] / "shared"
 MAX_ERROR, MEAN_ERROR = 1e-4, 1e-6
 
 
@@ -68,24 +67,23 @@ def test_agrees_with_librosa() -> None:
         check(mel_images(window[None])[0, panel], wanted)
 
 
-def golden_windows() -> dict[str, tuple[NDArray[np.float32], NDArray[np.float64]]]:
+def golden_windows(
+    golden_images: Path, hms_sample: Path
+) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float64]]]:
     polars = pytest.importorskip("polars", reason="reads the recordings")
-    images = np.load(SHARED / "golden" / "eeg_mel_images.npz")
+    images = np.load(golden_images)
     windows = {}
     for key in images.files:
         eeg_id, first, _ = key.split("_")
-        [path] = (SHARED / "hms-sample").glob(f"*_eegs/{eeg_id}.parquet")
+        [path] = hms_sample.glob(f"*_eegs/{eeg_id}.parquet")
         eeg_uv = polars.read_parquet(path).select(CHANNELS).to_numpy()
         window = np.ascontiguousarray(eeg_uv[int(first) : int(first) + 10_000], np.float32)
         windows[key] = window, np.moveaxis(images[key].astype(np.float64), -1, 0)
     return windows
 
 
-@pytest.mark.skipif(
-    not (SHARED / "golden").is_dir(), reason="golden images of real recordings are not at hand"
-)
-def test_agrees_with_the_golden_images() -> None:
-    windows = golden_windows()
+def test_agrees_with_the_golden_images(golden_images: Path, hms_sample: Path) -> None:
+    windows = golden_windows(golden_images, hms_sample)
     assert len(windows) == 6
     for window, wanted in windows.values():
         check(mel_images(window[None])[0], wanted)
