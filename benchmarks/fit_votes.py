@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from _measure import finish, table
-from kagglehms.simulator.studies import CLASS_MEANS
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import gammaln
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.data.records import MANY_VOTES, Records, make_records, read_train_table
+from kagglehms.simulator.studies import CLASS_MEANS
 from kagglehms.simulator.votes import VOTE_GROUPS
 
 F64 = NDArray[np.float64]

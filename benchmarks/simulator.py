@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 from _measure import finish, machine, table, versions
-from kagglehms.simulator.studies import draw_studies
 from threadpoolctl import threadpool_limits
 
 from kagglehms.data.competition import Competition
 from kagglehms.environment import available_cpus
 from kagglehms.simulator.competition import make_competition
 from kagglehms.simulator.signal import Patient, Segment, simulate_study, spectrogram
+from kagglehms.simulator.studies import draw_studies
 
 N_WANTED = 2000
 MOST_MINUTES = 15

@@ -20,7 +20,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from _measure import table
-from kagglehms.simulator.studies import CLASS_MEANS
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import (
@@ -32,6 +31,7 @@ from kagglehms.data.competition import (
     SPECTROGRAM_ROWS,
 )
 from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_study, spectrogram
+from kagglehms.simulator.studies import CLASS_MEANS
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 from eeg_statistics import eeg_statistics, panel_statistics, side_by_side, statistics_of
-from kagglehms.simulator.studies import CLASS_MEANS, Study, draw_studies
 from numpy.typing import NDArray
 from oracles_spectrogram import spectrogram_rows
 
 from kagglehms.data.competition import SFREQ_HZ, VOTE_COLUMNS, Competition
 from kagglehms.data.records import Records, make_records, read_train_table
 from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_study, spectrogram
+from kagglehms.simulator.studies import CLASS_MEANS, Study, draw_studies
 
 N_SIMULATED = 40
 N_PLANNED = 5000

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from kagglehms.simulator.studies import CLASS_MEANS, LAST_EEG_OFFSET_S, Study, draw_studies
 from oracles_spectrogram import spectrogram_rows
 
 from kagglehms.data.competition import (
@@ -27,6 +26,7 @@ from kagglehms.errors import UsageError
 from kagglehms.simulator import competition
 from kagglehms.simulator.competition import SimulatedTruth, make_competition
 from kagglehms.simulator.signal import Patient, Segment, simulate_study, spectrogram
+from kagglehms.simulator.studies import CLASS_MEANS, LAST_EEG_OFFSET_S, Study, draw_studies
 from kagglehms.simulator.votes import RECORDS_BY_VOTES
 
 N_EEGS, N_TEST, SEED = 12, 2, 7
