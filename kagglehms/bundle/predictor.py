@@ -20,7 +20,8 @@ from kagglehms.data.competition import CLASSES
 from kagglehms.data.readers import eeg_is_blank, spectrogram_is_blank
 from kagglehms.device import Device, choose_device
 from kagglehms.errors import UsageError
-from kagglehms.inputs.kinds import differences_of, stack
+from kagglehms.inputs.drawing import stack
+from kagglehms.inputs.kinds import differences_of
 from kagglehms.inputs.layouts import Crop, Normaliser, Source
 from kagglehms.recordings.prediction import Options, predict_recording
 from kagglehms.recordings.results import Prediction, RecordingPrediction

@@ -1,18 +1,13 @@
-"""What a network is given of one record: an image of tiles, a folded recording, spectra of differences, signals, or two
-images for two networks that share a head.
+"""The kinds of inputs: images of tiles, folded recordings, spectra of differences, signals, and pairs of images.
 
-Every kind says which recordings it is made from, what shape it has, and which augmentations mean something for it;
-`draw` makes it, for training, validation and the scored kernel alike. It is a part of the recipe and travels with the
-weights.
-
-Shape legend: B batch, C channel (plane or signal), H image rows, W image columns, T time.
+Each kind states the recordings it is made from, its shape, and the augmentations that make sense for it.
+`drawing.draw` draws it. The input is part of the recipe and travels with the weights.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -20,25 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import (
-    CHAINS,
-    CHANNELS,
     DIFFERENCES,
     MIDLINE_DIFFERENCES,
-    N_BINS,
-    OTHER_SIDE,
-    PANELS,
     SFREQ_HZ,
 )
-from kagglehms.features.differences import DifferenceSpec, differences_into
-from kagglehms.features.fold import FoldSpec, folded_image_into
+from kagglehms.features.differences import DifferenceSpec
+from kagglehms.features.fold import FoldSpec
 from kagglehms.features.simd import LANES
-from kagglehms.features.spectra import SPECTRA_30_10, SPECTRA_50_10, SpectraSpec, difference_spectra_into
-from kagglehms.features.zoom import N_PLANES, ZoomSpec, zoomed_image_into
-from kagglehms.inputs.layouts import GLOBAL_PANELS, LAYOUTS, Crop, Layout, Normaliser, Source, render
+from kagglehms.features.spectra import SPECTRA_30_10, SPECTRA_50_10, SpectraSpec
+from kagglehms.features.zoom import N_PLANES, ZoomSpec
+from kagglehms.inputs.layouts import GLOBAL_PANELS, LAYOUTS, Layout, Source
 
 
 class _OfDifferences(ABC):
-    """What the inputs have in common that are made of differences between neighbouring electrodes."""
+    """Base of the inputs that are made of differences between neighbouring electrodes."""
 
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 
@@ -49,46 +39,46 @@ class _OfDifferences(ABC):
 
     @property
     def array_shape(self) -> tuple[int, ...]:
-        """(1, height, width): what a network is given of one record, one plane."""
+        """(1, height, width): shape of one record's input."""
         return 1, *self.shape
 
     @property
     def time_tiles(self) -> tuple[tuple[int, int], ...]:
-        """One time axis, along all columns; two time scales that stand one upon the other share theirs."""
+        """A single part, since all columns have one time axis; two time scales below one another share it."""
         return (self.shape,)
 
     @property
     def sources(self) -> frozenset[Source]:
-        """Which recordings it is made from."""
+        """Recordings that the input is made from."""
         return frozenset({"eeg"})
 
     @property
     def global_sources(self) -> frozenset[Source]:
-        """None: its scale is a constant, or its own."""
+        """No recordings, since the input is scaled by a constant or by itself."""
         return frozenset()
 
     @property
     def makes_mosaics(self) -> bool:
-        """A mean over neighbouring samples is no recording."""
+        """False, since the mean of neighbouring samples is not such an input."""
         return False
 
     @property
     def sees_sides(self) -> bool:
-        """Every difference stands in a place of its own."""
+        """True, since every difference has its own position."""
         return True
 
     @property
     def filters_when_drawn(self) -> bool:
-        """Whether a band-pass comes before the drawing: spectra cannot be filtered any more, samples can."""
+        """Whether a band-pass is applied before the input is drawn, as spectra cannot be filtered afterwards."""
         return False
 
 
 @dataclass(frozen=True)
 class Folded(_OfDifferences):
-    """The raw signal as an image, see `features.fold`.
+    """The raw signals as an image, see `features.fold`.
 
     Attributes:
-        fold: filter, clipping, scale, sampling and number of phases.
+        fold: filter, clipping, scale, sampling and number of phases of the signals.
     """
 
     fold: FoldSpec
@@ -100,31 +90,31 @@ class Folded(_OfDifferences):
 
     @property
     def signal_rows(self) -> NDArray[np.int64]:
-        """Which difference each row is of."""
+        """Number of the difference in each row."""
         return np.repeat(np.arange(LANES), self.fold.phases)
 
     @property
     def phases(self) -> int:
-        """Neighbouring samples that stand one below the other."""
+        """Number of neighbouring samples below one another in a column."""
         return self.fold.phases
 
     @property
     def sfreq_hz(self) -> float:
-        """Samples of a difference per second."""
+        """Sampling frequency of the differences in Hz."""
         return SFREQ_HZ / self.fold.step
 
     @property
     def fitting(self) -> frozenset[str]:
-        """Kinds of augmentations that fit: rows are differences and phases, not frequencies."""
+        """Kinds of augmentations that make sense; rows are differences and phases, not frequencies."""
         return _FITTING_SIGNALS
 
 
 @dataclass(frozen=True)
 class Spectra(_OfDifferences):
-    """Spectrograms of every difference one upon the other, see `features.spectra`.
+    """Stacked spectrograms of all differences, see `features.spectra`.
 
     Attributes:
-        spectra: window, hops, frequencies and size.
+        spectra: window, hops, frequencies and size of the spectrograms.
     """
 
     spectra: SpectraSpec
@@ -136,13 +126,13 @@ class Spectra(_OfDifferences):
 
     @property
     def signal_rows(self) -> NDArray[np.int64]:
-        """Which difference each row is of; −1 below the last."""
+        """Number of the difference in each row; −1 below the last."""
         signals = np.repeat(np.arange(self.spectra.n_signals), 2 * self.spectra.n_bins)
         return self._padded(signals)
 
     @property
     def bin_rows(self) -> NDArray[np.int64]:
-        """Which bin each row is, from 0, in either block of every difference; −1 below the last."""
+        """Number of the frequency bin in each row, in either block of every difference; −1 below the last."""
         return self._padded(np.tile(np.arange(self.spectra.n_bins), 2 * self.spectra.n_signals))
 
     def _padded(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -150,7 +140,7 @@ class Spectra(_OfDifferences):
 
     @property
     def fitting(self) -> frozenset[str]:
-        """Kinds of augmentations that fit; a band of columns would be another stretch in each of the two windows."""
+        """Kinds of augmentations that make sense; columns mean other times in each of the two windows."""
         return frozenset(
             {
                 "horizontal-flip",
@@ -166,10 +156,10 @@ class Spectra(_OfDifferences):
 
 @dataclass(frozen=True)
 class Zoomed(_OfDifferences):
-    """Mel spectra of every difference with a finer centre, in three planes, see `features.zoom`.
+    """Mel spectra of all differences with a finer centre, in three planes, see `features.zoom`.
 
     Attributes:
-        zoom: windows, hops, mel bands, range and scale.
+        zoom: windows, hops, mel bands, range and scale of the spectra.
     """
 
     zoom: ZoomSpec
@@ -186,31 +176,31 @@ class Zoomed(_OfDifferences):
 
     @property
     def signal_rows(self) -> NDArray[np.int64]:
-        """Which difference each row is of."""
+        """Number of the difference in each row."""
         return np.repeat(np.arange(LANES), self.zoom.n_mels)
 
     @property
     def sfreq_hz(self) -> float:
-        """Samples of a difference per second, before the spectra are made."""
+        """Sampling frequency in Hz of the differences that the spectra are made of."""
         return SFREQ_HZ
 
     @property
     def filters_when_drawn(self) -> bool:
-        """True."""
+        """True, since spectra cannot be filtered."""
         return True
 
     @property
     def fitting(self) -> frozenset[str]:
-        """Kinds of augmentations that fit; a flip lets time run backwards, as the centre stands in the middle."""
+        """Kinds of augmentations that make sense; a flip reverses time, as the finer centre is in the middle."""
         return frozenset({"horizontal-flip", "drop-differences", "mixup", "mirror", "shift", "band-pass"})
 
 
 @dataclass(frozen=True)
 class Signals(_OfDifferences):
-    """The differences themselves, (C, T) float32: for networks that learn from the signal.
+    """The differences themselves, (C, T) float32, for networks that learn from signals.
 
     Attributes:
-        signals: which differences, filter, clipping, scale and sampling.
+        signals: number, filter, clipping, scale and sampling of the signals.
     """
 
     signals: DifferenceSpec
@@ -227,22 +217,22 @@ class Signals(_OfDifferences):
 
     @property
     def signal_rows(self) -> NDArray[np.int64]:
-        """Which difference each row is of: its own."""
+        """Number of the difference in each row, which is the row's own."""
         return np.arange(self.signals.n_signals)
 
     @property
     def phases(self) -> int:
-        """One: all samples of a difference stand side by side."""
+        """1, since all samples of a difference are side by side."""
         return 1
 
     @property
     def sfreq_hz(self) -> float:
-        """Samples of a difference per second."""
+        """Sampling frequency of the differences in Hz."""
         return SFREQ_HZ / self.signals.step
 
     @property
     def fitting(self) -> frozenset[str]:
-        """Kinds of augmentations that fit. Only here chains may change places: in an image a place tells the side."""
+        """Kinds of augmentations that make sense; chains may only be permuted here: images show sides by position."""
         return _FITTING_SIGNALS | {"chain-permutation"}
 
 
@@ -259,22 +249,22 @@ _FITTING_SIGNALS = frozenset(
         "band-pass",
     }
 )
-"""Kinds of augmentations that fit wherever samples are seen, folded or not; a flip lets time run backwards."""
+"""Kinds of augmentations that make sense for samples, folded or not; a flip reverses time."""
 
 Image: TypeAlias = Layout | Folded | Spectra | Zoomed
-"""What one image network can be given."""
+"""Input of a single image network."""
 
 
 @dataclass(frozen=True)
 class Views:
-    """Two images of one record, for two image networks that share a head.
+    """Two images of a record, for two image networks with a common head.
 
-    They travel as one row of values, first image first, so that whatever brings inputs from drawing to a network does
-    not have to know of it; the network takes them apart again.
+    They are passed on as one row of values, the first image first, so that the code between drawing and the network
+    does not need to know about them. The network separates them.
 
     Attributes:
-        first: what the first network sees.
-        second: what the second one sees.
+        first: input of the first network.
+        second: input of the second network.
     """
 
     first: Image
@@ -284,61 +274,61 @@ class Views:
 
     @property
     def parts(self) -> tuple[Image, Image]:
-        """Both images."""
+        """Both inputs."""
         return self.first, self.second
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Values of either image."""
+        """Number of values in each image."""
         first, second = (math.prod(part.array_shape) for part in self.parts)
         return first, second
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(1, values of both images)."""
+        """(1, number of values in both images)."""
         return 1, sum(self.sizes)
 
     @property
     def array_shape(self) -> tuple[int, ...]:
-        """(values of both images,)."""
+        """(number of values in both images,)."""
         return self.shape[1:]
 
     @property
     def time_tiles(self) -> tuple[tuple[int, int], ...]:
-        """The row as it travels; time axes are those of the parts."""
+        """A single part, the whole row; the images' own parts are those of `parts`."""
         return (self.shape,)
 
     @property
     def sources(self) -> frozenset[Source]:
-        """Which recordings they are made from."""
+        """Recordings that the images are made from."""
         return self.first.sources | self.second.sources
 
     @property
     def global_sources(self) -> frozenset[Source]:
-        """Whose mean and deviation over the training records are needed."""
+        """Recordings whose mean and standard deviation over the training records are needed."""
         return self.first.global_sources | self.second.global_sources
 
     @property
     def makes_mosaics(self) -> bool:
-        """Four records side by side would be shortened in one view and not be in the other."""
+        """False, since a mosaic of one image would not match a mosaic of the other."""
         return False
 
     @property
     def sees_sides(self) -> bool:
-        """Whether a mirrored recording changes either."""
+        """Whether mirroring a recording changes either image."""
         return self.first.sees_sides or self.second.sees_sides
 
     @property
     def filters_when_drawn(self) -> bool:
-        """No band-pass fits."""
+        """False, since a band-pass does not fit."""
         return False
 
     @property
     def fitting(self) -> frozenset[str]:
-        """Kinds of augmentations that fit both images and mean the same to both.
+        """Kinds of augmentations that make sense for both images, and mean the same in both.
 
-        Bands that are counted in pixels of one image would be another stretch of time or frequency in the other, and
-        differences dropped from one image would still be seen in the other.
+        A band of pixels would be another stretch of time or frequency in the other image, and differences that are
+        dropped from one image would still be visible in the other.
         """
         return self.first.fitting & self.second.fitting & _FITTING_VIEWS
 
@@ -346,81 +336,11 @@ class Views:
 _FITTING_VIEWS = frozenset({"same-class-cutmix", "horizontal-flip", "mixup", "mirror", "shift"})
 
 Input: TypeAlias = Image | Signals | Views
-"""What a recipe can give its network."""
-
-_OPPOSITE = {
-    name: other
-    for panel in PANELS
-    for name, other in zip(CHAINS[panel], CHAINS[OTHER_SIDE[panel]], strict=True)
-}
-_MIRRORED_CHANNELS = np.array([CHANNELS.index(_OPPOSITE.get(name, name)) for name in CHANNELS])
-_MIRRORED_COLUMNS = np.concatenate(
-    [np.arange(N_BINS) + N_BINS * PANELS.index(OTHER_SIDE[panel]) for panel in PANELS]
-)
-
-
-def mirrored(crop: Crop) -> Crop:
-    """Swap left and right: panels LL and RL, LP and RP; electrodes with those of the other side.
-
-    A label says nothing about the side, so the mirrored recording has the same one.
-    """
-    return Crop(
-        None if crop.log_power is None else crop.log_power[:, _MIRRORED_COLUMNS],
-        None if crop.eeg_uv is None else crop.eeg_uv[:, _MIRRORED_CHANNELS],
-    )
-
-
-def draw(
-    layout: Input,
-    crop: Crop,
-    out: NDArray[np.float32],
-    normaliser: Normaliser | None = None,
-    mirror: bool = False,
-    band_hz: tuple[float, float] | None = None,
-) -> None:
-    """Draw what a network is given of one record; missing values are replaced, none is NaN.
-
-    Releases the GIL while it computes, so batches are filled by threads.
-
-    Args:
-        layout: what to draw.
-        crop: the recordings it is drawn from.
-        out: float32 of the input's `array_shape`, C-contiguous.
-        normaliser: statistics for tiles that are normalised globally.
-        mirror: swap left and right.
-        band_hz: edges of a band-pass that the signals go through first, where the input `filters_when_drawn`.
-
-    Raises:
-        UsageError: a recording or the statistics that are needed are not there.
-    """
-    match layout:
-        case Layout():
-            render(layout, mirrored(crop) if mirror else crop, out[0], normaliser)
-        case Folded():
-            folded_image_into(crop.of("eeg"), out[0], layout.fold, mirror)
-        case Spectra():
-            difference_spectra_into(crop.of("eeg"), out[0], layout.spectra, mirror)
-        case Zoomed():
-            zoomed_image_into(crop.of("eeg"), out, layout.zoom, mirror, band_hz)
-        case Views():
-            begin = 0
-            for part, size in zip(layout.parts, layout.sizes, strict=True):
-                draw(part, crop, out[begin : begin + size].reshape(part.array_shape), normaliser, mirror)
-                begin += size
-        case Signals():
-            differences_into(crop.of("eeg"), out, layout.signals, mirror)
-
-
-def stack(crops: Sequence[Crop], layout: Input, normaliser: Normaliser | None = None) -> NDArray[np.float32]:
-    """Draw a few crops at once: (B, *array_shape) float32, such as (B, 1, H, W) images or (B, C, T) signals."""
-    batch = np.empty((len(crops), *layout.array_shape), dtype=np.float32)
-    for crop, out in zip(crops, batch, strict=True):
-        draw(layout, crop, out, normaliser)
-    return batch
+"""Input of a recipe's network."""
 
 
 def differences_of(layout: Input) -> tuple[tuple[str, str], ...]:
-    """List the differences of electrodes that an input is made of, from the EEG or by way of its spectrogram."""
+    """Return the differences between electrodes that an input shows, directly or by way of the spectrogram file."""
     match layout:
         case Layout():
             return DIFFERENCES
@@ -431,7 +351,7 @@ def differences_of(layout: Input) -> tuple[tuple[str, str], ...]:
 
 
 def describe(layout: Input) -> str:
-    """What an input is, in words, with its size."""
+    """Describe an input in words, with its size."""
     match layout:
         case Layout():
             name = next((name for name, known in LAYOUTS.items() if known == layout), "its own layout")
@@ -450,9 +370,9 @@ def describe(layout: Input) -> str:
 
 
 FOLDED_CAUSAL = Folded(FoldSpec(filter="causal"))
-"""Sixteen differences, causal band-pass 0.5–20 Hz, ten phases one upon the other, 160 × 1000."""
+"""Sixteen differences, causal band-pass 0.5–20 Hz, ten phases, 160 × 1000."""
 FOLDED_LINEAR = Folded(FoldSpec(filter="linear"))
-"""The same with a linear-phase filter, 160 × 1000."""
+"""Sixteen differences, linear-phase band-pass 0.5–20 Hz, ten phases, 160 × 1000."""
 SIXTEEN_SIGNALS = Signals(DifferenceSpec(filter="causal"))
 """Sixteen differences at 200 Hz, causal band-pass 0.5–20 Hz, clipped, (16, 10000)."""
 SPECTRA_50_AND_10_S = Spectra(SPECTRA_50_10)
@@ -460,6 +380,6 @@ SPECTRA_50_AND_10_S = Spectra(SPECTRA_50_10)
 SPECTRA_30_AND_10_S = Spectra(SPECTRA_30_10)
 """Spectrograms of eighteen differences over 30 s, and finer over the middle 10 s, 512 × 512."""
 MEL_ZOOM = Zoomed(ZoomSpec())
-"""Mel spectra of sixteen differences, the centre finer, less the others' and less the neighbours', 3 × 1024 × 852."""
+"""Mel spectra of sixteen differences with a finer centre, less the others' and less the neighbours', 3 × 1024 × 852."""
 FOLDED_AND_PANELS = Views(FOLDED_CAUSAL, GLOBAL_PANELS)
 """Fifty seconds of raw EEG, 160 × 1000, and ten minutes of spectrogram, 400 × 300."""

@@ -1,27 +1,23 @@
-"""Layouts: which arrays stand where in a model's input image.
+"""Layouts: input images that consist of tiles side by side, and what a tile is made of.
 
-An image is one or more tiles side by side; a tile is four panels, one upon the other. This is the only place
-where images are made: training, validation and the scored kernel all call `render`, and layout and normaliser
-travel with the weights, so a model cannot meet an image made in another way than those it learned from.
+A tile consists of four panels, stacked. The layout is part of the recipe, and the normaliser travels with the
+weights, so that a model never sees an image that was made in another way than those it was trained on.
 
-Shape legend: B batch, C channel (one), H image rows (frequency), W image columns (time), P the four panels,
-F frequency, T time.
+Shape legend: F frequency, T time.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CHANNELS, N_BINS, N_TIMES, PANELS, SPECTROGRAM_ROWS
 from kagglehms.errors import UsageError
-from kagglehms.features.mel import MelSpec, mel_image_into
-from kagglehms.features.panels import normalise, normalise_rows, percentiles, summaries
+from kagglehms.features.mel import MelSpec
 
 Source = Literal["kaggle", "eeg"]
 View = Literal["panels", "summaries", "percentiles"]
@@ -39,25 +35,26 @@ PANEL_SHAPES: dict[Source, tuple[int, int]] = {
     "kaggle": (N_BINS, SPECTROGRAM_ROWS),
     "eeg": (MEL.n_mels, MEL.n_frames),
 }
-"""(F, T) of one panel: ten minutes of the spectrogram file, or 50 s of EEG as a mel spectrogram."""
+"""(F, T) of a panel: ten minutes of the spectrogram file, or the mel spectrogram of 50 s of EEG."""
 CROP_SHAPES: dict[Source, tuple[int, int]] = {
     "kaggle": (SPECTROGRAM_ROWS, len(PANELS) * N_BINS),
     "eeg": (N_TIMES, len(CHANNELS)),
 }
-"""What a panel is made of: (300, 400) log power, or (10,000, 20) µV."""
+"""Shape of the recording that panels are made of: (300, 400) log power, or (10,000, 20) µV."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Four panels, one upon the other.
+    """Four panels, stacked.
 
     Attributes:
-        source: `kaggle`, log power of the ten minutes of the spectrogram file around the label; `eeg`, mel images of
-            the 50 s of EEG around it.
-        view: the `panels` LL, RL, LP, RP themselves; their `summaries` over the four, pixel by pixel (minimum,
-            maximum, mean, range); or their `percentiles` (20, 40, 60, 80).
-        normalise: what mean and deviation are taken over before that: each `panel` by itself, the whole `image` of
-            four panels, or the `global` ones of the training records; `none` leaves the values as they are.
+        source: recording of the tile: `kaggle` for the log power of ten minutes of the spectrogram file around the
+            label, `eeg` for mel images of 50 s of EEG around it.
+        view: the `panels` LL, RL, LP and RP themselves, their `summaries` over the four, pixel by pixel (minimum,
+            maximum, mean, range), or their `percentiles` (20, 40, 60, 80).
+        normalise: what the values are normalised by beforehand: the mean and standard deviation of each `panel`, of
+            the whole `image` of four panels, or the `global` ones of the training records; `none` leaves them as
+            they are.
     """
 
     source: Source = "kaggle"
@@ -75,7 +72,11 @@ class Tile:
 
 @dataclass(frozen=True)
 class Layout:
-    """Tiles side by side, left to right; below a tile that is less high than its neighbours stand zeros."""
+    """Tiles side by side; below a tile that is lower than its neighbours there are zeros.
+
+    Attributes:
+        tiles: the tiles, left to right.
+    """
 
     tiles: tuple[Tile, ...]
 
@@ -92,27 +93,27 @@ class Layout:
 
     @property
     def array_shape(self) -> tuple[int, ...]:
-        """(1, height, width): what a network is given of one record, one plane."""
+        """(1, height, width): shape of one record's input."""
         return 1, *self.shape
 
     @property
     def time_tiles(self) -> tuple[tuple[int, int], ...]:
-        """Rows and columns of each part that has a time axis of its own, left to right."""
+        """(rows, columns) of each part with its own time axis, left to right."""
         return tuple(tile.shape for tile in self.tiles)
 
     @property
     def fitting(self) -> frozenset[str]:
-        """Kinds of augmentations that mean something for this image, see `learning.options`."""
+        """Kinds of augmentations that make sense for this image, see `training.options`."""
         return _FITTING_TILES
 
     @property
     def makes_mosaics(self) -> bool:
-        """Whether means of four columns still are such an image, so that a warm-up on mosaics makes sense."""
+        """Whether a warm-up on mosaics makes sense, as means of four columns are still such an image."""
         return True
 
     @property
     def sees_sides(self) -> bool:
-        """Whether a mirrored recording gives another image; statistics over the four panels are blind to the side."""
+        """Whether mirroring a recording changes the image, which statistics over the four panels do not show."""
         return any(tile.view == "panels" for tile in self.tiles)
 
     @property
@@ -122,22 +123,26 @@ class Layout:
 
     @property
     def sources(self) -> frozenset[Source]:
-        """Which recordings the image is made from."""
+        """Recordings that the image is made from."""
         return frozenset(tile.source for tile in self.tiles)
 
     @property
     def global_sources(self) -> frozenset[Source]:
-        """Whose mean and deviation over the training records are needed."""
+        """Recordings whose mean and standard deviation over the training records are needed."""
         return frozenset(tile.source for tile in self.tiles if tile.normalise == "global")
 
 
 @dataclass(frozen=True)
 class Crop:
-    """The stretch of one record that its image is made of, in the store's precision.
+    """The recordings in one record's window, in the store's precision.
 
     Attributes:
-        log_power: (300, 400) natural logarithm of spectrogram power, one row every two seconds.
-        eeg_uv: (10,000, 20) EEG.
+        log_power: (300, 400) natural logarithm of spectrogram power, with one row every two seconds; None if it is
+            not needed.
+        eeg_uv: (10,000, 20) EEG in µV; None if it is not needed.
+
+    Raises:
+        UsageError: a recording has another shape.
     """
 
     log_power: NDArray[np.float16] | None = None
@@ -150,10 +155,10 @@ class Crop:
                 raise UsageError(f"{name} must be {expected}, but got {values.shape}")
 
     def of(self, source: Source) -> NDArray[np.float16]:
-        """What is needed for one source.
+        """Return the recording of a source.
 
         Raises:
-            UsageError: this crop was made without it.
+            UsageError: this crop does not have it.
         """
         values = self.log_power if source == "kaggle" else self.eeg_uv
         if values is None:
@@ -163,15 +168,19 @@ class Crop:
 
 @dataclass(frozen=True)
 class Normaliser:
-    """Mean and standard deviation per source, measured on training records; they travel with the weights."""
+    """Statistics of the training records, which travel with the weights.
+
+    Attributes:
+        statistics: mean and standard deviation of each source.
+    """
 
     statistics: Mapping[Source, tuple[float, float]] = field(default_factory=dict)
 
     def of(self, tile: Tile) -> tuple[float | None, float | None]:
-        """Mean and deviation for a tile; two Nones where it takes them from its own image.
+        """Return mean and standard deviation for a tile; two Nones if they are those of its own image.
 
         Raises:
-            UsageError: a global tile whose statistics were never measured.
+            UsageError: the tile is normalised globally, and the statistics of its source were not measured.
         """
         if tile.normalise != "global":
             return None, None
@@ -180,103 +189,18 @@ class Normaliser:
         return self.statistics[tile.source]
 
 
-def render(
-    layout: Layout, crop: Crop, out_HW: NDArray[np.float32], normaliser: Normaliser | None = None
-) -> None:
-    """Draw the image of one record; missing values become 0.
-
-    Releases the GIL while it computes, so batches are filled by threads; scratch memory is kept per thread.
-
-    Args:
-        layout: what to draw.
-        crop: the recordings it is drawn from.
-        out_HW: float32 of the layout's shape, C-contiguous.
-        normaliser: needed where a tile is normalised globally.
-
-    Raises:
-        UsageError: a recording or the statistics that the layout needs are not there.
-    """
-    normaliser = normaliser or Normaliser()
-    if len(layout.tiles) == 1 and layout.tiles[0].view == "panels":
-        _draw_panels(layout.tiles[0], crop, normaliser, _as_panels(out_HW, layout.tiles[0]))
-        return
-    panels: dict[tuple[Source, Normalise], NDArray[np.float32]] = {}
-    left = 0
-    for tile in layout.tiles:
-        key = (tile.source, tile.normalise)
-        if key not in panels:
-            panels[key] = _scratch("panels", *key, shape=_panels_shape(tile))
-            _draw_panels(tile, crop, normaliser, panels[key])
-        height, width = tile.shape
-        view = _view(tile, panels[key])
-        out_HW[:height, left : left + width] = view.reshape(height, width)
-        out_HW[height:, left : left + width] = 0
-        left += width
-
-
-def draw_source(source: Source, crop: Crop, out_PFT: NDArray[np.float32]) -> None:
-    """Draw the four panels of a source before any normalisation; NaN stay where the file has none."""
-    if source == "eeg":
-        mel_image_into(crop.of("eeg"), out_PFT)
-    else:
-        out_PFT[:] = crop.of("kaggle").T.reshape(out_PFT.shape)
-
-
-def _draw_panels(tile: Tile, crop: Crop, normaliser: Normaliser, out_PFT: NDArray[np.float32]) -> None:
-    mean, std = normaliser.of(tile)
-    over: Literal["panel", "image"] = "panel" if tile.normalise == "panel" else "image"
-    if tile.source == "kaggle":
-        # No normalisation is a normalisation by (0, 1), which still turns NaN into 0.
-        mean, std = (0.0, 1.0) if tile.normalise == "none" else (mean, std)
-        normalise_rows(crop.of("kaggle"), out_PFT, mean, std, over=over)
-    elif tile.normalise == "none":
-        mel_image_into(crop.of("eeg"), out_PFT)
-    else:
-        mel_PFT = _scratch("mel", shape=out_PFT.shape)
-        mel_image_into(crop.of("eeg"), mel_PFT)
-        normalise(mel_PFT, mean, std, over=over, out=out_PFT)
-
-
-def _view(tile: Tile, panels_PFT: NDArray[np.float32]) -> NDArray[np.float32]:
-    if tile.view == "panels":
-        return panels_PFT
-    out = _scratch("view", shape=panels_PFT.shape)
-    return summaries(panels_PFT, out=out) if tile.view == "summaries" else percentiles(panels_PFT, out=out)
-
-
-def _panels_shape(tile: Tile) -> tuple[int, int, int]:
-    return (len(PANELS), *PANEL_SHAPES[tile.source])
-
-
-def _as_panels(out_HW: NDArray[np.float32], tile: Tile) -> NDArray[np.float32]:
-    if out_HW.shape != tile.shape or not out_HW.flags.c_contiguous:
-        raise UsageError(f"out must be C-contiguous {tile.shape}, but got {out_HW.shape}")
-    return out_HW.reshape(_panels_shape(tile))
-
-
-_local = threading.local()
-
-
-def _scratch(*key: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """This thread's buffer for one purpose: fresh memory would cost more than some of the drawing."""
-    buffers: dict[Any, NDArray[np.float32]] = _local.__dict__.setdefault("buffers", {})
-    if (key, shape) not in buffers:
-        buffers[key, shape] = np.empty(shape, np.float32)
-    return buffers[key, shape]
-
-
 PANELS_BY_THEMSELVES = Layout((Tile("kaggle", "panels", "panel"),))
-"""Four Kaggle panels, each normalised by itself, 400 × 300."""
+"""Four panels of the spectrogram file, each normalised by itself, 400 × 300."""
 SUMMARIES = Layout((Tile("kaggle", "summaries", "image"),))
-"""All four panels normalised together, then minimum, maximum, mean and range over the four, 400 × 300."""
+"""Minimum, maximum, mean and range over the four panels, which were normalised together, 400 × 300."""
 PERCENTILES = Layout((Tile("kaggle", "percentiles", "image"),))
-"""All four panels normalised together, then percentiles 20, 40, 60 and 80 over the four, 400 × 300."""
+"""Percentiles 20, 40, 60 and 80 over the four panels, which were normalised together, 400 × 300."""
 PANELS_AND_SUMMARIES = Layout(PANELS_BY_THEMSELVES.tiles + SUMMARIES.tiles)
-"""Side by side, 400 × 600."""
+"""Panels beside summaries, 400 × 600."""
 PANELS_AND_PERCENTILES = Layout(PANELS_BY_THEMSELVES.tiles + PERCENTILES.tiles)
-"""Side by side, 400 × 600."""
+"""Panels beside percentiles, 400 × 600."""
 GLOBAL_PANELS = Layout((Tile("kaggle", "panels", "global"),))
-"""Four Kaggle panels, normalised by the training records' mean and deviation, 400 × 300."""
+"""Four panels of the spectrogram file, normalised by mean and deviation of the training records, 400 × 300."""
 GLOBAL_SUMMARIES = Layout((Tile("kaggle", "summaries", "global"),))
 """Summaries of globally normalised panels, 400 × 300."""
 EEG_PANELS = Layout((Tile("eeg", "panels", "none"),))
@@ -286,7 +210,7 @@ EEG_PANELS_AND_PERCENTILES = Layout((Tile("eeg", "panels", "none"), Tile("eeg", 
 EEG_SUMMARIES = Layout((Tile("eeg", "summaries", "none"),))
 """Minimum, maximum, mean and range over the four mel images, 512 × 256."""
 KAGGLE_AND_EEG = Layout((Tile("kaggle", "panels", "global"), Tile("eeg", "panels", "none")))
-"""Ten minutes and 50 seconds side by side, 512 × 556; below the shorter Kaggle tile stand zeros."""
+"""Ten minutes of spectrogram beside mel images of 50 s of EEG, 512 × 556, with zeros below the former."""
 
 LAYOUTS: dict[str, Layout] = {
     "panels": PANELS_BY_THEMSELVES,

@@ -14,7 +14,8 @@ from kagglehms.data.records import Records, Windows
 from kagglehms.environment import available_cpus
 from kagglehms.errors import RunError
 from kagglehms.inputs.crops import Recordings, Window, cut, windows_of
-from kagglehms.inputs.layouts import PANEL_SHAPES, Normaliser, Source, draw_source
+from kagglehms.inputs.layouts import PANEL_SHAPES, Normaliser, Source
+from kagglehms.inputs.rendering import draw_source
 from kagglehms.progress import progress
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from kagglehms.console import open_streams, say
 from kagglehms.data.competition import Competition
 from kagglehms.device import choose_device
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
-from kagglehms.inputs.kinds import Input, stack
+from kagglehms.inputs.drawing import stack
+from kagglehms.inputs.kinds import Input
 from kagglehms.inputs.layouts import CROP_SHAPES, Crop, Normaliser, Source
 from kagglehms.kernel.marker import Marker
 from kagglehms.kernel.prior import SUBMISSION, read_prior, read_rows, submit_prior

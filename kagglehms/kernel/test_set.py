@@ -28,7 +28,8 @@ from kagglehms.data.competition import N_TIMES, SPECTROGRAM_ROWS, Competition
 from kagglehms.data.readers import eeg_is_blank, read_eeg, read_spectrogram, spectrogram_is_blank
 from kagglehms.data.workers import in_advance
 from kagglehms.environment import available_cpus
-from kagglehms.inputs.kinds import Input, draw
+from kagglehms.inputs.drawing import draw
+from kagglehms.inputs.kinds import Input
 from kagglehms.inputs.layouts import CROP_SHAPES, Crop, Normaliser, Source
 from kagglehms.kernel.prior import Rows
 

@@ -24,7 +24,8 @@ from kagglehms.data.competition import (
     WINDOW_S,
 )
 from kagglehms.data.records import vote_fractions
-from kagglehms.inputs.layouts import MEL, PANEL_SHAPES, Crop, Source, draw_source
+from kagglehms.inputs.layouts import MEL, PANEL_SHAPES, Crop, Source
+from kagglehms.inputs.rendering import draw_source
 from kagglehms.report.montage import DERIVATIONS, PASS_BAND_HZ, TRACE_HZ, ekg_gain, rows, sensitivity_uv
 from kagglehms.report.style import BLUE, GREY, ORANGE, RED, Theme, tidy
 

@@ -23,7 +23,8 @@ from kagglehms.data.records import Records, Windows
 from kagglehms.data.workers import in_advance
 from kagglehms.environment import available_cpus
 from kagglehms.inputs.crops import Recordings, Window, cut
-from kagglehms.inputs.kinds import Input, draw
+from kagglehms.inputs.drawing import draw
+from kagglehms.inputs.kinds import Input
 from kagglehms.inputs.layouts import Normaliser
 from kagglehms.training.batches import Batch, split
 from kagglehms.training.feed_draws import FeedDraws, Work

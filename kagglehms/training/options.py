@@ -93,7 +93,7 @@ class SignFlip(_Chance):
 
 @dataclass(frozen=True)
 class Mirror(_Chance):
-    """Swap left and right before the input is drawn, see `inputs.kinds.draw`."""
+    """Swap left and right before the input is drawn, see `inputs.drawing.draw`."""
 
     kind: Literal["mirror"] = field(default="mirror", kw_only=True)
 

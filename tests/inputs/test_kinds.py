@@ -15,17 +15,8 @@ from kagglehms.features.fold import FoldSpec
 from kagglehms.features.spectra import SPECTRA_50_10
 from kagglehms.features.zoom import ZoomSpec, zoomed_image_into
 from kagglehms.inputs import kinds
-from kagglehms.inputs.kinds import (
-    Folded,
-    Input,
-    Signals,
-    Spectra,
-    Views,
-    differences_of,
-    draw,
-    mirrored,
-    stack,
-)
+from kagglehms.inputs.drawing import draw, mirrored, stack
+from kagglehms.inputs.kinds import Folded, Input, Signals, Spectra, Views, differences_of
 from kagglehms.inputs.layouts import CROP_SHAPES, KAGGLE_AND_EEG, LAYOUTS, Crop, Layout, Normaliser
 from kagglehms.training import options
 from kagglehms.training.front_ends.options import FoldOptions, SpectrumOptions, WaveStackOptions

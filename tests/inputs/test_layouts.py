@@ -10,7 +10,7 @@ import pytest
 
 from kagglehms.errors import UsageError
 from kagglehms.features import mel_images
-from kagglehms.inputs.kinds import stack
+from kagglehms.inputs.drawing import stack
 from kagglehms.inputs.layouts import (
     KAGGLE_AND_EEG,
     LAYOUTS,
@@ -19,8 +19,8 @@ from kagglehms.inputs.layouts import (
     Layout,
     Normaliser,
     Tile,
-    render,
 )
+from kagglehms.inputs.rendering import render
 
 NORMALISER = Normaliser({"kaggle": (0.7, 1.9), "eeg": (-0.2, 0.4)})
 

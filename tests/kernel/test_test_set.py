@@ -11,7 +11,7 @@ import pytest
 from folders import copied, eeg_frame, spectrogram_frame
 
 from kagglehms.data.competition import CHANNELS, SPECTROGRAM_COLUMNS, Competition
-from kagglehms.inputs.kinds import stack
+from kagglehms.inputs.drawing import stack
 from kagglehms.inputs.layouts import KAGGLE_AND_EEG, LAYOUTS, PANELS_BY_THEMSELVES, Crop
 from kagglehms.kernel.prior import read_rows
 from kagglehms.kernel.test_set import CropCache, Reader, batches, slot_bytes

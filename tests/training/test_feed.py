@@ -17,7 +17,8 @@ from kagglehms.data.records import Records, read_records
 from kagglehms.data.store import Store
 from kagglehms.features import ZoomSpec, zoomed_image
 from kagglehms.inputs.crops import crop_of
-from kagglehms.inputs.kinds import Zoomed, mirrored, stack
+from kagglehms.inputs.drawing import mirrored, stack
+from kagglehms.inputs.kinds import Zoomed
 from kagglehms.inputs.layouts import KAGGLE_AND_EEG, PANELS_BY_THEMSELVES, Crop, Normaliser
 from kagglehms.training.batches import shuffled
 from kagglehms.training.feed import Feed, drawing_threads

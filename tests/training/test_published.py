@@ -12,7 +12,8 @@ import torch
 
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.errors import UsageError
-from kagglehms.inputs.layouts import Crop, Layout, Normaliser, Tile, render
+from kagglehms.inputs.layouts import Crop, Layout, Normaliser, Tile
+from kagglehms.inputs.rendering import render
 from kagglehms.training.augmentations import mosaic, same_class_cutmix, same_class_partners
 from kagglehms.training.losses import own_weights, vote_weights, weighted_loss
 from kagglehms.training.options import HorizontalFlip, SameClassCutMix

@@ -11,7 +11,8 @@ from kagglehms.features import difference_spectra, folded_image, mel_images
 from kagglehms.features.differences import DifferenceSpec
 from kagglehms.features.fold import FoldSpec
 from kagglehms.inputs import kinds
-from kagglehms.inputs.kinds import Folded, Signals, stack
+from kagglehms.inputs.drawing import stack
+from kagglehms.inputs.kinds import Folded, Signals
 from kagglehms.inputs.layouts import Crop
 from kagglehms.training.front_ends import (
     CausalBandPass,
