@@ -33,10 +33,10 @@ from kagglehms.data.competition import (
 from kagglehms.data.records import (
     EEG_OFFSET,
     SPECTROGRAM_OFFSET,
+    first_row_and_sample,
     read_records,
     read_train_table,
     vote_fractions,
-    window_starts,
 )
 from kagglehms.progress import progress
 from kagglehms.runs.baselines import electrode_energy, record_energies, softmax_regression
@@ -65,7 +65,7 @@ def windows(competition: Competition, rows: pl.DataFrame) -> tuple[NDArray[np.fl
     eegs, spectrograms = [], []
     for row in rows.iter_rows(named=True):
         uv = pl.read_parquet(competition.eeg(row["eeg_id"])).to_numpy()
-        first_row, first = map(int, window_starts(row[SPECTROGRAM_OFFSET], row[EEG_OFFSET]))
+        first_row, first = map(int, first_row_and_sample(row[SPECTROGRAM_OFFSET], row[EEG_OFFSET]))
         eegs.append(uv[first : first + N_TIMES])
         power = (
             pl.read_parquet(competition.spectrogram(row["spectrogram_id"]))

@@ -13,6 +13,9 @@ import pytest
 if TYPE_CHECKING:
     from browser import Chromium
 
+    from kagglehms.data.records import Records
+    from kagglehms.data.store import Store
+
 # Before anything imports it, and for child processes too: the networks are tiny, and the threads of several processes
 # only slow one another down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -80,6 +83,24 @@ def competition_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("simulated") / "competition"
     make_competition(folder, n_eegs=12, n_test=4, seed=5)
     return folder
+
+
+@pytest.fixture(scope="session")
+def records(competition_folder: Path) -> Records:
+    """The labelled records of `competition_folder`."""
+    from kagglehms.data.records import read_records
+
+    return read_records(competition_folder / "train.csv")
+
+
+@pytest.fixture(scope="session")
+def store(competition_folder: Path, records: Records, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The decoded recordings of `competition_folder`; never to be written to."""
+    from kagglehms.data.competition import Competition
+    from kagglehms.data.preparing import prepare, recordings_of
+
+    wanted = recordings_of(Competition(competition_folder), records)
+    return prepare(wanted, tmp_path_factory.mktemp("store")).store
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ import numpy as np
 from kagglehms.console import say
 from kagglehms.data.competition import N_TIMES, SPECTROGRAM_ROWS, Competition
 from kagglehms.data.readers import Half, read_eeg, read_spectrogram
-from kagglehms.data.records import Records, read_records, window_starts
+from kagglehms.data.records import Records, first_row_and_sample, read_records
 from kagglehms.data.store import INDEX, JOURNAL, WIDTH, Entry, Kind, Store, entry_from, write_index
 from kagglehms.data.workers import Workers, in_order
 from kagglehms.errors import DataError, DataErrors, RunError, UsageError
@@ -82,7 +82,7 @@ def recordings_of(competition: Competition, records: Records) -> list[RecordingF
     """
     # The latest window that `Records.starts` can return.
     last_s = (records.frame[name].to_numpy() for name in ("spectrogram_offset_max_s", "eeg_offset_max_s"))
-    rows, samples = window_starts(*last_s)
+    rows, samples = first_row_and_sample(*last_s)
     eeg_end = _latest(records.eeg_ids.tolist(), (samples + N_TIMES).tolist())
     rows_end = _latest(records.spectrogram_ids.tolist(), (rows + SPECTROGRAM_ROWS).tolist())
     eegs = [RecordingFile("eeg", id_, competition.eeg(id_), end) for id_, end in eeg_end.items()]

@@ -63,7 +63,7 @@ def vote_fractions(votes_NK: NDArray[np.integer]) -> NDArray[np.float64]:
     return votes_NK / votes_NK.sum(axis=1, keepdims=True)
 
 
-def window_starts(
+def first_row_and_sample(
     spectrogram_offset_s: ArrayLike, eeg_offset_s: ArrayLike
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the first spectrogram row and the first EEG sample of windows.
@@ -137,13 +137,13 @@ class Records:
         """
         if windows != "nearest":
             low_s, high_s, low_rows_s, high_rows_s = (self.frame[name].to_numpy() for name in RANGES)
-            return window_starts((low_rows_s + high_rows_s) / 2, (low_s + high_s) / 2)
+            return first_row_and_sample((low_rows_s + high_rows_s) / 2, (low_s + high_s) / 2)
         columns = ("spectrogram_offset_nearest_s", "eeg_offset_nearest_s")
         if not set(columns) <= set(self.frame.columns):
             raise UsageError(
                 "these records do not know their nearest sub-windows; make them of train.csv again"
             )
-        return window_starts(*(self.frame[name].to_numpy() for name in columns))
+        return first_row_and_sample(*(self.frame[name].to_numpy() for name in columns))
 
     def starts(
         self, index: NDArray[np.integer], part_N: NDArray[np.float64]
@@ -160,7 +160,7 @@ class Records:
         """
         low_s, high_s, low_rows_s, high_rows_s = (self.frame[name].to_numpy()[index] for name in RANGES)
         shift_s = part_N * (high_s - low_s)
-        return window_starts(np.minimum(low_rows_s + shift_s, high_rows_s), low_s + shift_s)
+        return first_row_and_sample(np.minimum(low_rows_s + shift_s, high_rows_s), low_s + shift_s)
 
     @property
     def many(self) -> NDArray[np.bool_]:

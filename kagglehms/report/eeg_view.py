@@ -11,7 +11,7 @@ import numpy as np
 
 from kagglehms.data.competition import N_TIMES, SPECTROGRAM_ROWS, VOTE_COLUMNS, WINDOW_S, Competition
 from kagglehms.data.readers import Half, read_eeg, read_spectrogram
-from kagglehms.data.records import EEG_OFFSET, SPECTROGRAM_OFFSET, read_train_table, window_starts
+from kagglehms.data.records import EEG_OFFSET, SPECTROGRAM_OFFSET, first_row_and_sample, read_train_table
 from kagglehms.data.store import INDEX, Store
 from kagglehms.data.tables import Content, read_table
 from kagglehms.errors import DataError, UsageError
@@ -47,7 +47,7 @@ class Window:
     @property
     def start(self) -> tuple[int, int]:
         """First row of the spectrogram and first sample of the EEG."""
-        row, sample = window_starts(self.spectrogram_offset_s, self.offset_s)
+        row, sample = first_row_and_sample(self.spectrogram_offset_s, self.offset_s)
         return int(row), int(sample)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from fractions import Fraction
 from pathlib import Path
 from random import Random
 
@@ -14,7 +15,14 @@ from hypothesis import strategies as st
 from train_tables import GOOD, table_of, written
 
 from kagglehms.data.competition import VOTE_COLUMNS
-from kagglehms.data.records import Records, make_records, read_records, read_train_table
+from kagglehms.data.records import (
+    Records,
+    first_row_and_sample,
+    make_records,
+    read_records,
+    read_train_table,
+    vote_fractions,
+)
 from kagglehms.errors import DataError, UsageError
 
 
@@ -165,3 +173,19 @@ def test_the_digest_knows_values_and_order(tmp_path: Path) -> None:
     )
     assert records.digest != records.take(np.array([1, 0, 2])).digest
     assert records.digest != make_records(GOOD.with_columns(pl.lit(1).alias("patient_id"))).digest
+
+
+def test_vote_fractions_are_those_of_plain_division() -> None:
+    votes_NK = np.random.default_rng(0).integers(0, 9, (50, 6)) + np.eye(6, dtype=int)[np.arange(50) % 6]
+    expected = [[float(Fraction(int(v), int(row.sum()))) for v in row] for row in votes_NK]
+    np.testing.assert_array_equal(vote_fractions(votes_NK), expected)
+
+
+def test_windows_start_at_the_row_and_sample_that_hold_their_offset() -> None:
+    """Rows are two seconds long and there are 200 samples a second."""
+    offsets_s = [0.0, 1.9, 2.0, 3.5, 66.0, 601.0]
+    rows, samples = first_row_and_sample(offsets_s, offsets_s)
+    assert rows.tolist() == [0, 0, 1, 1, 33, 300]
+    assert samples.tolist() == [0, 380, 400, 700, 13_200, 120_200]
+    row, sample = first_row_and_sample(3.5, 66.0)
+    assert (int(row), int(sample)) == (1, 13_200)

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from kagglehms.data.competition import VOTE_COLUMNS, Competition
-from kagglehms.data.preparing import prepare, recordings_of
-from kagglehms.data.records import Records, read_records
+from kagglehms.data.competition import VOTE_COLUMNS
+from kagglehms.data.records import Records
 from kagglehms.data.store import Store
 from kagglehms.errors import RunError
 from kagglehms.features import mel_images
 from kagglehms.inputs.measuring import measure
-
-
-@pytest.fixture(scope="module")
-def records(competition_folder: Path) -> Records:
-    return read_records(competition_folder / "train.csv")
-
-
-@pytest.fixture(scope="module")
-def store(competition_folder: Path, records: Records, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return prepare(
-        recordings_of(Competition(competition_folder), records), tmp_path_factory.mktemp("store")
-    ).store
 
 
 def test_statistics_are_those_of_the_windows_that_are_seen(records: Records, store: Store) -> None:

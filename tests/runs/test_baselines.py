@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from kagglehms.data.competition import CLASSES, PROBABILITY_COLUMNS, VOTE_COLUMNS, Competition, truth_folder
-from kagglehms.data.records import Records, read_records
+from kagglehms.data.records import Records
 from kagglehms.errors import DataError
 from kagglehms.runs.baselines import (
     Floor,
@@ -25,11 +25,6 @@ from kagglehms.training.metric import kl_score
 @pytest.fixture(scope="module")
 def truth_csv(competition_folder: Path) -> Path:
     return truth_folder(competition_folder) / "train_truth.csv"
-
-
-@pytest.fixture(scope="module")
-def records(competition_folder: Path) -> Records:
-    return read_records(competition_folder / "train.csv")
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,12 @@ import polars as pl
 import pytest
 import timm
 import torch
+from runs_folder import edit, write_json
 from safetensors.torch import load_file, save_file
 
-from kagglehms.data.competition import PROBABILITY_COLUMNS, VOTE_COLUMNS, Competition
-from kagglehms.data.preparing import prepare, recordings_of
-from kagglehms.data.records import read_records
+from kagglehms.data.competition import PROBABILITY_COLUMNS, VOTE_COLUMNS
+from kagglehms.data.records import Records
+from kagglehms.data.store import Store
 from kagglehms.device import choose_device
 from kagglehms.errors import DataError, RunError, Stopped, UsageError
 from kagglehms.locks import exclusive
@@ -42,10 +43,7 @@ RECIPE = replace(
 
 
 @pytest.fixture(scope="module")
-def dataset(competition_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    competition = Competition(competition_folder)
-    records = read_records(competition.train_csv)
-    store = prepare(recordings_of(competition, records), tmp_path_factory.mktemp("store")).store
+def dataset(store: Store, records: Records) -> Dataset:
     return Dataset.of(store, records, 2)
 
 
@@ -124,13 +122,13 @@ def test_a_fold_worse_than_the_class_prior_says_so(
     dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every record is predicted to be surely of a class that it has no vote for."""
-    from kagglehms.training import loop
+    from kagglehms.training import held_out
 
     def sure_and_wrong(model: object, feed: object, positions: np.ndarray, *_: object) -> np.ndarray:
         wrong = np.eye(6)[dataset.records.targets_NK[positions].argmin(axis=1)]
         return 0.999 * wrong + 0.001 / 6
 
-    monkeypatch.setattr(loop, "predict", sure_and_wrong)
+    monkeypatch.setattr(held_out, "predict", sure_and_wrong)
     cross_validate(RECIPE, dataset, tmp_path, CPU, only_folds=[0])
     out = capsys.readouterr().out
     assert "baseline fold 0: what was kept is worse than the class prior and a uniform guess on all" in out
@@ -240,11 +238,11 @@ def test_folds_of_other_first_weights_are_never_mixed(
 
     result = json.loads((folder / "fold1/result.json").read_text())
     for change in ({"first_weights": Origin().to_json()}, {"first_weights": None}):
-        (folder / "fold1/result.json").write_text(json.dumps(result | change))
+        edit(folder / "fold1/result.json", **change)
         with pytest.raises(RunError, match=r"fold1/result\.json: (started from other|.*no origin)"):
             RunFolder(folder).origin()
     del result["first_weights"]
-    (folder / "fold1/result.json").write_text(json.dumps(result))
+    write_json(folder / "fold1/result.json", result)
     with pytest.raises(RunError, match="not recorded there"):
         RunFolder(folder).origin()
 
@@ -297,7 +295,7 @@ def test_a_run_of_an_older_version_says_what_it_lacks(dataset: Dataset, runs: Pa
     path = tmp_path / "runs" / "baseline" / "run.json"
     run = json.loads(path.read_text())
     del run["first_weights"]
-    path.write_text(json.dumps(run))
+    write_json(path, run)
     with pytest.raises(RunError, match="first weights not recorded there, none, from scratch now"):
         cross_validate(RECIPE, dataset, tmp_path / "runs", CPU)
 
@@ -353,8 +351,7 @@ def test_broken_folds_are_named(
     folds: object, message: str, dataset: Dataset, runs: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(runs, tmp_path / "runs")
-    path = tmp_path / "runs" / "baseline" / "folds.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"folds": folds}))
+    edit(tmp_path / "runs" / "baseline" / "folds.json", folds=folds)
     with pytest.raises(RunError, match=f"folds.json: {message}"):
         cross_validate(RECIPE, dataset, tmp_path / "runs", CPU)
 
@@ -381,12 +378,12 @@ def test_a_result_that_states_no_run_gets_a_clear_answer(
     path = tmp_path / "runs" / "baseline" / "fold1" / "result.json"
     result = json.loads(path.read_text())
     stated = result.pop("fingerprint")
-    path.write_text(json.dumps(result))
+    write_json(path, result)
     with pytest.raises(
         RunError, match=f'does not say which run .* add the line "fingerprint": "{stated}", else'
     ):
         cross_validate(RECIPE, dataset, tmp_path / "runs", CPU)
-    path.write_text(json.dumps(result | {"fingerprint": stated}))
+    edit(path, fingerprint=stated)
     assert cross_validate(RECIPE, dataset, tmp_path / "runs", CPU).finished == (0, 1)
 
 

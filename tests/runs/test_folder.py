@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
-from runs_folder import PRIOR, edit, make_fold, make_run
+from runs_folder import IDENTITY, PRIOR, edit, make_fold, make_run, oof_table, write_json
 
 from kagglehms.errors import RunError, UsageError
-from kagglehms.runs.folder import select_runs
+from kagglehms.runs.folder import RunFolder, StoredFolds, select_runs
 from kagglehms.training.first_weights import Origin
 from kagglehms.training.recipes import get_recipe
 
@@ -159,3 +162,56 @@ def test_more_may_be_written_than_is_read(runs: Path) -> None:
     edit(runs / "baseline/fold0/result.json", curve=[1.0, 0.5])
     make_fold(runs / "baseline", 7)
     assert [fold.fold for fold in select_runs(runs, ["baseline"])[0].results] == [0, 1, 7]
+
+
+def test_what_is_written_is_read_back_and_older_files_are_understood(tmp_path: Path) -> None:
+    folder = RunFolder(make_run(tmp_path, "baseline"))
+    info, result = folder.info(), folder.result(0)
+    folder.write_info(info)
+    folder.write_result(result)
+    assert (folder.info(), folder.result(0)) == (info, result)
+    assert folder.stored_folds() is None
+    stored = StoredFolds("a" * 64, 2, [0, 1, 1, 0])
+    folder.write_folds(stored)
+    assert folder.stored_folds() == stored
+    content = json.loads((folder.path / "run.json").read_text())
+    assert content["identity"] == IDENTITY
+    for name in ("first_weights", "scores", "prior_scores", "uniform_scores"):
+        del content[name]
+    write_json(folder.path / "run.json", content)
+    assert folder.info() == replace(info, scores=None)
+    needed = ("fold", "score_all", "score_votes10", "n_records", "seconds", "device")
+    content = json.loads((folder.fold(0) / "result.json").read_text())
+    write_json(folder.fold(0) / "result.json", {name: content[name] for name in needed})
+    assert folder.result(0).scores == {"all": 0.9, "votes10": None}
+    assert result.scores == folder.result(1).scores | {"all": 0.9}
+
+
+def test_a_column_that_only_some_folds_have_is_empty_in_the_others(tmp_path: Path) -> None:
+    table = oof_table()
+    folder = RunFolder(make_run(tmp_path, "baseline", table=table))
+    part = table.filter(pl.col("fold") == 1).with_columns(pl.lit(7).alias("new"))
+    folder.write_predictions(part, 1)
+    joined = folder.finished_predictions()
+    assert joined is not None
+    assert joined.filter(pl.col("fold") == 0)["new"].is_null().all()
+    assert joined.drop("new").sort("record").equals(table)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (pl.lit(None, pl.Float64).alias("eeg_offset_min_s"), "missing values"),
+        (pl.lit("x").alias("lpd_probability"), "cannot be read"),
+        (pl.lit(0.9).alias("lpd_probability"), "row 0 of the predictions sums to"),
+        (pl.lit(-0.1).alias("gpd_probability"), "negative or not finite"),
+        (pl.lit(3).alias("record"), "a record twice"),
+    ],
+)
+def test_predictions_that_are_none_are_refused(tmp_path: Path, change: pl.Expr, problem: str) -> None:
+    folder = RunFolder(make_run(tmp_path, "baseline"))
+    folder.write_predictions(oof_table().with_columns(change), 0)
+    with pytest.raises(RunError, match=problem) as raised:
+        folder.finished_predictions()
+    assert str(folder.fold(0) / "oof.parquet") in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from kagglehms.data.competition import VOTE_COLUMNS, Competition
-from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.readers import read_spectrogram
-from kagglehms.data.records import Records, read_records
+from kagglehms.data.records import Records
 from kagglehms.data.store import Store
 from kagglehms.features import ZoomSpec, zoomed_image
 from kagglehms.inputs.crops import crop_of
@@ -26,18 +25,6 @@ from kagglehms.training.feed_draws import FeedDraws, Work
 from kagglehms.training.options import BandPass
 
 NORMALISER = Normaliser({"kaggle": (1.0, 2.0)})
-
-
-@pytest.fixture(scope="module")
-def records(competition_folder: Path) -> Records:
-    return read_records(competition_folder / "train.csv")
-
-
-@pytest.fixture(scope="module")
-def store(competition_folder: Path, records: Records, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return prepare(
-        recordings_of(Competition(competition_folder), records), tmp_path_factory.mktemp("store")
-    ).store
 
 
 def expected_image(folder: Path, records: Records, position: int) -> np.ndarray:
