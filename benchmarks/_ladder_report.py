@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from kagglehms.data.competition import PROBABILITY_COLUMNS
 from kagglehms.data.records import Records
 from kagglehms.runs.baselines import energy_baseline, read_truth, recovered
+from kagglehms.runs.folder import RunFolder
 from kagglehms.runs.named_blends import LADDER_BLENDS
 from kagglehms.runs.published_figures import RUNGS, published
 from kagglehms.training.metric import kl_terms
@@ -98,10 +99,8 @@ def load(
     found: dict[str, dict[int, dict[int, pl.DataFrame]]] = {}
     for name in names:
         for seed, folder in runs.items():
-            folds = {
-                int(path.parent.name.removeprefix("fold")): pl.read_parquet(path.parent / "oof.parquet")
-                for path in (folder / name).glob("fold*/result.json")
-            }
+            run = RunFolder(folder / name)
+            folds = {fold: run.fold_predictions(fold) for fold in run.finished}
             if folds:
                 found.setdefault(name, {})[seed] = folds
     if not found:

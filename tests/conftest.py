@@ -67,6 +67,14 @@ def real_train_table() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_predictions() -> Path:
+    """Out-of-fold predictions of eighteen models on real records, as parquet."""
+    return _real(
+        "hms-real/oof_18_models.parquet", "real out-of-fold predictions, which are not part of the project"
+    )
+
+
+@pytest.fixture(scope="session")
 def imagenet_weights() -> Path:
     """timm's ImageNet weights of tf_efficientnet_lite0."""
     return _real(

@@ -97,13 +97,13 @@ def _described(run: FinishedRun) -> dict[str, Any]:
 
 def _shortcoming(model: Model) -> str:
     """Return in words where a model scored worse than knowing nothing; empty if nowhere."""
-    found = {}
-    for part, records in (("all", "all records"), ("votes10", "those with many votes")):
-        numbers = [model.scores.get(name) for name in (part, f"prior_{part}", f"uniform_{part}")]
-        if None not in numbers:
-            found[records] = Standing(*numbers)  # type: ignore[arg-type]
-    told = shortcoming(found)
-    return f"fold {model.fold} of {_cell(model.recipe)} is {told}" if told else ""
+    worse = shortcoming(
+        *(
+            Standing.of(*(model.scores.get(name) for name in (part, f"prior_{part}", f"uniform_{part}")))
+            for part in ("all", "votes10")
+        )
+    )
+    return f"fold {model.fold} of {_cell(model.recipe)} is {worse}" if worse else ""
 
 
 def _combination(runs: Sequence[FinishedRun], blend: Blend | None) -> str:

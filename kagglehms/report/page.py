@@ -119,8 +119,7 @@ def _shortcoming(view: RunView) -> str:
     """Describe where a run is worse than knowing nothing; empty if nowhere."""
     if view.scored is None:
         return ""
-    of_all, of_many = view.scored.standings
-    worse = shortcoming({"all records": of_all, "those with many votes": of_many})
+    worse = shortcoming(*view.scored.standings)
     return f"{view.name} is {worse}" if worse else ""
 
 

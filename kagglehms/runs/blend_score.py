@@ -128,7 +128,7 @@ class NestedScore:
     @property
     def shortcoming(self) -> str:
         """Where the blend is worse than knowing nothing, in words; empty if nowhere."""
-        return shortcoming({"all records": self.of_all, "those with many votes": self.of_many})
+        return shortcoming(self.of_all, self.of_many)
 
 
 def kept_mask(many: ArrayLike | None, sample_weights: ArrayLike | None, n_kept: int) -> NDArray[np.bool_]:

@@ -78,7 +78,7 @@ class Outcome:
         name = self.folder.name
         if self.all is None:
             return f"{name}: {len(self.finished)} of {self.n_folds} folds trained, in {self.folder}"
-        short = shortcoming({"all records": self.all, "those with many votes": self.many})
+        short = shortcoming(self.all, self.many)
         scores = standing_text(self.all, self.many)
         return (
             f"{name}: out-of-fold score {scores}; lower is better"
@@ -265,11 +265,9 @@ class _Run:
             )
         )
         (self.folder.fold(fold) / STATE).unlink(missing_ok=True)
-        short = shortcoming(
-            {"all held-out records": best.all, "the held-out ones with many votes": best.many}
-        )
+        short = shortcoming(best.all, best.many)
         if short:
-            say(f"{self.recipe.name} fold {fold}: what was kept is {short}")
+            say(f"{self.recipe.name} fold {fold}: what was kept is, held out, {short}")
 
     def conclude(self) -> Outcome:
         """Join the folds' predictions and score them together, once all are there."""

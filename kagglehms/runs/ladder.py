@@ -20,12 +20,8 @@ from kagglehms.runs.statistics import Scored
 from kagglehms.training.metric import Standing, floors, kl_score, mean_scores, shortcoming
 from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
 
-POPULATIONS = {
-    "all": "all records",
-    "votes10": "those with many votes",
-    "settled": "the settled ones",
-}
-"""Endings of `Row`'s scores → the records that they are of, in words."""
+_POPULATIONS = ("all", "votes10", "settled")
+"""Endings of the names of `Row`'s scores: all records, those with many votes, the settled ones."""
 
 
 @dataclass(frozen=True)
@@ -247,9 +243,7 @@ def _way_to_truth(scored: Scored, info: RunInfo, truth_csv: Path) -> dict[str, f
 
 def _shortcoming(columns: Mapping[str, float | None]) -> str:
     """Describe where a row's scores are worse than knowing nothing; empty if nowhere."""
-    found: dict[str, Standing | None] = {}
-    for part, records in POPULATIONS.items():
-        numbers = [columns.get(f"{kind}_{part}") for kind in ("cv", "prior", "uniform")]
-        if None not in numbers:
-            found[records] = Standing(*numbers)  # type: ignore[arg-type]
-    return shortcoming(found)
+    kinds = ("cv", "prior", "uniform")
+    return shortcoming(
+        *(Standing.of(*(columns.get(f"{kind}_{part}") for kind in kinds)) for part in _POPULATIONS)
+    )

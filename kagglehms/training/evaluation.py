@@ -88,9 +88,7 @@ class Evaluation:
     @property
     def many(self) -> Standing | None:
         """Score on the held-out records with many votes, and its floors; None if there are none."""
-        if self.score_many is None or self.prior_many is None or self.uniform_many is None:
-            return None
-        return Standing(self.score_many, self.prior_many, self.uniform_many)
+        return Standing.of(self.score_many, self.prior_many, self.uniform_many)
 
     def line(self, recipe: Recipe, improved: bool) -> str:
         """Describe the evaluation in one line.

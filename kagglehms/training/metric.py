@@ -6,7 +6,6 @@ their class means (the class prior), and a uniform guess.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +76,12 @@ class Standing:
     prior: float
     uniform: float
 
+    @classmethod
+    def of(cls, *numbers: float | None) -> Standing | None:
+        """Return the standing of these three numbers; None if one of them is missing."""
+        score, prior, uniform = numbers
+        return None if score is None or prior is None or uniform is None else cls(score, prior, uniform)
+
     @property
     def text(self) -> str:
         """The three numbers, for a person."""
@@ -110,13 +115,18 @@ def standing_text(of_all: Standing, of_many: Standing | None) -> str:
     return f"{of_all.text} on all records{many}"
 
 
-def shortcoming(standings: Mapping[str, Standing | None]) -> str:
+def shortcoming(
+    of_all: Standing | None, of_many: Standing | None = None, of_settled: Standing | None = None
+) -> str:
     """Say where scores are worse than knowing nothing; empty if nowhere.
 
     Args:
-        standings: by which records they are of, such as `all records`.
+        of_all: score on all records.
+        of_many: score on those with many votes.
+        of_settled: score on the settled ones.
     """
-    found = [f"{s.verdict} on {name}" for name, s in standings.items() if s is not None and s.verdict]
+    of = {"all records": of_all, "those with many votes": of_many, "the settled ones": of_settled}
+    found = [f"{s.verdict} on {records}" for records, s in of.items() if s is not None and s.verdict]
     return f"worse than {', and than '.join(found)}" if found else ""
 
 

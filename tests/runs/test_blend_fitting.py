@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import polars as pl
 import pytest
-from conftest import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from kagglehms.runs.blend_fitting import (
     patient_folds,
     weights_loss,
 )
+from kagglehms.runs.blend_score import NestedScore
 from kagglehms.runs.blends import Blend, Fitting
 from kagglehms.training.metric import kl_score, kl_terms
 
@@ -543,16 +544,20 @@ def test_a_fitted_exponent_is_the_best_and_is_pulled_to_1() -> None:
 
 def test_correcting_helps_the_population_and_costs_the_other_and_both_are_told() -> None:
     predictions, targets, patients, many, training = shifted(200)
-    nested = nested_score(
-        predictions[:1],
-        targets,
-        ["m"],
-        patients,
-        SHIFTED,
-        seeds=[0],
-        many_votes_N=many,
-        training_MN=training[:1],
-    )
+
+    def score(member: int, fitting: Fitting, training_N: Floats) -> NestedScore:
+        return nested_score(
+            predictions[member : member + 1],
+            targets,
+            ["m"],
+            patients,
+            fitting,
+            seeds=[0],
+            many_votes_N=many,
+            training_MN=training_N[None],
+        )
+
+    nested = score(0, SHIFTED, training[0])
     scores = nested.blend.scores
     assert scores["corrected_votes10"] < scores["plain_mean_votes10"] - 0.02
     assert scores["nested_votes10"] < scores["plain_mean_votes10"]
@@ -563,28 +568,10 @@ def test_correcting_helps_the_population_and_costs_the_other_and_both_are_told()
         assert (f"{scores[name]:.4f}", f"{scores[f'{name}_votes10']:.4f}") in told
     assert lines[-1].startswith("On all records it gets worse")
     assert f"{scores['nested']:.4f} after {scores['plain_mean']:.4f}" in lines[-1]
-    for_all = nested_score(
-        predictions[1:],
-        targets,
-        ["m"],
-        patients,
-        replace(SHIFTED, population="all"),
-        seeds=[0],
-        many_votes_N=many,
-        training_MN=training[1:],
-    )
+    for_all = score(1, replace(SHIFTED, population="all"), training[1])
     assert for_all.blend.scores["nested"] < for_all.blend.scores["plain_mean"]
     assert for_all.sentence.splitlines()[-1].startswith("On those with many votes it gets worse")
-    harmless = nested_score(
-        predictions[1:],
-        targets,
-        ["m"],
-        patients,
-        SHIFTED,
-        seeds=[0],
-        many_votes_N=many,
-        training_MN=training[:1] * 0 + many,
-    )
+    harmless = score(1, SHIFTED, many.astype(np.float64))
     assert harmless.blend.scores["corrected"] == pytest.approx(harmless.blend.scores["plain_mean"], rel=1e-9)
 
 
@@ -715,13 +702,8 @@ def test_degenerate_predictions_are_survived() -> None:
 
 
 @pytest.fixture(scope="module")
-def real() -> tuple[tuple[str, ...], Floats, Floats, NDArray[np.int64]]:
-    path: Path = SHARED / "hms-real" / "oof_18_models.parquet"
-    if not path.exists():
-        pytest.skip(f"needs {path.name}: real out-of-fold predictions, which are not part of the project")
-    import polars as pl
-
-    table = pl.read_parquet(path).filter(pl.col("n_votes") >= 10)
+def real(real_predictions: Path) -> tuple[tuple[str, ...], Floats, Floats, NDArray[np.int64]]:
+    table = pl.read_parquet(real_predictions).filter(pl.col("n_votes") >= 10)
     models = tuple(c.split(":")[0] for c in table.columns if c.endswith(":seizure"))
     stack = np.stack([table.select(f"{model}:{c}" for c in CLASSES).to_numpy() for model in models])
     targets = table.select(VOTE_COLUMNS).to_numpy().astype(np.float64)
@@ -759,14 +741,11 @@ def test_on_real_predictions_little_depends_on_the_shrinkage(
     assert nested_score(predictions, targets, models, patients, fitting).score < hand_tuned
 
 
-def test_on_real_predictions_correcting_moves_the_score_to_the_other_population() -> None:
+def test_on_real_predictions_correcting_moves_the_score_to_the_other_population(
+    real_predictions: Path,
+) -> None:
     """These models learned from many votes last: what helps them on all records costs them on those."""
-    path: Path = SHARED / "hms-real" / "oof_18_models.parquet"
-    if not path.exists():
-        pytest.skip(f"needs {path.name}: real out-of-fold predictions, which are not part of the project")
-    import polars as pl
-
-    table = pl.read_parquet(path)
+    table = pl.read_parquet(real_predictions)
     model = "spectrogram_50_10_convnextbase"
     predictions = table.select(f"{model}:{c}" for c in CLASSES).to_numpy().astype(np.float64)
     targets = table.select(VOTE_COLUMNS).to_numpy().astype(np.float64)

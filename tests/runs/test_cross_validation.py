@@ -131,7 +131,10 @@ def test_a_fold_worse_than_the_class_prior_says_so(
     monkeypatch.setattr(held_out, "predict", sure_and_wrong)
     cross_validate(RECIPE, dataset, tmp_path, CPU, only_folds=[0])
     out = capsys.readouterr().out
-    assert "baseline fold 0: what was kept is worse than the class prior and a uniform guess on all" in out
+    assert (
+        "baseline fold 0: what was kept is, held out, worse than the class prior and a uniform guess on all"
+        in out
+    )
     assert "held out" in out
     assert "uniform" in out
 

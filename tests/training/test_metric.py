@@ -121,10 +121,14 @@ def test_every_score_stands_beside_the_floors_of_its_own_rows() -> None:
 
 def test_a_score_worse_than_knowing_nothing_says_so() -> None:
     good, middling, bad = Standing(0.5, 1.2, 1.4), Standing(1.3, 1.2, 1.4), Standing(1.5, 1.2, 1.4)
-    assert shortcoming({"all records": good, "others": None}) == ""
-    assert (
-        shortcoming({"all records": middling, "others": good}) == "worse than the class prior on all records"
+    assert shortcoming(good) == ""
+    assert shortcoming(middling, good, None) == "worse than the class prior on all records"
+    assert shortcoming(bad, middling, bad) == (
+        "worse than the class prior and a uniform guess on all records, and than the class prior on those with many "
+        "votes, and than the class prior and a uniform guess on the settled ones"
     )
-    assert shortcoming({"all": bad, "many": middling}) == (
-        "worse than the class prior and a uniform guess on all, and than the class prior on many"
-    )
+
+
+def test_a_standing_needs_all_its_numbers() -> None:
+    assert Standing.of(0.5, 1.2, 1.4) == Standing(0.5, 1.2, 1.4)
+    assert Standing.of(0.5, 1.2, None) is None
