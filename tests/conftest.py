@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # Before anything imports it, and for child processes too: the networks are tiny, and the threads of several processes
 # only slow one another down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Data of the one who runs the tests are none of theirs.
+os.environ.pop("KAGGLEHMS_DATA", None)
 
 REAL_DATA = Path(os.environ.get("KAGGLEHMS_REAL_DATA", Path(__file__).resolve().parents[2] / "shared"))
 """Folder of real competition data and weights; tests that need what it lacks are skipped. See CONTRIBUTING.md."""

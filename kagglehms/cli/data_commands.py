@@ -17,7 +17,7 @@ class Prepare:
     Safe to interrupt: the same command continues where it stopped. A finished store is left as it is.
 
     Attributes:
-        data: the competition's folder (default: see `kagglehms doctor`).
+        data: the competition's folder (default: KAGGLEHMS_DATA, or where `kagglehms doctor` finds it).
         store: folder of the store.
         jobs: files decoded at a time (default: all CPU cores).
         backend: engine that decodes: threads of this process, `loky` processes, or the workers of a Dask or Ray

@@ -44,7 +44,7 @@ class Build(Following):
         blend: name of the blend by which the recipes are combined (default: their plain mean).
         half: store weights in half precision.
         data: with --half, the competition's folder, to measure what half precision changes (default, if --store is
-            given: see `kagglehms doctor`).
+            given: as for other commands).
         store: with --half, its store (default, if --data is given: store).
         wheels: bring along what the kernels import and Kaggle's image lacks, and these packages.
         library_only: leave the weights out: what the kernels `prepare` and `train` need.
@@ -138,7 +138,8 @@ class Rehearse:
 
     Attributes:
         kernel: kernel of DIST/kernels: `infer`, `train` or `prepare`.
-        data: the competition's folder, whose test set `infer` predicts (default: see `kagglehms doctor`).
+        data: the competition's folder, whose test set `infer` predicts (default: KAGGLEHMS_DATA, or where `kagglehms
+            doctor` finds it).
         dist: folder that `kagglehms build` made.
         out: folder for submission.csv and the log, and, in folders of their names, for the output of `train` and
             `prepare`. What lies there is mounted where a kernel asks for it: `prepare`'s store for `train`, and

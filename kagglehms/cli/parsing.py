@@ -80,7 +80,7 @@ def parse(command: str, classes: Sequence[type[Any]], words: Sequence[str]) -> l
 
 def help_page(command: str, options: type[Any]) -> str:
     """Return the help of a command: usage, what it does, and each option with its default."""
-    return _parser(command, (options, General)).format_help()
+    return _parser(command, (options, General), for_help=True).format_help()
 
 
 def flags(*classes: type[Any]) -> list[str]:
@@ -95,8 +95,14 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def _parser(command: str, classes: Sequence[type[Any]]) -> _Parser:
-    """Return a parser in which nothing is required and nothing has a default: the dataclasses decide on both."""
+def _parser(command: str, classes: Sequence[type[Any]], for_help: bool = False) -> _Parser:
+    """Return a parser for which nothing is required and nothing has a default: the dataclasses decide on both.
+
+    Args:
+        command: name of the command.
+        classes: dataclasses of options.
+        for_help: show as required what is.
+    """
     width = min(max(shutil.get_terminal_size().columns, _LEAST_COLUMNS), _MOST_COLUMNS) - 2
     parser = _Parser(
         prog=f"kagglehms {command}",
@@ -113,28 +119,38 @@ def _parser(command: str, classes: Sequence[type[Any]]) -> _Parser:
     for options in classes:
         group = parser.add_argument_group("options of every command") if options is General else options_group
         entries, hints = _entries(options), get_type_hints(options)
-        for field in dataclasses.fields(options):
-            _add(parser if _positional(field) else group, field, hints[field.name], entries[field.name])
+        own = inspect.get_annotations(options)
+        for field in sorted(dataclasses.fields(options), key=lambda field: field.name not in own):
+            target = parser if _positional(field) else group
+            _add(target, field, _kind(hints[field.name]), entries[field.name], for_help)
     return parser
 
 
-def _add(group: argparse._ActionsContainer, field: dataclasses.Field[Any], hint: Any, entry: str) -> None:
-    kind = _kind(hint)
+def _add(
+    group: argparse._ActionsContainer, field: dataclasses.Field[Any], kind: _Kind, entry: str, for_help: bool
+) -> None:
     text = (entry.rstrip(".") + _default(field, entry)).replace("%", "%%")
     metavar = field.metadata.get("metavar", kind.metavar)
+    required = for_help and _is_required(field)
     if kind.is_flag:
         names = ("-h", "--help") if field.name == "help" else (_flag(field),)
         group.add_argument(*names, action="store_true", help=text)
     elif kind.is_many:
-        least = "*" if _positional(field) or field.default is None else "+"
+        none_will_do = field.default is None or (_positional(field) and not required)
         names = (field.name,) if _positional(field) else (_flag(field),)
         group.add_argument(
-            *names, type=kind.convert, nargs=least, action="extend", metavar=metavar, help=text
+            *names,
+            type=kind.convert,
+            nargs="*" if none_will_do else "+",
+            action="extend",
+            metavar=metavar,
+            help=text,
         )
     elif _positional(field):
-        group.add_argument(field.name, type=kind.convert, nargs="?", metavar=metavar, help=text)
+        nargs = None if required else "?"
+        group.add_argument(field.name, type=kind.convert, nargs=nargs, metavar=metavar, help=text)
     else:
-        group.add_argument(_flag(field), type=kind.convert, metavar=metavar, help=text)
+        group.add_argument(_flag(field), type=kind.convert, required=required, metavar=metavar, help=text)
 
 
 @dataclasses.dataclass(frozen=True)

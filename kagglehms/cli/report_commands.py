@@ -57,7 +57,7 @@ class View:
 
     Attributes:
         eeg_id: id of the EEG in train.csv or test.csv.
-        data: the competition's folder (default: see `kagglehms doctor`).
+        data: the competition's folder (default: KAGGLEHMS_DATA, or where `kagglehms doctor` finds it).
         store: folder of the decoded recordings, which are read instead of the files where it has them.
         runs: folder of all runs, for a prediction beside the votes.
         recipe: run whose prediction is shown (default: the best).

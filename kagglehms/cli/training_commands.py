@@ -40,8 +40,8 @@ class Ladder(TrainingOptions):
 
     Attributes:
         names: only these recipes, runs or ensembles (default: all).
-        data: the competition's folder, for --run (default: see `kagglehms doctor`); if a simulated one is given, its
-            truth is found beside it.
+        data: the competition's folder, for --run (default: KAGGLEHMS_DATA, or where `kagglehms doctor` finds it); if a
+            simulated one is given, its truth is found beside it.
         format: form of the table: for a terminal, which shows the scores alone, or unrounded as `csv` or `json`.
         out: file to write the table to, instead of the terminal.
         run: train the recipes that are not trained yet; safe to interrupt.

@@ -27,7 +27,7 @@ class TrainingOptions:
     """How recipes are trained: options of commands, and of the training kernel's OPTIONS.
 
     Attributes:
-        data: the competition's folder (default: see `kagglehms doctor`).
+        data: the competition's folder (default: KAGGLEHMS_DATA, or where `kagglehms doctor` finds it).
         store: folder of the recordings that `kagglehms prepare` decoded.
         runs: folder of all runs.
         folds: number of folds into which the records are cut.

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 import polars as pl
@@ -281,6 +281,40 @@ def test_an_interruption_has_its_own_code(
     assert "what was finished is kept" in capsys.readouterr().err
 
 
+@pytest.mark.slow(20)
+def test_every_command_of_a_trained_run_has_a_result_for_programs(
+    competition_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a folder with the data in the usual place: no command is told where anything is."""
+
+    def result(*words: str) -> Any:
+        assert main([*words, "--json"]) == 0, capsys.readouterr().err
+        return json.loads(capsys.readouterr().out)
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hms").symlink_to(competition_folder)
+    prepared = result("prepare")
+    assert (prepared["data"], prepared["store"], prepared["found"]) == ("hms", "store", 0)
+    assert prepared["decoded"] > 0
+    quick = ("--epochs", "1", "--folds", "2", "--backbone", "half:test_efficientnet", "--weights", "none")
+    (trained,) = result("train", "baseline", *quick)
+    assert (trained["folder"], trained["finished"], trained["n_folds"]) == ("runs/baseline", [0, 1], 2)
+    assert trained["all"]["score"] > 0
+    (row,) = [row for row in result("ladder") if row["recipe"] == "baseline"]
+    assert row["cv_all"] == trained["all"]["score"]
+    built = result("build", "--owner", "some-owner")
+    assert built["digest"] == json.loads((tmp_path / "dist/dataset/manifest.json").read_text())["digest"]
+    (rehearsed,) = result("rehearse", "infer", "--isolation", "guard")
+    assert (rehearsed["problems"], rehearsed["submission"]) == ([], "rehearsal/submission.csv")
+    assert result("report", "--hardest", "1")["path"] == "report.html"
+    eeg_id = pl.read_csv(competition_folder / "train.csv")["eeg_id"][0]
+    assert result("view", str(eeg_id))["written"] == [f"eeg-{eeg_id}.png", f"eeg-{eeg_id}.html"]
+    assert {"data", "store"} <= {check["name"] for check in result("doctor")}
+
+
 def test_prepare_says_what_it_did(
     competition_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -403,7 +437,7 @@ def test_ladder_trains_what_is_missing_and_writes_its_table(two_runs: Path) -> N
 
 
 def test_ladder_shows_the_published_figures_without_any_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["ladder", "--runs", str(tmp_path), "--format", "markdown"]) == 0
     assert "| mosaic-xloss " in capsys.readouterr().out
@@ -418,6 +452,7 @@ def test_ladder_shows_the_published_figures_without_any_run(
         "vote-weighted-as-published": 0.42,
         "final": 0.32,
     }
+    monkeypatch.chdir(tmp_path)
     assert main(["ladder", "--runs", str(tmp_path), "--run"]) == 2
     assert "no competition data in hms" in capsys.readouterr().err
 

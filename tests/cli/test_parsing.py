@@ -137,7 +137,8 @@ def test_an_option_of_every_command_is_parsed_beside_the_others() -> None:
 def test_the_help_explains_every_option_with_its_default() -> None:
     page = " ".join(help_page("act", Options).split())
     assert "Do something. A second paragraph." in page
-    assert "usage: kagglehms act" in page
+    assert "usage: kagglehms act [--fold K [K ...]]" in page  # its own options, then those that it inherits
+    assert "--data PATH [--time-limit DURATION]" in page  # required, and not
     for flag in flags(Options, General):
         assert flag in page
     assert "--data PATH Folder with 100% of the data" in page
