@@ -50,5 +50,6 @@ def test_the_three_lines_predict(dist: Path, monkeypatch: pytest.MonkeyPatch) ->
         "power": np.random.default_rng(1).lognormal(size=(300, 400)),
     }
     exec("\n".join([*lines[:2], f"result = {lines[2]}"]), scope)
-    assert scope["result"].shape == (6,)
-    assert np.isclose(scope["result"].sum(), 1)
+    probabilities = np.asarray(scope["result"])
+    assert probabilities.shape == (6,)
+    assert np.isclose(probabilities.sum(), 1)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from own_recordings import simulated_uv, write_referential
 from readme_text import README, commands, python_blocks
 
 
@@ -38,6 +39,7 @@ def test_every_command_does_what_it_says(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "hms").symlink_to(competition_folder)
+    write_referential(tmp_path / "night.edf", simulated_uv(90))
     eeg_id = pl.read_csv("hms/train.csv")["eeg_id"][0]
     done = []
     for words in commands():
@@ -48,6 +50,7 @@ def test_every_command_does_what_it_says(
     submission = pl.read_csv("rehearsal/submission.csv")
     assert submission["eeg_id"].to_list() == pl.read_csv("hms/test.csv")["eeg_id"].to_list()
     assert (tmp_path / "report.html").is_file()
+    assert pl.read_csv("predictions/night_windows.csv")["judged"].sum() == 5
     assert (tmp_path / f"eeg-{eeg_id}.html").is_file()
     run_python_of_the_readme(tmp_path)
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from kagglehms.data.units import microvolts
 from kagglehms.errors import DataError, first_line
+from kagglehms.recordings.optional import edfio
 from kagglehms.recordings.stored import Channel, Recording, Stretch
 
 if TYPE_CHECKING:
@@ -107,12 +108,9 @@ class EdfRecording(Recording):
 
 def _decoded(header: _Header, data: bytes, n_records: int) -> Sequence[Any]:
     """The ordinary signals of some data records, as edfio makes them."""
-    import edfio
-
     content = io.BytesIO(header.with_records(n_records) + data)
-    if header.is_bdf:
-        return edfio.read_bdf(content, header_encoding=header.encoding).signals
-    return edfio.read_edf(content, header_encoding=header.encoding).signals
+    read = edfio().read_bdf if header.is_bdf else edfio().read_edf
+    return read(content, header_encoding=header.encoding).signals
 
 
 class _Header:

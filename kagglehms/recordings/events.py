@@ -16,6 +16,7 @@ import numpy as np
 
 from kagglehms.data.competition import CLASSES, LABEL_S
 from kagglehms.errors import UsageError
+from kagglehms.recordings.optional import edfio, mne
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -180,20 +181,17 @@ def to_edf(events: Sequence[Event]) -> bytes:
 
     Its first annotation, without a duration, says what the others are; so a recording without events has a file too.
     """
-    import edfio
-
-    about = edfio.EdfAnnotation(0, None, f"{len(events)} events by kagglehms, for research only")
-    annotations = [edfio.EdfAnnotation(event.onset_s, event.duration_s, _text(event)) for event in events]
+    library = edfio()
+    about = library.EdfAnnotation(0, None, f"{len(events)} events by kagglehms, for research only")
+    annotations = [library.EdfAnnotation(event.onset_s, event.duration_s, _text(event)) for event in events]
     content = io.BytesIO()
-    edfio.Edf([], annotations=[about, *annotations]).write(content)
+    library.Edf([], annotations=[about, *annotations]).write(content)
     return content.getvalue()
 
 
 def to_mne(events: Sequence[Event]) -> Any:
     """Return events as MNE `Annotations`, their onsets from the recording's first sample."""
-    import mne
-
-    return mne.Annotations(
+    return mne().Annotations(
         [event.onset_s for event in events],
         [event.duration_s for event in events],
         [_text(event) for event in events],

@@ -28,7 +28,7 @@ from kagglehms.timing import Duration
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(COMMANDS) == [
         *("prepare", "simulate", "train", "ladder", "blend", "build", "rehearse", "preflight", "push"),
-        *("status", "fetch", "report", "view", "doctor", "demo"),
+        *("status", "fetch", "predict", "report", "view", "doctor", "demo"),
     ]
     for words in (["--help"], ["-h"], ["help"]):
         assert main(words) == 0
