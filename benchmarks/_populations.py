@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.data.records import MANY_VOTES, vote_fractions
+from kagglehms.runs.blend_data import BlendData
 from kagglehms.runs.blend_fitting import clustered_mean, nested_score, patient_folds
 from kagglehms.runs.blends import Fitting
 from kagglehms.runs.prior_correction import Target
@@ -86,18 +87,17 @@ def compare(
     own = rows.many_N if to == "many" else np.ones(len(rows.many_N), bool)
     before = kl_terms(rows.targets_NK, predictions_NK)
     lines = [_line(rows, "as it is", before, None, own)]
+    data = BlendData.of(
+        predictions_NK[None],
+        rows.targets_NK,
+        ["model"],
+        rows.patients_N,
+        many_N=rows.many_N,
+        training_MN=trained_N[None],
+    )
     for name, how in FITTINGS.items():
         fitting = Fitting(**{"shrinkage": SHRINKAGE, "population": to, "prior_exponent": 1.0} | how)
-        nested = nested_score(
-            predictions_NK[None],
-            rows.targets_NK,
-            ["model"],
-            rows.patients_N,
-            fitting,
-            seeds=range(seeds),
-            many_votes_N=rows.many_N,
-            training_MN=trained_N[None].astype(np.float64),
-        )
+        nested = nested_score(data, fitting, seeds=range(seeds))
         assert nested.blend.prior is not None
         if len(lines) == 1:
             correct = nested.corrected_N

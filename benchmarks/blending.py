@@ -23,6 +23,7 @@ from _populations import report as populations
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
+from kagglehms.runs.blend_data import BlendData
 from kagglehms.runs.blend_fitting import SHRINKAGES, NestedScore, clustered_mean, nested_score
 from kagglehms.runs.blends import Blend, Fitting
 from kagglehms.training.metric import kl_terms
@@ -140,9 +141,8 @@ def main() -> None:
         line(name, terms)
     start = time.perf_counter()
     for name, (members, stack, fitting) in variants(case).items():
-        nested = nested_score(
-            stack, case.targets_NK, members, case.patients_N, fitting, seeds=range(args.seeds)
-        )
+        data = BlendData.of(stack, case.targets_NK, members, case.patients_N)
+        nested = nested_score(data, fitting, seeds=range(args.seeds))
         line(name, nested.terms_N, nested)
         if name == DEFAULT:
             usual = nested

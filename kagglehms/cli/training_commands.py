@@ -144,17 +144,8 @@ def blend(options: FitBlend) -> Result:
         prior_exponent=options.prior_exponent if options.correct_prior else None,
     )
     oof = load_oof(options.runs, members, options.min_votes)
-    nested = nested_score(
-        oof.predictions_MNK,
-        oof.records.targets_NK,
-        members,
-        oof.records.patients,
-        fitting,
-        name=options.name,
-        watch=watched("cross-validate"),
-        many_votes_N=oof.records.many,
-        training_MN=load_training_weights(options.runs, oof) if options.correct_prior else None,
-    )
+    training_MN = load_training_weights(options.runs, oof) if options.correct_prior else None
+    nested = nested_score(oof.rows(training_MN), fitting, name=options.name, watch=watched("cross-validate"))
     fitted = nested.blend
     write_bytes(path, fitted.to_json())
     weights = dict(zip(fitted.members, fitted.weights, strict=True))

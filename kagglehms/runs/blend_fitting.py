@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from kagglehms.data.competition import CLASSES
 from kagglehms.errors import RunError, UsageError
 from kagglehms.runs.blend_data import BlendData
-from kagglehms.runs.blend_score import NestedScore, figures_of, kept_mask
-from kagglehms.runs.blends import Blend, Fitting, Floats, Space, Stack, check_members, pool
+from kagglehms.runs.blend_score import NestedScore, figures_of
+from kagglehms.runs.blends import Blend, Fitting, Floats, Space, pool
 from kagglehms.runs.prior_correction import MOST, PriorCorrection
 from kagglehms.training.metric import CLIP, kl_terms
 
@@ -32,44 +32,6 @@ _BIASES = (-3.0, 3.0)
 _AS_USUAL = Fitting()
 
 
-def fit_blend(
-    predictions_MNK: Stack,
-    targets_NK: ArrayLike,
-    members: Sequence[str],
-    fitting: Fitting = _AS_USUAL,
-    patients_N: ArrayLike | None = None,
-    sample_weights_N: ArrayLike | None = None,
-    name: str = "blend",
-    seed: int = 0,
-    many_votes_N: ArrayLike | None = None,
-    training_MN: ArrayLike | None = None,
-) -> Blend:
-    """Fit a blend's weights and calibration to out-of-fold predictions.
-
-    Args:
-        predictions_MNK: (members, n, 6) probabilities by models that have not seen the rows.
-        targets_NK: (n, 6) vote fractions.
-        members: names of the members.
-        fitting: how to fit.
-        patients_N: (n,) patient of each row; needed where inner cross-validation has something to choose.
-        sample_weights_N: (n,) weights ≥ 0 of the rows, or a mask; None weighs all alike.
-        name: name of the blend.
-        seed: seed of the inner folds.
-        many_votes_N: (n,) mask of the rows with many votes; needed where the blend is for those.
-        training_MN: (members, n) weight of each row in the last stage of each member's training, see
-            `prior_correction.training_weights`; needed where members are corrected for its class prior.
-
-    Raises:
-        UsageError: arrays do not fit together, there are no rows, or fewer than two patients to choose with.
-    """
-    data = BlendData.of(
-        predictions_MNK, targets_NK, members, patients_N, sample_weights_N, fitting, many_votes_N, training_MN
-    )
-    check_members(name, members, None)
-    with _one_thread():
-        return replace(_fit(data, fitting, seed), name=name)
-
-
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Keep BLAS from starting threads, which for matrices this small wait longer than they work."""
@@ -80,12 +42,28 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
+def fit_blend(data: BlendData, fitting: Fitting = _AS_USUAL, seed: int = 0, name: str = "blend") -> Blend:
+    """Fit a blend's weights and calibration to out-of-fold predictions.
+
+    Args:
+        data: rows to fit to.
+        fitting: how to fit.
+        seed: seed of the folds of the inner cross-validation.
+        name: name of the blend.
+
+    Raises:
+        UsageError: the data lack what `fitting` needs, or there are fewer than two patients to choose with.
+    """
+    with _one_thread():
+        return replace(_fit(data, fitting, seed), name=name)
+
+
 def _fit(data: BlendData, fitting: Fitting, seed: int) -> Blend:
     if fitting.chooses:
         fitting = _choose(data, fitting, seed)
     assert fitting.space != "auto"
     assert fitting.shrinkage is not None
-    own, prior = data.own(), data.prior(fitting)
+    own, prior = data.own(fitting), data.prior(fitting)
     if prior is not None and fitting.prior_exponent == "fit":
         prior = replace(prior, exponent=_fit_exponent(own, prior, fitting.space, fitting.shrinkage))
     data = own.corrected(prior)
@@ -294,7 +272,7 @@ def _choose(data: BlendData, fitting: Fitting, seed: int) -> Fitting:
     spaces: tuple[Space, ...] = ("probability", "logit") if fitting.space == "auto" else (fitting.space,)
     shrinkages = SHRINKAGES if fitting.shrinkage is None else (fitting.shrinkage,)
     candidates = [replace(fitting, space=a, shrinkage=b) for a in spaces for b in shrinkages]
-    rows = data.row_weights_N * data.own_N
+    rows = data.row_weights_N * data.own_N(fitting)
     scores = [float(_cross_fit(data, c, folds, seed).terms_N @ rows) for c in candidates]
     return candidates[int(np.argmin(scores))]
 
@@ -309,41 +287,33 @@ def clustered_mean(
 
 
 def nested_score(
-    predictions_MNK: Stack,
-    targets_NK: ArrayLike,
-    members: Sequence[str],
-    patients_N: ArrayLike,
+    data: BlendData,
     fitting: Fitting = _AS_USUAL,
-    sample_weights_N: ArrayLike | None = None,
     n_folds: int = 5,
     seeds: Sequence[int] = (0, 1, 2),
     name: str = "blend",
     watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
-    many_votes_N: ArrayLike | None = None,
-    training_MN: ArrayLike | None = None,
 ) -> NestedScore:
     """Fit a blend, and score it by cross-validation grouped by patient.
 
-    Whatever is fitted or chosen, class priors included, depends on the other folds' patients alone. Rows of weight 0
-    are left out; all others count alike in the scores, as in the competition, even those that the blend is not fitted
-    to. See `fit_blend` for the other arguments.
+    Whatever is fitted or chosen, class priors included, depends on the other folds' patients alone. All rows count
+    alike in the scores, as in the competition, even those that the blend is not fitted to.
 
     Args:
+        data: rows to fit to and to score; those with many votes are scored separately as well.
+        fitting: how to fit.
         n_folds: number of folds of the outer cross-validation.
         seeds: seeds of the outer cross-validations, one each.
+        name: name of the blend.
         watch: function that is given the cross-validations and their number, and yields them, to show progress.
-        many_votes_N: (n,) mask of the rows with many votes, which are scored separately as well.
 
     Raises:
-        UsageError: see `fit_blend`; or there are no seeds.
+        UsageError: see `fit_blend`; or there are no seeds, or the patients are not known.
     """
     if not seeds:
         raise UsageError("give at least one seed")
-    data = BlendData.of(
-        predictions_MNK, targets_NK, members, patients_N, sample_weights_N, fitting, many_votes_N, training_MN
-    )
-    check_members(name, members, None)
-    assert data.patients_N is not None
+    if data.patients_N is None:
+        raise UsageError("to score by cross-validation, say whose each row is")
     folds = [patient_folds(data.patients_N, n_folds, seed) for seed in seeds]
     with _one_thread():
         pairs = watch(list(zip(folds, seeds, strict=True)), len(folds))
@@ -351,11 +321,12 @@ def nested_score(
         blend = replace(_fit(data, fitting, seeds[0]), name=name)
     terms = np.mean([one.terms_N for one in crossed], axis=0)
     plain = kl_terms(data.targets_NK, data.predictions_MNK.mean(axis=0))
-    gain, gain_error = clustered_mean(plain - terms, data.own_N.astype(np.float64), data.patients_N)
+    own = data.own_N(fitting).astype(np.float64)
+    gain, gain_error = clustered_mean(plain - terms, own, data.patients_N)
     kinds = {"nested": terms, "plain_mean": plain, "in_sample": data.terms(blend)}
     if blend.prior is not None:
         kinds["corrected"] = np.mean([one.corrected_N for one in crossed], axis=0)
-    many = kept_mask(many_votes_N, sample_weights_N, len(terms))
+    many = np.zeros(len(terms), bool) if data.many_N is None else data.many_N
     figures, of_all, of_many = figures_of(kinds, data.targets_NK, many)
     return NestedScore(
         blend=replace(blend, scores=figures),

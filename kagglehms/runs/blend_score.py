@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from kagglehms.runs.blends import Blend, Floats
 from kagglehms.training.metric import Standing, floors, shortcoming, standing_text
@@ -129,15 +129,6 @@ class NestedScore:
     def shortcoming(self) -> str:
         """Where the blend is worse than knowing nothing, in words; empty if nowhere."""
         return shortcoming(self.of_all, self.of_many)
-
-
-def kept_mask(many: ArrayLike | None, sample_weights: ArrayLike | None, n_kept: int) -> NDArray[np.bool_]:
-    """Return which of the rows with a weight above 0 have many votes."""
-    if many is None:
-        return np.zeros(n_kept, bool)
-    mask = np.asarray(many, dtype=bool)
-    kept = np.ones(len(mask), bool) if sample_weights is None else np.asarray(sample_weights) > 0
-    return mask[kept]
 
 
 def figures_of(

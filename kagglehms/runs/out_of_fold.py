@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kagglehms.data.competition import PROBABILITY_COLUMNS, VOTE_COLUMNS
 from kagglehms.data.records import Records
 from kagglehms.errors import RunError, UsageError, closest
+from kagglehms.runs.blend_data import BlendData
 from kagglehms.runs.blends import check_members
 from kagglehms.runs.folder import OOF, RunFolder, RunInfo, find_runs
 
@@ -40,6 +41,18 @@ class OofSet:
     records: Records
     numbers_N: NDArray[np.int64]
     fingerprints: tuple[str, ...]
+
+    def rows(self, training_MN: NDArray[np.float64] | None = None) -> BlendData:
+        """Return the rows to fit a blend to; for `training_MN` see `load_training_weights`."""
+        records = self.records
+        return BlendData.of(
+            self.predictions_MNK,
+            records.targets_NK,
+            self.names,
+            records.patients,
+            many_N=records.many,
+            training_MN=training_MN,
+        )
 
     @property
     def by_name(self) -> dict[str, NDArray[np.float64]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -18,21 +19,21 @@ from scipy.optimize import approx_fprime, minimize
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError
 from kagglehms.runs import blend_fitting
+from kagglehms.runs.blend_data import BlendData
 from kagglehms.runs.blend_fitting import (
     SHRINKAGES,
     calibration_loss,
     clustered_mean,
-    fit_blend,
-    nested_score,
     patient_folds,
     weights_loss,
 )
 from kagglehms.runs.blend_score import NestedScore
-from kagglehms.runs.blends import Blend, Fitting
+from kagglehms.runs.blends import Blend, Fitting, Stack
 from kagglehms.training.metric import kl_score, kl_terms
 
 Floats = NDArray[np.float64]
 SPACES: tuple[Literal["probability", "logit"], ...] = ("probability", "logit")
+FITTING = Fitting()
 ONLY_WEIGHTS = Fitting(temperature=False, shrinkage=0.0)
 
 
@@ -57,6 +58,34 @@ def make(
 
 def names(n: int) -> tuple[str, ...]:
     return tuple(f"m{i}" for i in range(n))
+
+
+def fit_blend(
+    predictions_MNK: Stack,
+    targets_NK: Floats,
+    members: Sequence[str],
+    fitting: Fitting = FITTING,
+    name: str = "blend",
+    **rows: Any,
+) -> Blend:
+    return blend_fitting.fit_blend(
+        BlendData.of(predictions_MNK, targets_NK, members, **rows), fitting, name=name
+    )
+
+
+def nested_score(
+    predictions_MNK: Stack,
+    targets_NK: Floats,
+    members: Sequence[str],
+    patients_N: NDArray[np.intp],
+    fitting: Fitting = FITTING,
+    n_folds: int = 5,
+    seeds: Sequence[int] = (0, 1, 2),
+    name: str = "blend",
+    **rows: Any,
+) -> NestedScore:
+    data = BlendData.of(predictions_MNK, targets_NK, members, patients_N, **rows)
+    return blend_fitting.nested_score(data, fitting, n_folds, seeds, name)
 
 
 def fit(predictions: Floats, targets: Floats, fitting: Fitting = ONLY_WEIGHTS, **more: object) -> Blend:
@@ -367,7 +396,7 @@ def test_rows_with_many_votes_are_scored_by_themselves_as_well() -> None:
     draw = np.random.default_rng(3)
     many, kept = draw.random(75) < 0.4, draw.random(75) < 0.8
     nested = nested_score(
-        predictions, targets, names(2), patients, Fitting(shrinkage=0.1), kept, many_votes_N=many
+        predictions, targets, names(2), patients, Fitting(shrinkage=0.1), sample_weights_N=kept, many_N=many
     )
     chosen, own = many[kept], targets[kept & many]
     scores = nested.blend.scores
@@ -446,7 +475,7 @@ def corrected_by_hand(
 def test_a_blend_for_many_votes_against_the_same_steps_by_hand() -> None:
     """Priors in plain NumPy, then the fit to the corrected members on the records with many votes alone."""
     predictions, targets, _, many, training = shifted()
-    blend = fit(predictions, targets, SHIFTED, many_votes_N=many, training_MN=training)
+    blend = fit(predictions, targets, SHIFTED, many_N=many, training_MN=training)
     priors = [prior_by_hand(targets, weights) for weights in training]
     target = prior_by_hand(targets, many.astype(float))
     assert blend.prior is not None
@@ -476,7 +505,7 @@ def test_the_nested_score_takes_priors_of_the_other_folds_patients_alone() -> No
         fitting,
         n_folds=4,
         seeds=[3],
-        many_votes_N=many,
+        many_N=many,
         training_MN=training,
     )
     folds = patient_folds(patients, 4, 3)
@@ -501,7 +530,7 @@ def test_the_nested_score_takes_priors_of_the_other_folds_patients_alone() -> No
 def test_nothing_of_a_held_out_patient_reaches_its_priors() -> None:
     predictions, targets, patients, many, training = shifted(30)
     fitting = replace(SHIFTED, prior_exponent="fit")
-    more = {"n_folds": 3, "seeds": [7], "many_votes_N": many, "training_MN": training}
+    more = {"n_folds": 3, "seeds": [7], "many_N": many, "training_MN": training}
     before = nested_score(predictions, targets, names(2), patients, fitting, **more)  # type: ignore[arg-type]
     held_out = patient_folds(patients, 3, 7) == 1
     wrong = targets.copy()
@@ -515,10 +544,10 @@ def test_nothing_of_a_held_out_patient_reaches_its_priors() -> None:
 def test_records_with_few_votes_say_nothing_but_what_the_models_learned_from() -> None:
     predictions, targets, patients, many, _ = shifted(30)
     fitting = Fitting(biases=True, population="many")  # shrinkage chosen inside, on these records alone
-    blend = fit(predictions, targets, fitting, patients_N=patients, many_votes_N=many)
+    blend = fit(predictions, targets, fitting, patients_N=patients, many_N=many)
     scrambled = predictions.copy()
     scrambled[:, ~many] = np.roll(predictions[:, ~many], 1, axis=2)
-    assert fit(scrambled, targets, fitting, patients_N=patients, many_votes_N=many) == blend
+    assert fit(scrambled, targets, fitting, patients_N=patients, many_N=many) == blend
     other = fit(scrambled, targets, replace(fitting, population="all"), patients_N=patients)
     assert other.weights != blend.weights
 
@@ -526,7 +555,7 @@ def test_records_with_few_votes_say_nothing_but_what_the_models_learned_from() -
 def test_a_fitted_exponent_is_the_best_and_is_pulled_to_1() -> None:
     predictions, targets, _, many, training = shifted(200)
     free = replace(SHIFTED, prior_exponent="fit", shrinkage=0.0)
-    blend = fit(predictions[:1], targets, free, many_votes_N=many, training_MN=training[:1])
+    blend = fit(predictions[:1], targets, free, many_N=many, training_MN=training[:1])
     prior, target = prior_by_hand(targets, training[0]), prior_by_hand(targets, many.astype(float))
     grid = np.linspace(0, 2, 2001)
     values = [
@@ -536,7 +565,7 @@ def test_a_fitted_exponent_is_the_best_and_is_pulled_to_1() -> None:
     assert blend.prior.exponent == pytest.approx(grid[np.argmin(values)], abs=1e-3)
     assert 0.1 < blend.prior.exponent < 1.9, "the case must have its optimum inside"
     pulled = fit(
-        predictions[:1], targets, replace(free, shrinkage=1e6), many_votes_N=many, training_MN=training[:1]
+        predictions[:1], targets, replace(free, shrinkage=1e6), many_N=many, training_MN=training[:1]
     )
     assert pulled.prior is not None
     assert pulled.prior.exponent == pytest.approx(1, abs=1e-4)
@@ -553,7 +582,7 @@ def test_correcting_helps_the_population_and_costs_the_other_and_both_are_told()
             patients,
             fitting,
             seeds=[0],
-            many_votes_N=many,
+            many_N=many,
             training_MN=training_N[None],
         )
 
@@ -578,17 +607,17 @@ def test_correcting_helps_the_population_and_costs_the_other_and_both_are_told()
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"many_votes_N": None}, "say which they are"),
+        ({"many_N": None}, "say which they are"),
         ({"training_MN": None}, "say what each row counts in each member's training"),
-        ({"many_votes_N": np.ones(3, bool)}, r"rows with many votes must be \(50,\)"),
+        ({"many_N": np.ones(3, bool)}, r"rows with many votes must be \(50,\)"),
         ({"training_MN": np.ones((3, 50))}, r"rows' weights in training must be \(2, 50\)"),
-        ({"many_votes_N": np.zeros(50, bool)}, "none has any; give more records, or fit to all"),
+        ({"many_N": np.zeros(50, bool)}, "none has any; give more records, or fit to all"),
         ({"training_MN": np.zeros((2, 50))}, "of these patients no record counted in training"),
     ],
 )
 def test_populations_that_do_not_fit_are_refused(change: dict[str, object], message: str) -> None:
     predictions, targets, _, many, training = shifted(10)
-    more: dict[str, object] = {"many_votes_N": many, "training_MN": training}
+    more: dict[str, object] = {"many_N": many, "training_MN": training}
     with pytest.raises(UsageError, match=message):
         fit(predictions, targets, SHIFTED, **(more | change))
 
@@ -760,7 +789,7 @@ def test_on_real_predictions_correcting_moves_the_score_to_the_other_population(
         table["patient_id"].to_numpy(),
         fitting,
         seeds=[0],
-        many_votes_N=many,
+        many_N=many,
         training_MN=many[None].astype(np.float64),
     )
     scores = nested.blend.scores

@@ -65,14 +65,7 @@ def test_members_are_aligned_by_record(runs: Path) -> None:
 
 def test_they_can_be_blended(runs: Path) -> None:
     oof = load_oof(runs, ["first", "second", "third"])
-    nested = nested_score(
-        oof.predictions_MNK,
-        oof.records.targets_NK,
-        oof.names,
-        oof.records.patients,
-        Fitting(shrinkage=0.1),
-        seeds=[0],
-    )
+    nested = nested_score(oof.rows(), Fitting(shrinkage=0.1), seeds=[0])
     assert kl_score(oof.records.targets_NK, nested.blend.apply(oof.by_name)) == pytest.approx(
         nested.in_sample
     )
