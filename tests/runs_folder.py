@@ -13,8 +13,9 @@ import polars as pl
 from safetensors.numpy import save_file
 
 from kagglehms.data.competition import CLASSES, PROBABILITY_COLUMNS, VOTE_COLUMNS
+from kagglehms.runs.contents import FoldResult, RunInfo
 from kagglehms.runs.dataset import Identity
-from kagglehms.runs.folder import FoldResult, RunFolder, RunInfo
+from kagglehms.runs.folder import RunFolder
 from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
 
 PRIOR = (0.25, 0.125, 0.125, 0.0625, 0.0625, 0.375)

@@ -41,7 +41,8 @@ from kagglehms.packing.sources import Sources, find_sources
 from kagglehms.packing.staging import copy_file, refuse_to_replace_others, staged, swap_in, write_file
 from kagglehms.packing.vendor import lacking, vendor
 from kagglehms.runs.blends import Blend
-from kagglehms.runs.folder import RECIPE, FinishedRun, FoldResult, select_runs
+from kagglehms.runs.contents import FoldResult
+from kagglehms.runs.folder import RECIPE, FinishedRun, select_runs
 from kagglehms.runs.named_blends import find_blend
 from kagglehms.runs.prior_correction import joint_prior
 from kagglehms.training.checkpoint import WEIGHTS

@@ -23,8 +23,9 @@ from kagglehms.environment import available_cpus
 from kagglehms.errors import UsageError
 from kagglehms.files import sweep_partials
 from kagglehms.locks import exclusive
+from kagglehms.runs.contents import FoldResult
 from kagglehms.runs.dataset import Dataset
-from kagglehms.runs.folder import RESULT, FoldResult, RunFolder, versions
+from kagglehms.runs.folder import RESULT, RunFolder, versions
 from kagglehms.runs.identity import (
     begin,
     fingerprint,

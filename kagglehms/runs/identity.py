@@ -19,19 +19,9 @@ from kagglehms.console import say
 from kagglehms.errors import DataError, RunError, UsageError
 from kagglehms.files import write_bytes
 from kagglehms.locks import exclusive
+from kagglehms.runs.contents import RunInfo, StoredFolds
 from kagglehms.runs.dataset import Dataset
-from kagglehms.runs.folder import (
-    BLENDS,
-    FOLDS,
-    RECIPE,
-    RESULT,
-    RUN,
-    RunFolder,
-    RunInfo,
-    StoredFolds,
-    named_origin,
-    versions,
-)
+from kagglehms.runs.folder import BLENDS, FOLDS, RECIPE, RESULT, RUN, RunFolder, named_origin, versions
 from kagglehms.training.first_weights import AUTO, FirstWeights, Origin, find_all
 from kagglehms.training.recipes import Recipe
 from kagglehms.training.resume import STATE

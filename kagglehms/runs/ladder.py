@@ -11,7 +11,8 @@ import numpy as np
 
 from kagglehms.errors import RunError, UsageError
 from kagglehms.runs.blends import Blend
-from kagglehms.runs.folder import RunInfo, find_runs
+from kagglehms.runs.contents import RunInfo
+from kagglehms.runs.folder import find_runs
 from kagglehms.runs.named_blends import LADDER_BLENDS, BlendSpec, read_blends
 from kagglehms.runs.out_of_fold import load_oof
 from kagglehms.runs.published_figures import RUNGS, noted, published

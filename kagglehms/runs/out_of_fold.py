@@ -15,7 +15,8 @@ from kagglehms.data.records import Records
 from kagglehms.errors import RunError, UsageError, closest
 from kagglehms.runs.blend_data import BlendData
 from kagglehms.runs.blends import check_members
-from kagglehms.runs.folder import OOF, RunFolder, RunInfo, find_runs
+from kagglehms.runs.contents import RunInfo
+from kagglehms.runs.folder import OOF, RunFolder, find_runs
 
 if TYPE_CHECKING:
     import polars as pl

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 from kagglehms.data.competition import PROBABILITY_COLUMNS
 from kagglehms.data.records import Records
 from kagglehms.errors import HMSError, UsageError, closest
-from kagglehms.runs.folder import FoldResult, RunFolder, RunInfo, joined, named_origin, require_runs
+from kagglehms.runs.contents import FoldResult, RunInfo
+from kagglehms.runs.folder import RunFolder, joined, named_origin, require_runs
 from kagglehms.runs.statistics import Scored
 from kagglehms.training.logs import HISTORY
 from kagglehms.training.recipes import Recipe

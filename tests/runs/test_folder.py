@@ -11,7 +11,8 @@ import pytest
 from runs_folder import IDENTITY, PRIOR, edit, make_fold, make_run, oof_table, write_json
 
 from kagglehms.errors import RunError, UsageError
-from kagglehms.runs.folder import RunFolder, StoredFolds, select_runs
+from kagglehms.runs.contents import StoredFolds
+from kagglehms.runs.folder import RunFolder, select_runs
 from kagglehms.training.first_weights import Origin
 from kagglehms.training.recipes import get_recipe
 
