@@ -62,8 +62,8 @@ def _image(blocks: list[NDArray[Any]]) -> F32:
     """Two (18, 14, 464) blocks of power per Hz → (512, 512)."""
     values = np.log1p(np.concatenate(blocks, axis=1)).reshape(504, N_COLUMNS)
     image = np.zeros((512, 512), np.float32)
-    image[:504, :N_COLUMNS] = (values - values.mean()) / (values.std() + 1e-6)
-    return image
+    image[:504, :N_COLUMNS] = values
+    return (image - image.mean()) / (image.std() + np.float32(1e-6))
 
 
 def spectra_scipy(window: NDArray[Any]) -> F32:

@@ -155,11 +155,12 @@ def zoomed(
     centre = librosa.feature.melspectrogram(
         y=around, n_fft=centre_n_fft, win_length=centre_win, hop_length=centre_hop, center=False, **mels
     )
-    wide, centre = (
-        librosa.power_to_db(power, ref=1.0, amin=1e-10, top_db=top_db) / unit_db for power in (wide, centre)
-    )
     left = (wide.shape[-1] - cut) // 2
-    levels = np.concatenate([wide[..., :left], centre, wide[..., left + cut :]], axis=-1)
+    sides = np.concatenate([wide[..., :left], wide[..., left + cut :]], axis=-1)
+    sides, centre = (
+        librosa.power_to_db(power, ref=1.0, amin=1e-10, top_db=top_db) / unit_db for power in (sides, centre)
+    )
+    levels = np.concatenate([sides[..., :left], centre, sides[..., left:]], axis=-1)
     by_pair = {frozenset(name.split("-")): signal for signal, name in enumerate(ROWS[:16])}
     less_others, less_neighbours = np.empty_like(levels), np.empty_like(levels)
     for signal, name in enumerate(ROWS[:16]):

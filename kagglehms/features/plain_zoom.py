@@ -38,15 +38,26 @@ def zoom_image(
     )  # fmt: skip
     x = np.pad(rows.reshape(LANES, n_times).astype(np.float64), ((0, 0), (pad, pad)))
     n_centre = width - n_left - n_right
-    wide = _levels(
-        _mel_bands(x, pad, wide_hop, n_wide, wide_rows, wide_weights, wide_half, wide_rank, wide_start, wide_weight,
-               wide_taps), ratio, per_octave,
+    wide = _mel_bands(
+        x,
+        pad,
+        wide_hop,
+        n_wide,
+        wide_rows,
+        wide_weights,
+        wide_half,
+        wide_rank,
+        wide_start,
+        wide_weight,
+        wide_taps,
+    )
+    centre = _mel_bands(
+        x, pad + centre_first, centre_hop, n_centre, centre_rows, centre_weights, centre_half, centre_rank,
+        centre_start, centre_weight, centre_taps,
     )  # fmt: skip
-    centre = _levels(
-        _mel_bands(x, pad + centre_first, centre_hop, n_centre, centre_rows, centre_weights, centre_half, centre_rank,
-               centre_start, centre_weight, centre_taps), ratio, per_octave,
-    )  # fmt: skip
-    levels = np.concatenate([wide[..., :n_left], centre, wide[..., n_wide - n_right :]], axis=-1)
+    sides = np.concatenate([wide[..., :n_left], wide[..., n_wide - n_right :]], axis=-1)
+    left, right = np.split(_levels(sides, ratio, per_octave), [n_left], axis=-1)
+    levels = np.concatenate([left, _levels(centre, ratio, per_octave), right], axis=-1)
     total = levels.sum(axis=0)
     others = (total - levels) / (len(levels) - 1)
     beside = (levels[before] + levels[after]) / 2

@@ -6,7 +6,7 @@ of the rows of the image. All arrays are flat:
     lanes   (pad + n_times + pad, 16)  the differences, zeros in the padding
     folded, kept: see `transform_compiled`
     power   (FRAMES, K, 16)            squared magnitudes of the bins of a few frames
-    bands   (M, n_all, 16)             power in every mel band: the columns of the wide spectrum, then the centre's
+    bands   (M, width, 16)             power in every mel band, in the columns of the image
     square  (16, 16)                   one band of sixteen columns, signal by signal
 """
 
@@ -52,7 +52,7 @@ _by_8, _by_4, _by_2, _by_1 = (
 @apart
 def _sum_bands(
     power: Any, bands: Any, column: int, n_frames: int, n_bins: int, start: Any, weight: Any,
-    n_mels: int, n_taps: int, n_all: int, loudest: Any,
+    n_mels: int, n_taps: int, width: int, loudest: Any,
 ) -> Any:  # fmt: skip
     """Write the power in the mel bands of a few frames; return the greatest so far, per lane."""
     for m in range(n_mels):
@@ -60,7 +60,7 @@ def _sum_bands(
             at, band = (frame * n_bins + start[m]) * LANES, splat16(0.0)
             for tap in range(n_taps):
                 band = fma(broadcast16(weight, m * n_taps + tap), load16(power, at + tap * LANES), band)
-            store(bands, (m * n_all + column + frame) * LANES, band)
+            store(bands, (m * width + column + frame) * LANES, band)
             loudest = upper(band, loudest)
     return loudest
 
@@ -78,18 +78,17 @@ def _greatest(x: Any) -> Any:
 def _spectrum(
     lanes: Any, folded: Any, kept: Any, power: Any, bands: Any, rows: Any, weights: Any, start: Any, weight: Any,
     first_centre: int, hop: int, half: int, rank: int, n_bins: int, n_taps: int,
-    n_mels: int, n_all: int, column: int, n_columns: int,
+    n_mels: int, width: int, column: int, n_columns: int, loudest: Any,
 ) -> Any:  # fmt: skip
-    """Write the mel bands of `n_columns` frames from `column` on; return the greatest in all lanes."""
-    loudest = splat16(0.0)
+    """Write the mel bands of `n_columns` frames from `column` on; return the greatest so far, per lane."""
     for first in range(0, n_columns, FRAMES):
         n = min(FRAMES, n_columns - first)
         begin = (first_centre + first * hop - half) * LANES
         transform_frames(lanes[begin:], folded, kept, power, rows, weights, 0, n, hop, half, rank, n_bins)
         loudest = _sum_bands(
-            power, bands, column + first, n, n_bins, start, weight, n_mels, n_taps, n_all, loudest
+            power, bands, column + first, n, n_bins, start, weight, n_mels, n_taps, width, loudest
         )
-    return _greatest(loudest)
+    return loudest
 
 
 # ---- decibels and planes
@@ -113,22 +112,17 @@ def _octaves(x: Any) -> Any:
 
 
 @apart
-def _take_levels(bands: Any, at: int, n: int, floor: Any, per_octave: float) -> None:
-    """Turn `n` vectors of power into levels, those below the floor raised to it."""
-    units = splat16(per_octave)
-    for i in range(at, at + n * LANES, LANES):
-        store(bands, i, mul(_octaves(upper(load16(bands, i), floor)), units))
-
-
-@apart
 def _write_planes(
-    bands: Any, at: int, square: Any, out: Any, place: int, row: int, plane: int, before: Any, after: Any
-) -> None:
+    bands: Any, at: int, floor: Any, per_octave: float, square: Any, out: Any, place: int, row: int, plane: int,
+    before: Any, after: Any,
+) -> None:  # fmt: skip
     """Write sixteen columns of one band of all signals, in three planes.
 
     Args:
-        bands: levels.
-        at: where the first of sixteen vectors of them is.
+        bands: power.
+        at: where the first of sixteen vectors of it is.
+        floor: power below which all is raised to it.
+        per_octave: the level of a power of 2.
         square: scratch.
         out: the image.
         place: where the sixteen columns of the first signal begin in it.
@@ -137,7 +131,10 @@ def _write_planes(
         before: of each signal, the neighbour on one side.
         after: of each signal, the neighbour on the other side.
     """
-    store_square(square, 0, LANES, square_of(bands, at, LANES))
+    units = splat16(per_octave)
+    for column in range(0, COLUMNS * LANES, LANES):
+        store(square, column, mul(_octaves(upper(load16(bands, at + column), floor)), units))
+    store_square(square, 0, LANES, square_of(square, 0, LANES))
     total = splat16(0.0)
     for signal in range(LANES):
         total = add(total, load16(square, signal * LANES))
@@ -152,19 +149,18 @@ def _write_planes(
 
 @helper
 def _write(
-    bands: Any, square: Any, out: Any, column: int, n_columns: int, place: int, n_mels: int, n_all: int,
-    width: int, before: Any, after: Any,
+    bands: Any, floor: Any, per_octave: float, square: Any, out: Any, first_column: int, n_columns: int,
+    n_mels: int, width: int, before: Any, after: Any,
 ) -> None:  # fmt: skip
-    """Write `n_columns` columns of levels, from `column` on, to the columns of the image from `place` on.
+    """Write `n_columns` columns of the image, from `first_column` on, in all planes.
 
     The last sixteen overlap those before them where their number is no multiple of sixteen.
     """
-    plane = LANES * n_mels * width
+    row, plane = n_mels * width, LANES * n_mels * width
     for m in range(n_mels):
         for first in range(0, n_columns, COLUMNS):
-            c = min(first, n_columns - COLUMNS)
-            at = (m * n_all + column + c) * LANES
-            _write_planes(bands, at, square, out, m * width + place + c, n_mels * width, plane, before, after)
+            i = m * width + first_column + min(first, n_columns - COLUMNS)
+            _write_planes(bands, i * LANES, floor, per_octave, square, out, i, row, plane, before, after)
 
 
 # ---- the whole
@@ -204,24 +200,23 @@ def zoom_image(
     subtract(eeg, lanes, pad, n_times, False, mirror, clip, factor)
     if filtered:
         two_modes(lanes, pad * LANES, n_times, modes)
-    n_centre = width - n_left - n_right
-    n_all = n_wide + n_centre
+    right, n_centre, nothing = width - n_right, width - n_left - n_right, splat16(0.0)
     wide = _spectrum(
         lanes, folded, kept, power, bands, wide_rows, wide_weights, wide_start, wide_weight,
-        pad, wide_hop, wide_half, wide_rank, wide_bins, wide_taps, n_mels, n_all, 0, n_wide,
+        pad, wide_hop, wide_half, wide_rank, wide_bins, wide_taps, n_mels, width, 0, n_left, nothing,
+    )  # fmt: skip
+    wide = _spectrum(
+        lanes, folded, kept, power, bands, wide_rows, wide_weights, wide_start, wide_weight,
+        pad + (n_wide - n_right) * wide_hop, wide_hop, wide_half, wide_rank, wide_bins, wide_taps,
+        n_mels, width, right, n_right, wide,
     )  # fmt: skip
     centre = _spectrum(
         lanes, folded, kept, power, bands, centre_rows, centre_weights, centre_start, centre_weight,
         pad + centre_first, centre_hop, centre_half, centre_rank, centre_bins, centre_taps,
-        n_mels, n_all, n_wide, n_centre,
+        n_mels, width, n_left, n_centre, nothing,
     )  # fmt: skip
-    wide_floor = upper(mul(wide, splat16(ratio)), splat16(AMIN))
-    centre_floor = upper(mul(centre, splat16(ratio)), splat16(AMIN))
-    for m in range(n_mels):
-        at = m * n_all * LANES
-        _take_levels(bands, at, n_wide, wide_floor, per_octave)
-        _take_levels(bands, at + n_wide * LANES, n_centre, centre_floor, per_octave)
-    _write(bands, square, out, 0, n_left, 0, n_mels, n_all, width, before, after)
-    _write(bands, square, out, n_wide, n_centre, n_left, n_mels, n_all, width, before, after)
-    right = n_left + n_centre
-    _write(bands, square, out, n_wide - n_right, n_right, right, n_mels, n_all, width, before, after)
+    wide_floor = upper(mul(_greatest(wide), splat16(ratio)), splat16(AMIN))
+    centre_floor = upper(mul(_greatest(centre), splat16(ratio)), splat16(AMIN))
+    _write(bands, wide_floor, per_octave, square, out, 0, n_left, n_mels, width, before, after)
+    _write(bands, centre_floor, per_octave, square, out, n_left, n_centre, n_mels, width, before, after)
+    _write(bands, wide_floor, per_octave, square, out, right, n_right, n_mels, width, before, after)

@@ -82,7 +82,7 @@ code = [mel_compiled.mel_image, panels_compiled.normalise, panels_compiled.norma
 code += [differences_compiled.difference_rows, spectra_compiled.difference_spectra]
 code += [zoom_compiled.zoom_image]
 spectra.plan(features.SPECTRA_50_10)
-zoom.plan(features.ZoomSpec().centre)
+zoom.zoom_plan(features.ZoomSpec().centre)
 print(json.dumps({"compiled": sum(len(c._compiled) for c in code), "modules": sorted(set(sys.modules) - before)}))
 """
     found = run_child(script, tmp_path)
