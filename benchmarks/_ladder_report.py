@@ -67,6 +67,9 @@ ensemble, of which it gives no other, on the public leaderboard."""
 ON_SETTLED = {name: rung.settled for name, rung in RUNGS.items() if rung.settled is not None}
 """Published on settled records only, and so compared on those."""
 
+AGAINST = ("global-norm", "mosaic-xloss")
+"""Rungs of the source that recipes beyond it are compared with."""
+
 
 @dataclass(frozen=True)
 class Results:
@@ -141,48 +144,99 @@ def _blends(predictions: Mapping[str, Mapping[int, F64]]) -> dict[str, dict[int,
 
 
 def report(results: Results, made: str) -> str:
-    """Two tables, as Markdown, with everything that must be known to read them."""
+    """Tables as Markdown, with everything that must be known to read them."""
     settled, many = results.records.settled, results.records.many
     sizes = (
         f"{len(settled)} records are held out and scored, {int(many.sum())} of them with ten and more votes, "
     )
     sizes += f"{int(settled.sum())} settled (five and more votes, or four that agree)."
-    return "\n".join(
+    columns = (
+        "predictor",
+        "all records",
+        "≥ 10 votes",
+        "settled",
+        "way",
+        "way, ≥ 10",
+        "published CV",
+        "LB",
+    )
+    lines = [
+        made,
+        "",
+        f"{results.folds[0]} of {results.folds[1]} folds; {sizes}",
+        "",
+        "## Scores",
+        "",
+        "KL divergence, out of fold: mean over seeds ± half their range. The way is the part of the distance from",
+        "the class prior to the perfect predictor, which knows the probabilities that the votes were drawn from.",
+        "",
+        table(columns, _score_rows(results)),
+        *_steps(results),
+        *_comparison(results),
+    ]
+    return "\n".join(lines)
+
+
+def _steps(results: Results) -> list[str]:
+    """The source's steps, if any of them was taken."""
+    rows = [line for step in STEPS if (line := _step_row(results, *step))]
+    if not rows:
+        return []
+    return [
+        "",
+        "## Which steps help",
+        "",
+        "Each line is one step of the source. Here: the change of the expected score (negative helps), that is,",
+        "with every record's true probabilities in place of its votes; mean over seeds, and in brackets the 95 %",
+        f"interval over patients ({N_BOOTSTRAP} bootstrap draws). A step is undecided if that interval, or the",
+        "seeds among themselves, allow both signs.",
+        "",
+        table(("from", "to", "what changes", "published", "here", "each seed", "as published?"), rows),
+    ]
+
+
+def _comparison(results: Results) -> list[str]:
+    """Recipes beyond the source against its rungs, if any of them was trained."""
+    source = {rung.recipe for rung in RUNGS} | {spec.name for spec in LADDER_BLENDS}
+    rows = [
         [
-            made,
-            "",
-            f"{results.folds[0]} of {results.folds[1]} folds; {sizes}",
-            "",
-            "## Scores",
-            "",
-            "KL divergence, out of fold: mean over seeds ± half their range. The way is the part of the distance from",
-            "the class prior to the perfect predictor, which knows the probabilities that the votes were drawn from.",
-            "",
-            table(
-                (
-                    "predictor",
-                    "all records",
-                    "≥ 10 votes",
-                    "settled",
-                    "way",
-                    "way, ≥ 10",
-                    "published CV",
-                    "LB",
-                ),
-                _score_rows(results),
-            ),
-            "",
-            "## Which steps help",
-            "",
-            "Each line is one step of the source. Here: the change of the expected score (negative helps), that is,",
-            "with every record's true probabilities in place of its votes; mean over seeds, and in brackets the 95 %",
-            f"interval over patients ({N_BOOTSTRAP} bootstrap draws). A step is undecided if that interval, or the",
-            "seeds among themselves, allow both signs.",
-            "",
-            table(
-                ("from", "to", "what changes", "published", "here", "each seed", "as published?"),
-                [line for step in STEPS if (line := _step_row(results, *step))],
-            ),
+            f"`{name}`",
+            f"`{rung}`",
+            *(_change(results, rung, name, mask) for mask in (None, results.records.many)),
+        ]
+        for name in results.predictions
+        for rung in AGAINST
+        if name not in source and rung in results.predictions
+    ]
+    if not rows:
+        return []
+    many, patients = results.records.many, results.records.patients
+    return [
+        "",
+        "## Beyond the source",
+        "",
+        "The change of the expected score against a rung of the source, record by record: negative is better. In",
+        f"brackets the 95 % interval over patients ({N_BOOTSTRAP} paired bootstrap draws of {len(np.unique(patients))}",
+        f"patients, of {len(np.unique(patients[many]))} where there are ten and more votes); mean over seeds.",
+        "",
+        table(("recipe", "against", "all records", "≥ 10 votes"), rows),
+    ]
+
+
+def _change(results: Results, before: str, after: str, mask: NDArray[np.bool_] | None) -> str:
+    mask = np.ones(len(results.truth_NK), bool) if mask is None else mask
+    differences_SN = _differences(results, before, after, mask)
+    low, high = group_interval(differences_SN.mean(axis=0), results.records.patients[mask], N_BOOTSTRAP)
+    return f"{differences_SN.mean():+.4f} ({low:+.3f} … {high:+.3f})"
+
+
+def _differences(results: Results, before: str, after: str, mask: NDArray[np.bool_]) -> F64:
+    """(seeds, n) change of every record's expected score."""
+    a, b, truth_NK = results.predictions[before], results.predictions[after], results.truth_NK[mask]
+    return np.array(
+        [
+            kl_terms(truth_NK, b[seed][mask]) - kl_terms(truth_NK, a[seed][mask])
+            for seed in sorted(a.keys() & b.keys())
         ]
     )
 
@@ -226,13 +280,7 @@ def _step_row(results: Results, before: str, after: str, what: str) -> list[str]
         return None
     on_settled = after in ON_SETTLED
     mask = results.records.settled if on_settled else np.ones(len(results.truth_NK), bool)
-    a, b = results.predictions[before], results.predictions[after]
-    differences_SN = np.array(
-        [
-            kl_terms(results.truth_NK[mask], b[seed][mask]) - kl_terms(results.truth_NK[mask], a[seed][mask])
-            for seed in sorted(a.keys() & b.keys())
-        ]
-    )
+    differences_SN = _differences(results, before, after, mask)
     per_seed = differences_SN.mean(axis=1)
     patients = results.records.patients[mask]
     low, high = group_interval(differences_SN.mean(axis=0), patients, N_BOOTSTRAP)

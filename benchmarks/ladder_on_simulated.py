@@ -73,7 +73,7 @@ def main() -> None:
     text = report(results, describe(options, records))
     say(text)
     if options.table is not None:
-        write_between_marks(options.table, text)
+        write_between_marks(options.table, options.marks, text)
     finish(
         {
             "benchmark": "ladder_on_simulated",
@@ -107,6 +107,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--weights", default="none", help="as for `kagglehms train`")
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--table", type=Path, help="a Markdown file with marks for the tables")
+    parser.add_argument("--marks", default="measured", help="name of the two marks in that file")
     parser.add_argument("--only-table", action="store_true", help="train nothing")
     return parser.parse_args()
 
@@ -177,16 +178,14 @@ VARIANTS = {
 }
 
 
-MARKS = ("<!-- measured -->", "<!-- /measured -->")
-
-
-def write_between_marks(path: Path, text: str) -> None:
+def write_between_marks(path: Path, name: str, text: str) -> None:
     """Put the measured part of a page in its place; a page that does not exist yet gets nothing else."""
-    page = path.read_text() if path.is_file() else "\n\n".join(MARKS) + "\n"
-    before, begin, rest = page.partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
+    marks = f"<!-- {name} -->", f"<!-- /{name} -->"
+    page = path.read_text() if path.is_file() else "\n\n".join(marks) + "\n"
+    before, begin, rest = page.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not (begin and end):
-        raise SystemExit(f"{path}: expected {MARKS[0]} and {MARKS[1]} around the place of the tables")
+        raise SystemExit(f"{path}: expected {marks[0]} and {marks[1]} around the place of the tables")
     write_bytes(path, f"{before}{begin}\n\n{text}\n\n{end}{after}".encode())
 
 
@@ -204,11 +203,13 @@ def describe(options: argparse.Namespace, records: Records) -> str:
         f"{seconds / 3600:.1f} hours for a fold of everything.",
     ]
     if changed:
+        epochs = "" if options.epochs else ", epochs"
+        start = "from scratch" if options.weights == "none" else "from ImageNet weights"
         backbones = " and ".join(f"`{name}`" for name in sorted({row.backbone for row in rows}))
         lines += [
             "",
             f"**A reduced pass** ({'; '.join(changed)}): all recipes train {backbones}",
-            "from scratch; images, losses, augmentations, stages and epochs are the recipes' own.",
+            f"{start}; images, losses, augmentations{epochs} and stages are the recipes' own.",
         ]
     return "\n".join(lines)
 
