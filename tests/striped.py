@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,8 @@ import polars as pl
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.data.records import Records
 from kagglehms.device import choose_device
-from kagglehms.inputs.layouts import PANELS_BY_THEMSELVES, Layout
+from kagglehms.inputs.kinds import Input
+from kagglehms.inputs.layouts import PANELS_BY_THEMSELVES
 from kagglehms.inputs.measuring import measure
 from kagglehms.training.feed import Feed
 from kagglehms.training.recipes import Stage, get_recipe
@@ -39,8 +41,10 @@ class Stripes:
         return np.random.default_rng(eeg_id).normal(0, 50, (10_000, 20)).astype(np.float16)
 
 
-def striped_feed(n: int = 32, layout: Layout = PANELS_BY_THEMSELVES, few: int = 0) -> Feed:
-    """`n` records, the first `few` of them with one vote, the others with twelve."""
+def striped_feed(
+    n: int = 32, layout: Input = PANELS_BY_THEMSELVES, few: int = 0, teachers: Sequence[str] = ()
+) -> Feed:
+    """`n` records, the first `few` of them with one vote, the others with twelve; teachers that predict anything."""
     columns = {name: [0] * n for name in ("eeg_id", "label_id", "patient_id")}
     votes = {
         name: [(1 if i < few else 12) * (i % 4 == k) for i in range(n)] for k, name in enumerate(VOTE_COLUMNS)
@@ -50,4 +54,11 @@ def striped_feed(n: int = 32, layout: Layout = PANELS_BY_THEMSELVES, few: int = 
         {**columns, **votes, **{name: [0.0] * n for name in offsets}, "spectrogram_id": list(range(n))}
     )
     records = Records(frame)
-    return Feed(Stripes(), records, layout, measure(Stripes(), records, np.arange(n), layout.global_sources))
+    rng = np.random.default_rng(0)
+    return Feed(
+        Stripes(),
+        records,
+        layout,
+        measure(Stripes(), records, np.arange(n), layout.global_sources),
+        teachers={name: rng.dirichlet(np.ones(6), n) for name in teachers},
+    )

@@ -89,7 +89,7 @@ def open_held_out(held_out: HeldOut, runs: Sequence[FinishedRun]) -> dict[str, D
     datasets = {}
     for run in runs:
         dataset = with_stored_folds(run.folder, Dataset.of(store, records, run.info.n_folds))
-        if run.info.identity != dataset.identity:
+        if run.info.identity.of_data != dataset.identity.of_data:
             raise RunError(
                 f"{run.folder.path}: was trained on other records, folds or another store than {held_out.store}"
                 f" and {held_out.data}; give the ones of its training, or leave --store away and nothing is measured"

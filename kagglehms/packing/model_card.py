@@ -92,6 +92,7 @@ def _described(run: FinishedRun) -> dict[str, Any]:
         "folds": len(run.results),
         "n_folds": run.info.n_folds,
         "records": run.info.records,
+        "teachers": recipe.teachers,
     }
 
 

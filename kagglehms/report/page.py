@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +193,7 @@ def _provenance(view: RunView) -> dict[str, Any]:
     for part in (info, *results):
         for package, number in ({} if part is None else part.versions).items():
             versions.setdefault(package, set()).add(number)
-    digests = {} if info is None else {"run": info.fingerprint, **asdict(info.identity)}
+    digests = {} if info is None else {"run": info.fingerprint, **info.identity.parts}
     if recipe is not None:
         digests["recipe"] = recipe.digest
     return {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +35,7 @@ from kagglehms.runs.identity import (
     weights_for,
     with_stored_folds,
 )
+from kagglehms.runs.teachers import with_teachers
 from kagglehms.training.metric import Standing, shortcoming, standing_text, standings
 from kagglehms.training.recipes import Recipe
 from kagglehms.training.resume import STATE, code_version
@@ -109,8 +110,8 @@ def cross_validate(
             and without a limit.
 
     Raises:
-        RunError: the run folder holds another recipe, other data, other first weights or a fold of another run, or
-            another process is training there.
+        RunError: the run folder holds another recipe, other data, other first weights or a fold of another run,
+            another process is training there, or a teacher of the recipe cannot be used, see `teachers.with_teachers`.
         Stopped: the time is up or a stop was requested; the next call continues.
         UsageError: a fold does not exist, a batch has fewer records than the team has processes, or there is no such
             network or no such first weights.
@@ -129,6 +130,8 @@ def cross_validate(
             f"there is no fold {unknown[0]}; this data is cut into folds 0 to {dataset.n_folds - 1}"
         )
     folder, team = RunFolder(runs / recipe.name), session.team
+    if recipe.teachers:
+        dataset = with_teachers(with_stored_folds(folder, dataset), recipe, runs)
     first = _first_weights(folder, recipe, dataset, pretrained, folds, team)
     if team.leads:
         begin(folder, recipe, dataset, first.origin)
@@ -202,7 +205,7 @@ class _Run:
         )
         identity = {
             "recipe": self.recipe.digest,
-            **asdict(dataset.identity),
+            **dataset.identity.parts,
             "first weights": self.first.origin.key,
             "code": code_version(),
         }
@@ -238,6 +241,7 @@ class _Run:
             threads=drawing_threads(n_cpus, beside_gpu=on_gpu),
             pin=on_gpu,
             windows=recipe.windows,
+            teachers=dataset.teachers,
         )
 
     def _finish(self, fold: int, done: Fit) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from kagglehms.data.competition import Competition
 from kagglehms.data.folds import assign_folds, limit_records
 from kagglehms.data.records import Records, read_records
 from kagglehms.data.store import Store
+from kagglehms.training.pseudo_labels import Predictions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,17 +21,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Identity:
-    """Digests of the three parts of a dataset: runs with equal ones have seen the same data.
+    """Digests of the parts of a dataset: runs with equal ones have seen the same data.
 
     Attributes:
         store: fingerprint of the decoded recordings.
         records: digest of the labelled records.
         folds: digest of the fold numbers.
+        teachers: digest of the predictions of each run that pseudo labels are made from, by its name.
     """
 
     store: str
     records: str
     folds: str
+    teachers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def of_data(self) -> dict[str, str]:
+        """Digests without those of teachers, by what they are of."""
+        return {"store": self.store, "records": self.records, "folds": self.folds}
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """All digests, by what they are of."""
+        return self.of_data | {f"predictions of {name}": digest for name, digest in self.teachers.items()}
 
 
 @dataclass(frozen=True)
@@ -41,11 +54,13 @@ class Dataset:
         store: decoded recordings.
         records: labelled records.
         folds: (n_records,) fold number of each record.
+        teachers: (n_records, 6) out-of-fold predictions of each run that pseudo labels are made from, by its name.
     """
 
     store: Store
     records: Records
     folds: NDArray[np.int8]
+    teachers: Predictions = field(default_factory=dict)
 
     @classmethod
     def of(cls, store: Store, records: Records, n_folds: int) -> Dataset:
@@ -59,9 +74,13 @@ class Dataset:
 
     @cached_property
     def identity(self) -> Identity:
-        """Digests of store, records and folds."""
+        """Digests of store, records, folds and predictions of teachers."""
         folds = hashlib.sha256(self.folds.tobytes()).hexdigest()
-        return Identity(self.store.fingerprint, self.records.digest, folds)
+        teachers = {
+            name: hashlib.sha256(predictions_NK.tobytes()).hexdigest()
+            for name, predictions_NK in self.teachers.items()
+        }
+        return Identity(self.store.fingerprint, self.records.digest, folds, teachers)
 
 
 def open_dataset(data: Path, store: Path, n_folds: int = 5, limit: int | None = None) -> Dataset:

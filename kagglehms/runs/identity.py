@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +27,8 @@ from kagglehms.training.resume import STATE
 
 
 def fingerprint(recipe: Recipe, dataset: Dataset, origin: Origin) -> str:
-    """Return the sha256 of recipe, store, records, folds and first weights; folds with equal ones belong together."""
-    parts = [recipe.digest, asdict(dataset.identity), origin.key]
+    """Return the sha256 of recipe, data, folds, teachers and first weights; folds with equal ones belong together."""
+    parts = [recipe.digest, dataset.identity.parts, origin.key]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -129,8 +128,8 @@ def refuse_other_run(
         for field in dataclasses.fields(Recipe)
         if getattr(trained, field.name) != getattr(recipe, field.name)
     ]
-    there, now = asdict(run.identity), asdict(dataset.identity)
-    different += [f"other {name}" for name in now if there[name] != now[name]]
+    there, now = run.identity.parts, dataset.identity.parts
+    different += [f"other {name}" for name in now if there.get(name) != now[name]]
     stored = run.first_weights
     if origin is not None and (stored is None or stored.key != origin.key):
         different.append(f"first weights {named_origin(stored)} there, {named_origin(origin)} now")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kagglehms.data.competition import CLASSES
-from kagglehms.errors import UsageError
+from kagglehms.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from kagglehms.data.records import Records
@@ -130,7 +130,7 @@ def training_weights(recipe: Recipe, records: Records) -> Floats:
         (n,) weights: 0 where the stage leaves a record out, else what its loss makes of the record's votes.
 
     Raises:
-        RunError: the stage leaves all of them out.
+        RunError: the stage leaves all of them out, or learns from pseudo labels, whose class prior is another.
     """
     import torch
 
@@ -138,6 +138,11 @@ def training_weights(recipe: Recipe, records: Records) -> Floats:
     from kagglehms.training.stage_plan import population
 
     stage = recipe.stages[-1]
+    if stage.pseudo_labels is not None:
+        raise RunError(
+            f"{recipe.name}: its last stage learned from pseudo labels, whose class prior is not that of the votes; "
+            "leave it out of the blend, or blend without the correction of class priors"
+        )
     learned = population(records, np.arange(len(records)), stage.records)
     weights_N = np.zeros(len(records))
     n_votes = torch.from_numpy(records.n_votes[learned])

@@ -162,9 +162,11 @@ def _train(
 ) -> Outcome:
     from kagglehms.runs.cross_validation import cross_validate
     from kagglehms.runs.identity import continue_from
+    from kagglehms.runs.teachers import with_teachers
 
     if options.resume_from is not None and session.team.leads:
-        taken = continue_from(options.resume_from, options.runs, recipe, dataset, options.weights)
+        taught = with_teachers(dataset, recipe, options.runs, options.resume_from)
+        taken = continue_from(options.resume_from, options.runs, recipe, taught, options.weights)
         say(f"{recipe.name}: {taken} fold(s) taken over from {options.resume_from}")
     session.team.wait()
     outcome = cross_validate(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from kagglehms.data.records import Records, Windows
 from kagglehms.data.workers import in_advance
@@ -28,6 +29,8 @@ from kagglehms.inputs.kinds import Input
 from kagglehms.inputs.layouts import Normaliser
 from kagglehms.training.batches import Batch, split
 from kagglehms.training.feed_draws import FeedDraws, Work
+from kagglehms.training.options import PseudoLabels
+from kagglehms.training.pseudo_labels import Predictions, pseudo_targets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,6 +67,7 @@ class Feed:
         threads: number of inputs drawn at a time; by default that of `drawing_threads`.
         pin: whether to put batches into page-locked memory, from which a GPU copies without the CPU.
         windows: which window represents a record, see `data.records.Windows`.
+        teachers: predictions that pseudo labels are made from.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Feed:
         threads: int | None = None,
         pin: bool = False,
         windows: Windows = "middle",
+        teachers: Predictions | None = None,
     ) -> None:
         self.recordings = recordings
         self.records = records
@@ -87,7 +92,8 @@ class Feed:
         self.threads = threads or drawing_threads(available_cpus(), beside_gpu=pin)
         self.pin = pin
         self._draws = FeedDraws(records, seed, windows)
-        self._targets_NK = torch.from_numpy(records.targets_NK.astype(np.float32))
+        self._teachers = teachers or {}
+        self._targets: dict[PseudoLabels | None, Tensor] = {}
         self._n_votes_N = torch.from_numpy(records.n_votes)
 
     def batches(self, order: NDArray[np.integer], batch_size: int) -> Generator[Batch]:
@@ -122,7 +128,19 @@ class Feed:
         shared = _Shared(drawings)
         list(pool.map(self._draw_some, repeat(shared, self.threads), repeat(epoch, self.threads)))
         index_B = torch.from_numpy(np.asarray(index, dtype=np.int64))
-        return Batch(images_BCHW, self._targets_NK[index_B], self._n_votes_N[index_B], index_B)
+        targets_NK = self._targets_of(work.labels)
+        return Batch(images_BCHW, targets_NK[index_B], self._n_votes_N[index_B], index_B)
+
+    def _targets_of(self, labels: PseudoLabels | None) -> Tensor:
+        """Return the (N, 6) float32 targets of all records: vote fractions or pseudo labels."""
+        if labels not in self._targets:
+            targets_NK = (
+                self.records.targets_NK
+                if labels is None
+                else pseudo_targets(self.records, labels, self._teachers)
+            )
+            self._targets[labels] = torch.from_numpy(targets_NK.astype(np.float32))
+        return self._targets[labels]
 
     def _draw_some(self, drawings: Iterator[_Drawing], epoch: int | None) -> None:
         """Draw inputs until none are left."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kagglehms.data.records import Records, Windows
-from kagglehms.training.options import BandPass
+from kagglehms.training.options import BandPass, PseudoLabels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +33,7 @@ class Work:
         mirror: probability that left and right are swapped in a record.
         shift_s: largest shift of a record's window along its recording in seconds, to either side.
         band: band-pass that the signals are filtered with before they are drawn; None for no filter.
+        labels: pseudo labels that replace targets; None for targets as the experts voted.
     """
 
     index: NDArray[np.integer]
@@ -41,6 +42,7 @@ class Work:
     mirror: float = 0.0
     shift_s: float = 0.0
     band: BandPass | None = None
+    labels: PseudoLabels | None = None
 
 
 class FeedDraws:

@@ -247,7 +247,15 @@ class _Training:
         mirror, shift_s = mirror_probability(asked), shift_seconds(asked)
         band = drawn_band_pass(asked, self.recipe.layout)
         work = (
-            Work(self.session.team.share(chunk), epoch, not plan.warms_up(epoch), mirror, shift_s, band)
+            Work(
+                self.session.team.share(chunk),
+                epoch,
+                not plan.warms_up(epoch),
+                mirror,
+                shift_s,
+                band,
+                plan.stage.pseudo_labels,
+            )
             for epoch, chunk in plan.chunks_from(first_step)
         )
         drawn = self.held_out.feed.draw(work)

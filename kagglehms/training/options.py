@@ -53,6 +53,30 @@ class _Strict:
 
 
 @dataclass(frozen=True)
+class PseudoLabels(_Strict):
+    """Targets that are partly the predictions of other runs, see `pseudo_labels`.
+
+    Attributes:
+        teachers: names of the runs whose out-of-fold predictions are averaged.
+        share: share of that mean in the new target, above 0 and at most 1; the votes keep the rest.
+        most_votes: largest number of votes of a record whose target changes; records with more votes keep theirs.
+    """
+
+    teachers: tuple[str, ...]
+    share: float = 0.9
+    most_votes: int = 9
+
+    def __post_init__(self) -> None:
+        if not self.teachers or len(set(self.teachers)) < len(self.teachers):
+            raise UsageError(
+                f"Allowed values for teachers are one or more runs, each once, but got {self.teachers}"
+            )
+        if not 0 < self.share <= 1:
+            raise UsageError(f"Allowed values for share are above 0 to 1, but got {self.share}")
+        _check_at_least_1(most_votes=self.most_votes)
+
+
+@dataclass(frozen=True)
 class _Chance(_Strict):
     """Base of the augmentations that are applied with some probability.
 

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.data.records import Windows
@@ -109,6 +109,8 @@ class Recipe:
         for field in ("drop_path_rate", "dropout", "ema"):
             if not 0 <= (getattr(self, field) or 0) < 1:
                 raise UsageError(f"{field} must be in [0, 1), but got {getattr(self, field)}")
+        if self.name in self.teachers:
+            raise UsageError(f"a run cannot be its own teacher, but {self.name} names itself")
         self._check_input()
 
     def _check_input(self) -> None:
@@ -187,6 +189,12 @@ class Recipe:
         return self.augmentations if stage.augmentations is None else stage.augmentations
 
     @property
+    def teachers(self) -> tuple[str, ...]:
+        """Names of the runs whose predictions any stage learns from, each once."""
+        asked = (stage.pseudo_labels for stage in self.stages)
+        return tuple(dict.fromkeys(name for labels in asked if labels for name in labels.teachers))
+
+    @property
     def kept(self) -> str:
         """Description of the weights that a run keeps, and of what that means for their score."""
         of = " of the moving average" if self.ema is not None else ""
@@ -226,7 +234,14 @@ class Recipe:
 
         Settings that later versions added appear only where they are used, so that the digests of older recipes stay.
         """
-        unused = {name: True for name in ("second_backbone", "pooling") if getattr(self, name) is None}
+        unused: dict[str, Any] = {
+            name: True for name in ("second_backbone", "pooling") if getattr(self, name) is None
+        }
+        unused["stages"] = {
+            number: {"pseudo_labels": True}
+            for number, stage in enumerate(self.stages)
+            if stage.pseudo_labels is None
+        }
         return _adapter().dump_json(self, indent=1, exclude=unused) + b"\n"
 
     @property

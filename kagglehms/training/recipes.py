@@ -14,6 +14,7 @@ from kagglehms.training.options import (
     HorizontalFlip,
     Mirror,
     Mixup,
+    PseudoLabels,
     SameClassCutMix,
     Shift,
     SignFlip,
@@ -59,6 +60,12 @@ def _raw_fold(name: str, backbone: str, layout: Input) -> Recipe:
         windows="random",
         evaluations_per_epoch=1,
     )
+
+
+def _taught(recipe: Recipe, labels: PseudoLabels) -> Recipe:
+    """Return a recipe whose first stage learns from pseudo labels."""
+    first, *others = recipe.stages
+    return replace(recipe, stages=(replace(first, pseudo_labels=labels), *others))
 
 
 def _spectra(name: str, backbone: str, layout: Input, last_stage_lr: float = 1e-4) -> Recipe:
@@ -138,6 +145,11 @@ _ALL = (
     ),
     # The second place's way of fusing: raw EEG beside ten minutes of spectrogram, one head.
     _raw_fold("two-views", "efficientnet_b0", kinds.FOLDED_AND_PANELS),
+    # The eighth place's pseudo labels: three models each for 0.3 of a target, the votes for the rest.
+    _taught(
+        _raw_fold("raw-fold-pseudo", "tf_efficientnet_b5", kinds.FOLDED_CAUSAL),
+        PseudoLabels(("raw-fold", "raw-fold-hgnet", "stft-50-10"), share=0.9),
+    ),
     Recipe(
         "wave-stack",
         kinds.SIXTEEN_SIGNALS,

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kagglehms.errors import UsageError
-from kagglehms.training.options import Albumentations, Augmentation, LossName, OptimizerName, WeightsName
+from kagglehms.training.options import (
+    Albumentations,
+    Augmentation,
+    LossName,
+    OptimizerName,
+    PseudoLabels,
+    WeightsName,
+)
 
 Population = Literal["all", "few", "unsettled", "settled", "many"]
 """Records that a stage learns from or is judged by, see `few`, `settled` and `many` of `data.records.Records`."""
@@ -43,6 +50,7 @@ class Stage:
         reset_all_epoch: whether to reset the best evaluation before every evaluation of the first epoch after the
             warm-up, instead of only before the first one. The last of them is then kept, as in the source's
             notebooks.
+        pseudo_labels: targets that other runs predict, in place of those of the records with few votes.
     """
 
     epochs: int = 6
@@ -62,6 +70,7 @@ class Stage:
     smoothing: float = 0.0
     augmentations: tuple[Augmentation, ...] | None = None
     reset_all_epoch: bool = False
+    pseudo_labels: PseudoLabels | None = None
 
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 

@@ -8,7 +8,11 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from kagglehms.errors import DataError, UsageError
-from kagglehms.training.recipes import RECIPES, get_recipe, recipe_from_json
+from kagglehms.training.options import PseudoLabels
+from kagglehms.training.recipes import RECIPES, Stage, get_recipe, recipe_from_json
+
+DIGESTS = {"baseline": "17d3350f26b992c0", "raw-fold": "0753eb129eac5f0e", "wave-stack": "18e66f6cad560ede"}
+"""First digits of what these recipes' runs state."""
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -32,6 +36,34 @@ def test_what_a_recipe_does_not_use_is_not_in_its_json() -> None:
     both = replace(get_recipe("two-views"), second_backbone="resnet10t")
     assert json.loads(both.to_json())["second_backbone"] == "resnet10t"
     assert recipe_from_json(both.to_json()) == both
+    stages = json.loads(get_recipe("raw-fold-pseudo").to_json())["stages"]
+    assert stages[0]["pseudo_labels"]["share"] == 0.9
+    assert "pseudo_labels" not in stages[1]
+    assert all(
+        "pseudo_labels" not in stage for stage in json.loads(get_recipe("raw-fold").to_json())["stages"]
+    )
+
+
+def test_digests_of_earlier_versions_stay() -> None:
+    """Runs of these recipes go on with this version."""
+    digests = {name: get_recipe(name).digest[:16] for name in ("baseline", "raw-fold", "wave-stack")}
+    assert digests == DIGESTS
+
+
+def test_pseudo_labels_are_the_eighth_places() -> None:
+    recipe, folded = get_recipe("raw-fold-pseudo"), get_recipe("raw-fold")
+    assert recipe.teachers == ("raw-fold", "raw-fold-hgnet", "stft-50-10")
+    labels = recipe.stages[0].pseudo_labels
+    assert labels is not None
+    assert labels.share / len(labels.teachers) == pytest.approx(0.3)
+    plain = tuple(replace(stage, pseudo_labels=None) for stage in recipe.stages)
+    assert replace(recipe, name=folded.name, stages=plain) == folded
+
+
+def test_a_run_cannot_teach_itself() -> None:
+    stage = Stage(pseudo_labels=PseudoLabels(("raw-fold", "raw-fold-pseudo")))
+    with pytest.raises(UsageError, match="a run cannot be its own teacher, but raw-fold-pseudo names itself"):
+        replace(get_recipe("raw-fold-pseudo"), stages=(stage,))
 
 
 def test_mel_zoom_is_the_third_places() -> None:
