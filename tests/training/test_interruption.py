@@ -19,6 +19,7 @@ import pytest
 import torch
 from children import THOROUGH
 from safetensors.numpy import load_file
+from stand_ins import WINNERS, stand_in
 from striped import CPU, RECIPE, striped_feed
 
 from kagglehms.data.competition import Competition
@@ -139,12 +140,14 @@ def outcome(*arguments: Any, session: Session) -> Fit | Stopped:
         return stopped
 
 
-def in_sessions(recipe: Recipe, folder: Path, batches: int) -> tuple[Fit, int]:
+def in_sessions(
+    recipe: Recipe, folder: Path, batches: int, train: Any = TRAIN, valid: Any = VALID
+) -> tuple[Fit, int]:
     """Train with an interruption after every so many batches; returns the fit and the number of sessions."""
     for number in range(1, 100):
         stop = StopRequest()
-        feed = StopAfter(striped_feed(16, recipe.layout, few=6), stop, batches)
-        done = outcome(recipe, feed, TRAIN, VALID, CPU, folder, session=Session(stop=stop))
+        feed = StopAfter(striped_feed(16, recipe.layout, few=6, teachers=recipe.teachers), stop, batches)
+        done = outcome(recipe, feed, train, valid, CPU, folder, session=Session(stop=stop))
         if isinstance(done, Fit):
             return done, number
         assert done.exit_code == 143
@@ -196,6 +199,24 @@ def test_whatever_is_kept_and_however_it_is_optimised_the_bits_are_the_same(
     assert state.exists()
     np.testing.assert_array_equal(again.predictions_NK, whole.predictions_NK)
     assert [replace(e, seconds=0) for e in again.history] == [replace(e, seconds=0) for e in whole.history]
+
+
+@pytest.mark.parametrize("name", WINNERS)
+def test_recipes_of_the_winners_kind_take_steps_and_go_on_with_the_same_bits(
+    name: str, tmp_path: Path
+) -> None:
+    recipe, train, valid = stand_in(name), np.arange(3, 9), np.arange(11, 13)  # three with few votes
+    feed = striped_feed(16, recipe.layout, few=6, teachers=recipe.teachers)
+    before = make_model(recipe)[0].state_dict()
+    whole = fit(recipe, feed, train, valid, CPU, tmp_path / "whole")
+    after = load_file(tmp_path / "whole" / WEIGHTS)
+    assert after.keys() == before.keys()
+    assert [e.stage for e in whole.history] == list(range(len(recipe.stages)))
+    assert all(np.isfinite(e.train_loss) for e in whole.history)
+    parts, sessions = in_sessions(recipe, tmp_path / "parts", 1, train, valid)
+    assert sessions > len(recipe.stages)
+    np.testing.assert_array_equal(parts.predictions_NK, whole.predictions_NK)
+    assert (tmp_path / "parts" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
 
 
 def test_channels_last_weights_go_on_with_the_same_bits(
