@@ -24,6 +24,8 @@ SMALL = {
     "eeg+percentiles": "half:test_convnext",
     "transformer-vit": "half:test_vit",
     "stft-50-10": "convnext_atto",
+    "mel-zoom": "half:test_efficientnet",
+    "two-views": "half:test_efficientnet",
 }
 """Recipe → the backbone in its place on a CPU."""
 BOUNDS = {None: 1e-3, "float16": 1e-2, "bfloat16": 5e-2}
