@@ -62,7 +62,11 @@ class KernelState:
 
     @property
     def ended(self) -> bool:
-        return self.status in {"COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED"}
+        return self.ended_well or self.status in {"ERROR", "CANCEL_ACKNOWLEDGED"}
+
+    @property
+    def ended_well(self) -> bool:
+        return self.status == "COMPLETE"
 
 
 class KaggleClient:

@@ -26,8 +26,12 @@ def require_bundle(dist: Path) -> None:
 
 def kernel_folders(dist: Path) -> list[Path]:
     """Return the folders of `dist/kernels` that hold a kernel, in the order in which data pass through them."""
-    found = (path.parent for path in (dist / "kernels").glob(f"*/{KERNEL_METADATA}"))
-    return sorted(found, key=lambda folder: (_place(folder.name), folder.name))
+    return sorted(kernels_in(dist / "kernels"), key=lambda folder: (_place(folder.name), folder.name))
+
+
+def kernels_in(folder: Path) -> list[Path]:
+    """Return the subfolders of `folder` that hold a kernel, by name."""
+    return sorted(path.parent for path in folder.glob(f"*/{KERNEL_METADATA}"))
 
 
 def choose_kernels(dist: Path, names: Sequence[str]) -> list[Path]:

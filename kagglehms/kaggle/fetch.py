@@ -9,13 +9,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.errors import HMSError, RunError, UsageError
 from kagglehms.kaggle.client import KernelState
 from kagglehms.kaggle.dist import UNSCORED, choose_kernels, kernel_ref
 from kagglehms.kaggle.service import Kaggle
 from kagglehms.kaggle.sessions import SessionError, follow_kernel
 from kagglehms.kernel.marker import MARKER, Marker
+from kagglehms.kernel.prior import SUBMISSION, SUBMISSION_COLUMNS
 
 
 def make_output_folder(out: Path) -> None:
@@ -61,7 +61,7 @@ def fetch(folder: Path, out: Path, kaggle: Kaggle, ended_well: bool = True) -> l
         shutil.rmtree(stage, ignore_errors=True)
         shutil.rmtree(stage.with_suffix(".old"), ignore_errors=True)
     if ended_well and folder.name not in UNSCORED:
-        _check_submission(target / "submission.csv", names)
+        _check_submission(target / SUBMISSION, names)
         _check_marker(target)
     kaggle.say(f"kernel {ref}: {len(names)} file(s) in {target}: {', '.join(names[:8])}")
     return [target / name for name in names]
@@ -122,7 +122,7 @@ def _check_submission(path: Path, names: Sequence[str]) -> None:
         raise RunError(f"{path}: the kernel left no submission, only {', '.join(names)}; read its log")
     with path.open("rb") as file:
         header = file.readline().decode("utf-8", "replace").strip()
-    if header != ",".join(("eeg_id", *VOTE_COLUMNS)):
+    if header != ",".join(SUBMISSION_COLUMNS):
         raise RunError(
             f"{path}: is not a submission, it begins with {json.dumps(header[:60])}; fetch it again"
         )

@@ -17,7 +17,6 @@ from pathlib import Path
 from kagglehms.data.competition import SLUG
 from kagglehms.errors import RunError
 from kagglehms.files import write_bytes
-from kagglehms.kaggle.client import KernelState
 from kagglehms.kaggle.dist import UNSCORED, choose_kernels, kernel_ref
 from kagglehms.kaggle.fetch import fetch, make_output_folder, see_through
 from kagglehms.kaggle.preflight import preflight
@@ -40,14 +39,12 @@ class PushedKernel:
         ref: its owner/slug.
         version: version number that Kaggle gave it.
         url: address of that version's page.
-        before: state of the kernel before the push; None if it had never been pushed.
     """
 
     name: str
     ref: str
     version: int
     url: str
-    before: KernelState | None = None
 
 
 def push(
@@ -88,10 +85,11 @@ def push(
     upload(dist / "dataset", report.dataset, kaggle)
     done: list[PushedKernel] = []
     for folder in folders:
-        pushed = _push_kernel(folder, kaggle, time_limit_s)
+        before = last_session(kernel_ref(folder), kaggle)
+        pushed = _push_kernel(folder, kaggle, time_limit_s, first=before is None)
         done.append(pushed)
         if follow:
-            see_through(folder, out, kaggle, pushed.before)
+            see_through(folder, out, kaggle, before)
             _fetch_unless_left_there(folder, out, kaggle)
         if folder.name not in UNSCORED:
             command = (
@@ -101,14 +99,13 @@ def push(
     return done
 
 
-def _push_kernel(folder: Path, kaggle: Kaggle, time_limit_s: float | None) -> PushedKernel:
+def _push_kernel(folder: Path, kaggle: Kaggle, time_limit_s: float | None, first: bool) -> PushedKernel:
     ref = kernel_ref(folder)
-    before = last_session(ref, kaggle)
     _check_sources(folder, kaggle)
-    with _pushable(folder, before is None) as source:
+    with _pushable(folder, first) as source:
         pushed = kaggle.do(lambda: kaggle.client.push_kernel(source, time_limit_s))
     kaggle.say(f"kernel {ref}: version {pushed.version} pushed, {pushed.url}")
-    return PushedKernel(folder.name, ref, pushed.version, pushed.url, before)
+    return PushedKernel(folder.name, ref, pushed.version, pushed.url)
 
 
 def _fetch_unless_left_there(folder: Path, out: Path, kaggle: Kaggle) -> None:
@@ -127,7 +124,7 @@ def _check_sources(folder: Path, kaggle: Kaggle) -> None:
         if source == metadata["id"] or not source.startswith(f"{owner}/"):
             continue
         state = last_session(source, kaggle)
-        if state is None or state.status != "COMPLETE":
+        if state is None or not state.ended_well:
             stands = "was never pushed" if state is None else f"is {state.status}"
             raise RunError(
                 f"kernel {folder.name} reads the output of {source}, which {stands}; push that one first and let it "

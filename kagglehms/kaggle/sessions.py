@@ -54,7 +54,7 @@ def follow_kernel(ref: str, kaggle: Kaggle, stale: KernelState | None = None) ->
             shown = state.status
             kaggle.say(f"kernel {ref}: {shown} after {passed_s:.0f} s")
         if moved and state.ended:
-            if state.status != "COMPLETE":
+            if not state.ended_well:
                 reason = state.failure or "no reason given"
                 raise SessionError(
                     f"kernel {ref} ended as {state.status}: {reason}; `kaggle kernels logs {ref}` says more"

@@ -69,6 +69,6 @@ def _of_kernel(folder: Path, kaggle: Kaggle) -> Standing:
         kernel = kaggle.ask(lambda: kaggle.client.kernel(ref))
     except ClientError as error:
         return Standing("kernel", ref, None, True, f"kernel {ref}: {error}")
-    failed = kernel.ended and kernel.status != "COMPLETE"
+    failed = kernel.ended and not kernel.ended_well
     sentence = f"kernel {ref}: {', '.join(filter(None, (kernel.status, kernel.failure)))}"
     return Standing("kernel", ref, kernel.status, not failed, sentence)

@@ -19,6 +19,7 @@ from kagglehms.files import write_bytes
 from kagglehms.strict_json import parse
 
 SUBMISSION = "submission.csv"
+SUBMISSION_COLUMNS = ("eeg_id", *VOTE_COLUMNS)
 
 TRAIN_PRIOR = (0.052, 0.189, 0.123, 0.083, 0.088, 0.465)
 """Class means of the 6,329 records of train.csv with at least ten votes, which the leaderboard seems to consist of;
@@ -106,7 +107,7 @@ def submission_csv(eeg_ids: Sequence[str | int], rows: Iterable[Sequence[float]]
     """Return the bytes of a submission: one row per id, with the six probabilities in full precision."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["eeg_id", *VOTE_COLUMNS])
+    writer.writerow(SUBMISSION_COLUMNS)
     for eeg_id, values in zip(eeg_ids, rows, strict=True):
         writer.writerow([eeg_id, *(repr(float(value)) for value in values)])
     return out.getvalue().encode()

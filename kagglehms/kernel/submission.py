@@ -12,7 +12,7 @@ from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.data.tables import read_table
 from kagglehms.errors import DataError, HMSError
 from kagglehms.files import write_bytes
-from kagglehms.kernel.prior import SUBMISSION, submission_csv
+from kagglehms.kernel.prior import SUBMISSION, SUBMISSION_COLUMNS, submission_csv
 from kagglehms.training.metric import check_probabilities
 
 __all__ = ["SUBMISSION", "read_submission", "write_submission"]
@@ -49,9 +49,9 @@ def read_submission(path: Path, eeg_ids: Sequence[int | str]) -> NDArray[np.floa
             probabilities.
     """
     table = read_table(path, {"eeg_id": "text", **dict.fromkeys(VOTE_COLUMNS, "number")})
-    if table.columns != ["eeg_id", *VOTE_COLUMNS]:
+    if tuple(table.columns) != SUBMISSION_COLUMNS:
         raise DataError(
-            path, f"has columns {', '.join(table.columns)}", f"expected eeg_id, {', '.join(VOTE_COLUMNS)}"
+            path, f"has columns {', '.join(table.columns)}", f"expected {', '.join(SUBMISSION_COLUMNS)}"
         )
     place = {str(eeg_id): row for row, eeg_id in enumerate(table["eeg_id"].to_list())}
     wanted = [str(eeg_id) for eeg_id in eeg_ids]

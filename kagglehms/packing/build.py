@@ -5,47 +5,22 @@ Two builds of the same inputs have the same bytes.
 
 from __future__ import annotations
 
-import re
-import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import kagglehms
-from kagglehms.bundle.manifest import (
-    BLEND,
-    CARD,
-    FORMAT,
-    MANIFEST,
-    File,
-    Library,
-    Manifest,
-    Model,
-    Prior,
-    dump_manifest,
-    hash_file,
-    read_manifest,
-    tree_digest,
-    verify,
-)
-from kagglehms.console import say
-from kagglehms.device import choose_device
+from kagglehms.bundle.manifest import Manifest
 from kagglehms.errors import RunError
-from kagglehms.kaggle.dist import UNSCORED
-from kagglehms.kaggle.scripts import read_wheel
-from kagglehms.kaggle.stamping import KERNEL_METADATA, find_owner, stamp_card, stamp_kernel
+from kagglehms.kaggle.dist import UNSCORED, kernels_in
+from kagglehms.kaggle.stamping import find_owner, stamp_kernel
 from kagglehms.locks import exclusive
-from kagglehms.packing.half_precision import HeldOut, half_changes, halve, open_held_out
-from kagglehms.packing.model_card import MODEL_CARD, model_card
-from kagglehms.packing.sources import Sources, find_sources
-from kagglehms.packing.staging import copy_file, refuse_to_replace_others, staged, swap_in, write_file
-from kagglehms.packing.vendor import lacking, vendor
+from kagglehms.packing.bundling import Content, write_bundle
+from kagglehms.packing.half_precision import HeldOut
+from kagglehms.packing.sources import find_sources
+from kagglehms.packing.staging import refuse_to_replace_others, staged, swap_in, write_file
 from kagglehms.runs.blends import Blend
-from kagglehms.runs.contents import FoldResult
-from kagglehms.runs.folder import RECIPE, FinishedRun, select_runs
+from kagglehms.runs.folder import select_runs
 from kagglehms.runs.named_blends import find_blend
-from kagglehms.runs.prior_correction import joint_prior
-from kagglehms.training.checkpoint import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -67,41 +42,6 @@ class Built:
     owner: str
     owner_source: str
     slug: str
-
-
-@dataclass(frozen=True)
-class Content:
-    """What a bundle is made of; the fields are explained at `build`."""
-
-    runs: tuple[FinishedRun, ...]
-    blend: Blend | None = None
-    half: bool = False
-    held_out: HeldOut | None = None
-    wheels: tuple[str, ...] | None = None
-
-    @property
-    def prior(self) -> Prior:
-        """The answer where no model has one: the class prior of the records that the bundle is for."""
-        correction = None if self.blend is None else self.blend.prior
-        return (
-            correction.target
-            if correction
-            else joint_prior((run.info.prior, run.info.records) for run in self.runs)
-        )
-
-    def measure(self) -> Callable[[FinishedRun, FoldResult, Path], dict[str, float | None] | None]:
-        """Return what measures a fold's half precision; the records are opened once."""
-        if not self.half or self.held_out is None:
-            return lambda run, fold, weights: None
-        datasets, device = open_held_out(self.held_out, self.runs), choose_device()
-        say(device.reason)
-
-        def measured(run: FinishedRun, fold: FoldResult, weights: Path) -> dict[str, float | None]:
-            say(f"{run.recipe.name} fold {fold.fold}: predicting its records in both precisions")
-            full, dataset = run.folder.fold(fold.fold) / WEIGHTS, datasets[run.recipe.name]
-            return half_changes(run.recipe, full, weights, fold.fold, dataset, device)
-
-        return measured
 
 
 def build(
@@ -150,7 +90,7 @@ def build(
     refuse_to_replace_others(dataset)
     try:
         with exclusive(dist, "a build"), staged(dist) as stage:
-            slug, manifest = _write_dataset(stage / "dataset", sources, content, owner)
+            slug, manifest = write_bundle(stage / "dataset", sources, content, owner)
             names = kernel_names(sources.kernels, scored=bool(selected))
             _write_kernels(stage / "kernels", sources.kernels, names, owner, slug, manifest.digest)
             swap_in(stage, dist, kernel_names(sources.kernels))
@@ -168,89 +108,17 @@ def _heaviest_first(blend: Blend) -> list[str]:
     return sorted(blend.active, key=lambda name: -weights[name])
 
 
-def _write_dataset(folder: Path, sources: Sources, content: Content, owner: str) -> tuple[str, Manifest]:
-    folder.mkdir()
-    slug, card = stamp_card(sources.card, owner)
-    wheel, wheel_bytes = sources.wheel()
-    files = {
-        wheel: write_file(folder / wheel, wheel_bytes),
-        "LICENSE": copy_file(sources.license, folder / "LICENSE"),
-    }
-    vendored = _vendor(folder, sources.kernels, wheel, content)
-    files |= {path.name: hash_file(path) for path in vendored}
-    if content.blend is not None:
-        files[BLEND] = write_file(folder / BLEND, content.blend.to_json())
-    models = _write_models(folder, content, files)
-    prior = content.prior
-    told = model_card(content.runs, models, _versions(content.runs), prior, content.blend)
-    files[MODEL_CARD] = write_file(folder / MODEL_CARD, told)
-    files = dict(sorted(files.items()))
-    manifest = Manifest(
-        FORMAT,
-        Library(kagglehms.__version__, wheel, sources.commit()),
-        _versions(content.runs),
-        tuple(models),
-        prior,
-        files,
-        digest=tree_digest(files),
-        wheels=tuple(path.name for path in vendored),
-    )
-    write_file(folder / MANIFEST, dump_manifest(manifest))
-    write_file(folder / CARD, card)
-    verify(
-        folder, read_manifest(folder), manifest.digest
-    )  # as the kernel will do, while an error is still cheap
-    return slug, manifest
-
-
-def _write_models(folder: Path, content: Content, files: dict[str, File]) -> list[Model]:
-    """Write recipes and weights, add them to `files`, and return the models' entries of the manifest."""
-    measure = content.measure()
-    models = []
-    for run in content.runs:
-        recipe = run.recipe.name
-        stem = _file_stem(recipe)
-        recipe_file = f"{stem}.recipe.json"
-        if recipe_file in files:
-            raise RunError(
-                f"two recipes would both be named {recipe_file}; rename {recipe!r} or choose one of them"
-            )
-        files[recipe_file] = copy_file(run.folder.path / RECIPE, folder / recipe_file)
-        for fold in run.results:
-            weights = run.folder.fold(fold.fold) / WEIGHTS
-            name = f"{stem}.fold{fold.fold}.safetensors"
-            scores = fold.scores
-            if content.half:
-                files[name] = write_file(folder / name, halve(weights))
-                changes = measure(run, fold, folder / name)
-                models.append(Model(recipe, fold.fold, name, recipe_file, scores, "float16", changes))
-            else:
-                files[name] = copy_file(weights, folder / name)
-                models.append(Model(recipe, fold.fold, name, recipe_file, scores))
-    return models
-
-
-def _vendor(folder: Path, kernels: Path, wheel: str, content: Content) -> list[Path]:
-    if content.wheels is None:
-        return []
-    scripts = sorted(kernels.glob("*/*.py"))
-    wanted = [*lacking(scripts, read_wheel(folder / wheel)), *content.wheels]
-    with tempfile.TemporaryDirectory(prefix="wheels-", dir=folder.parent) as scratch:
-        return [path.rename(folder / path.name) for path in vendor(wanted, Path(scratch))]
-
-
 def kernel_names(kernels: Path, scored: bool = True) -> list[str]:
-    """Names of the project's kernels, in alphabetical order.
+    """Return the names of the project's kernels, in alphabetical order.
 
     Args:
         kernels: folder of their templates.
-        scored: with those that need weights.
+        scored: whether to include those that need weights.
 
     Raises:
-        RunError: there is none.
+        RunError: there is no kernel.
     """
-    names = sorted(path.parent.name for path in kernels.glob(f"*/{KERNEL_METADATA}"))
-    names = [name for name in names if scored or name in UNSCORED]
+    names = [folder.name for folder in kernels_in(kernels) if scored or folder.name in UNSCORED]
     if not names:
         raise RunError(f"{kernels}: holds no kernel; take it from the project's checkout")
     return names
@@ -263,17 +131,3 @@ def _write_kernels(
         (folder / name).mkdir(parents=True)
         for file, content in stamp_kernel(kernels / name, owner, slug, digest).items():
             write_file(folder / name / file, content)
-
-
-def _file_stem(recipe: str) -> str:
-    """Return a recipe's name without characters that a file name on Kaggle should not have (`panels+global`)."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", recipe).strip(".-") or "recipe"
-
-
-def _versions(runs: Sequence[FinishedRun]) -> dict[str, str]:
-    """Merge the versions of all runs; where they differ, all of them are named."""
-    merged: dict[str, set[str]] = {}
-    for run in runs:
-        for package, version in run.info.versions.items():
-            merged.setdefault(package, set()).add(version)
-    return {package: ", ".join(sorted(versions)) for package, versions in sorted(merged.items())}

@@ -12,10 +12,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from kagglehms.data.competition import VOTE_COLUMNS, Competition
+from kagglehms.data.competition import CLASSES, Competition
 from kagglehms.errors import UsageError
 from kagglehms.files import write_bytes
-from kagglehms.kernel.prior import read_rows
+from kagglehms.kernel.prior import read_rows, submission_csv
 
 HIDDEN_ROWS = 4000
 """Assumed number of rows of the hidden test set; the competition does not give it."""
@@ -78,8 +78,9 @@ def _repeated(folder: Path, n_rows: int, source: Competition) -> Competition:
         lines.append((names[1], names[0]))
     test = "".join(f"{spectrogram_id},{eeg_id},1\n" for spectrogram_id, eeg_id in lines)
     write_bytes(target.test_csv, f"spectrogram_id,eeg_id,patient_id\n{test}".encode())
-    sample = "".join(f"{eeg_id}{f',{1 / 6!r}' * 6}\n" for _, eeg_id in lines)
-    write_bytes(target.sample_submission_csv, f"eeg_id,{','.join(VOTE_COLUMNS)}\n{sample}".encode())
+    uniform = [1 / len(CLASSES)] * len(CLASSES)
+    sample = submission_csv([eeg_id for _, eeg_id in lines], [uniform] * len(lines))
+    write_bytes(target.sample_submission_csv, sample)
     return target
 
 

@@ -18,6 +18,8 @@ from kagglehms.kaggle.dist import choose_kernels
 from kagglehms.kaggle.image import kaggle_image
 from kagglehms.kaggle.preflight import preflight
 from kagglehms.packing.build import Built, build
+from kagglehms.runs.folder import RunFolder
+from kagglehms.training.recipes import get_recipe
 
 
 @pytest.fixture
@@ -118,9 +120,9 @@ def test_a_recipe_that_the_kernel_could_not_read_is_found(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edit(runs / "baseline/recipe.json", of_another_version=1)
-    for name in ("runs._check_recipe", "build.model_card"):  # as a library of another version builds it
-        monkeypatch.setattr(f"kagglehms.packing.{name}", lambda *_: b"card")
-    build(runs, tmp_path / "dist", owner="some-owner")
+    recipe = get_recipe("baseline")
+    monkeypatch.setattr(RunFolder, "recipe", lambda _: recipe)  # as a library of another version reads it
+    build(runs, tmp_path / "dist", ["baseline"], owner="some-owner")
     (finding,) = preflight(tmp_path / "dist").findings
     assert finding.where.endswith("baseline.recipe.json")
     assert "is no recipe of this version" in finding.what

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kagglehms.data.competition import VOTE_COLUMNS, Competition
@@ -98,6 +98,7 @@ def test_without_any_table_there_are_no_rows(tmp_path: Path) -> None:
     assert (tmp_path / "submission.csv").read_text() == SAMPLE
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_bytes_are_too_much(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     folder = tmp_path_factory.mktemp("any")

@@ -18,8 +18,7 @@ from kagglehms.errors import RunError, UsageError
 from kagglehms.kaggle.stamping import PLACEHOLDER_OWNER
 from kagglehms.kernel.prior import read_prior
 from kagglehms.locks import exclusive
-from kagglehms.packing import build as building
-from kagglehms.packing import staging
+from kagglehms.packing import bundling, staging
 from kagglehms.packing.build import Built, build
 from kagglehms.packing.description import describe
 from kagglehms.packing.model_card import MODEL_CARD
@@ -133,7 +132,9 @@ def test_a_new_build_replaces_the_old_one_whole(runs: Path, tmp_path: Path) -> N
     assert visible(tmp_path / "dist") == ["dataset", "kernels"]
 
 
-@pytest.mark.parametrize("step", ["_write_kernels", "stamp_card", "dump_manifest", "verify"])
+@pytest.mark.parametrize(
+    "step", ["build._write_kernels", "bundling.stamp_card", "bundling.dump_manifest", "bundling.verify"]
+)
 def test_an_interrupted_build_leaves_the_old_one(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -143,7 +144,7 @@ def test_an_interrupted_build_leaves_the_old_one(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(building, step, interrupted)
+    monkeypatch.setattr(f"kagglehms.packing.{step}", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(runs, tmp_path / "dist", recipes=["baseline"])
     assert tree(tmp_path / "dist") == before
@@ -210,7 +211,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_bundle(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(building, "copy_file", full)
+    monkeypatch.setattr(bundling, "copy_file", full)
     with pytest.raises(RunError, match="No space left on device"):
         build(runs, tmp_path / "dist")
     assert tree(tmp_path / "dist") == before
