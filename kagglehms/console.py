@@ -1,4 +1,4 @@
-"""The standard streams as they are found: in any encoding, closed, or gone half-way. Printing ends no work."""
+"""Printing for people, on standard streams of any encoding, closed ones included: no work ends because of it."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class _Unfailing:
 
 
 def open_streams(unfailing: bool = False) -> None:
-    """Make the standard streams of this process ones that can be printed to; the first thing that a command does.
+    """Make the standard streams of this process printable; every command begins with it.
 
-    A stream that was closed at the start goes to nowhere, and a character that its encoding lacks becomes `?`.
+    A stream that was closed at the start leads to the null device, and a character that its encoding lacks becomes `?`.
 
     Args:
-        unfailing: also lose what cannot be written later, where the reader has gone or the disk is full. For work that
+        unfailing: discard text that cannot be written, because the reader has gone or the disk is full. For work that
             is worth more than what it says; other commands end in an error then.
     """
     _occupy_descriptors()
@@ -54,7 +54,7 @@ def open_streams(unfailing: bool = False) -> None:
 
 
 def _occupy_descriptors() -> None:
-    """Point closed standard descriptors to nowhere, lest a file opened later gets one and is printed into."""
+    """Point closed standard descriptors to the null device, so that no file opened later receives printed text."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -74,7 +74,7 @@ def printable(text: str, stream: IO[str]) -> str:
 
 
 def discard_output() -> None:
-    """Point standard output to nowhere, so that what could not be written is not tried again at the end."""
+    """Point standard output to the null device, so that Python does not try to flush it again at exit."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -85,13 +85,13 @@ _quiet = False
 
 
 def be_quiet(quiet: bool = True) -> None:
-    """Print no progress from here on: only what a command was asked for, and errors."""
+    """Stop printing progress, and print only results and errors from here on."""
     global _quiet
     _quiet = quiet
 
 
 def coloured(text: str, colour: Literal["red", "green", "yellow", "bold"], stream: IO[str] | None) -> str:
-    """Return `text` in a colour if `stream` is a terminal and nobody objects (https://no-color.org)."""
+    """Return `text` in a colour if `stream` is a terminal and colours are not disabled (https://no-color.org)."""
     if not is_terminal(stream) or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     code = {"red": 31, "green": 32, "yellow": 33, "bold": 1}[colour]
@@ -99,7 +99,7 @@ def coloured(text: str, colour: Literal["red", "green", "yellow", "bold"], strea
 
 
 def is_terminal(stream: IO[str] | None) -> bool:
-    """Whether there is a stream, and somebody sits before it."""
+    """Return whether `stream` is an open terminal."""
     try:
         return stream is not None and stream.isatty()
     except ValueError:  # closed
@@ -107,18 +107,18 @@ def is_terminal(stream: IO[str] | None) -> bool:
 
 
 def quiet() -> bool:
-    """Whether no progress is to be printed."""
+    """Return whether progress is silenced."""
     return _quiet
 
 
 def say(line: str) -> None:
-    """Print one line about how it goes, for a person; nothing with `--quiet`."""
+    """Print one line of progress; nothing with `--quiet`."""
     if not _quiet:
         tell(line)
 
 
 def tell(line: str) -> None:
-    """Print one line of what a command was asked for, at once, without tearing a progress bar.
+    """Print one line of a command's result at once, without tearing a progress bar.
 
     What cannot be printed ends nothing here, unless the reader has gone: what is left of it is tried again when the
     command ends, which is when that becomes an error.
@@ -128,7 +128,7 @@ def tell(line: str) -> None:
 
 
 def show(text: str) -> None:
-    """Print text as it is, at once; else like `tell`."""
+    """Print text without adding a newline, otherwise like `tell`."""
     stream: IO[str] | None = sys.stdout  # a process can have none
     if stream is None:
         return

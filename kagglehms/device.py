@@ -12,7 +12,7 @@ from kagglehms.errors import UsageError, first_line
 
 @dataclass(frozen=True)
 class Device:
-    """Where and in which precision to compute, and why.
+    """A device, the precision to compute in, and the reason for both.
 
     Attributes:
         name: `cuda` (NVIDIA's or AMD's), `mps` (Apple's) or `cpu`, as torch.device takes it.
@@ -26,7 +26,7 @@ class Device:
 
 
 DEVICES = ("cpu", "cuda", "mps")
-"""What can be asked for."""
+"""Names that `choose_device` accepts."""
 
 
 def choose_device(wanted: str | None = None) -> Device:
@@ -75,7 +75,7 @@ def _mps_unusable() -> str | None:
 
 
 def _fails(device: str) -> str | None:
-    """Why a device cannot compute a tiny sum; None if it can."""
+    """Return why a device cannot compute a tiny sum; None if it can."""
     import torch
 
     name = "the GPU"

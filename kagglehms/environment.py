@@ -26,7 +26,7 @@ def safe_environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def safe_children() -> Iterator[None]:
-    """Put that environment in the place of this process's while a library starts processes on our behalf."""
+    """Use that environment as this process's own while a library starts processes."""
     before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
     safe = safe_environment()
     try:
@@ -45,7 +45,7 @@ def _set_variables(values: dict[str, str | None]) -> None:
 
 
 def child_environment() -> dict[str, str]:
-    """The environment in which a child process imports this very library, wherever it was imported from."""
+    """Return an environment in which a child process imports this copy of the library."""
     import kagglehms
 
     environment = safe_environment()
@@ -55,10 +55,10 @@ def child_environment() -> dict[str, str]:
 
 
 def available_cpus() -> int:
-    """CPU cores this process may use, which in a container can be fewer than the machine has."""
+    """Return how many CPU cores this process may use; in a container they can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def leads() -> bool:
-    """Whether this process speaks and writes for all that `torchrun` started; true for one that runs alone."""
+    """Return whether this process prints and writes for all that `torchrun` started; true for one that runs alone."""
     return os.environ.get("RANK", "0") == "0"

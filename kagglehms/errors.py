@@ -16,11 +16,11 @@ EXIT_FAILURE = 1
 EXIT_USER = 2
 """The caller's mistake: unknown names, options that contradict each other, unusable input files."""
 EXIT_UNFINISHED = 3
-"""The time limit came first: the state is saved, and the same command goes on from there."""
+"""The time limit came first: the state is saved, and the same command continues from there."""
 EXIT_INTERRUPTED = 130
 """Ctrl-C; what was finished before it is kept."""
 EXIT_OUTPUT_CLOSED = 141
-"""Whoever read the output, such as `head`, has gone before the end; what was finished before it is kept."""
+"""The reader of the output, such as `head`, closed it before the end; what was finished before it is kept."""
 EXIT_TERMINATED = 143
 """SIGTERM or SIGHUP; what was finished before it is kept."""
 
@@ -60,7 +60,7 @@ class DataError(HMSError):
 
 
 class DataErrors(HMSError):
-    """Several unusable input files, all of them listed, so that one look is enough to mend them."""
+    """Several unusable input files, all of them listed, so that they can be mended in one go."""
 
     exit_code = EXIT_USER
 
@@ -78,7 +78,7 @@ class BundleError(HMSError):
 
 
 class RunError(HMSError):
-    """A training run that cannot go on, or a finished one that does not fit what is asked of it."""
+    """A training run that cannot continue, or a finished one that does not fit what is asked of it."""
 
 
 class Stopped(HMSError):
@@ -103,11 +103,11 @@ def first_line(error: BaseException, longest: int = 160) -> str:
 
 
 _DISTRIBUTIONS = {"sklearn": "scikit-learn", "slugify": "python-slugify", "PIL": "pillow"}
-"""What to install where it is not called as what is imported."""
+"""Names of distributions that differ from the names that are imported."""
 
 
 def not_installed(error: ModuleNotFoundError) -> str:
-    """Return a sentence that says which package is missing and how to get it; empty where it is none of others."""
+    """Return a sentence that says which package is missing and how to get it; empty if it is no third-party package."""
     name = (error.name or "").partition(".")[0]
     if name in {"", "kagglehms"} or name in sys.stdlib_module_names:
         return ""
@@ -115,7 +115,7 @@ def not_installed(error: ModuleNotFoundError) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the one of the `known` names that was probably meant; None if no name is near."""
+    """Return which of the `known` names was probably meant; None if none is similar."""
     names = list(known)
     begun = [other for other in names if len(name) > 2 and other.startswith(name)]
     return next(iter(begun or difflib.get_close_matches(name, names, n=1, cutoff=0.6)), None)

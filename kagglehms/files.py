@@ -12,7 +12,7 @@ from typing import IO
 from kagglehms.errors import RunError
 
 PARTIAL_SUFFIX = ".partial"
-"""Ends the names of files that are being written; whoever finds one after a crash may delete it."""
+"""Suffix of files that are being written; one found after a crash can be deleted."""
 
 
 @contextlib.contextmanager
@@ -46,13 +46,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def sweep_partials(folder: Path) -> None:
-    """Delete what an interrupted `writing` left in `folder`."""
+    """Delete partial files that an interrupted `writing` left in `folder`."""
     for path in folder.glob(f".*{PARTIAL_SUFFIX}"):
         path.unlink(missing_ok=True)
 
 
 def home() -> Path | None:
-    """The user's home; None for a user who has none, as in some containers."""
+    """Return the user's home folder; None where there is none, as in some containers."""
     try:
         return Path.home()
     except RuntimeError:

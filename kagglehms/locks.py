@@ -1,4 +1,4 @@
-"""Folders that one process at a time holds for itself, and who it is."""
+"""Folders that are locked by one process at a time, and the name of that process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOCK, HOLDER = ".lock", ".lock-holder"
 
 @contextlib.contextmanager
 def exclusive(folder: Path, what: str) -> Iterator[None]:
-    """Hold `folder` for this process; the system lets go of it when the process ends, however it ends.
+    """Lock `folder` for this process; the system releases the lock when the process ends, however it ends.
 
     Raises:
         UsageError: it is no folder, or may not be written.
@@ -50,7 +50,7 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
 
 
 def _named(holder: Path) -> str:
-    """The process that wrote down in `holder` who it is."""
+    """Return the process that is named in the file `holder`."""
     with contextlib.suppress(OSError):
         return holder.read_text(encoding="utf-8", errors="replace").strip() or "another process"
     return "another process"

@@ -22,15 +22,15 @@ def progress(
     before: int = 0,
     status: Callable[[], str] | None = None,
 ) -> Iterator[T]:
-    """Pass `items` on and show how far they are: a bar on a terminal, a plain line now and then in a log.
+    """Yield `items` and show progress: a bar on a terminal, an occasional line in a log.
 
     Args:
-        items: what remains to be done.
-        total: how many there are, with those done `before`.
-        what: is done, for the reader.
-        every_s: seconds between two lines of a log.
-        before: done in an earlier session; they do not count for the rate.
-        status: asked now and then for a few words more, such as the loss.
+        items: items that remain to be done.
+        total: number of all items, including those done `before`.
+        what: short description of the work, such as `decode`.
+        every_s: number of seconds between two lines of a log.
+        before: number of items done in an earlier session; they do not count for the rate.
+        status: function that returns a few more words to show, such as the loss.
     """
     if quiet() or not leads():
         yield from items

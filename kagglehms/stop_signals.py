@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP, as requests that the work in hand looks at."""
+"""Ctrl-C, SIGTERM and SIGHUP turned into requests that the running work checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kagglehms.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 
 
 class StopRequest:
-    """Whether somebody asked this process to end: Ctrl-C, SIGTERM, or SIGHUP, which says that the terminal has gone."""
+    """A request to end this process: Ctrl-C, SIGTERM, or SIGHUP, which says that the terminal has gone."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -24,10 +24,10 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a request that the work in hand looks at.
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a request that the running work checks.
 
     A second Ctrl-C or SIGTERM ends at once. A second SIGHUP does not: a terminal that goes sends one, and its shell
-    another. Who was started under `nohup` does not hear of either. Outside the main thread, which alone can receive
+    another. A process started under `nohup` receives neither. Outside the main thread, which alone can receive
     signals, nothing is changed.
     """
     request = StopRequest()

@@ -1,4 +1,4 @@
-"""Whatever somebody has of a recording → a `Recording`, known by its content rather than by its name."""
+"""A file or object of any kind → a `Recording`, recognised by its content rather than by its name."""
 
 from __future__ import annotations
 
