@@ -197,7 +197,7 @@ def _steps(results: Results) -> list[str]:
 
 def _comparison(results: Results) -> list[str]:
     """Recipes beyond the source against its rungs, if any of them was trained."""
-    source = {rung.recipe for rung in RUNGS} | {spec.name for spec in LADDER_BLENDS}
+    source = set(RUNGS) | {spec.name for spec in LADDER_BLENDS}
     rows = [
         [
             f"`{name}`",

@@ -45,6 +45,7 @@ from kagglehms.runs.ladder import ladder
 from kagglehms.runs.published_figures import RUNGS
 from kagglehms.simulator.competition import make_competition
 from kagglehms.training.metric import kl_score
+from kagglehms.training.options import Mirror
 from kagglehms.training.recipes import Recipe, get_recipe
 
 COMPETITION_SEED = 2024
@@ -174,6 +175,13 @@ VARIANTS = {
         # As many pixels as `half:` leaves of the image of `raw-fold`, which it makes by averaging samples 50 ms apart,
         # so that 10 Hz cancel. Sampling at 50 Hz keeps the band whole.
         replace(get_recipe("raw-fold"), name="raw-fold-50-hz", layout=Folded(FoldSpec(step=4, phases=5))),
+        # The same image with the training of `global-norm`, and left and right swapped.
+        replace(
+            get_recipe("global-norm"),
+            name="folded-as-global-norm",
+            layout=Folded(FoldSpec(step=4, phases=5)),
+            augmentations=(Mirror(),),
+        ),
     )
 }
 
