@@ -55,7 +55,7 @@ class Limit:
 
     def _pretend(self) -> None:
         """Every network made from here on runs out of memory on a batch beyond one and a half times `ROOM`."""
-        real = models._create
+        real = models.create_network
 
         def create(*arguments: Any, **options: Any) -> torch.nn.Module:
             model = real(*arguments, **options)
@@ -66,4 +66,4 @@ class Limit:
             if len(inputs[0]) > 1.5 * ROOM:
                 raise torch.OutOfMemoryError("CUDA out of memory (a stand-in)")
 
-        self.monkeypatch.setattr(models, "_create", create)
+        self.monkeypatch.setattr(models, "create_network", create)

@@ -93,7 +93,7 @@ def cross_validate(
     dataset: Dataset,
     runs: Path,
     device: Device,
-    pretrained: str = "none",
+    weights: str = "none",
     only_folds: Sequence[int] | None = None,
     session: Session | None = None,
 ) -> Outcome:
@@ -104,7 +104,7 @@ def cross_validate(
         dataset: data and folds to train on.
         runs: folder of all runs.
         device: device that computes.
-        pretrained: kind or file of first weights, see `first_weights.find_weights`.
+        weights: kind or file of first weights, see `first_weights.find_weights`.
         only_folds: numbers of the folds to train now; None trains all.
         session: time limit, stop requests, and the team of processes, each of which makes this call; None trains alone
             and without a limit.
@@ -132,7 +132,7 @@ def cross_validate(
     folder, team = RunFolder(runs / recipe.name), session.team
     if recipe.teachers:
         dataset = with_teachers(with_stored_folds(folder, dataset), recipe, runs)
-    first = _first_weights(folder, recipe, dataset, pretrained, folds, team)
+    first = _first_weights(folder, recipe, dataset, weights, folds, team)
     if team.leads:
         begin(folder, recipe, dataset, first.origin)
     team.wait()
@@ -150,7 +150,7 @@ def cross_validate(
 
 
 def _first_weights(
-    folder: RunFolder, recipe: Recipe, dataset: Dataset, pretrained: str, folds: Sequence[int], team: Team
+    folder: RunFolder, recipe: Recipe, dataset: Dataset, weights: str, folds: Sequence[int], team: Team
 ) -> FirstWeights:
     """Find the first weights, and make the network if anything is left to train, before anything is written."""
     from kagglehms.training.models import check_model
@@ -161,7 +161,7 @@ def _first_weights(
     # Only the leading process needs to know what is there.
     fresh = team.agree(int(team.leads and not set(folds) <= set(folder.folds(RESULT, STATE))))
     left = team.agree(int(team.leads and not set(folds) <= set(folder.finished)))
-    first = weights_for(folder, recipe, pretrained, bool(fresh))
+    first = weights_for(folder, recipe, weights, bool(fresh))
     if begun:
         refuse_other_run(folder, recipe, with_stored_folds(folder, dataset), first.origin)
     if left:

@@ -190,9 +190,7 @@ def is_finished(folder: RunFolder, fold: int, run: str) -> bool:
     return True
 
 
-def continue_from(
-    earlier: Path, runs: Path, recipe: Recipe, dataset: Dataset, pretrained: str = "none"
-) -> int:
+def continue_from(earlier: Path, runs: Path, recipe: Recipe, dataset: Dataset, weights: str = "none") -> int:
     """Take over what an earlier session has trained of a recipe: finished folds, and states of unfinished ones.
 
     Folds that have come further in `runs` are left alone. `earlier` is only read: on Kaggle it is the output of the
@@ -203,7 +201,7 @@ def continue_from(
         runs: this session's folder of all runs.
         recipe: recipe of the run to take over.
         dataset: data that this session trains on.
-        pretrained: kind or file of first weights, see `first_weights.find_weights`.
+        weights: kind or file of first weights, see `first_weights.find_weights`.
 
     Returns:
         Number of folds taken over.
@@ -222,7 +220,7 @@ def continue_from(
     if not folds:
         return 0
     dataset = with_stored_folds(source, dataset)
-    origin = weights_for(source, recipe, pretrained, fresh=False).origin
+    origin = weights_for(source, recipe, weights, fresh=False).origin
     hint = "continue with its recipe, data and weights, or leave --resume-from away"
     refuse_other_run(source, recipe, dataset, origin, hint)
     for fold in folds:

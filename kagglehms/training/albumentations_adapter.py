@@ -1,7 +1,7 @@
-"""Augmentation of single images by albumentations, in the threads that draw them.
+"""Augment single images with albumentations, in the threads that draw them.
 
-albumentations works on NumPy images, one at a time, so it has its place before batches go to a device. It is
-imported only where a recipe asks for it: that takes seconds.
+albumentations works on single NumPy images, so it is applied before batches are copied to a device. It is only
+imported if a recipe uses it, as that takes seconds.
 
 Shape legend: H image rows, W image columns.
 """
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Third word of a seed, other than those of `augment`.
 _SEED_WORD = 2
+"""Third word of the seeds, different from those of `augmentation_draws`."""
 
 
 class AlbumentationsAdapter:
-    """Applies transforms of albumentations to one image; may be called by many threads at once.
+    """Applies transforms of albumentations to an image; can be called by several threads at the same time.
 
-    albumentations takes float images to be in [0, 1] and clips many of its results to that. So the image is scaled
-    to it, from its own minimum to its own maximum, and back: a transform's `fill` of 0 means the image's minimum.
+    albumentations expects float images in [0, 1] and clips many results to this range. Images are therefore scaled to
+    it, from their minimum to their maximum, and back afterwards: a `fill` of 0 is the image's minimum.
 
-    albumentations keeps random generators, shared by all that call a transform, and a seed given to its `Compose`
-    starts the same stream in every transform of it, so that two of them always draw alike. Here every thread has
-    transforms of its own, and every call starts one stream, from which they all draw in turn.
+    A transform of albumentations has a random generator that all its callers share, and a seed of `Compose` starts the
+    same stream in all transforms, so that they always draw the same numbers. Here, every thread has its own
+    transforms, and every call starts one stream from which they draw in turn.
 
     Args:
-        transforms: what to apply, one after the other, each with its own probability `p`.
-        shape: (height, width) of the images; every transform is tried once on such an image.
+        transforms: transforms to apply, in order, each with its own probability `p`.
+        shape: (height, width) of the images; every transform is tried on such an image.
 
     Raises:
-        UsageError: an unknown name or option, a value that albumentations refuses, a transform that changes an
-            image's shape or type.
+        UsageError: a name or option is unknown, albumentations refuses a value, or a transform changes the shape or
+            type of an image.
         RunError: albumentations cannot be imported.
     """
 
@@ -64,7 +64,14 @@ class AlbumentationsAdapter:
     def __call__(
         self, image_HW: NDArray[np.float32], seed: int, epoch: int, record: int
     ) -> NDArray[np.float32]:
-        """Return a transformed copy of a float32 image; the draws depend on (seed, epoch, record) alone."""
+        """Return a transformed copy of an image.
+
+        Args:
+            image_HW: float32 image.
+            seed: seed of the run.
+            epoch: epoch, counted from 0.
+            record: position of the record; with seed and epoch it decides all random numbers.
+        """
         if not hasattr(self._own, "transforms"):
             self._own.transforms = deepcopy(self._transforms)
         generator = np.random.default_rng((seed, epoch, _SEED_WORD, record))
@@ -81,17 +88,22 @@ class AlbumentationsAdapter:
 def albumentations_adapter(
     augmentations: Sequence[Augmentation], shape: tuple[int, int]
 ) -> AlbumentationsAdapter | None:
-    """Return the adapter for all albumentations among a recipe's augmentations, or None where there are none.
+    """Return the adapter for all transforms of albumentations in a recipe, or None if there are none.
+
+    Args:
+        augmentations: augmentations of the recipe.
+        shape: (height, width) of the images.
 
     Raises:
-        UsageError, RunError: see `AlbumentationsAdapter`.
+        UsageError: as in `AlbumentationsAdapter`.
+        RunError: as in `AlbumentationsAdapter`.
     """
     transforms = [t for a in augmentations if isinstance(a, Albumentations) for t in a.transforms]
     return AlbumentationsAdapter(transforms, shape) if transforms else None
 
 
 def _import_albumentations() -> ModuleType:
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network for news while it is imported
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # otherwise it checks for updates on import
     try:
         return import_module("albumentations")
     except ImportError as error:
@@ -127,7 +139,7 @@ def _build(albumentations: ModuleType, wanted: Transform) -> Any:
 def _check_output(name: str, transform: Any, image_HW: NDArray[np.float32]) -> None:
     try:
         result = transform(image=image_HW, force_apply=True)["image"]
-    except Exception as error:  # whatever a transform may raise on an image that it is not made for
+    except Exception as error:  # transforms can raise anything on an image that does not suit them
         raise UsageError(f"albumentations.{name} fails on such images: {_one_line(error)}") from error
     made = (type(result).__name__, getattr(result, "dtype", None), getattr(result, "shape", None))
     expected = ("ndarray", np.float32, image_HW.shape)

@@ -1,4 +1,4 @@
-"""A recipe's backbone → the name by which timm knows the network."""
+"""Names of backbones in recipes, and their names in timm."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import difflib
 from kagglehms.errors import UsageError
 
 AST = "ast:"
-"""Before the name of a timm ViT: patches of 16 × 16 with stride 10, as the Audio Spectrogram Transformer has them."""
+"""Prefix of a timm ViT for patches of 16 × 16 with a stride of 10, as in the Audio Spectrogram Transformer."""
 HALF = "half:"
-"""Before any name: the network sees means of 2 × 2 pixels, a quarter of the work, for quick passes."""
+"""Prefix of any model for images of half the height and width, a quarter of the work, for quick runs."""
 
 
 def given_name(backbone: str) -> str:
-    """The timm model that a recipe names, as it is spelt there."""
+    """Return the name of a backbone without its prefixes."""
     return backbone.removeprefix(HALF).removeprefix(AST)
 
 
 def timm_name(backbone: str) -> str:
-    """The name of a recipe's network in today's timm, with the tag of its pretrained weights if one was given.
+    """Return the name of a backbone in the installed timm, with the tag of its pretrained weights if it has one.
 
-    Names that timm has given up are resolved by timm's own table: `tf_efficientnet_b0_ns` is
+    Names that timm has replaced are resolved by its own table: `tf_efficientnet_b0_ns` becomes
     `tf_efficientnet_b0.ns_jft_in1k`.
 
     Args:
-        backbone: of a recipe, with its prefixes.
+        backbone: name of the backbone, with its prefixes.
 
     Raises:
-        UsageError: timm has no such model, has it no more, or has no such tag of it.
+        UsageError: timm has no such model, has removed it, or has no weights with this tag.
     """
     import timm
     from timm.models import get_deprecated_models
@@ -37,8 +37,8 @@ def timm_name(backbone: str) -> str:
     if name in renamed:
         current = renamed[name]
         if not current:
-            raise UsageError(f"backbone {name!r}: timm {timm.__version__} has it no more; choose another")
-        # A tag of one's own goes before that of timm's table, as in timm.
+            raise UsageError(f"backbone {name!r}: timm {timm.__version__} has removed it; choose another")
+        # A tag in the name takes precedence over that of timm's table, as in timm.
         name, dot, tag = (
             f"{current.partition('.')[0]}.{tag}".partition(".") if tag else current.partition(".")
         )

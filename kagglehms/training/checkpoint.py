@@ -1,4 +1,4 @@
-"""Weights to and from safetensors files; nothing is ever unpickled."""
+"""Save weights to safetensors files and load them; nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -20,28 +20,34 @@ WEIGHTS = "weights.safetensors"
 NORMALISER_KEY = "kagglehms-normaliser"
 
 _WRAPPERS = ("module.", "_orig_mod.")
-"""What DistributedDataParallel and torch.compile put before the names of a model's tensors."""
+"""Prefixes that DistributedDataParallel and torch.compile add to the names of a model's tensors."""
 
 
 def save_weights(model: nn.Module, path: Path, normaliser: Normaliser | None = None) -> None:
-    """Write all parameters and buffers, atomically, under their plain names; see `save_tensors`."""
+    """Write all parameters and buffers atomically, under their plain names.
+
+    Args:
+        model: the model.
+        path: path of the .safetensors file.
+        normaliser: statistics of the training records, see `save_tensors`.
+    """
     save_tensors(plain_state(model), path, normaliser)
 
 
 def plain_state(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of all parameters and buffers in main memory, under their plain names."""
-    # Cloning parts tensors that share memory (tied weights), which safetensors refuses.
+    """Copy all parameters and buffers to main memory, under their plain names."""
+    # safetensors refuses tensors that share memory, such as tied weights: clone them.
     return {_plain(name): t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
 
 
 def save_tensors(state: dict[str, Tensor], path: Path, normaliser: Normaliser | None = None) -> None:
-    """Write what `plain_state` returned, atomically.
+    """Write the tensors of `plain_state` atomically.
 
     Args:
         state: tensors by name.
-        path: the .safetensors file.
-        normaliser: statistics of the training records that the images were normalised by; they belong to the
-            weights like a parameter, so they are kept in the same file.
+        path: path of the .safetensors file.
+        normaliser: statistics of the training records by which images are normalised; they belong to the weights like
+            a parameter, and are stored in the same file.
     """
     from safetensors.torch import save
 
@@ -52,13 +58,18 @@ def save_tensors(state: dict[str, Tensor], path: Path, normaliser: Normaliser | 
 
 
 def load_weights(model: nn.Module, path: Path) -> Normaliser:
-    """Fill `model` in place; every tensor must be there, have its shape, and be wanted.
+    """Load weights into a model, which must have exactly the tensors in the file.
+
+    Args:
+        model: model whose tensors are replaced.
+        path: path of the .safetensors file.
 
     Returns:
         The statistics that were saved with the weights.
 
     Raises:
-        DataError: missing, truncated, or the weights of another model; the message names the first differences.
+        DataError: the file is missing, truncated, or has the weights of another model; the message names the first
+            differences.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -83,7 +94,7 @@ def load_weights(model: nn.Module, path: Path) -> Normaliser:
 
 
 def _normaliser(content: str) -> Normaliser:
-    """Raises ValueError unless it is a mapping of sources to a mean and a deviation."""
+    """Parse the statistics of each source; raise ValueError if they are not a mean and a standard deviation."""
     statistics: dict[Any, Any] = parse_object(content)
     for source, values in statistics.items():
         if source not in PANEL_SHAPES or len(values) != 2 or not all(math.isfinite(v) for v in values):

@@ -1,10 +1,10 @@
-"""Several processes that train one model together, started by `torchrun`; most often there is just one.
+"""Train one model in several processes, started by `torchrun`; most often there is only one.
 
-Every member draws and learns its share of each batch. Nothing depends on how many there are but rounding: shares
-are weighted by their size, images are brought together where an augmentation mixes records, and batch normalisation
-takes its statistics over all shares.
+Every process draws its share of each batch and computes its gradients. Apart from rounding, results do not depend on
+the number of processes: shares are weighted by their size, batches are gathered if an augmentation mixes records, and
+batch normalisation uses the statistics of all shares.
 
-Shape legend: B batch, N records of a member's share.
+Shape legend: B batch, N records in a process's share.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Team:
     """The processes that train together.
 
     Attributes:
-        rank: of this process, from 0; 0 speaks and writes for all.
-        size: how many they are.
-        size_here: how many of them run on this machine.
+        rank: number of this process, from 0; process 0 prints and writes files for all.
+        size: number of processes.
+        size_here: number of processes on this machine.
     """
 
     rank: int = 0
@@ -48,18 +48,24 @@ class Team:
 
     @property
     def leads(self) -> bool:
+        """Whether this process prints and writes files for all."""
         return self.rank == 0
 
     def share(self, items: NDArray[Number]) -> NDArray[Number]:
-        """This member's part of `items`; the parts of all members, one after the other, are `items`."""
+        """Return this process's share of `items`; the shares of all processes, concatenated, are `items`."""
         return np.array_split(items, self.size)[self.rank]
 
     def weight(self, batch_size: int, n_own: int) -> float:
-        """What the mean over this member's share counts, where gradients are averaged over members."""
+        """Return the weight of this process's mean loss, given that gradients are averaged over processes.
+
+        Args:
+            batch_size: number of records in the whole batch.
+            n_own: number of records in this process's share.
+        """
         return 1.0 if self.size == 1 else n_own * self.size / batch_size
 
     def agree(self, value: int) -> int:
-        """The largest `value` of all members."""
+        """Return the largest `value` of all processes."""
         if self.size == 1:
             return value
         agreed = torch.tensor(value)
@@ -67,22 +73,22 @@ class Team:
         return int(agreed)
 
     def total(self, value: Tensor) -> Tensor:
-        """Sum over all members."""
+        """Return the sum of the values of all processes."""
         return value if self.size == 1 else _sum_of_all(value)
 
     def gather_rows(self, own: NDArray[np.float64], n_all: int) -> NDArray[np.float64]:
-        """Bring the rows of all shares of `n_all` together, each once and in order."""
+        """Return the rows of all shares, `n_all` in total, in order."""
         return own if self.size == 1 else self._gathered(torch.from_numpy(own), n_all).numpy()
 
     def gather_batch(self, batch: Batch, n_all: int) -> Batch:
-        """Bring the shares of a batch of `n_all` records together."""
+        """Return the whole batch of `n_all` records, given this process's share."""
         if self.size == 1:
             return batch
         parts = (batch.images_BCHW, batch.targets_BK, batch.n_votes_B, batch.index_B)
         return Batch(*(self._gathered(part, n_all) for part in parts))
 
     def part_of(self, batch: Batch) -> Batch:
-        """This member's share of a whole batch."""
+        """Return this process's share of a whole batch."""
         if self.size == 1:
             return batch
         own = self.share(np.arange(len(batch.index_B)))
@@ -94,7 +100,7 @@ class Team:
         )
 
     def _gathered(self, own: Tensor, n_all: int) -> Tensor:
-        # Shares differ by one row at most, and collectives want equal shapes: pad, then leave the padding out.
+        # Shares differ by at most one row, and collectives need equal shapes: pad, and remove the padding.
         longest = -(-n_all // self.size)
         padded = own.new_zeros((longest, *own.shape[1:]))
         padded[: len(own)] = own
@@ -104,18 +110,26 @@ class Team:
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     def wait(self) -> None:
-        """Until all members are here."""
+        """Wait until all processes have called this."""
         if self.size > 1:
             self.agree(0)
 
     def distributed(self, model: nn.Module, device: Device) -> tuple[nn.Module, nn.Module]:
-        """The model with batch statistics over all members, and what trains it: with their gradients averaged."""
+        """Prepare a model for training in all processes.
+
+        Args:
+            model: the model, on its device.
+            device: the device.
+
+        Returns:
+            The model with batch statistics of all processes, and a wrapper of it that averages their gradients.
+        """
         if self.size == 1:
             return model, model
         from torch.nn.parallel import DistributedDataParallel
 
         model = share_batch_statistics(model, device)
-        # Batch statistics are the same everywhere without being sent around. torch 2.15 renamed the option.
+        # Batch statistics need not be broadcast, since they are the same everywhere. torch 2.15 renamed the option.
         known = inspect.signature(DistributedDataParallel).parameters
         option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         options: dict[str, Any] = {option: False}
@@ -127,14 +141,20 @@ ALONE = Team()
 
 @contextlib.contextmanager
 def assemble(device_wanted: str | None = None) -> Iterator[Team]:
-    """Join the processes that `torchrun` started; without it, a team of one.
+    """Join the processes that `torchrun` started; without it, the team consists of this process.
 
-    Each process gets the GPU of its own number, unless `device_wanted` is `cpu`. Tensors in main memory travel by
-    gloo, those of a GPU by NCCL.
+    Each process gets the GPU with its own number, unless `device_wanted` is `cpu`. Tensors in main memory are
+    exchanged by Gloo, those of GPUs by NCCL.
+
+    Args:
+        device_wanted: name of the device that was asked for.
+
+    Yields:
+        The team.
 
     Raises:
-        UsageError: more processes than GPUs on this machine.
-        RunError: the others cannot be reached.
+        UsageError: there are more processes than GPUs on this machine.
+        RunError: the other processes cannot be reached.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -162,11 +182,11 @@ def assemble(device_wanted: str | None = None) -> Iterator[Team]:
 
 
 def share_batch_statistics(model: nn.Module, device: Device) -> nn.Module:
-    """Let every batch normalisation of a model take its statistics over all members of the team."""
+    """Replace the batch normalisations of a model by ones with the statistics of all processes."""
     from timm.layers.norm_act import convert_sync_batchnorm
 
     model = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    if device.name != "cuda":  # torch's synchronised layer has code for GPUs alone
+    if device.name != "cuda":  # PyTorch's synchronised layer only runs on GPUs
         for module in model.modules():
             if isinstance(module, nn.SyncBatchNorm):
                 module.__class__ = _GlobalBatchNorm  # type: ignore[assignment]
@@ -174,7 +194,7 @@ def share_batch_statistics(model: nn.Module, device: Device) -> nn.Module:
 
 
 class _GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation over the shares of all members, by collectives that gradients pass through.
+    """Batch normalisation over the shares of all processes, by differentiable collectives.
 
     Source: Ioffe & Szegedy (2015), "Batch Normalization", algorithm 1, with sums over all shares.
     """
@@ -186,7 +206,7 @@ class _GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
             output = nn.functional.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
-        # timm's layers drop and activate as well.
+        # timm's layers include dropout and activation.
         for name in ("drop", "act"):
             output = getattr(self, name, nn.Identity())(output)
         return output
@@ -211,7 +231,7 @@ class _GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 class _Total(torch.autograd.Function):
-    """Sum over all members. Each uses the sum, so its gradient is the sum of theirs."""
+    """Sum over all processes; as each of them uses the sum, its gradient is the sum of theirs."""
 
     @staticmethod
     def forward(_: Any, own: Tensor) -> Tensor:

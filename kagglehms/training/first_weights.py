@@ -1,54 +1,30 @@
-"""The first weights of a network: found where they were asked for, and fitted to it strictly or not at all.
-
-What is in a file is fitted in this order, and then every tensor must be wanted, be there and have its shape:
-
-1. Floating-point numbers of any precision become float32.
-2. A prefix that all names have and the network has not (`module.`, `_orig_mod.`, `model.`, `backbone.`,
-   `base_model.`, `network.`, `net.`) is taken off, one after the other.
-3. The classifier is left out: its classes are others.
-4. timm's `checkpoint_filter_fn` for the kind of network translates old names, and resizes position embeddings of
-   networks with a fixed image size.
-5. A stem of three channels becomes one of one channel by timm's `adapt_input_conv`: the sum.
-
-The only tensors that may be missing besides the classifier are counters of batches, which nothing depends on.
-"""
+"""The first weights of a network: find them in a file, or in timm's weights on the hub."""
 
 from __future__ import annotations
 
 import hashlib
-import sys
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from kagglehms.errors import DataError, UsageError, first_line
 from kagglehms.training.backbones import given_name, timm_name
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
 AUTO, NONE = "auto", "none"
-"""What can be asked for instead of a file or folder: the weights of timm's hub, or none."""
+"""Names of first weights that are not a file or folder: those of timm on the hub, or none."""
 
 Source = Literal["none", "hub", "file"]
-State = dict[str, "Tensor"]
-
-_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "base_model.", "network.", "net.")
-_COUNTER = "num_batches_tracked"
-_NAMED = 3
-"""How many tensors a message names."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a network's first weights came from, as runs and folds write it down.
+    """Where the first weights of a network come from, as stored with runs and folds.
 
     Attributes:
-        source: `none` for a network that starts at random, `hub` or `file`.
-        name: the repository of the hub, or the file without its folder.
-        sha256: of the file that was read, in hexadecimal, or of the two digests where there were two; empty for `none`.
+        source: `none` for random weights, `hub` or `file`.
+        name: name of the repository on the hub, or of the file.
+        sha256: hexadecimal digest of the file, or of the digests of both files for two backbones; empty for `none`.
     """
 
     source: Source = "none"
@@ -57,24 +33,25 @@ class Origin:
 
     @property
     def key(self) -> str:
-        """Equal for equal weights, whatever their file is called and wherever it came from."""
+        """Key that is the same for the same weights, whatever their source and the name of their file."""
         return self.sha256 or NONE
 
     def __str__(self) -> str:
-        """What a person wants to know of it."""
+        """Describe the origin for a person."""
         if self.source == "none":
             return "none, from scratch"
         return f"{self.name}{' of the hub' if self.source == 'hub' else ''}, sha256 {self.sha256[:12]}"
 
     def to_json(self) -> dict[str, str]:
+        """Return the origin as JSON can hold it."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: Any) -> Origin:
-        """Read back what `to_json` made.
+        """Make an origin from the result of `to_json`.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: the content does not describe an origin.
         """
         if not isinstance(content, dict) or content.keys() != asdict(cls()).keys():
             raise ValueError(f"no origin of weights: {str(content)[:80]}")
@@ -91,12 +68,12 @@ class Origin:
 
 @dataclass(frozen=True)
 class FirstWeights:
-    """First weights that were found.
+    """First weights of a network.
 
     Attributes:
-        origin: where.
-        path: the .safetensors file; None for a network that starts at random.
-        second_path: that of the second of two backbones, where it is another.
+        origin: where they come from.
+        path: path of the .safetensors file; None for random weights.
+        second_path: path of the file for the second of two different backbones.
     """
 
     origin: Origin = Origin()
@@ -104,7 +81,7 @@ class FirstWeights:
     second_path: Path | None = None
 
     def of(self, view: int) -> FirstWeights:
-        """Those of one of the backbones, counted from 0."""
+        """Return the weights of one of the backbones, counted from 0."""
         return FirstWeights(self.origin, self.second_path) if view and self.second_path else self
 
 
@@ -112,13 +89,14 @@ def find_weights(backbone: str, asked: str) -> FirstWeights:
     """Find the first weights of a network.
 
     Args:
-        backbone: of a recipe.
-        asked: `none`; `auto` for the weights that timm names, out of the cache of the hub's client or, where that
-            lacks them, from the hub; or a .safetensors file, or a folder that holds `<backbone>.safetensors`.
+        backbone: name of a recipe's backbone.
+        asked: which weights. `none` starts from random weights; `auto` uses those that timm names, from the cache of
+            the hub's client or from the hub. Anything else is the path of a .safetensors file, or of a folder with
+            `<backbone>.safetensors`.
 
     Raises:
-        UsageError: an unknown backbone, or `auto` and neither cache nor hub gives any.
-        DataError: the file or folder is missing or of another kind.
+        UsageError: the backbone is unknown, or `auto` finds weights neither in the cache nor on the hub.
+        DataError: the file or folder is missing, or of another kind.
     """
     if asked == NONE:
         timm_name(backbone)
@@ -131,7 +109,16 @@ def find_weights(backbone: str, asked: str) -> FirstWeights:
 
 
 def find_all(backbones: Sequence[str], asked: str) -> FirstWeights:
-    """Find the first weights of a network of one backbone or two; for arguments and errors see `find_weights`."""
+    """Find the first weights of a network with one or two backbones.
+
+    Args:
+        backbones: names of the backbones.
+        asked: which weights, see `find_weights`.
+
+    Raises:
+        UsageError: as in `find_weights`.
+        DataError: as in `find_weights`.
+    """
     found = [find_weights(backbone, asked) for backbone in dict.fromkeys(backbones)]
     if len(found) == 1 or found[0].path is None:
         return found[0]
@@ -139,122 +126,6 @@ def find_all(backbones: Sequence[str], asked: str) -> FirstWeights:
     both = hashlib.sha256(f"{first.origin.sha256} {second.origin.sha256}".encode()).hexdigest()
     origin = Origin(first.origin.source, f"{first.origin.name} and {second.origin.name}", both)
     return FirstWeights(origin, first.path, second.path)
-
-
-def fill(network: nn.Module, first: FirstWeights, backbone: str, classifier: Iterable[nn.Module]) -> None:
-    """Load first weights into a network of timm, all but its classifier.
-
-    Args:
-        network: filled in place.
-        first: what `find_weights` found.
-        backbone: of the recipe.
-        classifier: the layers of the network that are left as they are.
-
-    Raises:
-        DataError: the file cannot be read, holds values that are not finite, or is not of this network; the message
-            names what is missing, unknown or of another shape.
-    """
-    if first.path is None:
-        return
-    modules = {module: name for name, module in network.named_modules()}
-    own = {f"{modules[layer]}.{part}" for layer in classifier for part in ("weight", "bias")}
-    state = _without_prefixes(_read(first.path), network.state_dict())
-    state = {name: tensor for name, tensor in state.items() if name not in own}
-    state = _translated(state, network, first.path, backbone)
-    state = {name: tensor for name, tensor in state.items() if name not in own}
-    state = _with_one_channel(state, network)
-    wanted = {name: tensor for name, tensor in network.state_dict().items() if name not in own}
-    problems = _differences(wanted, state)
-    if problems:
-        reason = f"does not hold weights of {given_name(backbone)}: {'; '.join(problems)}"
-        raise DataError(first.path, reason, "give timm's file for this very backbone")
-    network.load_state_dict(state, strict=False)
-
-
-def _read(path: Path) -> State:
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise DataError(
-            path, f"cannot be read ({first_line(error)})", "copy it again, it is truncated or no weights"
-        ) from error
-    state = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
-    bad = [name for name, t in state.items() if t.is_floating_point() and not torch.isfinite(t).all()]
-    if bad:
-        raise DataError(
-            path, f"holds values that are not finite, in {_some(bad)}", "copy or convert it again"
-        )
-    return state
-
-
-def _without_prefixes(state: State, network: Mapping[str, Tensor]) -> State:
-    """Take off what all names begin with, as far as it is what training code puts before them."""
-    while True:
-        found = [p for p in _PREFIXES if state and all(name.startswith(p) for name in state)]
-        found = [p for p in found if not any(name.startswith(p) for name in network)]
-        if not found:
-            return state
-        state = {name.removeprefix(found[0]): tensor for name, tensor in state.items()}
-
-
-def _translated(state: State, network: nn.Module, path: Path, backbone: str) -> State:
-    """Let timm translate the names of older files and resize position embeddings, where it has a rule for them."""
-    # By timm's convention it stands beside the network's class.
-    translate: Callable[[State, nn.Module], State] | None = getattr(
-        sys.modules[type(network).__module__], "checkpoint_filter_fn", None
-    )
-    if translate is None:
-        return state
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, about how timm's rules are written
-            return dict(translate(dict(state), network))
-    except (
-        Exception
-    ) as error:  # timm's rules expect names and shapes without a check, so anything can be raised
-        reason = f"does not hold weights of {given_name(backbone)}: timm cannot translate them"
-        raise DataError(
-            path, f"{reason} ({first_line(error)})", "give timm's file for this very backbone"
-        ) from error
-
-
-def _with_one_channel(state: State, network: nn.Module) -> State:
-    """Sum the colours of the stems, which timm names; what has the network's shape is left alone."""
-    from timm.models import adapt_input_conv
-
-    wanted = network.state_dict()
-    named: Any = getattr(network, "pretrained_cfg", {}).get("first_conv") or ()
-    for stem in (named,) if isinstance(named, str) else named:
-        name = f"{stem}.weight"
-        if name not in state or name not in wanted or state[name].shape == wanted[name].shape:
-            continue
-        if state[name].ndim == 4 and state[name].shape[1] % 3 == 0:
-            state = state | {name: adapt_input_conv(1, state[name])}
-    return state
-
-
-def _differences(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    missing = [name for name in wanted if name not in found and not name.endswith(_COUNTER)]
-    unknown = [name for name in found if name not in wanted]
-    reshaped = [
-        f"{name} is {tuple(found[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in found and found[name].shape != tensor.shape
-    ]
-    problems = []
-    if missing:
-        problems.append(f"{len(missing)} of {len(wanted)} tensors are missing ({_some(missing)})")
-    if unknown:
-        problems.append(f"{len(unknown)} of {len(found)} are unknown ({_some(unknown)})")
-    return problems + reshaped[:_NAMED]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (" …" if len(names) > _NAMED else "")
 
 
 def _digest(path: Path) -> str:
@@ -266,7 +137,7 @@ def _digest(path: Path) -> str:
 
 
 def _from_hub(name: str) -> tuple[str, Path]:
-    """The repository and the file of timm's weights of a network; downloaded if the client's cache lacks them."""
+    """Return repository and file of timm's weights, which are downloaded unless they are in the client's cache."""
     import timm
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -288,15 +159,15 @@ def _from_hub(name: str) -> tuple[str, Path]:
     except LocalEntryNotFoundError:
         pass
     try:
-        # Asked once before: the download itself would try again for half a minute where there is no network.
+        # Ask first, since without a network the download would retry for half a minute.
         get_hf_file_metadata(hf_hub_url(**place))
         return config.hf_hub_id, Path(hf_hub_download(**place))
-    except Exception as error:  # the client's releases raise errors of three HTTP libraries
+    except Exception as error:  # depending on its release, the client raises errors of three HTTP libraries
         raise UsageError(f"timm's hub gave no weights of {name} ({first_line(error)}); {instead}") from error
 
 
 def _file_on_hub(named: str | None) -> str:
-    """The .safetensors file beside or in place of the one that timm names, as timm itself prefers it."""
+    """Return the .safetensors file that timm itself would prefer to the file it names."""
     if named is None:
         return "model.safetensors"
     if named.startswith("open_clip"):
@@ -305,7 +176,7 @@ def _file_on_hub(named: str | None) -> str:
 
 
 def _local_file(path: Path, backbone: str) -> Path:
-    """Resolve a file or folder to one .safetensors file; pickled weights are never opened."""
+    """Return the .safetensors file at a path; pickled weights are never opened."""
     if path.is_dir():
         return _of_folder(path, backbone)
     if not path.is_file():
@@ -320,7 +191,7 @@ def _local_file(path: Path, backbone: str) -> Path:
 
 
 def _of_folder(folder: Path, backbone: str) -> Path:
-    """The file of a network: under its name, or, if no tag was asked for, the only one that has another tag."""
+    """Return a network's file in a folder: by its name, or, without a tag in the name, the only one with any tag."""
     given, name = given_name(backbone), timm_name(backbone)
     found = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
     for stem in (name, given):

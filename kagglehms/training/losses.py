@@ -1,4 +1,4 @@
-"""Losses on logits; always in float32, outside of mixed precision.
+"""Losses on logits, always computed in float32, outside mixed precision.
 
 Shape legend: B batch, K the six classes.
 """
@@ -15,22 +15,22 @@ from kagglehms.errors import UsageError, closest
 from kagglehms.training.options import LOSSES, WEIGHTS, LossName, WeightsName
 
 MOST_VOTES = 10
-"""Votes from which on `capped-votes` counts records alike and `two-stage` weights them otherwise."""
+"""Number of votes above which `capped-votes` is constant and `two-stage` changes its formula."""
 
 VOTES_PER_UNIT = 20
-"""Votes that count 1 in `votes`."""
+"""Number of votes with a weight of 1 in `votes`."""
 
 FEW, FEW_WEIGHT = 7, 0.25
-"""`quarter-few`: what records of so many votes or less count."""
+"""`quarter-few`: largest number of votes with the lower weight, and that weight."""
 
 GROUPS = ((2, 0.3, 0.02), (8, 0.5, 0.02))
-"""`groups`: for records of at most so many votes, the weight at first and the least weight; 1 for more votes."""
+"""`groups`: largest number of votes, first and smallest weight of each group; with more votes the weight is 1."""
 GROUPS_FALL = 1.2
-"""Part of its first weight that a group would lose along all epochs, if there were no least one."""
+"""Fraction of its first weight that a group would lose during all epochs if there were no smallest weight."""
 
 
 def kl_loss(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
-    """KL(target ‖ softmax(logits)), summed over classes, mean over the batch: a float32 scalar."""
+    """Return KL(target ‖ softmax(logits)), summed over classes and averaged over the batch: a float32 scalar."""
     with torch.autocast(logits_BK.device.type, enabled=False):
         log_probabilities_BK = functional.log_softmax(logits_BK.float(), dim=1)
         return functional.kl_div(log_probabilities_BK, targets_BK.float(), reduction="batchmean")
@@ -44,26 +44,29 @@ def weighted_loss(
     weights: WeightsName | None = None,
     elapsed: float = 0.0,
 ) -> Tensor:
-    """Loss of each record × its weight, mean over the batch: a float32 scalar.
+    """Return the mean over the batch of each record's loss times its weight.
 
     As in the source's notebooks, the weights are not divided by their sum. With probabilities p = softmax(logits) and
-    vote fractions t, summed over classes, a record's loss is
+    vote fractions t, the loss of a record is the sum over classes of
 
-    - `kl` and those of its kind: t · ln(t / p);
-    - `cross-entropy`: −t · ln p, which has the same gradient;
-    - `binary-cross-entropy`: −t · ln p − (1 − t) · ln(1 − p), six questions of yes or no. Of the softmax, so that what
-      is learned is what predictions are made of: it is least where p = t.
+    - t · ln(t / p) for `kl` and its variants;
+    - −t · ln p for `cross-entropy`, which has the same gradient;
+    - −t · ln p − (1 − t) · ln(1 − p) for `binary-cross-entropy`, which treats the classes as six yes-or-no questions.
+      It uses the softmax as well, so that the network is trained on what it predicts; its minimum is at p = t.
 
     Args:
-        logits_BK: of any float type.
+        logits_BK: logits of any floating-point type.
         targets_BK: vote fractions.
-        n_votes_B: votes of each record, at least 1.
-        loss: its name.
-        weights: in place of those in the loss's name, see `vote_weights`.
-        elapsed: epochs of the stage before this one, over all of them.
+        n_votes_B: number of votes of each record, at least 1.
+        loss: name of the loss.
+        weights: weighting of the records, see `vote_weights`; by default the one in the loss's name.
+        elapsed: fraction of the stage's epochs that are complete.
+
+    Returns:
+        A float32 scalar.
 
     Raises:
-        UsageError: no loss or weights of that name.
+        UsageError: there is no loss or weighting of that name.
     """
     with torch.autocast(logits_BK.device.type, enabled=False):
         log_probabilities_BK = functional.log_softmax(logits_BK.float(), dim=1)
@@ -79,10 +82,10 @@ def weighted_loss(
 
 
 def own_weights(loss: LossName) -> WeightsName:
-    """Return the weights that a loss has in its name.
+    """Return the weighting in the name of a loss.
 
     Raises:
-        UsageError: no loss of that name.
+        UsageError: there is no loss of that name.
     """
     if loss not in LOSSES:
         raise UsageError(f"unknown loss {loss!r}; {closest(loss, LOSSES)}")
@@ -91,21 +94,31 @@ def own_weights(loss: LossName) -> WeightsName:
 
 
 def vote_weights(n_votes_B: Tensor, weights: WeightsName, elapsed: float = 0.0) -> Tensor:
-    """Return what each record counts, float32.
+    """Return the weight of each record.
 
-    With n votes: `equal` 1; `log-votes` ln(n + 1); `log3-votes` ln(n + 1) / ln 3, which is 1 for two votes; `votes`
-    n / 20; `capped-votes` min(n, 10); `two-stage` n up to ten votes, and (10 + 2m)·m beyond, where m = log10 n (the
-    source's modified weight for its second stage: 12.6 for 11 votes, 18.7 for 28); `quarter-few` 0.25 up to seven
-    votes, 1 beyond; `groups` 0.3 up to two votes, 0.5 up to eight, both times 1 − 1.2 · `elapsed` and at least 0.02,
-    and 1 beyond. (Records that were mixed can have fractions of votes.)
+    With n votes it is
+
+    - 1 for `equal`;
+    - ln(n + 1) for `log-votes`;
+    - ln(n + 1) / ln 3, which is 1 for two votes, for `log3-votes`;
+    - n / 20 for `votes`;
+    - min(n, 10) for `capped-votes`;
+    - n up to ten votes, and (10 + 2m)·m with m = log10 n above, for `two-stage`: the source's modified weight for its
+      second stage, 12.6 for 11 votes and 18.7 for 28;
+    - 0.25 up to seven votes, and 1 above, for `quarter-few`;
+    - 0.3 up to two votes and 0.5 up to eight, both times 1 − 1.2 · `elapsed` and at least 0.02, and 1 above, for
+      `groups`.
 
     Args:
-        n_votes_B: votes of each record, at least 1.
-        weights: their name.
-        elapsed: epochs of the stage before this one, over all of them: 0 in the first, less than 1 in the last.
+        n_votes_B: number of votes of each record, at least 1; it need not be whole if records were mixed.
+        weights: name of the weighting.
+        elapsed: fraction of the stage's epochs that are complete: 0 in the first one, less than 1 in the last one.
+
+    Returns:
+        (B,) float32 weights.
 
     Raises:
-        UsageError: no weights of that name.
+        UsageError: there is no weighting of that name.
     """
     n_B = n_votes_B.float()
     match weights:
@@ -134,6 +147,6 @@ def vote_weights(n_votes_B: Tensor, weights: WeightsName, elapsed: float = 0.0) 
 
 
 def _log_of_the_others(log_probabilities_BK: Tensor) -> Tensor:
-    """ln(1 − p) of each class, as the sum of the others' p, so that it stays finite where p rounds to 1."""
+    """Return ln(1 − p) of each class as the logarithm of the others' sum, which is finite where p rounds to 1."""
     own_KK = torch.eye(log_probabilities_BK.shape[1], dtype=torch.bool, device=log_probabilities_BK.device)
     return log_probabilities_BK[:, None].masked_fill(own_KK, -torch.inf).logsumexp(dim=-1)

@@ -1,7 +1,7 @@
-"""The competition's score: Kullback–Leibler divergence of the predictions from the vote fractions, in nats.
+"""The competition's score: the Kullback–Leibler divergence of the predictions from the vote fractions, in nats.
 
-A score says little by itself, so it stands beside what two predictions that look at nothing score on the same rows:
-their class means (the class prior), and a uniform guess.
+A score means little by itself. It is therefore reported with its floors, the scores on the same rows of two predictions
+that do not use the recordings: the rows' class means (the class prior), and a uniform prediction.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ CLIP = 1e-15
 
 
 def kl_terms(targets_NK: ArrayLike, predictions_NK: ArrayLike) -> NDArray[np.float64]:
-    """Score each row as the competition does.
+    """Score each row like the competition.
 
-    Predictions are clipped to [1e-15, 1 − 1e-15], terms with target 0 count 0, the rest is
-    Σ_K target · ln(target / prediction). Source: "Kaggle KL Divergence", the metric's public notebook.
+    The score is Σ_K target · ln(target / prediction), with predictions clipped to [1e-15, 1 − 1e-15] and terms with a
+    target of 0 left out. Source: "Kaggle KL Divergence", the metric's public notebook.
 
     Args:
         targets_NK: (n, 6) vote fractions.
-        predictions_NK: (n, 6) probabilities; each row must sum to 1 as `numpy.allclose` judges.
+        predictions_NK: (n, 6) probabilities, whose rows must sum to 1 by the standards of `numpy.allclose`.
 
     Returns:
-        (n,) float64 nats.
+        (n,) float64 scores in nats.
 
     Raises:
-        UsageError: shapes that differ, values that are not finite or negative, rows that do not sum to 1.
+        UsageError: shapes differ, predictions are negative or not finite, or their rows do not sum to 1.
     """
     targets = np.asarray(targets_NK, dtype=np.float64)
     predictions = np.asarray(predictions_NK, dtype=np.float64)
@@ -47,7 +47,11 @@ def kl_terms(targets_NK: ArrayLike, predictions_NK: ArrayLike) -> NDArray[np.flo
 
 
 def kl_score(targets_NK: ArrayLike, predictions_NK: ArrayLike) -> float:
-    """The competition's score: the mean of `kl_terms` over rows. Lower is better, 0 is perfect."""
+    """Return the competition's score, the mean of `kl_terms` over rows; lower is better, and 0 is perfect.
+
+    Raises:
+        UsageError: as in `kl_terms`, or there are no rows.
+    """
     terms = kl_terms(targets_NK, predictions_NK)
     if not len(terms):
         raise UsageError("there is nothing to score: no rows")
@@ -57,19 +61,19 @@ def kl_score(targets_NK: ArrayLike, predictions_NK: ArrayLike) -> float:
 def mean_scores(
     targets_NK: NDArray[np.float64], predictions_NK: NDArray[np.float64], many_N: NDArray[np.bool_]
 ) -> tuple[float, float | None]:
-    """The competition's score on all rows, and on those where `many_N` holds (None where it never does)."""
+    """Return the score on all rows, and that on the rows with many votes (None if there are none)."""
     terms = kl_terms(targets_NK, predictions_NK)
     return float(terms.mean()), float(terms[many_N].mean()) if many_N.any() else None
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A score, and what knowing nothing scores on the same rows.
+    """A score with its floors.
 
     Attributes:
-        score: of the predictions.
-        prior: of the rows' own mean target.
-        uniform: of one sixth for each class.
+        score: score of the predictions.
+        prior: score of the rows' mean target as prediction.
+        uniform: score of one sixth for each class as prediction.
     """
 
     score: float
@@ -84,18 +88,18 @@ class Standing:
 
     @property
     def text(self) -> str:
-        """The three numbers, for a person."""
+        """The three scores as text."""
         return f"{self.score:.4f} (class prior {self.prior:.4f}, uniform {self.uniform:.4f})"
 
     @property
     def verdict(self) -> str:
-        """What the score is worse than, in words; empty if it is better than both."""
+        """The floors that the score is worse than, in words; empty if it is better than both."""
         worse = {"the class prior": self.prior, "a uniform guess": self.uniform}
         return " and ".join(name for name, floor in worse.items() if self.score > floor)
 
 
 def floors(targets_NK: NDArray[np.float64]) -> tuple[float, float]:
-    """Score the rows' own mean target, and one sixth for each class."""
+    """Return the scores of the rows' mean target, and of one sixth for each class, as predictions."""
     prior_NK = np.tile(targets_NK.mean(axis=0), (len(targets_NK), 1))
     return kl_score(targets_NK, prior_NK), kl_score(targets_NK, np.full(targets_NK.shape, 1 / len(CLASSES)))
 
@@ -103,14 +107,20 @@ def floors(targets_NK: NDArray[np.float64]) -> tuple[float, float]:
 def standings(
     targets_NK: NDArray[np.float64], predictions_NK: NDArray[np.float64], many_N: NDArray[np.bool_]
 ) -> tuple[Standing, Standing | None]:
-    """`mean_scores`, each beside its floors."""
+    """Return the score on all rows, and that on the rows with many votes, each with its floors.
+
+    Args:
+        targets_NK: vote fractions.
+        predictions_NK: predicted probabilities.
+        many_N: True for the rows with many votes.
+    """
     score, score_many = mean_scores(targets_NK, predictions_NK, many_N)
     of_all = Standing(score, *floors(targets_NK))
     return of_all, None if score_many is None else Standing(score_many, *floors(targets_NK[many_N]))
 
 
 def standing_text(of_all: Standing, of_many: Standing | None) -> str:
-    """Both scores with their floors, as every command prints them."""
+    """Return both scores with their floors as text, in the form of all commands."""
     many = "" if of_many is None else f", {of_many.text} on those with many (≥ 10) votes"
     return f"{of_all.text} on all records{many}"
 
@@ -118,7 +128,7 @@ def standing_text(of_all: Standing, of_many: Standing | None) -> str:
 def shortcoming(
     of_all: Standing | None, of_many: Standing | None = None, of_settled: Standing | None = None
 ) -> str:
-    """Say where scores are worse than knowing nothing; empty if nowhere.
+    """Say which scores are worse than their floors; empty if none is.
 
     Args:
         of_all: score on all records.
@@ -131,10 +141,10 @@ def shortcoming(
 
 
 def check_probabilities(predictions_NK: NDArray[np.float64]) -> None:
-    """Refuse what the competition would refuse, naming the first such row.
+    """Refuse predictions that the competition would refuse.
 
     Raises:
-        UsageError: not finite, negative, or a row that does not sum to 1.
+        UsageError: a value is negative or not finite, or a row does not sum to 1; the message names the first one.
     """
     bad = ~np.isfinite(predictions_NK).all(axis=1) | (predictions_NK < 0).any(axis=1)
     if bad.any():

@@ -1,4 +1,4 @@
-"""Two image networks that see two images of a record and share a head: late fusion.
+"""Late fusion: two image networks, for two images of a record, with a common head.
 
 Shape legend: B batch, C planes, H and W image rows and columns, D features of an embedding, K the six classes.
 """
@@ -15,14 +15,14 @@ from kagglehms.data.competition import CLASSES
 
 
 class TwoViews(nn.Module):
-    """Embeddings of two images side by side, dropout, one linear layer.
+    """Two image networks whose embeddings are concatenated, followed by dropout and a linear layer.
 
     Args:
-        first: turns the first image into an embedding.
-        second: turns the second image into an embedding.
-        widths: features of the two embeddings.
-        shapes: (planes, height, width) of the two images.
-        dropout: of the embeddings.
+        first: network that embeds the first image.
+        second: network that embeds the second image.
+        widths: number of features in each embedding.
+        shapes: (planes, height, width) of each image.
+        dropout: dropout rate of the concatenated embeddings.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class TwoViews(nn.Module):
         self.head = nn.Linear(sum(widths), len(CLASSES))
 
     def forward(self, values_BN: Tensor) -> Tensor:
-        """(B, N) values of both images, as `inputs.kinds.Views` lays them out → (B, K) logits."""
+        """Compute (B, K) logits from the (B, N) values of both images, in the order of `inputs.kinds.Views`."""
         first, second = (self._laid_out(image) for image in taken_apart(values_BN, self.shapes))
         embedding_BD = torch.cat([self.first(first), self.second(second)], dim=1)
         logits_BK: Tensor = self.head(self.dropout(embedding_BD))
@@ -48,17 +48,17 @@ class TwoViews(nn.Module):
 
     @staticmethod
     def _laid_out(image_BCHW: Tensor) -> Tensor:
-        """Channels last on a GPU, as images come that travel by themselves."""
+        """Return an image in channels-last format on a GPU, like images that are passed on their own."""
         layout = torch.channels_last if image_BCHW.is_cuda else torch.contiguous_format
         return image_BCHW.contiguous(memory_format=layout)
 
 
 def taken_apart(values_BN: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    """(B, N) values → (B, C, H, W) images, one after the other."""
+    """Separate (B, N) values into (B, C, H, W) images of the given shapes."""
     parts = torch.split(values_BN, [math.prod(shape) for shape in shapes], dim=1)
     return [part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def put_together(images: Sequence[Tensor]) -> Tensor:
-    """(B, C, H, W) images → (B, N) values; the inverse of `taken_apart`."""
+    """Join (B, C, H, W) images to (B, N) values, which inverts `taken_apart`."""
     return torch.cat([image.flatten(1) for image in images], dim=1)

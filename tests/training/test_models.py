@@ -15,8 +15,9 @@ from kagglehms.features import FoldSpec
 from kagglehms.inputs.kinds import Folded, Views
 from kagglehms.training.backbones import timm_name
 from kagglehms.training.checkpoint import load_weights, save_weights
+from kagglehms.training.classifiers import classifier_layers
 from kagglehms.training.first_weights import FirstWeights
-from kagglehms.training.models import check_model, classifier_layers, head_layers, make_model
+from kagglehms.training.models import check_model, head_layers, make_model
 from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
 
 SMALL = replace(get_recipe("baseline"), backbone="test_efficientnet")

@@ -1,6 +1,6 @@
-"""What stands between signals and a network, on its device: each makes an image or an embedding of (B, C, T).
+"""Front ends: parts of a network that turn (B, C, T) signals into an image or an embedding, on the device.
 
-Options need no torch, and are imported without it; everything else is loaded when it is first used.
+Their options are imported without PyTorch; everything else is loaded when it is first used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A causal Butterworth band-pass on the device, as one convolution by FFT.
+"""A causal Butterworth band-pass on the device, as a convolution by FFT.
 
-A recursion runs sample after sample, which a GPU cannot do in parallel. Its impulse response dies away (for 0.5–20 Hz
-at 200 Hz below 1e-7 after 5.6 seconds), so that a finite response does the same, and the FFT convolves all signals
-at once. In float32, outside of mixed precision; FFTs know no TF32.
+A recursive filter runs sample by sample, which a GPU cannot do in parallel. Since its impulse response decays (for
+0.5–20 Hz at 200 Hz below 1e-7 after 5.6 s), a finite response gives the same result, and the FFT convolves all signals
+at once. It is computed in float32, outside mixed precision; FFTs do not use TF32.
 
 Shape legend: B batch, C signals, T samples, N taps.
 """
@@ -19,14 +19,16 @@ from kagglehms.training.front_ends.options import BandPassOptions
 
 
 class CausalBandPass(nn.Module):
-    """What `scipy.signal.sosfilt` does from rest with `butter(order, band, "bandpass", output="sos")`; no parameters.
+    """Filters like `scipy.signal.sosfilt`, from rest, with `butter(order, band, "bandpass", output="sos")`.
+
+    It has no parameters.
 
     Args:
-        options: the band, and where the impulse response ends.
+        options: the band, and the end of the impulse response.
 
     Attributes:
-        n_taps: samples of the impulse response that are kept.
-        error: the greatest that what is left out can change of a sample, where no sample is beyond ± 1.
+        n_taps: number of samples of the truncated impulse response.
+        error: largest error of a sample due to the truncation, for signals within ±1.
     """
 
     _taps: Tensor
@@ -40,7 +42,14 @@ class CausalBandPass(nn.Module):
         self.register_buffer("_taps", torch.tensor(taps, dtype=torch.float32), persistent=False)
 
     def forward(self, signals_BCT: Tensor) -> Tensor:
-        """(…, T) of any float type, without NaN → (…, T) float32."""
+        """Filter signals.
+
+        Args:
+            signals_BCT: (…, T) signals of any floating-point type, without NaN.
+
+        Returns:
+            (…, T) float32 signals.
+        """
         n_times = signals_BCT.shape[-1]
         with torch.autocast(signals_BCT.device.type, enabled=False):
             taps_N = self._taps.float()[:n_times]
@@ -51,14 +60,14 @@ class CausalBandPass(nn.Module):
 
 
 MOST_TAPS = 1 << 20
-"""Where looking for the end of an impulse response stops: 87 minutes at 200 Hz."""
+"""Longest impulse response that is considered: 87 minutes at 200 Hz."""
 
 
 def _impulse_response(options: BandPassOptions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the impulse response up to where it stays below the tail, and as much again of what follows.
+    """Return the impulse response until it stays below the tail, and at least as many of the samples that follow.
 
     Raises:
-        UsageError: it does not die away.
+        UsageError: the impulse response does not decay.
     """
     from scipy.signal import butter, sosfilt
 
@@ -71,9 +80,12 @@ def _impulse_response(options: BandPassOptions) -> tuple[NDArray[np.float64], ND
         if 2 * n_taps < size:
             return response[:n_taps], response[n_taps:]
         size *= 2
-    raise UsageError(f"CausalBandPass: the answer of {options} does not die away")
+    raise UsageError(f"CausalBandPass: the impulse response of {options} does not decay")
 
 
 def fast_size(n: int) -> int:
-    """Return the least 2^a · m ≥ n, m in 1, 3, 5, 9, 15: a length that FFTs like."""
+    """Return a length of at least n for fast FFTs: the smallest 2^a · m with m in 1, 3, 5, 9, 15.
+
+    `scipy.fft.next_fast_len` also allows higher powers of 3 and 5, with which PyTorch takes up to twice as long.
+    """
     return min(m << max(0, (-(-n // m) - 1).bit_length()) for m in (1, 3, 5, 9, 15))

@@ -1,10 +1,10 @@
-"""Electrodes → differences of neighbours, on the device: missing samples filled, clipped, scaled.
+"""Differences between neighbouring electrodes, on the device: with gaps filled, clipped and scaled.
 
-The sixteen differences of the double banana stand chain upon chain, LL, RL, LP, RP, from front to back in each; the two
+The sixteen differences of the double banana are ordered by chain, LL, RL, LP and RP, each from front to back; the two
 of the midline, Fz − Cz and Cz − Pz, may follow.
 
-Missing samples are NaN; ±inf counts as NaN. A sample of a difference that is missing becomes the mean of what is
-present of that difference, and 0 where nothing is.
+Missing samples are NaN or ±inf. A missing sample of a difference becomes the mean of the difference's other samples, or
+0 if there are none.
 
 Shape legend: B batch, E the twenty channels of a recording, C differences, T samples.
 """
@@ -20,10 +20,10 @@ from kagglehms.training.front_ends.options import DifferencesOptions
 
 
 class Differences(nn.Module):
-    """Subtract neighbours, fill what is missing, clip and scale; no parameters.
+    """Subtracts neighbours, fills gaps, clips and scales; has no parameters.
 
     Args:
-        options: which differences, and their limits.
+        options: number, limit and unit of the differences.
     """
 
     _first: Tensor
@@ -38,10 +38,16 @@ class Differences(nn.Module):
             self.register_buffer(name, index, persistent=False)
 
     def forward(self, eeg_BTE: Tensor) -> Tensor:
-        """(B, T, 20) µV of any float type, channels in the competition's order → (B, C, T) float32, without NaN.
+        """Compute differences.
+
+        Args:
+            eeg_BTE: EEG in µV of any floating-point type, with the channels in the competition's order.
+
+        Returns:
+            (B, C, T) float32 differences without NaN.
 
         Raises:
-            UsageError: not twenty channels.
+            UsageError: there are not twenty channels.
         """
         if eeg_BTE.ndim != 3 or eeg_BTE.shape[2] != len(CHANNELS):
             raise UsageError(f"Differences: expected (B, T, {len(CHANNELS)}), got {tuple(eeg_BTE.shape)}")
@@ -56,7 +62,7 @@ class Differences(nn.Module):
 
 
 def fill_missing(signals_BCT: Tensor) -> Tensor:
-    """Put the mean of what is present of a signal where a sample is not finite; 0 where nothing is."""
+    """Replace samples that are not finite by the mean of the signal's other samples, or by 0 if there are none."""
     present = signals_BCT.isfinite()
     known = torch.where(present, signals_BCT, 0.0)
     mean = known.sum(dim=-1, keepdim=True) / present.sum(dim=-1, keepdim=True).clamp(min=1)

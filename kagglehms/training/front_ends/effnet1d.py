@@ -1,13 +1,14 @@
-"""A one-dimensional EfficientNet that the chains share, and a mixer that lets them know of each other.
+"""A one-dimensional EfficientNet that is applied to each chain, and a mixer that relates the chains.
 
-The middle 48 s, every fifth sample (40 per second; the signals have been low-passed at 20 Hz), less the mean of each
-signal. The four signals of a chain are the input of one network, whose layers are EfficientNet's inverted residuals
-along time: 1 × 1 convolution to more features, depthwise convolution, squeeze and excitation, 1 × 1 convolution back.
-A layer of an MLP mixer then goes over the chains, frame by frame, and what all frames of all chains show is pooled.
+The input is the middle 48 s, every fifth sample (40 per second, since the signals have been low-passed at 20 Hz), less
+the mean of each signal. The four signals of a chain go through one network, whose layers are the inverted residuals of
+EfficientNet along time: a 1 × 1 convolution to more features, a depthwise convolution, squeeze and excitation, and a
+1 × 1 convolution to fewer features. A layer of an MLP mixer then relates the chains in each frame, and all frames of
+all chains are pooled.
 
 Sources: Tan & Le (2019), "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", section 4, for the
 layers; Tolstikhin et al. (2021), "MLP-Mixer: An all-MLP Architecture for Vision", section 2; the fourth place of the
-competition for kernels and widths. What it did not publish, depths and the widths between, is ours.
+competition for kernels and widths. Depths and the widths in between, which it did not publish, are our own.
 
 Shape legend: B batch, C signals, T samples, M chains of the whole batch (B · chains), L frames, D features.
 """
@@ -23,18 +24,18 @@ from kagglehms.training.front_ends.options import EffNet1dOptions
 from kagglehms.training.front_ends.pooling import make_pooling
 
 SQUEEZED = 4
-"""Features that come into a layer, per feature that its squeeze and excitation goes through."""
+"""Ratio between a layer's input features and the features of its squeeze and excitation."""
 
 
 class EffNet1d(nn.Module):
-    """Turn signals into an embedding.
+    """Turns signals into an embedding.
 
     Args:
-        n_signals: C, a multiple of the number of chains.
-        options: sizes; the default is the fourth place's as far as it is known.
+        n_signals: number of signals, a multiple of the number of chains.
+        options: sizes of the network; by default those of the fourth place, as far as they are known.
 
     Raises:
-        UsageError: signals that do not make chains of one size.
+        UsageError: the signals cannot be divided into chains of equal size.
     """
 
     def __init__(self, n_signals: int, options: EffNet1dOptions | None = None) -> None:
@@ -53,14 +54,20 @@ class EffNet1d(nn.Module):
 
     @property
     def width(self) -> int:
-        """D, features of the embedding."""
+        """Number of features of the embedding."""
         return self.options.width
 
     def forward(self, signals_BCT: Tensor) -> Tensor:
-        """(B, C, T) low-passed, clipped and scaled to about 1 → (B, D).
+        """Compute embeddings.
+
+        Args:
+            signals_BCT: signals that have been low-passed, clipped and scaled to about 1.
+
+        Returns:
+            (B, D) embeddings.
 
         Raises:
-            UsageError: fewer samples than are looked at.
+            UsageError: the signals are too short.
         """
         n_batch, n_chains = len(signals_BCT), self.options.n_chains
         chains_MCT = self._chains(signals_BCT)
@@ -71,7 +78,7 @@ class EffNet1d(nn.Module):
         return pooled
 
     def _chains(self, signals_BCT: Tensor) -> Tensor:
-        """(M, signals of a chain, samples taken), each with a mean of 0."""
+        """Return (M, signals of a chain, samples) whose means are 0."""
         options = self.options
         n_batch, n_signals, n_times = signals_BCT.shape
         if n_times < options.n_times:
@@ -83,7 +90,7 @@ class EffNet1d(nn.Module):
 
 
 def _normed(n_in: int, n_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """A centred convolution and its batch normalisation."""
+    """Return a centred convolution and its batch normalisation."""
     padding = kernel // 2
     convolution = nn.Conv1d(n_in, n_out, kernel, stride, padding, groups=groups, bias=False)
     return [convolution, nn.BatchNorm1d(n_out)]
@@ -103,7 +110,7 @@ def _layers(options: EffNet1dOptions) -> list[nn.Module]:
 
 
 class _InvertedResidual(nn.Module):
-    """More features, along time, squeeze and excitation, fewer features; added where the shape stays."""
+    """An inverted residual; its output is added to its input if they have the same shape."""
 
     def __init__(
         self, n_in: int, hidden: int, n_out: int, kernel: int, stride: int, drop_path: float
@@ -126,7 +133,7 @@ class _InvertedResidual(nn.Module):
 
 
 class _SqueezeExcite(nn.Module):
-    """Weigh features by what their means say."""
+    """Weights features by a function of their means."""
 
     def __init__(self, width: int, squeezed: int) -> None:
         super().__init__()

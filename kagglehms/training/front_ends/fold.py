@@ -1,9 +1,8 @@
-"""The folded image on the device: each signal becomes p rows, one per phase.
+"""The folded image on the device, in which each signal becomes p rows, one for each phase.
 
-    I[p·c + q, w] = x[c, p·w + q],   c a signal, q = 0 … p − 1, w a column
+    I[p·c + q, w] = x[c, p·w + q]   for signals c, phases q = 0 … p − 1 and columns w
 
-Nothing is computed, samples only change places: a column holds p neighbouring samples of every signal, a row every p-th
-sample of one.
+Samples are only rearranged: a column has p neighbouring samples of every signal, and a row every p-th sample of one.
 
 Shape legend: B batch, C signals, T samples, H and W image rows and columns.
 """
@@ -17,10 +16,10 @@ from kagglehms.training.front_ends.options import FoldOptions
 
 
 class Fold(nn.Module):
-    """Fold signals into an image; no parameters.
+    """Folds signals into an image; has no parameters.
 
     Args:
-        options: how many phases.
+        options: number of phases.
     """
 
     def __init__(self, options: FoldOptions | None = None) -> None:
@@ -28,10 +27,10 @@ class Fold(nn.Module):
         self.options = options or FoldOptions()
 
     def forward(self, signals_BCT: Tensor) -> Tensor:
-        """(B, C, T) → (B, 1, C·p, T/p) of the same dtype, contiguous.
+        """Fold signals into (B, 1, C·p, T/p) images of the same dtype.
 
         Raises:
-            UsageError: T is no multiple of p.
+            UsageError: the number of samples is not a multiple of the number of phases.
         """
         n_batch, n_signals, n_times = signals_BCT.shape
         phases = self.options.phases

@@ -1,12 +1,12 @@
-"""The four mel images on the device: the mathematics of `kagglehms.features.mel`, on batches.
+"""The four mel images on the device: the computation of `kagglehms.features.mel` for batches.
 
-Frames are folded about their centres, their level is taken off, cosines and sines go through the low-rank transform
-whose coefficients `kagglehms.features.mel_plan` derives, and a mel band is a weighted sum of a few bins. The result is
-that of `kagglehms.features.mel_images` to 1e-4.
+Frames are folded about their centres and their level is subtracted; cosines and sines are computed by the low-rank
+transform whose coefficients `kagglehms.features.mel_plan` derives; and a mel band is a weighted sum of a few bins. The
+result agrees with `kagglehms.features.mel_images` to 1e-4.
 
-The two products are float64, everything else is float32 outside of mixed precision: products of float32 may run in
-TF32, 11 bits of 24, if the session allows it for the sake of speed, and 80 dB are more than those show. The low rank
-leaves 6,000 multiply-adds a frame, little even for a GPU with a 32nd of its units for float64.
+The two matrix products are computed in float64, and everything else in float32, outside mixed precision. If TF32 is
+enabled for speed, products of float32 use 11 of 24 bits, which is not enough for 80 dB. Because of the low rank there
+are only 6,000 multiply-adds per frame, which is little even for a GPU with one float64 unit in 32.
 
 Shape legend: B batch, E the twenty channels of a recording, C the sixteen differences, T samples, N frames, H half a
 window, R rank, K bins, M mel bands.
@@ -31,14 +31,14 @@ from kagglehms.training.front_ends.differences import Differences
 from kagglehms.training.front_ends.options import DifferencesOptions
 
 DECIBELS = 40.0
-"""What one unit of an image stands for."""
+"""Decibels that correspond to 1 in an image."""
 
 
 class MelImages(nn.Module):
-    """EEG → mel images, one per chain; no parameters.
+    """Computes mel images of EEG, one per chain; has no parameters.
 
     Args:
-        spec: the resolution.
+        spec: resolution of the images.
     """
 
     _even_HR: Tensor
@@ -67,20 +67,30 @@ class MelImages(nn.Module):
             self.register_buffer(name, table, persistent=False)
 
     def forward(self, eeg_BTE: Tensor) -> Tensor:
-        """(B, T, 20) µV of any float type → (B, 4, n_mels, n_frames) float32, panels LL, RL, LP, RP.
+        """Compute mel images of EEG.
 
-        Missing samples are NaN; ±inf counts as NaN.
+        Args:
+            eeg_BTE: EEG in µV of any floating-point type; missing samples are NaN or ±inf.
+
+        Returns:
+            (B, 4, n_mels, n_frames) float32 images of the panels LL, RL, LP and RP.
 
         Raises:
-            UsageError: not twenty channels, or fewer samples than frames.
+            UsageError: there are not twenty channels, or fewer samples than frames.
         """
         return self.of_differences(self._differences(eeg_BTE))
 
     def of_differences(self, differences_BCT: Tensor) -> Tensor:
-        """Do the same from the sixteen differences in µV: (B, 16, T), chain upon chain, without NaN.
+        """Compute mel images of differences.
+
+        Args:
+            differences_BCT: sixteen differences in µV, ordered by chain, without NaN.
+
+        Returns:
+            (B, 4, n_mels, n_frames) float32 images of the panels LL, RL, LP and RP.
 
         Raises:
-            UsageError: not sixteen differences, or fewer samples than frames.
+            UsageError: there are not sixteen differences, or fewer samples than frames.
         """
         _, n_signals, n_times = differences_BCT.shape
         if n_signals != len(DIFFERENCES) or n_times < self.spec.n_frames:
@@ -92,13 +102,13 @@ class MelImages(nn.Module):
             ratios = torch.maximum(bands_BCNM / loudest, (AMIN / loudest).clamp(min=FLOOR))
             in_image = ratios[:, :, : self.spec.n_frames]
             ratios = in_image.reshape(len(in_image), len(PANELS), -1, *in_image.shape[2:])
-            # The mean of four logarithms is that of a product, which is 1e-32 at least.
+            # The mean of four logarithms is the logarithm of a product, which is at least 1e-32.
             product = ratios[:, :, 0] * ratios[:, :, 1] * ratios[:, :, 2] * ratios[:, :, 3]
             scale = 10.0 / DECIBELS / ratios.shape[2]
             return (1.0 + scale * product.log10()).transpose(2, 3).contiguous()
 
     def _power(self, signals_BCT: Tensor) -> Tensor:
-        """(B, C, N, K) µV² of every frame, those behind the image's last one included: they can be the loudest."""
+        """Return (B, C, N, K) µV² of all frames, also those after the image's last one, which may be the loudest."""
         half, hop = self._half, signals_BCT.shape[-1] // self.spec.n_frames
         padded = functional.pad(signals_BCT, (half - 1, half))
         frames = padded.unfold(-1, 2 * half - 1, hop)
@@ -106,7 +116,7 @@ class MelImages(nn.Module):
         even, odd = after + before, after - before
         twice_level = (
             even.sum(dim=-1, keepdim=True) / half
-        )  # the centre counts twice, as everywhere in the fold
+        )  # the centre is counted twice, as in the folded frames
         level = 0.5 * twice_level
         cosines = _product(
             torch.cat([_product(even - twice_level, self._even_HR), level], dim=-1), self._real_RK
@@ -115,7 +125,7 @@ class MelImages(nn.Module):
         return cosines.square() + sines.square()
 
     def _bands(self, power_BCNK: Tensor) -> Tensor:
-        """(B, C, N, M) µV² in every mel band."""
+        """Return (B, C, N, M) µV² in each mel band."""
         weights_TM = self._band_weight_MT.float().unbind(dim=1)
         bands = weights_TM[0] * power_BCNK.index_select(-1, self._band_start_M)
         for tap in range(1, len(weights_TM)):
@@ -124,12 +134,12 @@ class MelImages(nn.Module):
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
-    """(…, I, J) @ (J, K) → (…, I, K) float32, by way of float64."""
+    """Return the float32 product of (…, I, J) and (J, K), computed in float64."""
     return (left.double() @ right.double()).float()
 
 
 def _untiled(tiles: NDArray[Any], width: int) -> NDArray[Any]:
-    """Even and odd rows, (2, n, width), out of the tiles that the compiled code reads."""
+    """Return even and odd rows, (2, n, width), from the tiles that the compiled code uses."""
     n = tiles.size // (2 * width)
     by_tile = tiles.reshape(n // TILE, width, 2, TILE)
     return by_tile.transpose(2, 0, 3, 1).reshape(2, n, width)

@@ -1,4 +1,4 @@
-"""A front end and the image network behind it, as one network that takes signals.
+"""A network for signals: a front end, followed by an image network.
 
 Shape legend: B batch, C signals, T samples, K the six classes.
 """
@@ -14,11 +14,11 @@ from kagglehms.training.front_ends.wave_stack import WaveStack
 
 
 class SignalNetwork(nn.Module):
-    """Signals → image → logits.
+    """Turns signals into an image, and the image into logits.
 
     Args:
-        front_end: turns (B, C, T) signals into (B, 1, H, W) images.
-        backbone: turns the images into (B, K) logits.
+        front_end: network that turns (B, C, T) signals into (B, 1, H, W) images.
+        backbone: network that turns the images into (B, K) logits.
     """
 
     def __init__(self, front_end: nn.Module, backbone: nn.Module) -> None:
@@ -27,13 +27,13 @@ class SignalNetwork(nn.Module):
         self.backbone = backbone
 
     def forward(self, signals_BCT: Tensor) -> Tensor:
-        """(B, C, T) → (B, K)."""
+        """Compute (B, K) logits of (B, C, T) signals."""
         logits_BK: Tensor = self.backbone(self.front_end(signals_BCT))
         return logits_BK
 
 
 def make_front_end(options: FrontEnd) -> nn.Module:
-    """Build the front end that a recipe asks for."""
+    """Build a front end."""
     match options:
         case FoldOptions():
             return Fold(options)

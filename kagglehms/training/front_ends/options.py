@@ -1,12 +1,12 @@
-"""What a front end can be asked for: frozen dataclasses of numbers and names that go to JSON and back.
+"""Options of the front ends, as frozen dataclasses that can be written as JSON.
 
-No torch here, so that recipes are read quickly. In JSON each carries its `kind`.
+This module imports no PyTorch, so that recipes can be read quickly. In JSON every front end carries its `kind`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Discriminator
@@ -15,70 +15,68 @@ from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.errors import UsageError
 
 PoolingName: TypeAlias = Literal["mean", "gem", "mean+max"]
-"""What becomes of a feature map: its mean, its generalised mean (p = 3), or its mean plus its maximum."""
+"""Pooling of a feature map: its mean, its generalised mean (p = 3), or its mean plus its maximum."""
 
 
 class _Strict:
-    """Read by pydantic where JSON becomes one of these: a mistyped key or value must not pass."""
+    """Base of what Pydantic makes from JSON: a mistyped key or a value of another type is refused."""
 
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 
 
 @dataclass(frozen=True)
 class FoldOptions(_Strict):
-    """The folded image, see `fold.Fold`.
+    """Options of the folded image, see `fold.Fold`.
 
     Attributes:
-        phases: p, how many rows each signal becomes; the length of a signal is a multiple of it.
+        phases: number of rows for each signal, by which its number of samples must be divisible.
     """
 
     phases: int = 10
-    _: KW_ONLY
-    kind: Literal["fold"] = "fold"
+    kind: Literal["fold"] = field(default="fold", kw_only=True)
 
     def __post_init__(self) -> None:
         _check(self, phases=self.phases >= 1)
 
     def image_shape(self, n_signals: int, n_times: int) -> tuple[int, int]:
-        """(height, width) of the image of `n_signals` signals of `n_times` samples."""
+        """Return (height, width) of the image of `n_signals` signals with `n_times` samples."""
         return n_signals * self.phases, n_times // self.phases
 
 
 @dataclass(frozen=True)
 class DifferencesOptions(_Strict):
-    """Differences of neighbouring electrodes, see `differences.Differences`.
+    """Options of differences between neighbouring electrodes, see `differences.Differences`.
 
     Attributes:
-        midline: whether Fz − Cz and Cz − Pz follow the sixteen of the double banana.
-        clip_uv: what larger values are cut to, µV; None for no limit.
-        unit_uv: what is divided by, µV.
+        midline: whether Fz − Cz and Cz − Pz follow the sixteen differences of the double banana.
+        clip_uv: largest absolute value in µV, to which larger ones are clipped; None for no limit.
+        unit_uv: number of µV by which the differences are divided.
     """
 
     midline: bool = False
     clip_uv: float | None = 1024.0
     unit_uv: float = 32.0
-    _: KW_ONLY
-    kind: Literal["differences"] = "differences"
+    kind: Literal["differences"] = field(default="differences", kw_only=True)
 
     def __post_init__(self) -> None:
         _check(self, clip_uv=self.clip_uv is None or self.clip_uv > 0, unit_uv=self.unit_uv > 0)
 
     @property
     def n_signals(self) -> int:
-        """How many differences there are."""
+        """Number of differences."""
         return 18 if self.midline else 16
 
 
 @dataclass(frozen=True)
 class BandPassOptions(_Strict):
-    """A causal Butterworth band-pass, see `band_pass.CausalBandPass`.
+    """Options of a causal Butterworth band-pass, see `band_pass.CausalBandPass`.
 
     Attributes:
-        low_hz: lower edge (− 3 dB).
-        high_hz: upper edge (− 3 dB).
-        order: of the prototype; a band-pass has twice as many poles.
-        sfreq_hz: samples per second.
-        tail: where the impulse response stays below this, it ends.
+        low_hz: lower cut-off frequency (−3 dB).
+        high_hz: upper cut-off frequency (−3 dB).
+        order: order of the prototype; the band-pass has twice as many poles.
+        sfreq_hz: sampling frequency.
+        tail: value below which the end of the impulse response is cut off.
     """
 
     low_hz: float = 0.5
@@ -86,8 +84,7 @@ class BandPassOptions(_Strict):
     order: int = 2
     sfreq_hz: float = SFREQ_HZ
     tail: float = 1e-7
-    _: KW_ONLY
-    kind: Literal["band-pass"] = "band-pass"
+    kind: Literal["band-pass"] = field(default="band-pass", kw_only=True)
 
     def __post_init__(self) -> None:
         _check(
@@ -101,19 +98,19 @@ class BandPassOptions(_Strict):
 
 @dataclass(frozen=True)
 class SpectrumOptions(_Strict):
-    """Spectrograms of every signal, see `spectrum.Spectrum`.
+    """Options of spectrograms of every signal, see `spectrum.Spectrum`.
 
     Attributes:
-        win_length: samples of a frame and of its window.
-        blocks: for each block how many samples in the middle of the recording it looks at, the hop between frames, and
-            how many frames are left out at either end; as many remain in every block.
-        band_hz: which bins are kept.
-        detrend: whether the mean of a frame is taken off it, as `scipy.signal.spectrogram` does by default.
+        win_length: number of samples in a frame and its window.
+        blocks: for each block, the number of samples in the middle of the recording, the hop between frames, and the
+            number of frames to drop at either end. All blocks must have the same number of frames.
+        band_hz: lowest and highest frequency of the bins.
+        detrend: whether to subtract the mean of each frame, like `scipy.signal.spectrogram` by default.
         trainable: whether each block learns its window.
-        planes: whether blocks are planes of the image, and do not stand one upon the other.
+        planes: whether blocks are planes of the image instead of being stacked.
         size: (height, width) of the image.
-        unit_uv: µV that a value of 1 in the signals stands for.
-        sfreq_hz: samples per second.
+        unit_uv: number of µV that 1 in the signals stands for.
+        sfreq_hz: sampling frequency.
     """
 
     win_length: int = 144
@@ -125,8 +122,7 @@ class SpectrumOptions(_Strict):
     size: tuple[int, int] = (512, 512)
     unit_uv: float = 1.0
     sfreq_hz: float = SFREQ_HZ
-    _: KW_ONLY
-    kind: Literal["spectrum"] = "spectrum"
+    kind: Literal["spectrum"] = field(default="spectrum", kw_only=True)
 
     def __post_init__(self) -> None:
         _check(self, sfreq_hz=self.sfreq_hz > 0)
@@ -143,27 +139,27 @@ class SpectrumOptions(_Strict):
 
     @property
     def bins(self) -> tuple[int, int]:
-        """The first and the last bin within the band; bin k is k · sfreq_hz / win_length Hz."""
+        """First and last bin in the band; the frequency of bin k is k · sfreq_hz / win_length."""
         bin_hz = self.sfreq_hz / self.win_length
-        rounding = 1e-9  # an edge that is a bin's own frequency is within
+        rounding = 1e-9  # a bin at the edge of the band belongs to it
         return math.ceil(self.band_hz[0] / bin_hz - rounding), math.floor(self.band_hz[1] / bin_hz + rounding)
 
     def image_shape(self, n_signals: int, n_times: int) -> tuple[int, int]:
-        """(height, width) of the image; zeros stand where the signals do not fill it."""
+        """Return (height, width) of the image, which is filled up with zeros."""
         del n_signals, n_times
         return self.size
 
     @property
     def n_columns(self) -> int:
-        """Frames of every block."""
+        """Number of frames in each block."""
         return self._columns(*self.blocks[0])
 
     def _columns(self, n_block: int, hop: int, trim: int) -> int:
-        # A Hann window of an even length begins with a zero; with the zero that follows it, a frame is one longer.
+        # A Hann window of even length begins with a zero; with the zero that follows it, a frame is one sample longer.
         return (n_block - self.win_length - 1) // hop + 1 - 2 * trim
 
     def content_shape(self, n_signals: int) -> tuple[int, int, int]:
-        """(planes, rows, columns) that `n_signals` signals fill, before zeros are added."""
+        """Return (planes, rows, columns) of the spectrograms of `n_signals` signals, without the zeros around them."""
         first, last = self.bins
         rows = n_signals * (last - first + 1)
         n_blocks = len(self.blocks)
@@ -172,16 +168,17 @@ class SpectrumOptions(_Strict):
 
 @dataclass(frozen=True)
 class WaveStackOptions(_Strict):
-    """The wave stack, see `wave_stack.WaveStack`.
+    """Options of the wave stack, see `wave_stack.WaveStack`.
 
     Attributes:
-        widths: channels of each block.
-        layers: dilated layers of each block, with dilations 1, 2, 4, …
-        kernel: taps of every convolution along time, odd.
+        widths: number of features of each block.
+        layers: number of dilated layers of each block, with dilations 1, 2, 4, …
+        kernel: odd number of taps of every convolution along time.
         n_columns: width of the image.
-        n_chains: chains that the signals are divided into, one after the other and all of one size.
-        recompute: keep only the inputs of the layers for the way back, and compute the rest once more: a third of the
-            memory (180 instead of 560 MB in float32 for a record of 16 signals and 50 s) for about a third more work.
+        n_chains: number of chains of equal size that the signals are divided into, in order.
+        recompute: whether to store only the inputs of the layers for the backward pass, and compute the rest again.
+            This needs a third of the memory (180 instead of 560 MB in float32 for a record of 16 signals and 50 s)
+            and about a third more computation.
     """
 
     widths: tuple[int, ...] = (8, 16, 32, 64)
@@ -190,8 +187,7 @@ class WaveStackOptions(_Strict):
     n_columns: int = 256
     n_chains: int = 4
     recompute: bool = False
-    _: KW_ONLY
-    kind: Literal["wave-stack"] = "wave-stack"
+    kind: Literal["wave-stack"] = field(default="wave-stack", kw_only=True)
 
     def __post_init__(self) -> None:
         _check(
@@ -204,13 +200,13 @@ class WaveStackOptions(_Strict):
         )
 
     def image_shape(self, n_signals: int, n_times: int) -> tuple[int, int]:
-        """(height, width) of the image, whatever the number and the length of the signals."""
+        """Return (height, width) of the image, which does not depend on the signals."""
         del n_signals, n_times
         return self.n_chains * self.widths[-1], self.n_columns
 
     @property
     def receptive_field(self) -> int:
-        """Samples of a signal that one column reaches before the adaptive mean."""
+        """Number of samples that an output depends on, before averaging into columns."""
         reach = 0
         for block, n_layers in enumerate(self.layers):
             dilations = 2**n_layers - 1
@@ -220,18 +216,18 @@ class WaveStackOptions(_Strict):
 
 @dataclass(frozen=True)
 class SqueezeOptions(_Strict):
-    """A Squeezeformer, see `squeeze.Squeeze`.
+    """Options of a Squeezeformer, see `squeeze.Squeeze`.
 
     Attributes:
-        width: D, features of a frame and of the embedding, even.
-        n_blocks: blocks of attention and convolution.
-        n_heads: heads of an attention.
-        kernel: taps of a block's convolution along time, odd.
-        n_halvings: convolutions of stride 2 that make frames of samples.
-        stem_kernel: taps of each of them, odd.
-        expansion: hidden features of a feed-forward layer, in widths.
-        dropout: of whatever is added to the frames.
-        pooling: what becomes of the frames.
+        width: even number of features of a frame and of the embedding.
+        n_blocks: number of blocks of attention and convolution.
+        n_heads: number of heads of an attention.
+        kernel: odd number of taps of a block's convolution along time.
+        n_halvings: number of convolutions with stride 2 that turn samples into frames.
+        stem_kernel: odd number of taps of these convolutions.
+        expansion: ratio between the hidden features of a feed-forward layer and the width.
+        dropout: dropout rate of everything that is added to the frames.
+        pooling: pooling of the frames.
     """
 
     width: int = 128
@@ -243,8 +239,7 @@ class SqueezeOptions(_Strict):
     expansion: int = 4
     dropout: float = 0.1
     pooling: PoolingName = "gem"
-    _: KW_ONLY
-    kind: Literal["squeeze"] = "squeeze"
+    kind: Literal["squeeze"] = field(default="squeeze", kw_only=True)
 
     def __post_init__(self) -> None:
         _check(
@@ -260,26 +255,26 @@ class SqueezeOptions(_Strict):
         )
 
     def n_frames(self, n_times: int) -> int:
-        """Frames that `n_times` samples become."""
+        """Return the number of frames of `n_times` samples."""
         return -(-n_times // 2**self.n_halvings)
 
 
 @dataclass(frozen=True)
 class EffNet1dOptions(_Strict):
-    """A one-dimensional EfficientNet, see `effnet1d.EffNet1d`.
+    """Options of a one-dimensional EfficientNet, see `effnet1d.EffNet1d`.
 
     Attributes:
-        n_times: samples in the middle of a recording that are looked at.
-        step: every how many of them one is taken.
-        n_chains: chains that the signals are divided into, one after the other and all of one size.
-        stem_width: features of the first convolution.
-        widths: features of each stage.
-        kernels: taps of each stage's depthwise convolutions, odd.
-        layers: layers of each stage; the first halves the number of samples.
-        expansion: hidden features of a layer, in features that come in; 1 in the first stage.
-        n_mixers: how often chains are mixed.
-        drop_path_rate: probability that the last layer is left out in training, of those before it in proportion.
-        pooling: what becomes of the frames of all chains.
+        n_times: number of samples used, in the middle of a recording.
+        step: distance between the samples that are used.
+        n_chains: number of chains of equal size that the signals are divided into, in order.
+        stem_width: number of features of the first convolution.
+        widths: number of features of each stage.
+        kernels: odd number of taps of each stage's depthwise convolutions.
+        layers: number of layers of each stage, the first of which halves the number of samples.
+        expansion: ratio between the hidden and the input features of a layer; it is 1 in the first stage.
+        n_mixers: number of layers that mix the chains.
+        drop_path_rate: probability that the last layer is skipped in training; it rises linearly towards it.
+        pooling: pooling of the frames of all chains.
     """
 
     n_times: int = 9_600
@@ -293,8 +288,7 @@ class EffNet1dOptions(_Strict):
     n_mixers: int = 1
     drop_path_rate: float = 0.0
     pooling: PoolingName = "gem"
-    _: KW_ONLY
-    kind: Literal["effnet1d"] = "effnet1d"
+    kind: Literal["effnet1d"] = field(default="effnet1d", kw_only=True)
 
     def __post_init__(self) -> None:
         n_stages = len(self.widths)
@@ -314,16 +308,16 @@ class EffNet1dOptions(_Strict):
 
     @property
     def width(self) -> int:
-        """D, features of the embedding."""
+        """Number of features of the embedding."""
         return self.widths[-1]
 
 
 FrontEnd: TypeAlias = Annotated[FoldOptions | SpectrumOptions | WaveStackOptions, Discriminator("kind")]
-"""What a recipe can name to turn its signals into the image that its backbone sees."""
+"""Front ends that a recipe can use."""
 
 
 def _check(options: Any, **holds: bool) -> None:
-    """Refuse the first field whose condition does not hold."""
+    """Raise UsageError for the first field whose condition is False."""
     for name, fine in holds.items():
         if not fine:
             raise UsageError(f"{type(options).__name__}.{name}: cannot be {getattr(options, name)!r}")

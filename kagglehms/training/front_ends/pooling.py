@@ -1,4 +1,4 @@
-"""From a feature map to one number per feature, over all axes behind the second.
+"""Pool a feature map to one number per feature, over all axes after the second.
 
 Shape legend: B batch, D features, `…` any axes of space or time.
 """
@@ -15,34 +15,35 @@ from kagglehms.training.front_ends.options import PoolingName
 
 
 class MeanPool(nn.Module):
-    """Mean of each feature."""
+    """Averages each feature."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, D, …) → (B, D), in the dtype of the features."""
+        """Pool (B, D, …) features to (B, D) in the same dtype."""
         return features.flatten(2).mean(dim=2)
 
 
 class MeanMaxPool(nn.Module):
-    """Mean plus maximum of each feature."""
+    """Adds mean and maximum of each feature."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, D, …) → (B, D), in the dtype of the features."""
+        """Pool (B, D, …) features to (B, D) in the same dtype."""
         flat_BDL = features.flatten(2)
         return flat_BDL.mean(dim=2) + flat_BDL.amax(dim=2)
 
 
 class GeMPool(nn.Module):
-    """Generalised mean of each feature: (mean of max(x, eps)^p)^(1/p), one p for all of them.
+    """Computes the generalised mean of each feature, (mean of max(x, eps)^p)^(1/p), with one p for all features.
 
-    p = 1 is the mean, p → ∞ the maximum. Computed in float32, whatever the dtype of the features, and relative to the
-    greatest of them: the cube of 41 is more than float16 holds, and the seventh power of eps less than float32 does.
+    p = 1 is the mean, and p → ∞ the maximum. It is computed in float32, whatever the dtype of the features, and
+    relative to the largest of them, since the cube of 41 overflows in float16, and the seventh power of eps underflows
+    in float32.
 
     Source: Radenović, Tolias & Chum (2018), "Fine-tuning CNN Image Retrieval with No Human Annotation", section 3.2.
 
     Args:
-        p: the exponent, or where it starts.
-        trainable: whether p is learned.
-        eps: what smaller values are raised to, so that roots and their derivatives stay finite.
+        p: exponent, or its initial value.
+        trainable: whether the exponent is learned.
+        eps: smallest value, to which smaller ones are raised so that roots and their derivatives are finite.
     """
 
     def __init__(self, p: float = 3.0, trainable: bool = False, eps: float = 1e-6) -> None:
@@ -53,11 +54,11 @@ class GeMPool(nn.Module):
         self.p: Any = nn.Parameter(torch.tensor(float(p))) if trainable else float(p)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, D, …) → (B, D) float32."""
+        """Pool (B, D, …) features to (B, D) in float32."""
         with torch.autocast(features.device.type, enabled=False):
             p = self.p.float() if isinstance(self.p, Tensor) else self.p
             raised_BDL = features.flatten(2).float().clamp(min=self.eps)
-            # The result does not depend on what is divided by, so no gradient goes through it.
+            # The result does not depend on this divisor, which therefore needs no gradient.
             most_BD1 = raised_BDL.detach().amax(dim=2, keepdim=True)
             mean_BD = (raised_BDL / most_BD1).pow(p).mean(dim=2)
             return mean_BD.pow(1.0 / p) * most_BD1.squeeze(2)
@@ -70,10 +71,10 @@ POOLINGS: dict[PoolingName, type[nn.Module]] = {"mean": MeanPool, "gem": GeMPool
 
 
 def make_pooling(name: PoolingName) -> nn.Module:
-    """Build a pooling by its name; all of them leave D features.
+    """Build a pooling by its name; all of them return D features.
 
     Raises:
-        UsageError: no pooling of that name.
+        UsageError: there is no pooling of that name.
     """
     if name not in POOLINGS:
         raise UsageError(f"unknown pooling {name!r}; {closest(name, POOLINGS)}")

@@ -1,14 +1,14 @@
-"""Spectrograms of every signal, stacked to an image: long and short stretches side by side at equal width.
+"""Spectrograms of every signal, stacked to an image: long and short stretches of time at the same width.
 
-Each block looks at the middle of the recording: frames of one window length, a hop apart, as many in every block. Of a
-frame's power in µV² per Hz the bins within the band are kept, and log(1 + power) taken. Rows run from low to high
-frequencies; the blocks of one signal stand one upon the other, and signal upon signal. All this stands in the upper
-left corner of an image that is 0 elsewhere, which is normalised as a whole by its own mean and deviation.
+Each block is a spectrogram of the middle of the recording. All blocks have the same window length and number of frames,
+but different hops. The bins of a frame are the power in µV² per Hz in the band, as log(1 + power). Rows go from low to
+high frequencies; the blocks of a signal are stacked, and so are the signals. They are in the upper left corner of an
+image that is otherwise 0, and that is normalised by its own mean and standard deviation.
 
-With the default, the seventh place's: 18 differences × 2 blocks (50 s, hop 21, three frames left out at either end; the
-middle 10 s, hop 4) × 14 bins = 504 rows × 464 columns, in 512 × 512.
+By default, as in the seventh place, there are 18 differences × 2 blocks (50 s with a hop of 21, without three frames at
+either end, and the middle 10 s with a hop of 4) × 14 bins = 504 rows × 464 columns, in 512 × 512.
 
-The FFT is that of `torch.fft` in float32, outside of mixed precision; FFTs know no TF32.
+The FFT is computed by `torch.fft` in float32, outside mixed precision; FFTs do not use TF32.
 
 Shape legend: B batch, C signals, T samples, L samples of a window, N frames (columns), F bins, P planes, H and W image
 rows and columns.
@@ -24,15 +24,15 @@ from kagglehms.errors import UsageError
 from kagglehms.training.front_ends.options import SpectrumOptions
 
 EPSILON = 1e-6
-"""Added to the deviation of an image, as everywhere in this project."""
+"""Number added to the standard deviation of an image, as everywhere in this project."""
 
 
 class Spectrum(nn.Module):
-    """Turn signals into an image of their spectrograms.
+    """Turns signals into an image of their spectrograms.
 
     Args:
-        options: windows, blocks, band; with `trainable`, each block's window is learned, from Hann on. Power is per Hz
-            whatever the window, so that its size says nothing.
+        options: windows, blocks and band. With `trainable`, each block learns a window, which starts as a Hann window;
+            as power is per Hz for any window, its scale has no effect.
     """
 
     windows: Tensor
@@ -48,13 +48,16 @@ class Spectrum(nn.Module):
             self.register_buffer("windows", windows_PL, persistent=False)
 
     def forward(self, signals_BCT: Tensor) -> Tensor:
-        """(B, C, T) → (B, 1, H, W), or (B, P, H, W) with each block in a plane of its own; float32.
+        """Compute images.
 
         Args:
-            signals_BCT: without NaN, in units of `unit_uv` µV.
+            signals_BCT: signals in units of `unit_uv` µV, without NaN.
+
+        Returns:
+            (B, 1, H, W) float32 images, or (B, P, H, W) with a plane for each block.
 
         Raises:
-            UsageError: signals shorter than a block, or more of them than the image has room for.
+            UsageError: the signals are shorter than a block, or do not fit into the image.
         """
         options = self.options
         n_batch, n_signals, n_times = signals_BCT.shape
@@ -72,24 +75,24 @@ class Spectrum(nn.Module):
             return _normalised(functional.pad(image, padding))
 
     def _log_power(self, signals_BCT: Tensor, block: int) -> Tensor:
-        """(B, C, F, N) of one block."""
+        """Return (B, C, F, N) of one block."""
         options = self.options
         n_block, hop, trim = options.blocks[block]
         start = (signals_BCT.shape[-1] - n_block) // 2 + trim * hop
         end = start + (options.n_columns - 1) * hop + options.win_length
         frames_BCNL = signals_BCT[..., start:end].unfold(-1, options.win_length, hop)
         if options.detrend:
-            for _ in range(2):  # twice, or rounding leaves 1e-4 µV of an offset of 1000 µV
+            for _ in range(2):  # twice, because rounding would leave 1e-4 µV of an offset of 1000 µV
                 frames_BCNL = frames_BCNL - frames_BCNL.mean(dim=-1, keepdim=True)
         window_L = self.windows[block].float()
         first, last = options.bins
         spectrum = torch.view_as_real(torch.fft.rfft(frames_BCNL * window_L)[..., first : last + 1])
-        # Both sides of the spectrum together; the band is within the bins that have two.
+        # Both sides of the spectrum; all bins of the band have two.
         per_hz = 2.0 / (options.sfreq_hz * window_L.square().sum())
         return torch.log1p(spectrum.square().sum(dim=-1) * per_hz).transpose(2, 3)
 
 
 def _normalised(image_BPHW: Tensor) -> Tensor:
-    """Subtract each image's mean, divide by its deviation."""
+    """Normalise each image by its mean and standard deviation."""
     centred = image_BPHW - image_BPHW.mean(dim=(1, 2, 3), keepdim=True)
     return centred / (centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + EPSILON)

@@ -1,14 +1,14 @@
-"""A Squeezeformer on signals: convolutions make frames of samples, blocks of attention and convolution relate them.
+"""A Squeezeformer for signals: convolutions turn samples into frames, which blocks of attention and convolution relate.
 
-A block is attention, feed-forward, convolution, feed-forward. Each of the four sees its input scaled and shifted by
-what it has learned, and what it finds is added and normalised after,
+A block consists of attention, feed-forward, convolution and feed-forward modules. The input of each is scaled and
+shifted by learned numbers, and its output is added, and normalised afterwards:
 
     x ← LayerNorm(x + module(γ ⊙ x + β)).
 
-Attention knows how far apart two frames are: the score of frames i and j is q_i·k_j + q_i·r(i − j), with a bias of
-its own on q_i in either term, and r a projection of sines and cosines of i − j. Swish is the only activation, and the
-convolution has no gate. The paper's temporal U-net, which halves the frames between its 7th and 16th block, has no
-place in three.
+Attention depends on the distance between two frames: the score of frames i and j is q_i·k_j + q_i·r(i − j), with a
+separate bias on q_i in each term, where r is a projection of sines and cosines of i − j. Swish is the only activation,
+and the convolution has no gate. The temporal U-net of the paper, which halves the frames between its 7th and 16th
+block, is left out, as there are three blocks.
 
 Sources: Kim et al. (2022), "Squeezeformer: An Efficient Transformer for Automatic Speech Recognition", sections 3.1 and
 3.2; Dai et al. (2019), "Transformer-XL", section 3.3 and appendix B, for the positions; the third place of the
@@ -29,11 +29,11 @@ from kagglehms.training.front_ends.pooling import make_pooling
 
 
 class Squeeze(nn.Module):
-    """Turn signals into an embedding.
+    """Turns signals into an embedding.
 
     Args:
-        n_signals: C.
-        options: sizes; the default is the third place's.
+        n_signals: number of signals.
+        options: sizes of the network; by default those of the third place.
     """
 
     def __init__(self, n_signals: int, options: SqueezeOptions | None = None) -> None:
@@ -45,18 +45,18 @@ class Squeeze(nn.Module):
 
     @property
     def width(self) -> int:
-        """D, features of the embedding."""
+        """Number of features of the embedding."""
         return self.options.width
 
     def forward(self, signals_BCT: Tensor) -> Tensor:
-        """(B, C, T) filtered, clipped and scaled to about 1 → (B, D)."""
+        """Compute (B, D) embeddings of signals that have been filtered, clipped and scaled to about 1."""
         frames_BLD = self.blocks(self.stem(signals_BCT).transpose(1, 2))
         pooled: Tensor = self.pool(frames_BLD.transpose(1, 2))
         return pooled
 
 
 def _stem(n_signals: int, options: SqueezeOptions) -> nn.Sequential:
-    """(B, C, T) → (B, D, L): one full convolution, then depthwise separable ones, each of stride 2."""
+    """Return the layers from (B, C, T) to (B, D, L): a convolution, then depthwise separable ones, with stride 2."""
     n_in = options.width // 2
     layers: list[nn.Module] = [_halving(n_signals, n_in, options), nn.BatchNorm1d(n_in), nn.SiLU()]
     for _ in range(options.n_halvings - 1):
@@ -78,7 +78,7 @@ def _halving(n_in: int, n_out: int, options: SqueezeOptions, groups: int = 1) ->
 
 
 class _Block(nn.Sequential):
-    """Attention, feed-forward, convolution, feed-forward."""
+    """A block of attention, feed-forward, convolution and feed-forward modules."""
 
     def __init__(self, options: SqueezeOptions) -> None:
         width, hidden, dropout = options.width, options.expansion * options.width, options.dropout
@@ -91,7 +91,7 @@ class _Block(nn.Sequential):
 
 
 class _Added(nn.Module):
-    """LayerNorm(x + module(γ ⊙ x + β))"""
+    """Computes LayerNorm(x + module(γ ⊙ x + β))."""
 
     def __init__(self, module: nn.Module, width: int, dropout: float) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class _Added(nn.Module):
 
 
 class _Convolution(nn.Module):
-    """Pointwise, depthwise along time, pointwise."""
+    """A pointwise, a depthwise and a pointwise convolution along time."""
 
     def __init__(self, width: int, kernel: int) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class _Convolution(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Attention of all frames to all, by content and by distance."""
+    """Attention between all frames, by content and distance."""
 
     def __init__(self, width: int, n_heads: int, dropout: float) -> None:
         super().__init__()
@@ -159,11 +159,11 @@ class _Attention(nn.Module):
 
 
 LONGEST = 10_000.0
-"""Wavelengths run from 2 π to this times 2 π frames."""
+"""Ratio between the longest and the shortest wavelength, which is 2 π frames."""
 
 
 def _sines_and_cosines(n_frames: int, width: int, device: torch.device) -> Tensor:
-    """(P, D) sines, then cosines, of the offsets L − 1 … −(L − 1)."""
+    """Return (P, D) sines, then cosines, of the offsets L − 1 … −(L − 1)."""
     offsets = torch.arange(n_frames - 1, -n_frames, -1, device=device, dtype=torch.float32)
     exponents = torch.arange(0, width, 2, device=device, dtype=torch.float32) / width
     angles = offsets[:, None] * LONGEST**-exponents
@@ -171,10 +171,10 @@ def _sines_and_cosines(n_frames: int, width: int, device: torch.device) -> Tenso
 
 
 def _by_pair(scores_BhLP: Tensor) -> Tensor:
-    """(…, L, P) scores of frame i at offset L − 1 − p → (…, L, L) scores of i with j, whose offset is i − j.
+    """Turn (…, L, P) scores of frame i at offset L − 1 − p into (…, L, L) scores of frames i and j at offset i − j.
 
-    A column of zeros before the first, and rows read at another length: each row is moved by one more than the last
-    (appendix B of Transformer-XL).
+    A column of zeros is added in front, and the rows are read with another length, so that each row is shifted by one
+    more than the previous one (appendix B of Transformer-XL).
     """
     n_frames, n_offsets = scores_BhLP.shape[-2:]
     batch = scores_BhLP.shape[:-2]

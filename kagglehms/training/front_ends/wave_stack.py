@@ -1,13 +1,13 @@
-"""The wave stack: a WaveNet that all signals share, whose features, stacked chain upon chain, are an image.
+"""The wave stack: a WaveNet that is applied to each signal, and whose stacked features are an image.
 
-A block is a 1 × 1 convolution to its width, then dilated layers with a residual connection each,
+A block consists of a 1 × 1 convolution to its width, dilated layers with residual connections,
 
-    x ← x + W · (tanh(F ∗ x) ⊙ σ(G ∗ x)),   dilations 1, 2, 4, …
+    x ← x + W · (tanh(F ∗ x) ⊙ σ(G ∗ x))   with dilations 1, 2, 4, …,
 
-and at last a convolution of stride 2 with batch normalisation and SiLU. Unlike in speech, where samples are predicted
-one after the other, the recording is at hand as a whole: filters are centred, not causal, with zeros beyond both ends.
-After the last block the mean over parts of equal length makes a fixed number of columns, and the mean over the signals
-of a chain leaves one set of features per chain.
+and a convolution with stride 2, batch normalisation and SiLU. Unlike in speech synthesis, where samples are predicted
+one by one, the whole recording is available, so filters are centred instead of causal, with zeros beyond both ends.
+After the last block, features are averaged over parts of equal length, which become the columns, and over the signals
+of each chain.
 
 Sources: van den Oord et al. (2016), "WaveNet: A Generative Model for Raw Audio", sections 2.3 and 2.4, for the layers;
 the fifth place of the competition for the numbers.
@@ -28,12 +28,12 @@ from kagglehms.training.front_ends.options import WaveStackOptions
 
 
 class WaveStack(nn.Module):
-    """Turn signals into an image of learned features.
+    """Turns signals into an image of learned features.
 
-    Signals are folded into the batch, so that one 1-D convolution serves them all.
+    Signals are moved to the batch axis, so that the same one-dimensional convolution is applied to all of them.
 
     Args:
-        options: widths and depths; the default is the fifth place's.
+        options: widths and depths; by default those of the fifth place.
     """
 
     def __init__(self, options: WaveStackOptions | None = None) -> None:
@@ -47,13 +47,17 @@ class WaveStack(nn.Module):
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, signals_BCT: Tensor) -> Tensor:
-        """(B, C, T) → (B, 1, H, W): rows are chains × features, columns parts of the time.
+        """Compute images.
 
         Args:
-            signals_BCT: filtered, clipped and scaled to about 1; the signals of a chain are neighbours.
+            signals_BCT: signals that have been filtered, clipped and scaled to about 1; those of a chain are
+                neighbours.
+
+        Returns:
+            (B, 1, H, W) images, whose rows are chains × features, and whose columns are parts of the time.
 
         Raises:
-            UsageError: C is no multiple of the number of chains.
+            UsageError: the signals cannot be divided into chains of equal size.
         """
         n_batch, n_signals, n_times = signals_BCT.shape
         n_chains = self.options.n_chains
@@ -67,7 +71,7 @@ class WaveStack(nn.Module):
 
 
 class _Block(nn.Module):
-    """Dilated gated layers at one width, then half as many samples."""
+    """A block of dilated gated layers, which halves the number of samples at its end."""
 
     def __init__(self, n_in: int, width: int, n_layers: int, kernel: int, recompute: bool) -> None:
         super().__init__()
@@ -81,7 +85,7 @@ class _Block(nn.Module):
         x_NDT = self.widen(x_NDT)
         for layer in self.layers:
             if self._recompute and self.training and torch.is_grad_enabled():
-                # Nothing is drawn in a layer, so there is no random state to keep.
+                # Layers do not draw random numbers, so no random state needs to be stored.
                 x_NDT = checkpoint(layer, x_NDT, use_reentrant=False, preserve_rng_state=False)
             else:
                 x_NDT = layer(x_NDT)
@@ -89,7 +93,7 @@ class _Block(nn.Module):
 
 
 class _GatedLayer(nn.Module):
-    """x + W · (tanh(F ∗ x) ⊙ σ(G ∗ x)); both filters in one convolution."""
+    """Computes x + W · (tanh(F ∗ x) ⊙ σ(G ∗ x)), with both filters in one convolution."""
 
     def __init__(self, width: int, kernel: int, dilation: int) -> None:
         super().__init__()
