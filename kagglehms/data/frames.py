@@ -1,6 +1,6 @@
-"""Arrays and frames as people have them at hand → numbers, columns by their names.
+"""Turn arrays, and columns of frames, into numbers.
 
-A frame of pandas or polars is recognised by what it has, so that neither is imported here.
+Frames of pandas and polars are recognised by their attributes, so that neither library is imported.
 """
 
 from __future__ import annotations
@@ -15,70 +15,70 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BY_POSITION = ("iloc", "to_series")
-"""How frames of pandas and of polars give a column by its position."""
+"""Attributes by which frames of pandas and polars return a column at a position."""
 
 
 def is_frame(values: Any) -> bool:
-    """Tell whether something has named columns: a frame of pandas or polars, a lazy one, a table of Arrow."""
+    """Return whether a value has named columns, like frames of pandas and polars, lazy frames, and Arrow tables."""
     return hasattr(type(values), "columns")
 
 
 def check_frame(name: str, frame: Any) -> None:
-    """Refuse what has named columns and does not give them out.
+    """Refuse values with named columns other than frames of pandas and polars.
 
     Args:
-        name: how the frame is called in an error.
-        frame: what `is_frame` recognised.
+        name: name of the frame in error messages.
+        frame: value that `is_frame` recognises.
 
     Raises:
-        UsageError: a lazy frame, or a table of another library.
+        UsageError: it is a lazy frame, or a table of another library.
     """
     if not any(hasattr(frame, way) for way in _BY_POSITION):
         raise UsageError(f"{name} is a {type(frame).__name__}: make a frame of pandas or polars of it")
 
 
 def is_numeric(frame: Any, position: int) -> bool:
-    """Tell whether a frame's column holds numbers; one of nothing but nulls does not."""
+    """Return whether a column of a frame holds numbers, which a column of nothing but nulls does not."""
     if hasattr(frame, "to_series"):
         return bool(frame.to_series(position).dtype.is_numeric())
     return bool(frame.iloc[:, position].dtype.kind in "fiu")
 
 
 def column(name: str, frame: Any, position: int) -> NDArray[np.float32]:
-    """Take one column of a frame.
+    """Return one column of a frame.
 
     Args:
-        name: how the frame is called in an error.
-        frame: a frame of pandas or polars.
-        position: the column's place, as names may stand twice.
+        name: name of the frame in error messages.
+        frame: frame of pandas or polars.
+        position: position of the column; its name may occur twice.
 
     Returns:
-        (n_rows,) float32; NaN where the column has nothing.
+        (n_rows,) float32; NaN where a value is missing.
 
     Raises:
-        UsageError: the column is not of numbers.
+        UsageError: the column does not hold numbers.
     """
     name = f"{name}: column {frame.columns[position]}"
     if hasattr(frame, "to_series"):
         return numbers(name, frame.to_series(position).to_numpy())
-    values = frame.iloc[:, position]  # labels may stand twice, or be no texts
+    values = frame.iloc[:, position]  # labels may occur twice, and need not be text
     if values.dtype.kind not in "fiu":
         return numbers(name, values.to_numpy())
     return numbers(name, values.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
 def numbers(name: str, values: Any) -> NDArray[np.float32]:
-    """Take what somebody passes for an array of numbers.
+    """Turn values into an array of numbers.
 
     Args:
-        name: how the values are called in an error.
-        values: an array, a masked array, nested lists, a tensor.
+        name: name of the values in error messages.
+        values: array, masked array, tensor or nested lists.
 
     Returns:
-        An array of the same shape, float32; NaN where values are masked or None.
+        A float32 array of the same shape; NaN where values are masked or None.
 
     Raises:
-        UsageError: texts, truth values, or lists of different lengths.
+        UsageError: the values are text, booleans, or lists of different lengths.
     """
     try:
         if isinstance(values, np.ma.MaskedArray):
@@ -89,7 +89,7 @@ def numbers(name: str, values: Any) -> NDArray[np.float32]:
         texts = array.dtype == object and any(isinstance(cell, str | bytes) for cell in array.flat)
         if texts:
             raise TypeError("it holds text")
-        with np.errstate(over="ignore"):  # what half precision cannot hold either
+        with np.errstate(over="ignore"):  # half precision could not hold these values either
             return array.astype(np.float32, copy=False)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"{name} cannot be taken for an array of numbers: {first_line(error)}") from error

@@ -109,7 +109,7 @@ def prepare(
     """Decode recordings into the store at `path`, or continue where an interrupted call stopped.
 
     Args:
-        recordings: what to decode, as returned by `recordings_of`.
+        recordings: the recordings to decode, from `recordings_of`.
         path: folder of the store; it is created if it does not exist.
         watch: wrapper around the iteration that shows progress; it is given the items and their number.
         workers: the workers that decode; threads on all available CPUs by default.
@@ -224,6 +224,7 @@ class _Appender:
             file.close()
 
     def append(self, recording: RecordingFile, values: Half) -> Entry:
+        """Append one recording."""
         data = values.data.cast("B")
         self._files[recording.kind].write(data)
         n_bytes = recording.path.stat().st_size

@@ -122,8 +122,8 @@ def refuse_rows(path: Path, table: pl.DataFrame, bad: pl.Series, reason: str, ex
         path: file that the table was read from.
         table: the table.
         bad: True for the bad rows.
-        reason: what is wrong with them.
-        expected: what is expected instead, for the hint.
+        reason: fault of these rows.
+        expected: hint about what is expected instead.
     """
     rows = bad.fill_null(True).arg_true().to_list()
     if rows:

@@ -1,4 +1,4 @@
-"""Units of voltage as headers write them, and whether amplitudes can be those of an EEG in µV."""
+"""Units of voltage in file headers, and plausible amplitudes of an EEG in µV."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PLAUSIBLE_UV = (0.2, 5000.0)
-"""Typical size of an EEG on the scalp, robustly: a quiet one in coma has a few µV, one under mains hum millivolts.
-Volts taken for µV are a million times too small, millivolts a thousand times."""
+"""Range of the robust standard deviation of a scalp EEG: a few µV in a quiet one in coma, millivolts under mains hum.
+Volts that are mistaken for µV are too small by a factor of a million, and millivolts by a factor of a thousand."""
 _SILENT = 1e-9
-"""Deviation below which a signal is a flat line in any unit, and says nothing about units."""
+"""Deviation below which a signal is a flat line in any unit, and tells nothing about its unit."""
 
 _MICROVOLTS = {"nv": 1e-3, "uv": 1.0, "mv": 1e3, "v": 1e6}
 _MICRO = ("Âµ", "Î¼", "µ", "μ")
-"""How headers write µ: two letters come from UTF-8 that is read as one byte a letter."""
+"""Spellings of µ in headers; those of two letters are UTF-8 that was read as Latin-1."""
 _WORDS = (("micro", "u"), ("milli", "m"), ("nano", "n"), ("volts", "v"), ("volt", "v"))
 
 
 def microvolts(unit: str) -> float | None:
-    """Tell how many µV a unit is.
+    """Return the number of µV in a unit.
 
     Args:
-        unit: as a header spells it: `uV`, `µV`, `mV`, `V`, `microvolts`; an empty one is taken for µV, which amplitudes
-            have to confirm.
+        unit: spelling of the unit, such as `uV`, `µV`, `mV`, `V` or `microvolts`. An empty one is assumed to be µV,
+            which the amplitudes have to confirm.
 
     Returns:
-        The factor; None for what is no voltage.
+        The number of µV, or None if it is not a unit of voltage.
     """
     text = unit.strip()
     for spelling in _MICRO:
@@ -43,10 +43,10 @@ def microvolts(unit: str) -> float | None:
 
 
 def deviation(values: NDArray[np.floating]) -> float:
-    """Return a robust standard deviation, which no offset and no single spike changes.
+    """Return a robust standard deviation, which offsets and single spikes do not affect.
 
     Args:
-        values: (n,) samples; NaN where nothing was recorded.
+        values: (n,) samples, with NaN where nothing was recorded.
 
     Returns:
         1.4826 times the median distance from the median; 0 where nothing was recorded.
@@ -58,13 +58,13 @@ def deviation(values: NDArray[np.floating]) -> float:
 
 
 def doubt(deviations: Iterable[float]) -> str:
-    """Say why amplitudes can hardly be those of an EEG in µV; nothing where they can.
+    """Say why amplitudes are not plausible for an EEG in µV.
 
     Args:
-        deviations: of channels, or of parts of channels, in what is taken for µV; flat lines do not count.
+        deviations: robust standard deviations, in assumed µV, of channels or parts of channels; flat lines are ignored.
 
     Returns:
-        A sentence without its full stop, or an empty text.
+        A sentence without a full stop, or an empty text if the amplitudes are plausible.
     """
     sizes = [size for size in deviations if size > _SILENT]
     size = float(np.median(sizes)) if sizes else PLAUSIBLE_UV[0]

@@ -1,1 +1,1 @@
-"""What a network is given: an image of tiles, folded signals, spectra, or the signals themselves."""
+"""Inputs of networks: images of tiles, folded signals, spectra, and the signals themselves."""

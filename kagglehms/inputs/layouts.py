@@ -118,7 +118,7 @@ class Layout:
 
     @property
     def filters_when_drawn(self) -> bool:
-        """Whether a band-pass comes before the drawing: none fits."""
+        """False, since a band-pass does not fit."""
         return False
 
     @property

@@ -1,4 +1,4 @@
-"""The spectrogram files of a simulated study, by the competition's recipe (`features.multitaper`).
+"""The spectrogram files of a simulated study, computed like those of the competition (`features.multitaper`).
 
 Shape suffixes: C channel, T time, F frequency, W window.
 """
@@ -14,14 +14,14 @@ from kagglehms.simulator.scalp import F32, MARGIN_S
 
 
 def spectrogram(uv_CT: F32, n_rows: int) -> F32:
-    """Compute the power of the four chains by multitaper.
+    """Compute the multitaper power of the four chains.
 
     Args:
-        uv_CT: what `simulate_study` returned: (≥ 19, n_times), second 0 of the study `MARGIN_S` in.
-        n_rows: rows wanted, one every 2 s, the first centred at second 1 of the study.
+        uv_CT: (≥ 19, n_times) µV from `simulate_study`, which begins `MARGIN_S` before second 0 of the study.
+        n_rows: number of rows, one every 2 s, with the first centred on second 1 of the study.
 
     Returns:
-        (n_rows, 400) in µV²/Hz, panels LL, RL, LP, RP, each with bins 3 … 102 of a 1024-point transform.
+        (n_rows, 400) power in µV²/Hz: the panels LL, RL, LP and RP, each with bins 3 … 102 of a 1024-point transform.
     """
     high_pass_F = high_pass(uv_CT.shape[1])
     step = SPECTROGRAM_STEP_S * SFREQ_HZ
@@ -39,7 +39,7 @@ def spectrogram(uv_CT: F32, n_rows: int) -> F32:
 
 
 def rows_of(first: int, last: int) -> slice:
-    """Return the rows of `spectrogram` whose windows touch samples `first` … `last` − 1 of the study's signal."""
+    """Return the rows of `spectrogram` whose windows overlap samples `first` to `last` − 1 of the study's signal."""
     step = SPECTROGRAM_STEP_S * SFREQ_HZ
     window = MARGIN_S * SFREQ_HZ + step // 2 - WINDOW_TIMES // 2
     return slice(max((first - window - WINDOW_TIMES) // step + 1, 0), max(-((window - last) // step), 0))

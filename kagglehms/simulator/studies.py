@@ -169,6 +169,7 @@ class _Place:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> _Place:
+        """Draw a place."""
         return cls(rng.random(), int(rng.integers(2**63)))
 
 

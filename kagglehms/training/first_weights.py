@@ -71,7 +71,7 @@ class FirstWeights:
     """First weights of a network.
 
     Attributes:
-        origin: where they come from.
+        origin: source, name and digest of the weights.
         path: path of the .safetensors file; None for random weights.
         second_path: path of the file for the second of two different backbones.
     """

@@ -17,7 +17,7 @@ from kagglehms.training.resume import State
 
 
 class History:
-    """What a fold has achieved so far, over all sessions.
+    """Evaluations, kept weights and time of a fold, over all sessions.
 
     Args:
         recipe: recipe of the run.

@@ -126,7 +126,7 @@ class _Networks:
 
     Attributes:
         model: the network that is saved and evaluated.
-        trained: the same network as training calls it, compiled or distributed.
+        trained: the network that training calls: the same, compiled or distributed.
     """
 
     model: torch.nn.Module

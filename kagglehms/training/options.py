@@ -1,4 +1,4 @@
-"""What a recipe can ask for: losses by name, and augmentations as frozen dataclasses.
+"""Options of recipes: losses by name, and augmentations as frozen dataclasses.
 
 This module holds only names and numbers, and imports no PyTorch, so that recipes can be read quickly. The losses
 themselves are in `losses`, the augmentations in `augmentations`. In JSON every augmentation carries its `kind`.

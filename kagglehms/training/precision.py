@@ -1,4 +1,4 @@
-"""How a device computes with a network: mixed precision and memory format."""
+"""Mixed precision and memory format of a network on a device."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from kagglehms.training.options import (
 Population = Literal["all", "few", "unsettled", "settled", "many"]
 """Records that a stage learns from or is judged by, see `few`, `settled` and `many` of `data.records.Records`."""
 Schedule = Literal["one-cycle", "cosine", "constant"]
-"""How the learning rate changes during a stage, see `optimization.make_schedule`."""
+"""Learning-rate schedule of a stage, see `optimization.make_schedule`."""
 
 
 @dataclass(frozen=True)

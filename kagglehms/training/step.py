@@ -39,7 +39,7 @@ class Learner:
     Args:
         recipe: recipe of the run.
         model: the network that is saved and evaluated, on its device.
-        network: the same network as training calls it, compiled or distributed.
+        network: the network that training calls: the same, compiled or distributed.
         total_steps: number of steps in the stage.
         steps_before: number of steps in the stages before.
         device: device to compute on.
