@@ -65,34 +65,19 @@ def find_sources(root: Path | None = None) -> Sources:
     """Return the sources of the running library.
 
     Args:
-        root: a checkout; None takes the one that the library runs from, or else what was installed with it.
+        root: a checkout; None takes what was installed with the library, or else the checkout that it runs from.
 
     Raises:
         RunError: there is no checkout of this version, and the library was not installed from a wheel.
     """
     package = Path(kagglehms.__file__).resolve().parent
-    if root is not None or (package.parent / "pyproject.toml").is_file():
-        root = root or package.parent
-        read_project(root)
-        return Sources(root / "kernels", root / CARD, root / "LICENSE", root)
     scripts = package / KERNEL_SCRIPTS
-    if not scripts.is_dir():
-        raise RunError(
-            f"{package}: holds no {KERNEL_SCRIPTS}; install kagglehms with pip, or run it from its checkout"
-        )
-    licenses = [path for path in _installed().files or () if path.name == "LICENSE"]
-    return Sources(scripts, scripts / CARD, Path(str(licenses[0].locate())), None)
-
-
-def project_root() -> Path:
-    """Return the checkout that the running library belongs to.
-
-    Raises:
-        RunError: the library was installed without its checkout.
-    """
-    root = Path(kagglehms.__file__).resolve().parents[1]
+    if root is None and scripts.is_dir():
+        licenses = [path for path in _installed().files or () if path.name == "LICENSE"]
+        return Sources(scripts, scripts / CARD, Path(str(licenses[0].locate())), None)
+    root = root or package.parent
     read_project(root)
-    return root
+    return Sources(root / "kernels", root / CARD, root / "LICENSE", root)
 
 
 def _installed() -> Distribution:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from kagglehms.kaggle.image import kaggle_image
-from kagglehms.packing.sources import project_root
 from kagglehms.packing.wheel import read_project
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_facts_that_kernels_depend_on() -> None:
@@ -24,7 +26,7 @@ def test_the_facts_that_kernels_depend_on() -> None:
 
 def test_what_the_project_requires_is_met_by_the_image_or_absent_there() -> None:
     present = kaggle_image().distributions()
-    for text in read_project(project_root())["dependencies"]:
+    for text in read_project(ROOT)["dependencies"]:
         wanted = Requirement(text)
         package = present.get(canonicalize_name(wanted.name))
         if package is not None:

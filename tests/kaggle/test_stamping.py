@@ -22,8 +22,8 @@ from kagglehms.kaggle.stamping import (
     stamp_kernel,
 )
 from kagglehms.kernel.entry import PREPARE_KERNEL, TRAIN_KERNEL
-from kagglehms.packing.sources import project_root
 
+ROOT = Path(__file__).resolve().parents[2]
 SECRET = "0123456789abcdef-secret"
 
 
@@ -74,8 +74,7 @@ def test_a_name_that_was_copied_from_an_example_is_refused(
 
 
 def test_no_page_shows_a_name_that_a_build_would_take_for_real() -> None:
-    root = project_root()
-    pages = [root / "README.md", *(root / "docs").glob("*.md"), *(root / "examples").glob("*")]
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*")]
     names = {
         name
         for page in pages
@@ -95,7 +94,7 @@ def test_the_owner_that_the_client_is_logged_in_as(no_credentials: Path) -> None
 def test_sources_of_the_owner_are_stamped_and_others_are_not(tmp_path: Path) -> None:
     template = tmp_path / "train"
     template.mkdir()
-    stamped = project_root() / "kernels/infer"
+    stamped = ROOT / "kernels/infer"
     metadata = json.loads((stamped / KERNEL_METADATA).read_text())
     metadata |= {"id": f"{PLACEHOLDER_OWNER}/kagglehms-train", "code_file": "train.py"}
     metadata["kernel_sources"] = [f"{PLACEHOLDER_OWNER}/kagglehms-prepare", "somebody-else/output"]
@@ -107,7 +106,7 @@ def test_sources_of_the_owner_are_stamped_and_others_are_not(tmp_path: Path) -> 
 
 
 def test_the_card_keeps_kaggles_rules() -> None:
-    slug, content = stamp_card(project_root() / CARD, "some-owner")
+    slug, content = stamp_card(ROOT / CARD, "some-owner")
     card = json.loads(content)
     assert card["id"] == f"some-owner/{slug}"
     assert 6 <= len(slug) <= 50
@@ -119,9 +118,9 @@ def test_the_card_keeps_kaggles_rules() -> None:
 
 
 def test_every_kernel_keeps_kaggles_rules() -> None:
-    templates = sorted((project_root() / "kernels").glob(f"*/{KERNEL_METADATA}"))
+    templates = sorted((ROOT / "kernels").glob(f"*/{KERNEL_METADATA}"))
     assert templates
-    bundle, _ = stamp_card(project_root() / CARD, "some-owner")
+    bundle, _ = stamp_card(ROOT / CARD, "some-owner")
     for template in templates:
         files = stamp_kernel(template.parent, "some-owner", bundle, "ab" * 32)
         metadata = json.loads(files[KERNEL_METADATA])
@@ -141,7 +140,7 @@ def test_every_kernel_keeps_kaggles_rules() -> None:
 
 
 def test_training_mounts_the_store_and_its_own_latest_output() -> None:
-    files = stamp_kernel(project_root() / "kernels/train", "some-owner", "kagglehms-bundle", "ab" * 32)
+    files = stamp_kernel(ROOT / "kernels/train", "some-owner", "kagglehms-bundle", "ab" * 32)
     sources = json.loads(files[KERNEL_METADATA])["kernel_sources"]
     assert sources == [f"some-owner/{PREPARE_KERNEL}", f"some-owner/{TRAIN_KERNEL}"]
     assert json.loads(files[KERNEL_METADATA])["id"] == f"some-owner/{TRAIN_KERNEL}"
@@ -149,7 +148,7 @@ def test_training_mounts_the_store_and_its_own_latest_output() -> None:
 
 @pytest.mark.parametrize("name", ["OWNER", "BUNDLE", "DIGEST"])
 def test_a_script_without_a_line_to_stamp_is_refused(tmp_path: Path, name: str) -> None:
-    template = project_root() / "kernels/infer"
+    template = ROOT / "kernels/infer"
     for path in template.iterdir():
         if path.is_file():
             (tmp_path / path.name).write_text(path.read_text().replace(f"\n{name} =", f"\nNO_{name} ="))
@@ -159,4 +158,4 @@ def test_a_script_without_a_line_to_stamp_is_refused(tmp_path: Path, name: str) 
 
 def test_a_kernel_that_does_not_mount_the_bundle_is_refused() -> None:
     with pytest.raises(RunError, match="dataset_sources lacks"):
-        stamp_kernel(project_root() / "kernels/infer", "some-owner", "another-bundle", "ab" * 32)
+        stamp_kernel(ROOT / "kernels/infer", "some-owner", "another-bundle", "ab" * 32)

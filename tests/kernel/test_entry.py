@@ -21,10 +21,11 @@ from kagglehms.errors import EXIT_FAILURE, EXIT_USER
 from kagglehms.kernel.mounts import MOUNT_STYLES, ROOT_VARIABLE, MountStyle, competition_mount, dataset_mount
 from kagglehms.kernel.submission import read_submission
 from kagglehms.packing.build import Built
-from kagglehms.packing.sources import project_root
+
+ROOT = Path(__file__).resolve().parents[2]
 
 IDS = [5, 6]
-SCRIPTS = sorted((project_root() / "kernels").glob("*/*.py"))
+SCRIPTS = sorted((ROOT / "kernels").glob("*/*.py"))
 OF_ONE_KERNEL = ("import contextlib\n", "RECIPES", "OPTIONS")
 """How statements begin that stand among those that all kernels share."""
 

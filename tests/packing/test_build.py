@@ -22,7 +22,8 @@ from kagglehms.packing import bundling, staging
 from kagglehms.packing.build import Built, build
 from kagglehms.packing.description import describe
 from kagglehms.packing.model_card import MODEL_CARD
-from kagglehms.packing.sources import project_root
+
+ROOT = Path(__file__).resolve().parents[2]
 
 KERNELS = ("infer", "prepare", "train")
 MOVES = 2 * len(KERNELS) + 2
@@ -104,9 +105,9 @@ def test_a_library_without_weights_is_for_the_kernels_that_make_them(tmp_path: P
     root = tmp_path / "checkout"
     (root / "kernels").mkdir(parents=True)
     for name in ("kagglehms", "pyproject.toml", "LICENSE", CARD):
-        (root / name).symlink_to(project_root() / name)
+        (root / name).symlink_to(ROOT / name)
     for name in ("infer", "train"):
-        shutil.copytree(project_root() / "kernels/infer", root / "kernels" / name)
+        shutil.copytree(ROOT / "kernels/infer", root / "kernels" / name)
     make_run(tmp_path / "runs", "baseline")
     before = build(tmp_path / "runs", tmp_path / "dist", owner="some-owner", root=root)
     assert [kernel.name for kernel in before.kernels] == ["infer", "train"]

@@ -18,13 +18,14 @@ import pytest
 
 import kagglehms
 from kagglehms.errors import RunError
-from kagglehms.packing.sources import project_root
 from kagglehms.packing.wheel import build_wheel, package_files
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    name, content = build_wheel(project_root())
+    name, content = build_wheel(ROOT)
     path = tmp_path_factory.mktemp("wheel") / name
     path.write_bytes(content)
     return path
@@ -32,11 +33,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def checkout(target: Path) -> Path:
     """Copy the project to another place, with other times and with what running it leaves behind."""
-    root = project_root()
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(root / "kagglehms", target / "kagglehms", ignore=ignored, copy_function=shutil.copyfile)
+    shutil.copytree(ROOT / "kagglehms", target / "kagglehms", ignore=ignored, copy_function=shutil.copyfile)
     for name in ("pyproject.toml", "LICENSE"):
-        shutil.copyfile(root / name, target / name)
+        shutil.copyfile(ROOT / name, target / name)
     return target
 
 
@@ -47,8 +47,8 @@ def test_pip_installs_it_and_it_imports(wheel: Path, tmp_path: Path) -> None:
     code = f"import sys; sys.path.insert(0, {str(target)!r}); import kagglehms.errors as e; print(e.__file__)"
     done = subprocess.run([sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True)
     assert Path(done.stdout.strip()) == target / "kagglehms/errors.py"
-    for path in package_files(project_root()):
-        assert (target / path.relative_to(project_root())).read_bytes() == path.read_bytes()
+    for path in package_files(ROOT):
+        assert (target / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
     assert (target / "bin/kagglehms").exists()
 
 
