@@ -33,7 +33,16 @@ def test_the_first_signal_is_a_request_and_the_second_ends(interrupt_handler: An
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.fixture
+def default_hang_up() -> Iterator[None]:
+    """The system's own handler of SIGHUP, which `nohup` takes away from the tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a system without terminals that hang up")
+@pytest.mark.usefixtures("default_hang_up")
 def test_a_terminal_that_goes_asks_for_the_end_however_often(monkeypatch: pytest.MonkeyPatch) -> None:
     with stop_signals() as stop:
         signal.raise_signal(signal.SIGHUP)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kagglehms.console import tell
 from kagglehms.environment import leads
 from kagglehms.errors import EXIT_OK
 
@@ -29,12 +28,14 @@ class Result:
     exit_code: int = EXIT_OK
 
     def print(self, as_json: bool) -> None:
-        """Print the result, as JSON or for a person."""
-        if not as_json:
-            if self.text:
-                tell(self.text)
-        elif leads():
-            print(json.dumps(self.content, indent=1, allow_nan=False, default=_plain), flush=True)
+        """Print the result, as JSON or for a person.
+
+        Raises:
+            OSError: the result cannot be written, as on a full disk: a command whose answer is lost has failed.
+        """
+        text = json.dumps(self.content, indent=1, allow_nan=False, default=_plain) if as_json else self.text
+        if text and leads():
+            print(text, flush=True)
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ def test_every_recipe_takes_a_step(name: str, tmp_path: Path) -> None:
     recipe = replace(get_recipe(name).with_epochs(2), backbone="half:test_efficientnet", batch_size=4)
     if isinstance(recipe.front_end, WaveStackOptions):
         recipe = replace(recipe, front_end=WaveStackOptions(widths=(4, 8), layers=(2, 1), n_columns=64))
-    feed = striped_feed(8, recipe.layout, few=4)
+    feed = striped_feed(8, recipe.layout, few=4, teachers=recipe.teachers)
     done = fit(recipe, feed, np.array([0, 1, 4, 5]), np.array([2, 3, 6, 7]), CPU, tmp_path)
     assert np.isfinite([e.train_loss for e in done.history]).all()
     assert [e.stage for e in done.history] == [s for s in range(len(recipe.stages)) for _ in range(2)]
