@@ -21,6 +21,7 @@ from kagglehms.recordings.events import check_threshold, dataset_description, si
 from kagglehms.recordings.prediction import Judge, Options, predict_recording
 from kagglehms.recordings.results import RecordingPrediction
 from kagglehms.recordings.sliding import check_every
+from kagglehms.strict_json import JSONError, parse_object
 
 SUMMARY = "_summary.json"
 ENDINGS = ("_windows.csv", "_windows.parquet", "_events.tsv", "_events.json", "_annotations.edf", SUMMARY)
@@ -205,11 +206,10 @@ def _earlier(written: Sequence[Path], made_from: Mapping[str, Any]) -> dict[str,
     if not all(path.is_file() for path in written):
         return None
     try:
-        summary = json.loads(written[-1].read_bytes())
-    except (OSError, ValueError):
+        summary = parse_object(written[-1].read_bytes())
+    except (OSError, JSONError):
         return None
-    same = isinstance(summary, dict) and summary.get("made_from") == made_from
-    return summary if same else None
+    return summary if summary.get("made_from") == made_from else None
 
 
 def output_stems(paths: Sequence[Path]) -> list[str]:

@@ -168,7 +168,9 @@ def _by_range(
 def _range_label(low: int, high: int | None, word: str) -> str:
     if high is None:
         return f"{low}+ {word}s"
-    return f"{low} {word}" + "s" * (low != 1) if low == high else f"{low}–{high} {word}s"
+    if low != high:
+        return f"{low}–{high} {word}s"
+    return f"{low} {word}" if low == 1 else f"{low} {word}s"
 
 
 def _groups(scored: Scored, labels: Sequence[str], masks: Sequence[NDArray[np.bool_]]) -> list[Group]:
