@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+_AT_ONCE_ON_CPU, _AT_ONCE_ON_GPU = 4, 32
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -123,6 +125,11 @@ class Predictor:
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """The differences of electrodes that the bundle's recipes look at, each once."""
         return tuple(dict.fromkeys(p for recipe in self._recipes for p in differences_of(recipe.layout)))
+
+    @property
+    def at_once(self) -> int:
+        """How many windows `judge` is best given: few on a CPU, which more make no faster, to spare memory."""
+        return _AT_ONCE_ON_CPU if self.device.name == "cpu" else _AT_ONCE_ON_GPU
 
     @cached_property
     def _recipes(self) -> tuple[Recipe, ...]:

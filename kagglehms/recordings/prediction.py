@@ -27,8 +27,8 @@ from kagglehms.recordings.stored import Recording
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BATCH = 16
-"""Windows that models are shown together: more make no CPU faster, and take memory."""
+BLOCK = 32
+"""Windows that are read together, as neighbours share most of their samples."""
 _BATCHES_AHEAD = 1
 """Batches that are read while models compute."""
 Watch = Callable[[Iterable[Any], int], Iterable[Any]]
@@ -45,6 +45,10 @@ class Judge(Protocol):
     @property
     def pairs(self) -> tuple[Pair, ...]:
         """The differences of electrodes that its models look at."""
+
+    @property
+    def at_once(self) -> int:
+        """How many windows it is best shown together."""
 
     def judge(self, crops: Sequence[Crop]) -> Prediction:
         """Say of each crop what the models see in it."""
@@ -100,7 +104,7 @@ def predict_recording(
     electrodes = Electrodes(opened, montage)
     starts = window_starts(electrodes.spans, options.every_s)
     walk = _Walk(electrodes, judge.sources, starts)
-    batches = [starts[i : i + BATCH] for i in range(0, len(starts), BATCH)]
+    batches = [starts[i : i + BLOCK] for i in range(0, len(starts), BLOCK)]
     judged = _Rows(len(starts))
     with ThreadPoolExecutor(1, "read") as reader:
         windows = _ahead(reader, walk.batch, batches)
@@ -177,14 +181,15 @@ class _Rows:
             self.spectrogram_share[row] = window.spectrogram_share
             self.offsets += window.offset
         shown = [i for i, window in enumerate(windows) if keep_flagged or window.flags.clean]
-        if not shown:
-            return
-        found = judge.judge([windows[i].crop for i in shown])
+        for i in range(0, len(shown), judge.at_once):
+            some = shown[i : i + judge.at_once]
+            self._add_judged(rows[some], judge.judge([windows[k].crop for k in some]))
+
+    def _add_judged(self, rows: NDArray[np.int64], found: Prediction) -> None:
         good = ~found.from_prior  # nothing was seen there, and the prior would be a guess
-        at = rows[shown][good]
-        self.probabilities[at] = found.probabilities[good]
-        self.spread[at] = found.spread[good]
-        self.from_fewer_models[at] = found.from_fewer_models[good]
+        self.probabilities[rows[good]] = found.probabilities[good]
+        self.spread[rows[good]] = found.spread[good]
+        self.from_fewer_models[rows[good]] = found.from_fewer_models[good]
 
 
 def _ahead(

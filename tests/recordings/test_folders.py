@@ -28,6 +28,7 @@ class Loudness:
 
     sources: frozenset[Source] = frozenset({"eeg"})
     pairs = DIFFERENCES
+    at_once = 3
 
     def __init__(self) -> None:
         self.judged = 0
