@@ -30,12 +30,12 @@ from _gpu_parts import GRACE_S, Circumstances, finish, start
 
 SHARES = {
     "machine": 20,
-    "correctness": 100,
-    "feed": 190,
-    "scored": 100,
+    "correctness": 150,
+    "feed": 130,
+    "scored": 110,
     "ladder": 75,
     "team": 45,
-    "compile": 90,
+    "compile": 60,
 }
 """Seconds of the whole budget that a part gets, in proportion; a dry run has nothing to share out, it is small."""
 LADDER = ("baseline", "vote-weighted", "global-norm", "mosaic-xloss", "raw-fold", "stft-50-10")

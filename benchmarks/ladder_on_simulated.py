@@ -10,19 +10,24 @@ which the table says. With `--only-table` nothing is trained.
 Two options help to find out why a step does what it does: `--recipes baseline-together …` also knows the variants
 below, which are no rungs; `--share 0.5 --only-folds 0` leaves out half of the patients to learn from, and nothing else.
 
+`--jobs 6` trains six folds at a time, each in a process of its own: where a small network leaves most of a fast card
+idle, that is how to fill it. `--time-limit 5m` ends the training in time, and the same command goes on from there.
+
 `--table` writes the tables between the two marks of a Markdown file, and leaves what stands around them.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import replace
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from _ladder_report import load, report
 from _measure import finish, machine, versions
+from _side_by_side import Claims, run_side_by_side
 from numpy.typing import NDArray
 
 from kagglehms.console import say
@@ -31,7 +36,7 @@ from kagglehms.data.folds import assign_folds
 from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.records import Records, read_records
 from kagglehms.device import choose_device
-from kagglehms.errors import HMSError
+from kagglehms.errors import HMSError, Stopped
 from kagglehms.features.fold import FoldSpec
 from kagglehms.files import write_bytes
 from kagglehms.inputs import layouts
@@ -41,12 +46,15 @@ from kagglehms.progress import progress
 from kagglehms.runs.baselines import record_energies
 from kagglehms.runs.cross_validation import cross_validate
 from kagglehms.runs.dataset import Dataset
+from kagglehms.runs.folder import RunFolder
 from kagglehms.runs.ladder import ladder
 from kagglehms.runs.published_figures import RUNGS
 from kagglehms.simulator.competition import make_competition
+from kagglehms.timing import Clock, seconds_of
 from kagglehms.training.metric import kl_score
 from kagglehms.training.options import Mirror
 from kagglehms.training.recipes import Recipe, get_recipe
+from kagglehms.training.session import Session
 
 COMPETITION_SEED = 2024
 N_TEST = 40
@@ -69,6 +77,8 @@ def main() -> None:
         records, folds = records.take(kept), folds[kept]
     if not options.only_table:
         _train(options, Dataset(store, records, folds))
+    if options.claims is not None:
+        return
     energies_ND = record_energies(competition, records, lambda items, n: progress(items, n, "read"))
     results = load(_runs(options), options.recipes, options.folds, records, truth_csv, energies_ND)
     text = report(results, describe(options, records))
@@ -107,6 +117,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--drop-path-rate", type=float)
     parser.add_argument("--weights", default="none", help="as for `kagglehms train`")
     parser.add_argument("--device", choices=("cpu", "cuda"))
+    parser.add_argument("--jobs", type=int, default=1, help="folds that are trained at the same time")
+    parser.add_argument(
+        "--time-limit", type=seconds_of, help="of the training, such as 5m; no limit by default"
+    )
+    parser.add_argument("--claims", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--table", type=Path, help="a Markdown file with marks for the tables")
     parser.add_argument("--marks", default="measured", help="name of the two marks in that file")
     parser.add_argument("--only-table", action="store_true", help="train nothing")
@@ -138,18 +153,62 @@ def _runs(options: argparse.Namespace) -> dict[int, Path]:
     return {seed: options.out / f"runs-seed{seed}{kind}" for seed in options.seeds}
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A fold of a recipe that is to be trained with a seed."""
+
+    runs: Path
+    recipe: Recipe
+    fold: int
+    seed: int
+
+    @property
+    def run(self) -> str:
+        return f"{self.recipe.name}-seed{self.seed}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.run}-fold{self.fold}"
+
+
+def _jobs(options: argparse.Namespace) -> list[_Job]:
+    """All folds of all recipes, in the order in which they are trained: every recipe before any second fold."""
+    folds = range(options.folds) if options.only_folds is None else options.only_folds
+    return [
+        _Job(runs, _changed(VARIANTS.get(name) or get_recipe(name), seed, options), fold, seed)
+        for seed, runs in _runs(options).items()
+        for fold in folds
+        for name in options.recipes
+    ]
+
+
 def _train(options: argparse.Namespace, dataset: Dataset) -> None:
-    """Train whatever is missing, seed by seed; a rung that fails is reported, and the others go on."""
-    device = choose_device(options.device)
+    """Train whatever is missing, here or in processes of its own."""
+    if options.jobs > 1 and options.claims is None:
+        run_side_by_side(Path(__file__), options.jobs, options.out)
+    else:
+        _train_in_turn(options, dataset, _jobs(options))
+
+
+def _train_in_turn(options: argparse.Namespace, dataset: Dataset, jobs: Iterable[_Job]) -> None:
+    """Train one fold after the other; one that fails is reported, and the others go on."""
+    device, claims = choose_device(options.device), Claims(options.claims)
     say(device.reason)
-    for seed, runs in _runs(options).items():
-        for name in options.recipes:
-            recipe = _changed(VARIANTS.get(name) or get_recipe(name), seed, options)
-            try:
-                done = cross_validate(recipe, dataset, runs, device, options.weights, options.only_folds)
-                say(f"seed {seed}: {done.sentence}")
-            except HMSError as error:
-                say(f"seed {seed}: {name} failed: {error}")
+    session = Session(clock=Clock(options.time_limit, time.monotonic()))
+    for job in jobs:
+        if session.clock.left_s <= 0:
+            break
+        if not claims.take(job.name):
+            continue
+        claims.wait_for(job.run, lambda job=job: RunFolder(job.runs / job.recipe.name).begun)
+        try:
+            done = cross_validate(job.recipe, dataset, job.runs, device, options.weights, [job.fold], session)
+            say(f"seed {job.seed}, fold {job.fold}: {done.sentence}")
+        except Stopped as stopped:
+            say(str(stopped))
+            break
+        except HMSError as error:
+            say(f"seed {job.seed}, fold {job.fold}: {job.recipe.name} failed: {error}")
 
 
 def _changed(recipe: Recipe, seed: int, options: argparse.Namespace) -> Recipe:
