@@ -21,7 +21,6 @@ def run(told: Circumstances, book: Book) -> None:
         book.text("Not part of a dry run: a test compares a compiled network with its original.")
         return
     device = choose_device(told.device)
-    torch.backends.cudnn.benchmark = True
     first_s = 10.0
     for batch in BATCHES:
         if not book.has_time(f"torch.compile, batch {batch}", 2 * first_s + 10):

@@ -26,6 +26,7 @@ from _feeding import (
     our_steps,
     rates_in_turn,
     steps_in_turn,
+    wait,
 )
 from _gpu_book import Book, figure
 from _gpu_parts import Circumstances
@@ -87,13 +88,14 @@ SETTINGS = (
 )
 """Ours beside the network alone first: the other ways take as long to start as all of these together."""
 SETTINGS_DRY = (Setting("baseline", 4, (SOURCE, CONVENTIONAL), backbone="half:test_efficientnet"),)
+TUNED = Setting("baseline", 32, (), backbone="efficientnet_b0")
+"""On which the cost and the gain of trying convolution algorithms are measured."""
 GAINS = (32, 256)
 """Batches of B0 on which the gains of channels last and of the fused AdamW are measured."""
 
 
 def run(told: Circumstances, book: Book) -> None:
     device = choose_device(told.device)
-    torch.backends.cudnn.benchmark = True
     book.text(
         f"{device.reason}; {available_cpus()} cores; medians of {ROUNDS} turns of about {SECONDS} s, in turn. Inputs "
         "are made of noise; `benchmarks/_feeding.py` says what the source's and the conventional way are."
@@ -112,6 +114,10 @@ def run(told: Circumstances, book: Book) -> None:
         with book.guarded(setting.name):
             _setting(book, setting, device, alone.get(setting.recipe, {}))
         seconds = time.monotonic() - start
+        _forget(device)
+    if book.has_time("convolution algorithms", 0 if told.dry_run else 60):
+        with book.guarded("convolution algorithms"):
+            _tuning(book, SETTINGS_DRY[0] if told.dry_run else TUNED, device)
         _forget(device)
     for batch in (2,) if told.dry_run else GAINS:
         backbone = SETTINGS_DRY[0].backbone if told.dry_run else "efficientnet_b0"
@@ -258,6 +264,37 @@ def _gains(book: Book, setting: Setting, device: Device) -> None:
     ]
     title = f"### Gains: {setting.name}, the network alone"
     book.table(title, ("", "ms a step", "as long", "peak MB above the weights"), rows)
+
+
+def _tuning(book: Book, setting: Setting, device: Device) -> None:
+    """What trying convolution algorithms costs at a first step, and gains in those that follow.
+
+    Each setting has a batch size of its own, since what was found for one is kept by the process.
+    """
+    recipe, records = setting.made, make_records()
+    feed, rows = make_feed(recipe, records, device), []
+    kept = torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit
+    try:
+        for number, (name, limit) in enumerate((("heuristics", None), ("at most 3", 3), ("at most 10", 10))):
+            torch.backends.cudnn.benchmark = limit is not None
+            torch.backends.cudnn.benchmark_limit = limit or kept[1]
+            batch = setting.batch - number
+            step = network_steps(device, feed, make_learner(recipe, device), batch)
+            start = time.monotonic()
+            step()
+            wait(device)
+            first_s = time.monotonic() - start
+            rounds, seconds = (1, 0.1) if device.name == "cpu" else (ROUNDS, SECONDS)
+            took, _ = steps_in_turn({name: step}, device, rounds, seconds, 0.05)
+            rate = batch / took[name]
+            book.note(
+                "tuning", setting=setting.name, of=name, batch=batch, first_s=first_s, images_per_s=rate
+            )
+            rows.append((name, batch, figure(first_s, ".1f"), figure(rate)))
+    finally:
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = kept
+    title = f"### Convolution algorithms: {setting.recipe}, {recipe.backbone}, the network alone"
+    book.table(title, ("algorithms tried", "batch", "first step, s", "images/s after it"), rows)
 
 
 def _unfused(learner: Learner) -> Learner:

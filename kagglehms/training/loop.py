@@ -35,7 +35,7 @@ from kagglehms.training.held_out import HeldOut
 from kagglehms.training.history import History
 from kagglehms.training.logs import Journal
 from kagglehms.training.models import make_model
-from kagglehms.training.precision import memory_format
+from kagglehms.training.precision import memory_format, tunes_convolutions
 from kagglehms.training.recipe import Recipe
 from kagglehms.training.resume import STATE, State, read_state, write_state
 from kagglehms.training.session import Pace, Session
@@ -102,6 +102,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     state = read_state(folder / STATE, identity)
     plans = [StagePlan(recipe, number, feed, train, valid, team.size) for number in range(len(recipe.stages))]
+    torch.backends.cudnn.benchmark = tunes_convolutions(device, sum(plan.n_steps for plan in plans))
     journal = Journal(folder, team.leads, session.tensorboard)
     training = _Training(
         recipe=recipe,
@@ -137,8 +138,6 @@ def _networks(
     recipe: Recipe, weights: str | FirstWeights | None, device: Device, session: Session
 ) -> _Networks:
     """Build the network on its device; without `weights`, which a saved state brings, its origin is not printed."""
-    # The size of images never changes, that of batches by one record at most: trying convolution algorithms pays off.
-    torch.backends.cudnn.benchmark = device.name == "cuda"
     torch.manual_seed(recipe.seed)
     model, where_from = make_model(recipe, NONE if weights is None else weights)
     if weights is not None:

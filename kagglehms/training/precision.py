@@ -1,10 +1,17 @@
-"""Mixed precision and memory format of a network on a device."""
+"""Mixed precision, memory format and choice of algorithms of a network on a device."""
 
 from __future__ import annotations
 
 import torch
 
 from kagglehms.device import Device
+
+TUNED_STEPS = 3000
+"""Steps of a fold from which it pays to try convolution algorithms.
+
+Trying them took 25 to 60 s for each size of a batch on an H200, where a step takes 40 to 70 ms; a fold that is shorter
+than this cannot win that back.
+"""
 
 
 def autocast(device: Device) -> torch.autocast:
@@ -21,3 +28,13 @@ def memory_format(device: Device) -> torch.memory_format:
 def laid_out(inputs: torch.Tensor, device: Device) -> torch.Tensor:
     """Return images in the `memory_format` of the device, and signals, which have no such format, unchanged."""
     return inputs.contiguous(memory_format=memory_format(device)) if inputs.ndim == 4 else inputs
+
+
+def tunes_convolutions(device: Device, n_steps: int) -> bool:
+    """Return whether cuDNN should try algorithms for each convolution, rather than choose one by its heuristics.
+
+    Args:
+        device: device to compute on.
+        n_steps: training steps of the whole fold. Not those of a session, so that a resumed fold computes the same way.
+    """
+    return device.name == "cuda" and n_steps >= TUNED_STEPS
