@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kagglehms.training.front_ends.options import WaveStackOptions
+from kagglehms.training.front_ends.options import (
+    EffNet1dOptions,
+    FrontEnd,
+    SqueezeOptions,
+    WaveStackOptions,
+)
 from kagglehms.training.recipes import Recipe, get_recipe
 
 WINNERS = (
@@ -17,12 +22,28 @@ WINNERS = (
     "two-views",
     "raw-fold-pseudo",
     "wave-stack",
+    "squeeze-1d",
+    "effnet1d",
+    "raw+spectrogram",
 )
 
 
 def stand_in(name: str) -> Recipe:
     """The recipe with one epoch in each stage, batches of four and a tiny network."""
-    recipe = get_recipe(name).changed(epochs=1, batch_size=4, backbone="half:test_efficientnet")
+    recipe = get_recipe(name).changed(epochs=1, batch_size=4)
+    if recipe.backbone:
+        recipe = recipe.changed(backbone="half:test_efficientnet")
     stages = tuple(replace(stage, warm_up_steps=min(stage.warm_up_steps, 2)) for stage in recipe.stages)
-    small = WaveStackOptions(widths=(2,), layers=(2,), n_columns=64)
-    return replace(recipe, stages=stages, front_end=None if recipe.front_end is None else small)
+    return replace(recipe, stages=stages, front_end=_small(recipe.front_end))
+
+
+def _small(front_end: FrontEnd | None) -> FrontEnd | None:
+    match front_end:
+        case WaveStackOptions():
+            return WaveStackOptions(widths=(2,), layers=(2,), n_columns=64)
+        case SqueezeOptions():
+            return SqueezeOptions(width=16, n_blocks=1, kernel=7)
+        case EffNet1dOptions():
+            return EffNet1dOptions(stem_width=8, widths=(8, 16), kernels=(3, 5), layers=(1, 1))
+        case _:
+            return front_end

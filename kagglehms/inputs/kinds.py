@@ -254,12 +254,15 @@ _FITTING_SIGNALS = frozenset(
 Image: TypeAlias = Layout | Folded | Spectra | Zoomed
 """Input of a single image network."""
 
+View: TypeAlias = Image | Signals
+"""One of two inputs that are seen together."""
+
 
 @dataclass(frozen=True)
 class Views:
-    """Two images of a record, for two image networks with a common head.
+    """Two images of a record, or its signals and an image, for two networks with a common head.
 
-    They are passed on as one row of values, the first image first, so that the code between drawing and the network
+    They are passed on as one row of values, the first view first, so that the code between drawing and the network
     does not need to know about them. The network separates them.
 
     Attributes:
@@ -267,40 +270,40 @@ class Views:
         second: input of the second network.
     """
 
-    first: Image
-    second: Image
+    first: View
+    second: View
 
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 
     @property
-    def parts(self) -> tuple[Image, Image]:
+    def parts(self) -> tuple[View, View]:
         """Both inputs."""
         return self.first, self.second
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Number of values in each image."""
+        """Number of values in each view."""
         first, second = (math.prod(part.array_shape) for part in self.parts)
         return first, second
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(1, number of values in both images)."""
+        """(1, number of values in both views)."""
         return 1, sum(self.sizes)
 
     @property
     def array_shape(self) -> tuple[int, ...]:
-        """(number of values in both images,)."""
+        """(number of values in both views,)."""
         return self.shape[1:]
 
     @property
     def time_tiles(self) -> tuple[tuple[int, int], ...]:
-        """A single part, the whole row; the images' own parts are those of `parts`."""
+        """A single part, the whole row; the views' own parts are those of `parts`."""
         return (self.shape,)
 
     @property
     def sources(self) -> frozenset[Source]:
-        """Recordings that the images are made from."""
+        """Recordings that the views are made from."""
         return self.first.sources | self.second.sources
 
     @property
@@ -310,12 +313,12 @@ class Views:
 
     @property
     def makes_mosaics(self) -> bool:
-        """False, since a mosaic of one image would not match a mosaic of the other."""
+        """False, since a mosaic of one view would not match a mosaic of the other."""
         return False
 
     @property
     def sees_sides(self) -> bool:
-        """Whether mirroring a recording changes either image."""
+        """Whether mirroring a recording changes either view."""
         return self.first.sees_sides or self.second.sees_sides
 
     @property
@@ -325,10 +328,10 @@ class Views:
 
     @property
     def fitting(self) -> frozenset[str]:
-        """Kinds of augmentations that make sense for both images, and mean the same in both.
+        """Kinds of augmentations that make sense for both views, and mean the same in both.
 
-        A band of pixels would be another stretch of time or frequency in the other image, and differences that are
-        dropped from one image would still be visible in the other.
+        A band of pixels would be another stretch of time or frequency in the other view, and differences that are
+        dropped from one view would still be visible in the other.
         """
         return self.first.fitting & self.second.fitting & _FITTING_VIEWS
 
@@ -383,3 +386,5 @@ MEL_ZOOM = Zoomed(ZoomSpec())
 """Mel spectra of sixteen differences with a finer centre, less the others' and less the neighbours', 3 × 1024 × 852."""
 FOLDED_AND_PANELS = Views(FOLDED_CAUSAL, GLOBAL_PANELS)
 """Fifty seconds of raw EEG, 160 × 1000, and ten minutes of spectrogram, 400 × 300."""
+SIGNALS_AND_PANELS = Views(SIXTEEN_SIGNALS, GLOBAL_PANELS)
+"""Fifty seconds of sixteen differences at 200 Hz, (16, 10000), and ten minutes of spectrogram, 400 × 300."""

@@ -8,6 +8,7 @@ weight divided by the step's cost.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,8 +68,8 @@ def make_schedule(
                 continue
             folds = sorted((m for m in models if m.recipe == name), key=lambda m: (score_of(m), m.fold))
             for number, model in enumerate(folds):
-                n_pixels = sum(height * width for height, width in recipe.image_shapes)
-                step = Step(model, again, float(sizes[model.weights] * n_pixels))
+                n_values = sum(map(math.prod, recipe.image_shapes)) or math.prod(recipe.layout.shape)
+                step = Step(model, again, float(sizes[model.weights] * n_values))
                 rounds.setdefault(number, []).append((weight / step.cost, step))
         for number in sorted(rounds):
             in_order = sorted(rounds[number], key=lambda item: (-item[0], item[1].name))

@@ -109,7 +109,7 @@ def find_weights(backbone: str, asked: str) -> FirstWeights:
 
 
 def find_all(backbones: Sequence[str], asked: str) -> FirstWeights:
-    """Find the first weights of a network with one or two backbones.
+    """Find the first weights of a network with up to two backbones; without one it starts from random weights.
 
     Args:
         backbones: names of the backbones.
@@ -120,6 +120,8 @@ def find_all(backbones: Sequence[str], asked: str) -> FirstWeights:
         DataError: as in `find_weights`.
     """
     found = [find_weights(backbone, asked) for backbone in dict.fromkeys(backbones)]
+    if not found:
+        return FirstWeights()
     if len(found) == 1 or found[0].path is None:
         return found[0]
     first, second = found

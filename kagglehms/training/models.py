@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from kagglehms.data.competition import CLASSES
 from kagglehms.errors import first_line
-from kagglehms.inputs.kinds import Image, Views
+from kagglehms.inputs.kinds import Signals, View, Views
 from kagglehms.training.classifiers import classifier_layers
 from kagglehms.training.first_weights import NONE, FirstWeights, find_all
-from kagglehms.training.front_ends.options import FrontEnd
+from kagglehms.training.front_ends.options import EffNet1dOptions, SqueezeOptions
 from kagglehms.training.image_networks import cannot_take, create_network, set_pooling
 from kagglehms.training.recipe import Recipe
 from kagglehms.training.weight_fitting import fill
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import nn
 
 
 def make_model(recipe: Recipe, weights: str | FirstWeights = NONE) -> tuple[nn.Module, str]:
-    """Build the network of a recipe, which takes an image, signals or two images, and returns six logits.
+    """Build the network of a recipe, which takes an image, signals or two views, and returns six logits.
 
     Args:
         recipe: recipe of the run; its backbones may be any timm models.
@@ -38,8 +40,7 @@ def make_model(recipe: Recipe, weights: str | FirstWeights = NONE) -> tuple[nn.M
     line = f"weights: {first.origin}"
     if isinstance(recipe.layout, Views):
         return _two_views(recipe, recipe.layout.parts, first), line
-    model = _image_network(recipe, 0, recipe.layout.array_shape[0] if recipe.front_end is None else 1, first)
-    return model if recipe.front_end is None else _behind_front_end(model, recipe.front_end), line
+    return _one_view(recipe, recipe.layout, first), line
 
 
 def check_model(recipe: Recipe, first: FirstWeights) -> None:
@@ -58,7 +59,7 @@ def check_model(recipe: Recipe, first: FirstWeights) -> None:
     model, _ = make_model(recipe, first)
     inputs = torch.zeros(1, *recipe.layout.array_shape)
     shapes = recipe.image_shapes
-    shape = recipe.layout.shape if len(shapes) == 1 else " and ".join(map(str, shapes))
+    shape = recipe.layout.shape if len(shapes) < 2 else " and ".join(map(str, shapes))
     try:
         with torch.inference_mode():
             logits_BK = model.eval()(inputs)
@@ -78,16 +79,51 @@ def _image_network(recipe: Recipe, view: int, n_planes: int, first: FirstWeights
     return model
 
 
-def _two_views(recipe: Recipe, parts: tuple[Image, Image], first: FirstWeights) -> nn.Module:
-    """Build two image networks without classifiers, and the layer that computes the logits."""
+def _one_view(recipe: Recipe, view: View, first: FirstWeights) -> nn.Module:
+    """Build the network of a recipe with one input."""
+    from kagglehms.training.front_ends.network import SignalNetwork, encoder_with_head, make_front_end
+
+    match recipe.front_end:
+        case None:
+            return _image_network(recipe, 0, view.array_shape[0], first)
+        case SqueezeOptions() | EffNet1dOptions() as encoder:
+            return encoder_with_head(encoder, view.shape[0], recipe.dropout)
+        case options:
+            return SignalNetwork(make_front_end(options), _image_network(recipe, 0, 1, first))
+
+
+def _two_views(recipe: Recipe, parts: tuple[View, View], first: FirstWeights) -> nn.Module:
+    """Build two networks without classifiers, and the layer that computes the logits."""
     from kagglehms.training.views import TwoViews
 
-    without = replace(recipe, dropout=0.0)  # it is applied once, after both
-    networks = [_image_network(without, view, part.array_shape[0], first) for view, part in enumerate(parts)]
-    widths = [_without_classifier(network, recipe) for network in networks]
-    one, other = networks
+    images = iter(range(len(recipe.backbones)))
+    one, other = (_embedding(recipe, part, images, first) for part in parts)
     shapes = [part.array_shape for part in parts]
-    return TwoViews(one, other, (widths[0], widths[1]), shapes, recipe.dropout)
+    return TwoViews(one[0], other[0], (one[1], other[1]), shapes, recipe.dropout)
+
+
+def _embedding(
+    recipe: Recipe, part: View, images: Iterator[int], first: FirstWeights
+) -> tuple[nn.Module, int]:
+    """Build the network that embeds a view, and return it with the number of features.
+
+    Args:
+        recipe: recipe of the run.
+        part: the view.
+        images: numbers of the images that no network has been built for.
+        first: first weights of the image networks.
+    """
+    from kagglehms.training.front_ends.network import SignalNetwork, make_encoder, make_front_end
+
+    front_end = recipe.front_end if isinstance(part, Signals) else None
+    if isinstance(front_end, SqueezeOptions | EffNet1dOptions):
+        encoder = make_encoder(front_end, part.shape[0])
+        return encoder, encoder.width
+    without = replace(recipe, dropout=0.0)  # it is applied once, after both
+    n_planes = part.array_shape[0] if front_end is None else 1
+    network = _image_network(without, next(images), n_planes, first)
+    width = _without_classifier(network, recipe)
+    return network if front_end is None else SignalNetwork(make_front_end(front_end), network), width
 
 
 def _without_classifier(model: Any, recipe: Recipe) -> int:
@@ -98,17 +134,15 @@ def _without_classifier(model: Any, recipe: Recipe) -> int:
     return int(getattr(model, "head_hidden_size", model.num_features))
 
 
-def _behind_front_end(model: nn.Module, options: FrontEnd) -> nn.Module:
-    from kagglehms.training.front_ends.network import SignalNetwork, make_front_end
-
-    return SignalNetwork(make_front_end(options), model)
-
-
 def head_layers(model: nn.Module, recipe: Recipe) -> list[nn.Linear | nn.Conv2d]:
     """Return the layers of a recipe's network that compute the logits."""
+    from torch import nn
+
     from kagglehms.training.front_ends.network import SignalNetwork
     from kagglehms.training.views import TwoViews
 
     if isinstance(model, TwoViews):
         return [model.head]
+    if not recipe.image_shapes:
+        return [layer for layer in model.backbone.modules() if isinstance(layer, nn.Linear)]  # type: ignore[union-attr]
     return classifier_layers(model.backbone if isinstance(model, SignalNetwork) else model, recipe.backbone)

@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING, Any
 from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.data.records import Windows
 from kagglehms.errors import DataError, UsageError
-from kagglehms.inputs.kinds import Folded, Input, Signals, Views, Zoomed
+from kagglehms.inputs.kinds import Folded, Input, Signals, View, Views, Zoomed
 from kagglehms.strict_json import JSONError, validate
-from kagglehms.training.front_ends.options import FoldOptions, FrontEnd, PoolingName, SpectrumOptions
+from kagglehms.training.front_ends.options import (
+    EffNet1dOptions,
+    FoldOptions,
+    FrontEnd,
+    PoolingName,
+    SpectrumOptions,
+    SqueezeOptions,
+)
 from kagglehms.training.options import Augmentation, BandPass, KeepName, OptimizerName
 from kagglehms.training.stages import Schedule, Stage
 
@@ -27,11 +34,11 @@ class Recipe:
 
     Attributes:
         name: name of the recipe on the command line.
-        layout: input of the network: an image, signals, or two images.
-        front_end: part of the network that turns signals into the image that the backbone sees; None if the input is
-            an image.
+        layout: input of the network: an image, signals, two images, or signals and an image.
+        front_end: part of the network that turns signals into the image that the backbone sees, or into an embedding;
+            None if the input has no signals.
         backbone: name of any timm model. The prefix `ast:` gives a timm ViT overlapping patches; `half:` shows any
-            model images of half the height and width.
+            model images of half the height and width. Empty if there is no image.
         stages: stages of the training, in order.
         augmentations: augmentations of the training records, except during a warm-up, see `options`.
         drop_path_rate: rate of stochastic depth in the backbone.
@@ -119,14 +126,20 @@ class Recipe:
             raise UsageError(
                 f"second_backbone must be None where there is one image, but got {self.second_backbone!r}"
             )
-        if isinstance(self.layout, Signals) != (self.front_end is not None):
+        signals = [view for view in self.views if isinstance(view, Signals)]
+        if bool(signals) != (self.front_end is not None) or len(signals) > 1:
             raise UsageError(
-                "signals need a front end that turns them into images, and images must have none"
+                "signals need a front end that turns them into an image or an embedding, and images must have none"
+            )
+        if bool(self.backbone) != bool(self.image_shapes):
+            raise UsageError(
+                f"backbone must name a timm model if there is an image, and be empty if there is none, but got "
+                f"{self.backbone!r}; {self.name} has {'an image' if self.image_shapes else 'none'}"
             )
         if isinstance(self.front_end, SpectrumOptions) and self.front_end.planes:
             raise UsageError("planes must be false: networks see images of one plane")
-        if isinstance(self.front_end, SpectrumOptions) and isinstance(self.layout, Signals):
-            self._check_units(self.front_end, self.layout)
+        if isinstance(self.front_end, SpectrumOptions):
+            self._check_units(self.front_end, signals[0])
         if not self.layout.makes_mosaics and any(stage.mosaic_epochs for stage in self.stages):
             raise UsageError("mosaic_epochs must be 0: mosaics can only be made of images of tiles")
         asked = [a for stage in self.stages for a in self.augmentations_of(stage)] + [*self.augmentations]
@@ -166,23 +179,36 @@ class Recipe:
     @property
     def image_shapes(self) -> tuple[tuple[int, int], ...]:
         """(height, width) of the image that each backbone sees: of the input, or of the output of the front end."""
-        if isinstance(self.layout, Views):
-            return tuple(part.shape for part in self.layout.parts)
-        return (
-            self.layout.shape if self.front_end is None else self.front_end.image_shape(*self.layout.shape),
-        )
+        shapes = (self._image_shape(view) for view in self.views)
+        return tuple(shape for shape in shapes if shape is not None)
+
+    def _image_shape(self, view: View) -> tuple[int, int] | None:
+        """Return (height, width) of the image that is made of a view; None for signals that are embedded directly."""
+        if not isinstance(view, Signals):
+            return view.shape
+        if self.front_end is None or isinstance(self.front_end, SqueezeOptions | EffNet1dOptions):
+            return None
+        return self.front_end.image_shape(*view.shape)
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The one or two inputs that the layout consists of."""
+        return self.layout.parts if isinstance(self.layout, Views) else (self.layout,)
 
     @property
     def backbones(self) -> tuple[str, ...]:
         """Name of the backbone that sees each of these images."""
-        if not isinstance(self.layout, Views):
-            return (self.backbone,)
-        return self.backbone, self.second_backbone or self.backbone
+        both = (self.backbone, self.second_backbone or self.backbone)
+        return both[: len(self.image_shapes)]
 
     @property
     def network(self) -> str:
-        """Description of the backbones."""
-        return " beside ".join(self.backbones)
+        """Description of the networks that see the views."""
+        backbones = iter(self.backbones)
+        encoder = "" if self.front_end is None else self.front_end.kind
+        return " beside ".join(
+            encoder if self._image_shape(view) is None else next(backbones) for view in self.views
+        )
 
     def augmentations_of(self, stage: Stage) -> tuple[Augmentation, ...]:
         """Return the augmentations of a stage: its own, or the recipe's."""
@@ -227,6 +253,8 @@ class Recipe:
         """
         recipe = self if epochs is None else self.with_epochs(epochs)
         recipe = recipe if batch_size is None else replace(recipe, batch_size=batch_size)
+        if backbone is not None and not self.image_shapes:
+            raise UsageError(f"{self.name} has no image network that {backbone} could replace; leave it out")
         return recipe if backbone is None else replace(recipe, backbone=backbone, second_backbone=None)
 
     def to_json(self) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from kagglehms.errors import UsageError, closest
 from kagglehms.inputs import kinds, layouts
 from kagglehms.inputs.kinds import Input
-from kagglehms.training.front_ends.options import WaveStackOptions
+from kagglehms.training.front_ends.options import EffNet1dOptions, SqueezeOptions, WaveStackOptions
 from kagglehms.training.options import (
     BandPass,
     DropDifferences,
@@ -164,6 +164,47 @@ _ALL = (
         schedule="cosine",
         windows="random",
         evaluations_per_epoch=1,
+    ),
+    # The third place's encoder. It saw three sub-windows of each of 64 records in a step; here it sees one.
+    Recipe(
+        "squeeze-1d",
+        kinds.SIXTEEN_SIGNALS,
+        backbone="",
+        front_end=SqueezeOptions(),
+        stages=(Stage(epochs=30, weights="groups", judged_by="many", clip_norm=4.0),),
+        augmentations=(Mirror(), DropDifferences(), Shift()),
+        drop_path_rate=0.0,
+        dropout=0.1,
+        batch_size=64,
+        optimizer="adam",
+        lr=1e-3,
+        weight_decay=0.0,
+        schedule="cosine",
+        windows="random",
+        evaluations_per_epoch=1,
+    ),
+    # The fourth place's network, with its two learning rates and its moving average; its epochs are not known.
+    Recipe(
+        "effnet1d",
+        kinds.SIXTEEN_SIGNALS,
+        backbone="",
+        front_end=EffNet1dOptions(drop_path_rate=0.1),
+        stages=(Stage(epochs=30, loss="kl-votes", judged_by="many", clip_norm=4.0),),
+        augmentations=(Mirror(), SignFlip(), HorizontalFlip(), Mixup(probability=0.5)),
+        drop_path_rate=0.0,
+        dropout=0.5,
+        lr=5e-4,
+        head_lr=1e-3,
+        ema=0.998,
+        schedule="cosine",
+        windows="random",
+        evaluations_per_epoch=1,
+    ),
+    # Late fusion across two kinds of inputs: an encoder of the signals beside an image network of the spectrogram.
+    replace(
+        _raw_fold("raw+spectrogram", "efficientnet_b0", kinds.FOLDED_AND_PANELS),
+        layout=kinds.SIGNALS_AND_PANELS,
+        front_end=SqueezeOptions(),
     ),
     # Not part of the ladder: small enough to learn something within a minute on two CPU cores.
     Recipe(

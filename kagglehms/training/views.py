@@ -1,4 +1,4 @@
-"""Late fusion: two image networks, for two images of a record, with a common head.
+"""Late fusion: two networks, for two images of a record or for its signals and an image, with a common head.
 
 Shape legend: B batch, C planes, H and W image rows and columns, D features of an embedding, K the six classes.
 """
@@ -15,13 +15,13 @@ from kagglehms.data.competition import CLASSES
 
 
 class TwoViews(nn.Module):
-    """Two image networks whose embeddings are concatenated, followed by dropout and a linear layer.
+    """Two networks whose embeddings are concatenated, followed by dropout and a linear layer.
 
     Args:
-        first: network that embeds the first image.
-        second: network that embeds the second image.
+        first: network that embeds the first view.
+        second: network that embeds the second view.
         widths: number of features in each embedding.
-        shapes: (planes, height, width) of each image.
+        shapes: (planes, height, width) of each image, (signals, samples) of signals.
         dropout: dropout rate of the concatenated embeddings.
     """
 
@@ -40,25 +40,26 @@ class TwoViews(nn.Module):
         self.head = nn.Linear(sum(widths), len(CLASSES))
 
     def forward(self, values_BN: Tensor) -> Tensor:
-        """Compute (B, K) logits from the (B, N) values of both images, in the order of `inputs.kinds.Views`."""
-        first, second = (self._laid_out(image) for image in taken_apart(values_BN, self.shapes))
+        """Compute (B, K) logits from the (B, N) values of both views, in the order of `inputs.kinds.Views`."""
+        first, second = (self._laid_out(view) for view in taken_apart(values_BN, self.shapes))
         embedding_BD = torch.cat([self.first(first), self.second(second)], dim=1)
         logits_BK: Tensor = self.head(self.dropout(embedding_BD))
         return logits_BK
 
     @staticmethod
-    def _laid_out(image_BCHW: Tensor) -> Tensor:
+    def _laid_out(view: Tensor) -> Tensor:
         """Return an image in channels-last format on a GPU, like images that are passed on their own."""
-        layout = torch.channels_last if image_BCHW.is_cuda else torch.contiguous_format
-        return image_BCHW.contiguous(memory_format=layout)
+        if view.ndim < 4 or not view.is_cuda:
+            return view.contiguous()
+        return view.contiguous(memory_format=torch.channels_last)
 
 
 def taken_apart(values_BN: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    """Separate (B, N) values into (B, C, H, W) images of the given shapes."""
+    """Separate (B, N) values into (B, C, H, W) images or (B, C, T) signals of the given shapes."""
     parts = torch.split(values_BN, [math.prod(shape) for shape in shapes], dim=1)
     return [part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def put_together(images: Sequence[Tensor]) -> Tensor:
-    """Join (B, C, H, W) images to (B, N) values, which inverts `taken_apart`."""
+    """Join images and signals to (B, N) values, which inverts `taken_apart`."""
     return torch.cat([image.flatten(1) for image in images], dim=1)

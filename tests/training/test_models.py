@@ -17,6 +17,7 @@ from kagglehms.training.backbones import timm_name
 from kagglehms.training.checkpoint import load_weights, save_weights
 from kagglehms.training.classifiers import classifier_layers
 from kagglehms.training.first_weights import FirstWeights
+from kagglehms.training.front_ends.options import FoldOptions
 from kagglehms.training.models import check_model, head_layers, make_model
 from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
 
@@ -62,7 +63,8 @@ def check_head(model: torch.nn.Module, recipe: Recipe, images: torch.Tensor) -> 
     assert np.mean(losses) <= 2.0
 
 
-NETWORKS = {recipe.backbones: name for name, recipe in RECIPES.items()}
+NETWORKS = {recipe.backbones: name for name, recipe in reversed(RECIPES.items()) if recipe.backbones}
+"""Image networks, each with the first recipe that has it."""
 DISTINCT = {
     (recipe.backbones, recipe.front_end, recipe.layout.array_shape): name for name, recipe in RECIPES.items()
 }
@@ -373,6 +375,61 @@ def test_generalised_mean_of_the_last_feature_map(backbone: str) -> None:
 def test_a_network_whose_pooling_cannot_be_replaced_is_named() -> None:
     with pytest.raises(UsageError, match="backbone 'test_vit' has no pooling that could be 'gem'"):
         make_model(replace(SMALL, backbone="test_vit", pooling="gem"))
+
+
+# ---- signals that are embedded
+
+
+@pytest.mark.parametrize("name", ["squeeze-1d", "effnet1d"])
+def test_the_logits_of_an_encoder_are_one_layer_on_its_embedding(name: str) -> None:
+    recipe = replace(get_recipe(name), dropout=0.0)
+    model = make_model(recipe)[0].eval()
+    signals_BCT = inputs_of(recipe, 2)
+    (head,) = head_layers(model, recipe)
+    with torch.inference_mode():
+        wanted = model.front_end(signals_BCT) @ head.weight.T + head.bias
+        torch.testing.assert_close(model(signals_BCT), wanted)
+    assert head.weight.shape == (6, model.front_end.width)
+
+
+def test_an_encoder_stands_beside_an_image_network() -> None:
+    recipe = replace(get_recipe("raw+spectrogram"), dropout=0.0, backbone="half:test_efficientnet")
+    model = make_model(recipe)[0].eval()
+    values_BN = inputs_of(recipe, 2)
+    n_signals, n_times = recipe.layout.parts[0].shape  # type: ignore[union-attr]
+    signals, panels = values_BN[:, : n_signals * n_times], values_BN[:, n_signals * n_times :]
+    with torch.inference_mode():
+        embeddings = [
+            model.first(signals.reshape(2, n_signals, n_times)),
+            model.second(panels.reshape(2, 1, 400, 300)),
+        ]
+        wanted = torch.cat(embeddings, dim=1) @ model.head.weight.T + model.head.bias
+        torch.testing.assert_close(model(values_BN), wanted)
+    assert recipe.network == "squeeze beside half:test_efficientnet"
+    assert recipe.image_shapes == ((400, 300),)
+
+
+def test_signals_may_become_an_image_beside_another() -> None:
+    recipe = replace(
+        get_recipe("raw+spectrogram"), front_end=FoldOptions(), backbone="half:test_efficientnet"
+    )
+    check_model(recipe, FirstWeights())
+    assert recipe.image_shapes == ((160, 1000), (400, 300))
+    assert recipe.network == "half:test_efficientnet beside half:test_efficientnet"
+
+
+def test_an_encoder_has_no_first_weights(tmp_path: Path) -> None:
+    _, where_from = make_model(get_recipe("squeeze-1d"), str(tmp_path / "no-such-file"))
+    assert where_from == "weights: none, from scratch"
+
+
+def test_an_encoder_has_no_backbone_to_replace() -> None:
+    with pytest.raises(UsageError, match="squeeze-1d has no image network that resnet10t could replace"):
+        get_recipe("squeeze-1d").changed(backbone="resnet10t")
+    with pytest.raises(UsageError, match="backbone must name a timm model"):
+        replace(get_recipe("squeeze-1d"), backbone="resnet10t")
+    with pytest.raises(UsageError, match="backbone must name a timm model"):
+        replace(get_recipe("baseline"), backbone="")
 
 
 def test_an_unknown_backbone_suggests_others() -> None:

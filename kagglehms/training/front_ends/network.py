@@ -1,4 +1,4 @@
-"""A network for signals: a front end, followed by an image network.
+"""A network for signals: a front end, followed by an image network or, if it makes embeddings, by a head.
 
 Shape legend: B batch, C signals, T samples, K the six classes.
 """
@@ -7,18 +7,28 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from kagglehms.data.competition import CLASSES
+from kagglehms.training.front_ends.effnet1d import EffNet1d
 from kagglehms.training.front_ends.fold import Fold
-from kagglehms.training.front_ends.options import FoldOptions, FrontEnd, SpectrumOptions, WaveStackOptions
+from kagglehms.training.front_ends.options import (
+    EffNet1dOptions,
+    Encoder,
+    FoldOptions,
+    SpectrumOptions,
+    SqueezeOptions,
+    WaveStackOptions,
+)
 from kagglehms.training.front_ends.spectrum import Spectrum
+from kagglehms.training.front_ends.squeeze import Squeeze
 from kagglehms.training.front_ends.wave_stack import WaveStack
 
 
 class SignalNetwork(nn.Module):
-    """Turns signals into an image, and the image into logits.
+    """Turns signals into an image or an embedding, and that into logits.
 
     Args:
-        front_end: network that turns (B, C, T) signals into (B, 1, H, W) images.
-        backbone: network that turns the images into (B, K) logits.
+        front_end: network that turns (B, C, T) signals into (B, 1, H, W) images or (B, D) embeddings.
+        backbone: network that turns these into (B, K) logits.
     """
 
     def __init__(self, front_end: nn.Module, backbone: nn.Module) -> None:
@@ -32,8 +42,23 @@ class SignalNetwork(nn.Module):
         return logits_BK
 
 
-def make_front_end(options: FrontEnd) -> nn.Module:
-    """Build a front end."""
+def make_encoder(options: Encoder, n_signals: int) -> Squeeze | EffNet1d:
+    """Build a network that embeds `n_signals` signals; its `width` is the number of features."""
+    match options:
+        case SqueezeOptions():
+            return Squeeze(n_signals, options)
+        case EffNet1dOptions():
+            return EffNet1d(n_signals, options)
+
+
+def encoder_with_head(options: Encoder, n_signals: int, dropout: float) -> SignalNetwork:
+    """Build a network that embeds signals, followed by dropout and a linear layer."""
+    encoder = make_encoder(options, n_signals)
+    return SignalNetwork(encoder, nn.Sequential(nn.Dropout(dropout), nn.Linear(encoder.width, len(CLASSES))))
+
+
+def make_front_end(options: FoldOptions | SpectrumOptions | WaveStackOptions) -> nn.Module:
+    """Build a front end that makes images."""
     match options:
         case FoldOptions():
             return Fold(options)

@@ -312,7 +312,11 @@ class EffNet1dOptions(_Strict):
         return self.widths[-1]
 
 
-FrontEnd: TypeAlias = Annotated[FoldOptions | SpectrumOptions | WaveStackOptions, Discriminator("kind")]
+Encoder: TypeAlias = SqueezeOptions | EffNet1dOptions
+"""Front ends that turn signals into an embedding, which needs a head and no image network."""
+FrontEnd: TypeAlias = Annotated[
+    FoldOptions | SpectrumOptions | WaveStackOptions | Encoder, Discriminator("kind")
+]
 """Front ends that a recipe can use."""
 
 
