@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from kagglehms.data.competition import CHANNELS, SPECTROGRAM_COLUMNS
+from kagglehms.data.competition import CHANNELS, SPECTROGRAM_COLUMNS, Competition
+from kagglehms.data.records import Records
 
 
 def copied(source: Path, target: Path) -> Path:
@@ -31,3 +32,12 @@ def spectrogram_frame(
     )
     time = pl.Series("time", 1 + 2 * np.arange(n_rows)).cast(time_type)
     return pl.DataFrame(values, schema=list(SPECTROGRAM_COLUMNS)).insert_column(0, time)
+
+
+def power_of_record(folder: Path, records: Records, position: int) -> np.ndarray:
+    """The raw power of a record's ten minutes, as a notebook would cut it out."""
+    table = pl.read_parquet(Competition(folder).spectrogram(int(records.spectrogram_ids[position]))).drop(
+        "time"
+    )
+    first = int(records.places()[0][position])
+    return table.to_numpy()[first : first + 300]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kagglehms.bundle.averaging import FoldMeans
+from kagglehms.bundle.explanation import Explanation, explain
 from kagglehms.bundle.given import Recordings, as_crops
 from kagglehms.bundle.manifest import BLEND, MANIFEST, Manifest, Model, read_manifest, verify
 from kagglehms.data.competition import CLASSES
@@ -217,6 +218,28 @@ class Predictor:
         """
         options = Options(every_s, allow_missing, keep_flagged, rename)
         return predict_recording(self, recording, options, sfreq_hz=sfreq_hz, channels=channels)
+
+    def explain(
+        self, eeg_uv: Recordings | None = None, *, spectrogram: Recordings | None = None
+    ) -> Explanation:
+        """Measure which chains of electrodes and which seconds of one window mattered, by hiding them one at a time.
+
+        Args:
+            eeg_uv: recording of one window, see `predict`.
+            spectrogram: spectrogram of the same window, see `predict`.
+
+        Raises:
+            UsageError: as in `predict`, or several windows were given.
+        """
+        crops, single = as_crops(self.sources, eeg_uv, spectrogram)
+        if not single:
+            raise UsageError(f"explain takes one window, but got {len(crops)}; call it for each of them")
+        return explain(crops[0], self._in_parts)
+
+    def _in_parts(self, crops: Sequence[Crop]) -> NDArray[np.float64]:
+        """(B, 6) probabilities of crops that are judged a few at a time, to spare memory."""
+        parts = [crops[i : i + self.at_once] for i in range(0, len(crops), self.at_once)]
+        return np.concatenate([self.judge(part).probabilities for part in parts])
 
     def judge(self, crops: Sequence[Crop]) -> Prediction:
         """Say of each crop what the models see in it, the class prior where there is nothing to see."""

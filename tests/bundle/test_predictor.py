@@ -11,27 +11,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from folders import eeg_frame, spectrogram_frame
+from folders import eeg_frame, power_of_record, spectrogram_frame
 from trained import make_dist
 
 import kagglehms
 from kagglehms.bundle.averaging import FoldMeans
 from kagglehms.bundle.predictor import Predictor, load_bundle
-from kagglehms.data.competition import CHANNELS, CLASSES, PROBABILITY_COLUMNS, Competition
+from kagglehms.data.competition import CHANNELS, CLASSES, PROBABILITY_COLUMNS
 from kagglehms.data.readers import encode_spectrogram
-from kagglehms.data.records import Records, read_records
+from kagglehms.data.records import read_records
 from kagglehms.data.store import Store
 from kagglehms.errors import BundleError, UsageError
 from kagglehms.inputs.layouts import Crop
-
-
-def power_of(folder: Path, records: Records, position: int) -> np.ndarray:
-    """The raw power of a record's ten minutes, as a notebook would cut it out."""
-    table = pl.read_parquet(Competition(folder).spectrogram(int(records.spectrogram_ids[position]))).drop(
-        "time"
-    )
-    first = int(records.places()[0][position])
-    return table.to_numpy()[first : first + 300]
 
 
 def test_there_is_no_skew_between_training_and_serving(dist: Path, competition_folder: Path) -> None:
@@ -40,7 +31,7 @@ def test_there_is_no_skew_between_training_and_serving(dist: Path, competition_f
     oof = pl.read_parquet(dist.parent / "runs" / "baseline" / "fold0" / "oof.parquet")
     model = next(load_bundle(dist / "dataset", "cpu").models())
     positions = oof["record"].to_list()
-    crops = [Crop(encode_spectrogram(power_of(competition_folder, records, i))) for i in positions]
+    crops = [Crop(encode_spectrogram(power_of_record(competition_folder, records, i))) for i in positions]
     stored = Store(dist.parent / "store")
     for i, crop in zip(positions, crops, strict=True):
         row = records.places()[0][i]
@@ -52,7 +43,7 @@ def test_there_is_no_skew_between_training_and_serving(dist: Path, competition_f
 
 def test_three_lines_of_a_notebook(dist: Path, competition_folder: Path) -> None:
     records = read_records(competition_folder / "train.csv")
-    powers = np.stack([power_of(competition_folder, records, i) for i in range(3)])
+    powers = np.stack([power_of_record(competition_folder, records, i) for i in range(3)])
     predictor = kagglehms.load_bundle(str(dist / "dataset"))
     together = predictor.predict(spectrogram=powers)
     assert len(together) == 3
