@@ -117,8 +117,8 @@ def test_the_seconds_of_a_burst_come_first() -> None:
     rng = np.random.default_rng(1)
     uv_CT, _ = quiet(rng)
     times = np.arange(4 * SFREQ_HZ) / SFREQ_HZ
-    burst = 150 * np.sin(2 * np.pi * 7 * times) * np.hanning(len(times))
-    left = field(-0.8, 0.0, 0.3)  # over the left temporal region
+    burst = 600 * np.sin(2 * np.pi * 7 * times) * np.hanning(len(times))
+    left = field(-1.0, 0.0, 0.3)  # over the left temporal region
     begin = START + 22 * SFREQ_HZ
     uv_CT[:, begin : begin + len(times)] += left[:, None] * burst
     found = explain(crop_of(uv_CT), strength)
