@@ -1,6 +1,6 @@
 """A bundle's models, loaded and averaged.
 
-Shape legend: B recordings, C channel (one), H image rows, W image columns, K the six classes.
+Shape legend: B recordings, K the six classes.
 """
 
 from __future__ import annotations
@@ -21,56 +21,29 @@ from kagglehms.data.competition import CLASSES
 from kagglehms.data.readers import eeg_is_blank, spectrogram_is_blank
 from kagglehms.device import Device, choose_device
 from kagglehms.errors import UsageError
-from kagglehms.inputs.drawing import stack
 from kagglehms.inputs.kinds import differences_of
-from kagglehms.inputs.layouts import Crop, Normaliser, Source
+from kagglehms.inputs.layouts import Crop, Source
 from kagglehms.recordings.prediction import Options, predict_recording
 from kagglehms.recordings.results import Prediction, RecordingPrediction
 from kagglehms.runs.blends import Blend, blend_from_json
-from kagglehms.training.checkpoint import load_weights
-from kagglehms.training.models import make_model
 from kagglehms.training.recipes import Recipe, recipe_from_json
+from kagglehms.training.trained_network import TrainedNetwork
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import nn
 
 _AT_ONCE_ON_CPU, _AT_ONCE_ON_GPU = 4, 32
 
 
 @dataclass(frozen=True)
-class LoadedModel:
-    """One fold's network, ready to predict."""
+class LoadedModel(TrainedNetwork):
+    """One model of a bundle, ready to predict.
+
+    Attributes:
+        entry: what the manifest says about it.
+    """
 
     entry: Model
-    recipe: Recipe
-    network: nn.Module
-    device: Device
-    normaliser: Normaliser
-
-    def predict(self, crops: Sequence[Crop]) -> NDArray[np.float64]:
-        """(B, 6) float64 probabilities, images drawn as in training."""
-        return self.predict_images(stack(crops, self.recipe.layout, self.normaliser))
-
-    def predict_images(self, images_BCHW: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(B, 6) float64 probabilities of images that are drawn already; halves them if they need too much memory."""
-        if not len(images_BCHW):
-            return np.empty((0, len(CLASSES)))
-        import torch
-
-        from kagglehms.training.memory import out_of_memory
-        from kagglehms.training.prediction import probabilities
-
-        try:
-            return probabilities(self.network, torch.from_numpy(images_BCHW), self.device)
-        except RuntimeError as error:
-            if len(images_BCHW) < 2 or not out_of_memory(error):
-                raise
-        torch.cuda.empty_cache()
-        half = len(images_BCHW) // 2
-        return np.concatenate(
-            [self.predict_images(part) for part in (images_BCHW[:half], images_BCHW[half:])]
-        )
 
 
 class Predictor:
@@ -112,10 +85,8 @@ class Predictor:
 
     def load(self, entry: Model) -> LoadedModel:
         """Load one model onto the device."""
-        recipe = self.recipe(entry)
-        network, _ = make_model(recipe)
-        normaliser = load_weights(network, self.bundle / entry.weights)
-        return LoadedModel(entry, recipe, network.eval().to(self.device.name), self.device, normaliser)
+        trained = TrainedNetwork.load(self.recipe(entry), self.bundle / entry.weights, self.device)
+        return LoadedModel(**vars(trained), entry=entry)
 
     @cached_property
     def sources(self) -> frozenset[Source]:

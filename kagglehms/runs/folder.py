@@ -10,6 +10,7 @@
                   fold<k>/log.jsonl            all events: evaluations, savings, interruptions
                   fold<k>/state.safetensors    only while the fold is unfinished: training resumes from it
                   fold<k>/result.json          written last: a fold that has it is finished
+                  fold<k>/embeddings.safetensors  of its training records, once similar cases were looked for
     RUNS/blends/<name>.json                    fitted blends, see `blend_files`
 
 Reads are strict: whatever is missing or broken raises a `RunError` of one line. `run_view` reads a whole run leniently.
@@ -41,9 +42,12 @@ from kagglehms.training.metric import check_probabilities
 from kagglehms.training.recipes import Recipe, recipe_from_json
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
+    from numpy.typing import NDArray
 
 RECIPE, RUN, FOLDS, OOF, RESULT = "recipe.json", "run.json", "folds.json", "oof.parquet", "result.json"
+EMBEDDINGS = "embeddings.safetensors"
 BLENDS = "blends"
 """Name of the folder of fitted blends, which no run can have."""
 _WHOLE_COLUMNS = ("record", "eeg_id", "spectrogram_id", "patient_id", *VOTE_COLUMNS)
@@ -176,6 +180,29 @@ class RunFolder:
             ),
         )
         return table.with_columns(pl.lit(fold).alias("fold"))
+
+    def embeddings(self, fold: int, key: str) -> NDArray[np.float32] | None:
+        """Read the embeddings of a fold's training records; None if there are none, or others than those of `key`."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.fold(fold) / EMBEDDINGS, framework="np") as tensors:
+                known = (tensors.metadata() or {}).get("key") == key
+                return tensors.get_tensor("embeddings") if known else None
+        except (OSError, SafetensorError):
+            return None  # they are computed anew
+
+    def write_embeddings(self, fold: int, key: str, embeddings_ND: NDArray[np.float32]) -> None:
+        """Write the embeddings of a fold's training records.
+
+        Args:
+            fold: number of the fold.
+            key: digest of what they were computed from.
+            embeddings_ND: embedding of each training record.
+        """
+        from safetensors.numpy import save
+
+        write_bytes(self.fold(fold) / EMBEDDINGS, save({"embeddings": embeddings_ND}, {"key": key}))
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Write recipe.json."""

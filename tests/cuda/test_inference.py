@@ -28,7 +28,7 @@ def test_a_batch_that_does_not_fit_is_halved(
         torch.manual_seed(0)
         network = make_model(recipe)[0].eval().to(device.name)
         entry = Model(recipe.name, 0, "w.safetensors", "r.json", {"all": 1.0})
-        return LoadedModel(entry, recipe, network, device, Normaliser())
+        return LoadedModel(recipe, network, device, Normaliser(), entry)
 
     free = model()
     expected_BK = np.concatenate(
