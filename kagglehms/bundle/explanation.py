@@ -101,16 +101,19 @@ class Explanation:
         return f"{self.most_likely} {best:.3f}\nchains: {chains}\nseconds: {seconds} …"
 
 
-def explain(crop: Crop, judge: Judge) -> Explanation:
+def explain(crop: Crop, judge: Judge, at_once: int = 8) -> Explanation:
     """Hide each chain and each second of a window from what judges it, one at a time.
 
     Args:
         crop: recordings in the window.
-        judge: judges crops; it is called once, with 56 of them.
+        judge: judges crops, of which there are 56 in total.
+        at_once: largest number of crops to judge in one call.
     """
     chains = [without_chain(crop, chain) for chain in CHAIN_NAMES]
     seconds = [without_second(crop, second) for second in range(N_SECONDS)]
-    whole_K, *others = judge([crop, *chains, *seconds])
+    crops = [crop, *chains, *seconds]
+    judged = [judge(crops[i : i + at_once]) for i in range(0, len(crops), at_once)]
+    whole_K, *others = np.concatenate(judged)
     changes = whole_K - np.stack(others)
     return Explanation(whole_K, changes[: len(chains)], changes[len(chains) :])
 

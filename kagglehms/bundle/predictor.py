@@ -205,12 +205,7 @@ class Predictor:
         crops, single = as_crops(self.sources, eeg_uv, spectrogram)
         if not single:
             raise UsageError(f"explain takes one window, but got {len(crops)}; call it for each of them")
-        return explain(crops[0], self._in_parts)
-
-    def _in_parts(self, crops: Sequence[Crop]) -> NDArray[np.float64]:
-        """(B, 6) probabilities of crops that are judged a few at a time, to spare memory."""
-        parts = [crops[i : i + self.at_once] for i in range(0, len(crops), self.at_once)]
-        return np.concatenate([self.judge(part).probabilities for part in parts])
+        return explain(crops[0], lambda some: self.judge(some).probabilities, self.at_once)
 
     def judge(self, crops: Sequence[Crop]) -> Prediction:
         """Say of each crop what the models see in it, the class prior where there is nothing to see."""

@@ -15,6 +15,8 @@ from kagglehms.errors import EXIT_FAILURE, EXIT_OK
 
 if TYPE_CHECKING:
     from kagglehms.cli.doctor import Check
+    from kagglehms.report.eeg_view import EegView
+    from kagglehms.report.explaining import Reasons
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,8 @@ class View:
         offset: begin with the sub-window nearest to this `eeg_label_offset_seconds` (default: the first).
         out: name of the PNG or of the page, ending in .png or .html, or one without an ending for both
             (default: eeg-ID).
+        explain: measure which chains and seconds mattered to the run's network, by hiding them one at a time, and find
+            the training records that it finds most similar. The first time, it embeds all records of a fold.
     """
 
     eeg_id: int = field(metadata={"positional": True, "metavar": "EEG_ID"})
@@ -73,6 +77,7 @@ class View:
     recipe: str | None = None
     offset: float | None = None
     out: Path | None = None
+    explain: bool = False
 
 
 def view(options: View) -> Result:
@@ -85,6 +90,9 @@ def view(options: View) -> Result:
     written = write_view(seen, options.offset, options.out or Path(f"eeg-{options.eeg_id}"))
     offsets = [window.offset_s for window in seen.windows]
     say(f"EEG {seen.eeg_id}: sub-window {position + 1} of {len(offsets)}, at {offsets[position]:g} s")
+    why = _reasons(options, seen, position) if options.explain else None
+    if why is not None:
+        say(why.text)
     steps = "; the page steps with ← and →" if len(written) == 2 else ""
     say(f"in {' and '.join(map(str, written))}{steps}")
     return Result(
@@ -93,8 +101,18 @@ def view(options: View) -> Result:
             "offset_s": offsets[position],
             "offsets_s": offsets,
             "prediction_of": seen.who,
+            "reasons": None if why is None else why.content,
         }
     )
+
+
+def _reasons(options: View, seen: EegView, position: int) -> Reasons:
+    from kagglehms.device import choose_device
+    from kagglehms.report.explaining import reasons
+
+    data, window = data_folder(options.data), seen.windows[position]
+    device, shown = choose_device(None), watched("embed")
+    return reasons(seen, window, data, options.store, options.runs, options.recipe, device, shown)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -312,6 +312,10 @@ def test_every_command_of_a_trained_run_has_a_result_for_programs(
     assert result("report", "--hardest", "1")["path"] == "report.html"
     eeg_id = pl.read_csv(competition_folder / "train.csv")["eeg_id"][0]
     assert result("view", str(eeg_id))["written"] == [f"eeg-{eeg_id}.png", f"eeg-{eeg_id}.html"]
+    why = result("view", str(eeg_id), "--explain")["reasons"]
+    assert (why["run"], why["unseen"], len(why["by_second"])) == ("baseline", True, 50)
+    assert list(why["by_chain"]) == ["LL", "RL", "LP", "RP", "midline"]
+    assert eeg_id not in {case["eeg_id"] for case in why["cases"]}
     assert {"data", "store"} <= {check["name"] for check in result("doctor")}
 
 
