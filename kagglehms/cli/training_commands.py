@@ -20,7 +20,8 @@ class Train(TrainingOptions):
     Folds that are finished are not trained again.
 
     Attributes:
-        names: recipes to train, such as `baseline`; `baseline-as-published` is the run of its notebook.
+        names: recipes to train, such as `baseline`; `baseline-as-published` is the run of its notebook; `mine.json` and
+            `mine.py` are files of recipes.
     """
 
     names: tuple[str, ...] = field(metadata={"positional": True, "metavar": "RECIPE"})

@@ -44,8 +44,6 @@ def training_options(recipes: Sequence[str], options: Mapping[str, Any]) -> Trai
     Raises:
         UsageError: a recipe or an option is unknown, or a value has another type or is out of range.
     """
-    from kagglehms.training.recipes import get_recipe
-
     if isinstance(recipes, str) or not recipes:
         raise UsageError(f"RECIPES must be a list of names, such as ['baseline'], but got {recipes!r}")
     known = [field.name for field in fields(TrainingOptions) if field.name not in _THE_KERNELS_OWN]
@@ -59,7 +57,7 @@ def training_options(recipes: Sequence[str], options: Mapping[str, Any]) -> Trai
     for recipe in recipes:
         if not isinstance(recipe, str):
             raise UsageError(f"RECIPES must be names, but got {recipe!r}")
-        checked.changed(get_recipe(recipe))
+    checked.recipes(recipes)
     return checked
 
 

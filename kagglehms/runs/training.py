@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -36,6 +36,10 @@ class TrainingOptions:
         epochs: epochs of each stage, instead of the recipe's.
         batch_size: records in a batch, instead of the recipe's.
         backbone: any timm model, instead of the recipe's; `half:` before its name halves the images.
+        lr: highest learning rate, instead of the recipe's.
+        seed: seed of first weights, order and augmentations, instead of the recipe's.
+        set: other settings of the recipe, such as `dropout=0.2`, `ema=0.998` or `stages.0.epochs=3`.
+        name: name of the run, instead of the recipe's, to keep a variant apart.
         weights: first weights of the networks: `auto` (timm's ImageNet weights, from the cache of the hub's client or
             from the hub), a .safetensors file, a folder with `<backbone>.safetensors`, or `none` to start from scratch.
         device: `cpu`, `cuda` (NVIDIA's or AMD's) or `mps` (Apple's) (default: `cuda` if it works).
@@ -56,6 +60,10 @@ class TrainingOptions:
     epochs: int | None = None
     batch_size: int | None = None
     backbone: str | None = None
+    lr: float | None = None
+    seed: int | None = None
+    set: tuple[str, ...] = field(default=(), metadata={"metavar": "FIELD=VALUE"})
+    name: str | None = None
     weights: str = "auto"
     device: Literal["cpu", "cuda", "mps"] | None = None
     time_limit: Duration | None = None
@@ -72,8 +80,36 @@ class TrainingOptions:
                 raise UsageError(f"there is no fold {fold}; {self.folds} folds are 0 to {self.folds - 1}")
 
     def changed(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with what these options say instead of its own."""
-        return recipe.changed(self.epochs, self.batch_size, self.backbone)
+        """Return the recipe with what these options say instead of its own.
+
+        Raises:
+            UsageError: it cannot have one of these settings.
+        """
+        from kagglehms.training.variants import with_settings
+
+        changed = recipe.changed(self.epochs, self.batch_size, self.backbone)
+        own = {name: getattr(self, name) for name in ("lr", "seed", "name")}
+        changed = replace(changed, **{name: value for name, value in own.items() if value is not None})
+        return with_settings(changed, self.set) if self.set else changed
+
+    def recipes(self, names: Sequence[str]) -> list[Recipe]:
+        """Return the recipes to train.
+
+        Args:
+            names: names of recipes, and files of recipes, see `variants.find_recipes`.
+
+        Raises:
+            UsageError, DataError: as `variants.find_recipes` and `changed`; or several recipes would have one name.
+        """
+        from kagglehms.training.variants import find_recipes
+
+        recipes = [self.changed(recipe) for name in names for recipe in find_recipes(name)]
+        twice = {recipe.name for recipe in recipes if sum(r.name == recipe.name for r in recipes) > 1}
+        if twice:
+            raise UsageError(
+                f"several runs would be called {', '.join(sorted(twice))}; train one at a time, each with its --name"
+            )
+        return recipes
 
 
 @dataclass
@@ -97,7 +133,7 @@ def train_recipes(
     """Train recipes, one after the other, each in its folder of `options.runs`.
 
     Args:
-        names: names of the recipes, in this order.
+        names: names of the recipes, or files of recipes, in this order.
         options: how they are trained; `data` is required here.
         clock: time that may be taken; None starts at the process's start and ends at `options.time_limit`.
         keep_going: note a recipe that fails and train the next one, and return when the time is up. Without it both
@@ -109,11 +145,10 @@ def train_recipes(
         Stopped: the time was up, or a signal asked for the end.
     """
     from kagglehms.runs.dataset import open_dataset
-    from kagglehms.training.recipes import get_recipe
 
     if options.data is None:
         raise UsageError("training needs the competition's folder, and no `data` was given")
-    recipes = [options.changed(get_recipe(name)) for name in names]
+    recipes = options.recipes(names)
     dataset = open_dataset(options.data, options.store, options.folds, options.limit)
     with stop_signals() as stop:
         from kagglehms.training.distributed import assemble

@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
+from kagglehms.bundle.predictor import load_bundle
 from kagglehms.errors import EXIT_UNFINISHED, RunError, Stopped, UsageError
+from kagglehms.packing.build import build
+from kagglehms.runs.ladder import ladder
 from kagglehms.runs.training import TrainingOptions, train_recipes
 from kagglehms.timing import Duration
+from kagglehms.training.recipes import get_recipe
 
 RECIPES = ("baseline", "global-stats", "demo")
 
@@ -58,6 +62,39 @@ def test_recipes_are_trained_in_order_as_the_options_say(
     assert session.save_every_s == 600
     said = [line for line in capsys.readouterr().out.splitlines() if "trained" in line]
     assert said == [f"{name} is trained" for name in RECIPES]
+
+
+def test_a_variant_has_its_own_name_and_settings(
+    trainer: Trainer, options: TrainingOptions, tmp_path: Path
+) -> None:
+    changed = replace(options, lr=2e-3, seed=7, set=("dropout=0.2", "stages.0.epochs=3"), name="mine")
+    train_recipes(["baseline"], changed)
+    old = get_recipe("baseline")
+    stages = (replace(old.stages[0], epochs=3),)
+    wanted = replace(old, name="mine", lr=2e-3, seed=7, dropout=0.2, stages=stages)
+    assert trainer.calls[0][0] == wanted
+    (tmp_path / "own.json").write_bytes(wanted.to_json())
+    train_recipes([str(tmp_path / "own.json")], options)
+    assert trainer.calls[1][0] == wanted
+
+
+def test_two_runs_cannot_have_one_name(trainer: Trainer, options: TrainingOptions) -> None:
+    with pytest.raises(UsageError, match="several runs would be called mine; train one at a time"):
+        train_recipes(["baseline", "global-stats"], replace(options, name="mine"))
+    assert trainer.trained == []
+
+
+def test_a_variant_is_a_run_like_any_other(options: TrainingOptions, tmp_path: Path) -> None:
+    own = replace(options, runs=tmp_path / "runs", fold=(), weights="none", epochs=1, name="mine")
+    train_recipes(["demo"], replace(own, set=("dropout=0.2",)))
+    (row,) = [row for row in ladder(tmp_path / "runs") if row.recipe == "mine"]
+    assert row.folds
+    assert "quick pass" not in row.note
+    build(tmp_path / "runs", tmp_path / "dist", owner="some-owner", recipes=["mine"])
+    recipes = {
+        model.recipe.name: model.recipe for model in load_bundle(tmp_path / "dist/dataset", "cpu").models()
+    }
+    assert recipes["mine"].dropout == 0.2
 
 
 @pytest.mark.parametrize(
