@@ -13,6 +13,7 @@ from kagglehms.cli.commands import COMMANDS, parse
 from kagglehms.cli.parsing import General, flags
 from kagglehms.runs.named_blends import get_blend_spec
 from kagglehms.training.recipes import get_recipe
+from kagglehms.training.variants import FILES
 
 OURS = [words for words in commands() if words[:1] == ["kagglehms"]]
 
@@ -28,6 +29,8 @@ def test_commands_are_understood(words: list[str]) -> None:
     options = parse(words[1], words[2:])
     names = getattr(options, "names", ())
     for name in names if words[1] in {"train", "ladder", "blend"} else ():
+        if name.endswith(FILES):
+            continue  # a file of the reader's own
         get_blend_spec(name) if words[1] == "blend" and len(names) == 1 else get_recipe(name)
 
 
