@@ -34,7 +34,7 @@ from kagglehms.cli.kaggle_commands import (
 from kagglehms.cli.parsing import General
 from kagglehms.cli.recording_commands import Predict, predict
 from kagglehms.cli.report_commands import Demo, Doctor, Report, View, demo, doctor, report, view
-from kagglehms.cli.training_commands import FitBlend, Ladder, Train, blend, ladder, train
+from kagglehms.cli.training_commands import FitBlend, Ladder, Recipes, Train, blend, ladder, recipes, train
 from kagglehms.console import be_quiet, coloured, discard_output, open_streams
 from kagglehms.errors import (
     EXIT_FAILURE,
@@ -55,6 +55,7 @@ from kagglehms.errors import (
 COMMANDS: dict[str, Command] = {
     "prepare": Command(Prepare, prepare),
     "simulate": Command(Simulate, simulate),
+    "recipes": Command(Recipes, recipes),
     "train": Command(Train, train),
     "ladder": Command(Ladder, ladder),
     "blend": Command(FitBlend, blend),

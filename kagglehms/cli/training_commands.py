@@ -34,6 +34,41 @@ def train(options: Train) -> Result:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recipes:
+    """Show what recipes are: input, network, and training stage by stage.
+
+    Attributes:
+        names: only these recipes, or those of a file such as `mine.py` (default: all).
+    """
+
+    names: tuple[str, ...] = field(default=(), metadata={"positional": True, "metavar": "RECIPE"})
+
+
+def recipes(options: Recipes) -> Result:
+    """Show what recipes are: input, network, stages."""
+    from kagglehms.inputs.kinds import describe
+    from kagglehms.training.recipes import RECIPES
+    from kagglehms.training.variants import find_recipes
+
+    found = [recipe for name in options.names or RECIPES for recipe in find_recipes(name)]
+    content = [
+        {
+            "name": recipe.name,
+            "input": describe(recipe.layout),
+            "network": recipe.network,
+            "stages": [recipe.described(stage) for stage in recipe.stages],
+            "settings": json.loads(recipe.to_json()),
+        }
+        for recipe in found
+    ]
+    lines = []
+    for row in content:
+        lines += [row["name"], f"    {row['input']}", f"    {row['network']}"]
+        lines += [f"    {stage}" for stage in row["stages"]]
+    return Result(content, "\n".join(lines))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ladder(TrainingOptions):
     """Show every recipe and every ensemble: what the source published, and what has been trained here.
 

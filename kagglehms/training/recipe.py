@@ -210,6 +210,17 @@ class Recipe:
             encoder if self._image_shape(view) is None else next(backbones) for view in self.views
         )
 
+    def described(self, stage: Stage) -> str:
+        """Describe a stage of this recipe in a line."""
+        epochs = f"{stage.epochs} epochs" + (
+            f", {stage.mosaic_epochs} of mosaics" if stage.mosaic_epochs else ""
+        )
+        weights = f" × {stage.weights}" if stage.weights else ""
+        parts = [f"{epochs} on {stage.records} records", f"loss {stage.loss}{weights}"]
+        parts += [f"rate {stage.lr or self.lr:g}, {stage.schedule or self.schedule}"]
+        parts += [", ".join(a.kind for a in self.augmentations_of(stage)) or "no augmentation"]
+        return "; ".join(parts)
+
     def augmentations_of(self, stage: Stage) -> tuple[Augmentation, ...]:
         """Return the augmentations of a stage: its own, or the recipe's."""
         return self.augmentations if stage.augmentations is None else stage.augmentations

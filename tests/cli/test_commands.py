@@ -23,12 +23,13 @@ from kagglehms.console import say
 from kagglehms.data.competition import VOTE_COLUMNS
 from kagglehms.packing.build import build
 from kagglehms.timing import Duration
+from kagglehms.training.recipes import RECIPES
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(COMMANDS) == [
-        *("prepare", "simulate", "train", "ladder", "blend", "build", "rehearse", "preflight", "push"),
-        *("status", "fetch", "predict", "report", "view", "doctor", "demo"),
+        *("prepare", "simulate", "recipes", "train", "ladder", "blend", "build", "rehearse", "preflight"),
+        *("push", "status", "fetch", "predict", "report", "view", "doctor", "demo"),
     ]
     for words in (["--help"], ["-h"], ["help"]):
         assert main(words) == 0
@@ -268,6 +269,22 @@ def test_an_unforeseen_error_is_one_line_and_debug_shows_the_rest(
     assert capsys.readouterr().err == "kagglehms: error: ZeroDivisionError: by zero (--debug shows where)\n"
     assert main(["prepare", "--data", "x", "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_recipes_says_what_each_recipe_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes"]) == 0
+    names = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert names == list(RECIPES)
+    assert main(["recipes", "mosaic-xloss", "raw+spectrogram", "--json"]) == 0
+    mosaic, both = json.loads(capsys.readouterr().out)
+    assert mosaic["input"] == "global-panels, 400 × 300"
+    (stage,) = mosaic["stages"]
+    assert stage.startswith(
+        "8 epochs, 3 of mosaics on all records; loss kl-capped-votes; rate 0.001, one-cycle"
+    )
+    assert both["network"] == "squeeze beside efficientnet_b0"
+    assert both["settings"]["layout"]["first"]["signals"]["filter"] == "causal"
+    assert main(["recipes", "nothing"]) == 2
 
 
 def test_an_interruption_has_its_own_code(
