@@ -111,7 +111,7 @@ def test_the_list_of_commands_loads_nothing_that_takes_time() -> None:
     ("arguments", "message"),
     [
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
-        (["xyzzy"], "unknown command 'xyzzy'; known are: prepare, simulate, train"),
+        (["xyzzy"], "unknown command 'xyzzy'; known are: prepare, simulate, recipes"),
         (["help", "trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["train", "--data", "x"], "train needs RECIPE: recipes to train"),
         (["train", "basline", "--data", "x"], "unknown recipe 'basline'; did you mean 'baseline'?"),
@@ -144,7 +144,7 @@ def test_a_mistake_is_one_line(
         (["prepare", "--dta", "x"], "prepare has no option '--dta'; did you mean '--data'?"),
         (["train", "baseline", "--data", "x", "--batchsize=8"], "did you mean '--batch-size'?"),
         (["train", "baseline", "--time", "8h"], "train has no option '--time'; did you mean '--time-limit'?"),
-        (["train", "baseline", "--lr", "1"], "train has no option '--lr' (see `kagglehms help train`)"),
+        (["train", "baseline", "--xy", "1"], "train has no option '--xy' (see `kagglehms help train`)"),
         (["train", "baseline", "--comp"], "train has no option '--comp'; did you mean '--compile'?"),
         (["simulate", "--eegs", "3"], "simulate needs --out: folder of the competition"),
         (["train", "baseline", "--data", "x", "--folds", "two"], "--folds: 'two' is not a whole number"),
