@@ -27,7 +27,8 @@ def namespaces_unavailable() -> str | None:
     try:
         with tempfile.TemporaryDirectory(prefix="kagglehms-doctor-", ignore_cleanup_errors=True) as root:
             new_root = str(Path(root).resolve())
-            outcome = launch(Spec(["/bin/true"], environment={}, folder="/", timeout_s=20, new_root=new_root))
+            spec = Spec(["/bin/true"], environment={}, folder="/tmp", timeout_s=20, new_root=new_root)
+            outcome = launch(spec)
     except (OSError, RunError, IsolationUnavailableError) as error:
         return str(error)
     return None if outcome.exit_code == 0 else f"`true` ended with code {outcome.exit_code} in them"
