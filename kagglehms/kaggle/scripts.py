@@ -7,6 +7,7 @@ was built, module by module. Imports that only type checkers read, or that `exce
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -136,11 +137,12 @@ def _syntax_error(text: str, version: str) -> str | None:
     return None
 
 
-def _imports(text: str, module: str) -> list[str]:
+@functools.lru_cache(maxsize=1000)  # every kernel reaches most of the library
+def _imports(text: str, module: str) -> tuple[str, ...]:
     """Return the dotted names that `text` imports, with relative ones made absolute."""
     collector = _Imports(module)
     collector.visit(ast.parse(text))
-    return collector.names
+    return tuple(collector.names)
 
 
 class _Imports(ast.NodeVisitor):
@@ -149,6 +151,12 @@ class _Imports(ast.NodeVisitor):
     def __init__(self, module: str) -> None:
         self.module = module
         self.names: list[str] = []
+
+    def generic_visit(self, node: ast.AST) -> None:
+        """Visit the statements in a statement, and not its expressions, which hold no import."""
+        for field in ("body", "cases", "handlers", "orelse", "finalbody"):
+            for statement in getattr(node, field, ()):
+                self.visit(statement)
 
     def visit_Import(self, node: ast.Import) -> None:
         self.names += [alias.name for alias in node.names]
