@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked_client import client_server
 from loopback_kaggle import (
     BROKEN,
     TOO_MANY,
@@ -52,8 +53,18 @@ HASTE = Patience(poll_s=0.05, confirm_s=0.0, tries=3, backoff_s=0.05)
 """Asks at once and waits as long as it takes; tests of what is never seen shorten the wait in question."""
 
 
+@pytest.fixture(scope="module")
+def quick_client() -> Iterator[tuple[str, ...]]:
+    """The command of a client that starts in no time; test_client.py starts the usual one."""
+    with client_server() as command:
+        yield command
+
+
 @pytest.fixture
-def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackKaggle]:
+def service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_client: tuple[str, ...]
+) -> Iterator[LoopbackKaggle]:
+    monkeypatch.setattr("kagglehms.kaggle.command.COMMAND", quick_client)
     with loopback_kaggle(tmp_path / "kaggle", OWNER) as (service, environment):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
@@ -84,6 +95,22 @@ def publish(service: LoopbackKaggle, dataset: Path) -> None:
     """Let Kaggle have a version of the bundle."""
     files = {path.name: path.read_bytes() for path in dataset.iterdir() if path.name != CARD}
     service.datasets.setdefault(BUNDLE, []).append(files)
+
+
+@pytest.mark.parametrize("words", [("--version",), ("datasets", "status", BUNDLE), ("datasets", "nothing")])
+def test_the_quick_client_does_and_says_what_the_usual_one_does(
+    service: LoopbackKaggle, quick_client: tuple[str, ...], words: tuple[str, ...], tmp_path: Path
+) -> None:
+    usual = (sys.executable, "-P", "-m", "kaggle")
+    done = [
+        subprocess.run(
+            [*command, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, cwd=tmp_path
+        )
+        for command in (quick_client, usual)
+    ]
+    assert done[0].stdout
+    assert (done[0].returncode, done[0].stdout) == (done[1].returncode, done[1].stdout)
+    assert [method for method, _ in service.calls[::2]] == [method for method, _ in service.calls[1::2]]
 
 
 @pytest.mark.slow
