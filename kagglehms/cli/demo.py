@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from kagglehms.runs.cross_validation import Outcome
     from kagglehms.simulator.competition import SimulatedTruth
 
-N_EEGS = 240
 N_TEST = 40
 N_FOLDS = 2
 RECIPE = "demo"
@@ -48,7 +47,7 @@ class DemoOutcome:
         return EXIT_OK if self.score < self.prior else EXIT_FAILURE
 
 
-def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TEST) -> DemoOutcome:
+def run_demo(out: Path, seed: int, n_eegs: int) -> DemoOutcome:
     """Make a simulated competition, prepare, train, bundle, rehearse the offline kernel, report, and score.
 
     Every step is one that has its own command, and what was finished before is not done again.
@@ -57,13 +56,12 @@ def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TES
         out: folder for all of it.
         seed: random seed of the simulated competition.
         n_eegs: number of training recordings.
-        n_test: number of test recordings.
 
     Raises:
         RunError: the rehearsed kernel failed, or see the commands.
     """
     start = time.monotonic()
-    truth = _simulate(out, seed, n_eegs, n_test)
+    truth = _simulate(out, seed, n_eegs)
     records = _prepare(out)
     trained = _train(out, len(records))
     _build(out)
@@ -76,11 +74,11 @@ def run_demo(out: Path, seed: int = 0, n_eegs: int = N_EEGS, n_test: int = N_TES
     return outcome
 
 
-def _simulate(out: Path, seed: int, n_eegs: int, n_test: int) -> SimulatedTruth:
+def _simulate(out: Path, seed: int, n_eegs: int) -> SimulatedTruth:
     from kagglehms.simulator.competition import make_competition
 
-    _title(1, f"an easy simulated competition: {n_eegs} EEGs to learn from, {n_test} to predict")
-    return make_competition(out / "competition", n_eegs, n_test, seed, easy=True)
+    _title(1, f"an easy simulated competition: {n_eegs} EEGs to learn from, {N_TEST} to predict")
+    return make_competition(out / "competition", n_eegs, N_TEST, seed, easy=True)
 
 
 def _prepare(out: Path) -> Records:

@@ -168,15 +168,17 @@ class Demo:
     Attributes:
         out: folder for everything.
         seed: random seed of the simulated competition.
+        eegs: number of recordings to learn from; fewer take less time and teach less.
     """
 
     out: Path = Path("demo")
     seed: int = 0
+    eegs: int = 240
 
 
 def demo(options: Demo) -> Result:
     """Go the whole way once, on simulated data."""
     from kagglehms.cli.demo import run_demo
 
-    outcome = run_demo(options.out, options.seed)
+    outcome = run_demo(options.out, options.seed, options.eegs)
     return Result(outcome, exit_code=outcome.exit_code)
