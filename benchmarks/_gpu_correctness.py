@@ -65,7 +65,7 @@ def _workers() -> int:
 
 
 def _environment(told: Circumstances, reports: Path) -> dict[str, str]:
-    threads = max(1, available_cpus() // (1 if told.dry_run else _workers()))
+    threads = 1 if told.dry_run else max(1, available_cpus() // _workers())
     return {VARIABLE: str(reports), "OMP_NUM_THREADS": str(threads)}
 
 

@@ -3,7 +3,7 @@
 One card is not two: NCCL wants a card for each process, so tensors travel by gloo here. What is compared is everything
 but the transport: shares, weights of shares, batch statistics over both, gathered predictions.
 
-    torchrun --nproc-per-node 2 benchmarks/_gpu_team.py FOLDER DEVICE BACKEND      # what each process runs
+    torchrun --nproc-per-node 2 benchmarks/_gpu_team.py FOLDER DEVICE BACKEND      # what each of the two runs
 """
 
 from __future__ import annotations
@@ -79,8 +79,12 @@ def _ways(told: Circumstances) -> dict[str, tuple[int, list[str]]]:
 
 
 def _start(told: Circumstances, name: str, size: int, script: list[str]) -> subprocess.Popen[bytes]:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
-    return launch([*torchrun, *script], _log(told, name), OMP_NUM_THREADS="2")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
+    command = [sys.executable, *(torchrun if size > 1 else []), *script]
+    threads = (
+        "2" if told.device == "cuda" else "1"
+    )  # threads that wait for a core keep the others from theirs
+    return launch(command, _log(told, name), OMP_NUM_THREADS=threads, WORLD_SIZE=str(size))
 
 
 def _log(told: Circumstances, name: str) -> Path:
@@ -147,8 +151,8 @@ def _recipe(place: str) -> Recipe:
 
 
 def member(folder: Path, place: str, backend: str) -> None:
-    """Train as one of the processes that torchrun has started."""
-    threading.Thread(target=_end_with_torchrun, args=(os.getppid(),), daemon=True).start()
+    """Train alone, or as one of the processes that torchrun has started."""
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     torch.backends.cudnn.allow_tf32 = False
     size = int(os.environ["WORLD_SIZE"])
     if place == "cuda":
@@ -167,8 +171,8 @@ def member(folder: Path, place: str, backend: str) -> None:
         dist.destroy_process_group()
 
 
-def _end_with_torchrun(parent: int) -> None:
-    """torchrun gives each process a group of its own, which whoever kills torchrun does not reach."""
+def _end_with_parent(parent: int) -> None:
+    """End when torchrun does: it gives each process a group of its own, which whoever kills torchrun does not reach."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
