@@ -20,7 +20,7 @@ from kagglehms.training.recipes import Stage, get_recipe
 CPU = choose_device("cpu")
 RECIPE = replace(
     get_recipe("baseline"),
-    backbone="test_efficientnet",
+    backbone="half:test_efficientnet",
     batch_size=8,
     stages=(Stage(epochs=3),),
     lr=3e-3,

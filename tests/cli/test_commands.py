@@ -397,7 +397,7 @@ def test_the_real_files_go_the_whole_way(hms_sample: Path, tmp_path: Path) -> No
     data, store, runs = str(hms_sample), str(tmp_path / "store"), str(tmp_path / "runs")
     assert main(["prepare", "--data", data, "--store", store]) == 0
     train = ["train", "baseline", "--data", data, "--store", store, "--folds", "2", "--epochs", "1"]
-    assert main([*train, "--backbone", "efficientnet_b0", "--runs", runs, "--weights", "none"]) == 0
+    assert main([*train, "--backbone", "half:test_efficientnet", "--runs", runs, "--weights", "none"]) == 0
     build(tmp_path / "runs", tmp_path / "dist", owner="somebody")
     dist, out = str(tmp_path / "dist"), str(tmp_path / "out")
     assert main(["rehearse", "infer", "--data", data, "--dist", dist, "--out", out]) == 0

@@ -91,14 +91,6 @@ print(json.dumps({"compiled": sum(len(c._compiled) for c in code), "modules": so
     assert not roots & {"scipy", "librosa", "torch", "polars", "pandas", "sklearn", "matplotlib"}
 
 
-def test_a_processor_of_the_base_kind(tmp_path: Path, here: dict[str, Any]) -> None:
-    """Neither AVX nor fused multiply-add nor half-precision conversion."""
-    environment = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
-    said = run_child(CHILD, tmp_path, **environment)
-    assert said["said"] == []
-    assert_alike(np.load(tmp_path / "results.npz"), here)
-
-
 def test_without_a_compiler_plain_numpy_says_so_once(tmp_path: Path, here: dict[str, Any]) -> None:
     said = run_child(CHILD, tmp_path, NUMBA_DISABLE_JIT="1")
     assert len(said["said"]) == 1
@@ -107,8 +99,13 @@ def test_without_a_compiler_plain_numpy_says_so_once(tmp_path: Path, here: dict[
     assert_alike(np.load(tmp_path / "results.npz"), here)
 
 
-def test_a_read_only_package_and_no_home(tmp_path: Path, here: dict[str, Any]) -> None:
-    """A file where the cache's folder would be keeps even the superuser from writing there."""
+def test_a_processor_of_the_base_kind_a_read_only_package_and_no_home(
+    tmp_path: Path, here: dict[str, Any]
+) -> None:
+    """Neither AVX nor fused multiply-add nor half-precision conversion, and nowhere to keep what is compiled.
+
+    A file where the cache's folder would be keeps even the superuser from writing there.
+    """
     copy = tmp_path / "site"
     shutil.copytree(PACKAGE, copy / "kagglehms", ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "kagglehms" / "features" / "__pycache__").write_text("in the way")
@@ -117,9 +114,11 @@ def test_a_read_only_package_and_no_home(tmp_path: Path, here: dict[str, Any]) -
         "XDG_CACHE_HOME": "/dev/null/nowhere",
         "LOCALAPPDATA": "/dev/null/nowhere",
     }
-    said = run_child(CHILD, tmp_path, package_parent=copy, **nowhere)
+    base = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    said = run_child(CHILD, tmp_path, package_parent=copy, **nowhere, **base)
     assert str(copy) in said["from"]
     assert said["said"] == []
+    assert not [*tmp_path.rglob("*.nbi")]
     assert_alike(np.load(tmp_path / "results.npz"), here)
 
 

@@ -61,6 +61,8 @@ def mount(built: Built, root: Path, style: MountStyle = "owner", copy: bool = Fa
 
 def run(built: Built, root: Path, rerun: bool = False) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.environ["PATH"], "TMPDIR": str(root / "tmp"), "HOME": "/dev/null/home"}
+    # Nothing that is asked here needs quick features, which take seconds to compile.
+    environment |= {"NUMBA_DISABLE_JIT": "1", "OMP_NUM_THREADS": "1"}
     environment |= {"KAGGLE_IS_COMPETITION_RERUN": "1"} if rerun else {}
     return subprocess.run(
         [sys.executable, str(built.kernels[0] / "infer.py")],
