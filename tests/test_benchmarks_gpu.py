@@ -30,7 +30,7 @@ def _found(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "gpu.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(90)
 def test_a_dry_run_goes_through_all_parts(tmp_path: Path) -> None:
     done = _gpu(tmp_path, "--ladder", "baseline", "mosaic-xloss", "raw-fold", "stft-50-10")
     assert done.returncode == 0, done.stdout + (tmp_path / "gpu.log").read_text()[-8000:]
