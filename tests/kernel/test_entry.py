@@ -30,6 +30,10 @@ OF_ONE_KERNEL = ("import contextlib\n", "RECIPES", "OPTIONS")
 """How statements begin that stand among those that all kernels share."""
 
 
+UNHURRIED = {"PATH": os.environ["PATH"], "NUMBA_DISABLE_JIT": "1", "OMP_NUM_THREADS": "1"}
+"""Nothing that is asked here needs quick features, which take seconds to compile."""
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A /kaggle with a competition of two rows."""
@@ -60,9 +64,7 @@ def mount(built: Built, root: Path, style: MountStyle = "owner", copy: bool = Fa
 
 
 def run(built: Built, root: Path, rerun: bool = False) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "TMPDIR": str(root / "tmp"), "HOME": "/dev/null/home"}
-    # Nothing that is asked here needs quick features, which take seconds to compile.
-    environment |= {"NUMBA_DISABLE_JIT": "1", "OMP_NUM_THREADS": "1"}
+    environment = UNHURRIED | {"TMPDIR": str(root / "tmp"), "HOME": "/dev/null/home"}
     environment |= {"KAGGLE_IS_COMPETITION_RERUN": "1"} if rerun else {}
     return subprocess.run(
         [sys.executable, str(built.kernels[0] / "infer.py")],
@@ -128,6 +130,7 @@ def test_everything_is_found_unpacked_and_verified_in_each_style(
     library = Path(done.stdout.splitlines()[0].partition(" from ")[2])
     assert library.is_relative_to(tmp_path / "tmp")
     assert json.loads(done.stdout.splitlines()[-1])["status"] == "prior"
+    assert done.returncode == EXIT_FAILURE
     assert sorted(path.name for path in (tmp_path / "working").iterdir()) == [
         "scored-run.json",
         "submission.csv",
@@ -135,11 +138,12 @@ def test_everything_is_found_unpacked_and_verified_in_each_style(
     np.testing.assert_allclose(submitted(tmp_path), [built.manifest.prior] * 2)
 
 
-def test_a_problem_is_a_failure_except_in_a_scored_run(built: Built, root: Path) -> None:
+def test_a_problem_is_no_failure_in_a_scored_run(built: Built, root: Path) -> None:
     """Kaggle throws away the submission of a scored run that does not end with 0."""
     mount(built, root)
-    assert run(built, root).returncode == EXIT_FAILURE
-    assert run(built, root, rerun=True).returncode == 0
+    done = run(built, root, rerun=True)
+    assert json.loads(done.stdout.splitlines()[-1])["status"] == "prior"  # a failure otherwise, see above
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("rerun", [False, True])
@@ -234,7 +238,7 @@ def test_a_scored_run_goes_on_whatever_becomes_of_its_output(
     done = subprocess.run(
         ["sh", "-c", f'exec "$0" "$1" {closed}', sys.executable, str(dist / "kernels/infer/infer.py")],
         cwd=tmp_path / "working",
-        env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path / "tmp"), ROOT_VARIABLE: str(tmp_path)},
+        env=UNHURRIED | {"TMPDIR": str(tmp_path / "tmp"), ROOT_VARIABLE: str(tmp_path)},
         check=False,
     )
     assert done.returncode == 0
