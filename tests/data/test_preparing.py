@@ -117,28 +117,41 @@ def damaged(path: Path, damage: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def stages(competition_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Unfinished stores: one that was killed after each number of recordings, the last one before its index."""
+def few(competition_folder: Path) -> list[RecordingFile]:
+    """The first recordings of each kind: enough for stages before, between and behind any two."""
     files = files_of(competition_folder)
-    folders = [tmp_path_factory.mktemp(f"stage{n}-") for n in range(len(files) + 1)]
+    return [file for kind in ("eeg", "spectrogram") for file in [f for f in files if f.kind == kind][:4]]
+
+
+@pytest.fixture(scope="module")
+def stages(few: list[RecordingFile], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Unfinished stores: one that was killed after each number of recordings, the last one before its index."""
+    folders = [tmp_path_factory.mktemp(f"stage{n}-") for n in range(len(few) + 1)]
     for n, folder in enumerate(folders):
         with pytest.raises(Killed):
-            prepare(files, folder, killed_at_index if n == len(files) else killed_after(n))
+            prepare(few, folder, killed_at_index if n == len(few) else killed_after(n))
     return folders
+
+
+@pytest.fixture(scope="module")
+def whole_of_few(few: list[RecordingFile], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    path = tmp_path_factory.mktemp("few")
+    prepare(few, path)
+    return contents(path)
 
 
 @pytest.mark.parametrize("damage", ["removed", "emptied", "cut", "zeros"])
 @pytest.mark.parametrize("name", ["eeg.f16", "spectrogram.f16", "journal.jsonl"])
 def test_an_unfinished_store_that_lost_a_file_at_any_stage_gets_its_bytes_back(
-    competition_folder: Path, reference: Path, stages: list[Path], tmp_path: Path, name: str, damage: str
-) -> None:
-    files = files_of(competition_folder)
+    few: list[RecordingFile], whole_of_few: dict[str, bytes], stages: list[Path], tmp_path: Path,
+    name: str, damage: str,
+) -> None:  # fmt: skip
     for n, stage in enumerate(stages):
         store = copied(stage, tmp_path / str(n))
         damaged(store / name, damage)
-        done = prepare(files, store, workers=Workers(jobs=1))
-        assert done.found + done.decoded == len(files)
-        assert contents(store) == contents(reference), f"after {n} recordings"
+        done = prepare(few, store, workers=Workers(jobs=1))
+        assert done.found + done.decoded == len(few)
+        assert contents(store) == whole_of_few, f"after {n} recordings"
 
 
 def killed_at_index(items: Iterable[Any], _: int) -> Iterable[Any]:
