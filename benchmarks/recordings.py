@@ -1,6 +1,6 @@
 """Own recordings: the memory that a day takes, how much faster than real time it is judged, how spectrograms differ.
 
-    python benchmarks/recordings.py [--hours 24] [--speed-hours 1] [--real hms/]
+    python benchmarks/recordings.py [--hours 24] [--speed-hours 1] [--recipes eeg-two-stage-stats …] [--real hms/]
 
 1. A day of 20 channels at 256 Hz as EDF, EDF+ with interruptions and BDF, judged by a network that costs nothing to
    speak of, each in a process of its own: its peak memory, and that of a tenth of the file; what its processors spent,
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -149,12 +150,12 @@ def memory(folder: Path, hours: float) -> list[dict[str, Any]]:
     return found
 
 
-def speed(folder: Path, hours: float) -> list[dict[str, Any]]:
+def speed(folder: Path, hours: float, recipes: Sequence[str]) -> list[dict[str, Any]]:
     """How much faster than real time recipes of their true size judge one fold's network."""
     path = folder / "hour.edf"
     write_day(path, simulated(), hours)
     found = []
-    for name in RECIPES:
+    for name in recipes:
         recipe = get_recipe(name)
         result = measured(
             untrained_bundle(folder / f"full-{name}", [recipe], 1), path, folder / f"speed-{name}"
@@ -206,6 +207,7 @@ def main() -> None:
     )
     parser.add_argument("--hours", type=float, default=24.0)
     parser.add_argument("--speed-hours", type=float, default=1.0)
+    parser.add_argument("--recipes", nargs="+", default=RECIPES)
     parser.add_argument("--real", type=Path)
     parser.add_argument("--child", nargs=3, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -217,7 +219,7 @@ def main() -> None:
         if options.hours:
             found["memory"] = memory(Path(name), options.hours)
         if options.speed_hours:
-            found["speed"] = speed(Path(name), options.speed_hours)
+            found["speed"] = speed(Path(name), options.speed_hours, options.recipes)
         if options.real:
             found["spectrograms"] = spectrogram_errors(options.real)
     print(machine())

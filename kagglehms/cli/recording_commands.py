@@ -64,7 +64,7 @@ def predict(options: Predict) -> Result:
 
     every_s, rename = seconds_of(options.every), rename_of(options.rename)
     how = Options(every_s, options.allow_missing, options.keep_flagged, rename)
-    paths = find_recordings(options.files, options.out)
+    paths = find_recordings(options.files)
     inside = options.bundle / "dataset"
     predictor = load_bundle(inside if (inside / MANIFEST).is_file() else options.bundle, options.device)
     say(predictor.device.reason)

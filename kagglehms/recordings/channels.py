@@ -17,7 +17,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from kagglehms.data.competition import CHANNELS, DIFFERENCES, MIDLINE_DIFFERENCES
-from kagglehms.recordings.stored import Recording
+from kagglehms.recordings.resampling import LEAST_RATE_HZ
+from kagglehms.recordings.stored import NO_SCALE, Recording
 
 Pair = tuple[str, str]
 
@@ -200,18 +201,17 @@ def map_channels(
             f"has no channel {unknown[0]!r} to rename", f"its channels: {_some(labels, 40)}"
         )
     leads, ekg = _leads(recording, rename)
+    voltless = _voltless(recording, rename)
+    if not leads and voltless:
+        raise recording.refusal(*_why_voltless(recording, voltless[0]))
     if not leads:
         reason = f"no channel has the name of an electrode; its channels: {_some(labels, 40)}"
         raise recording.refusal(reason, "rename them to such as Fp1, EEG Fp1-REF or Fp1-F7")
     paths, component, loops = _potentials(leads)
-    lost_to_unit = {
-        lead.plus: recording.channels[lead.channel].unit
-        for lead in _voltless(recording, rename)
-        if lead.plus not in paths
-    }
-    if lost_to_unit:
-        name, unit = next(iter(lost_to_unit.items()))
-        raise recording.refusal(f"{name} is in {unit!r}, which is no voltage", "export it in µV or rename it")
+    looked_at = {name for pair in pairs for name in pair} - set(paths)
+    lacked = [lead for lead in voltless if lead.plus in looked_at]
+    if lacked and not allow_missing:
+        raise recording.refusal(*_why_voltless(recording, lacked[0]))
     kept = _apart(paths, component, pairs)
     usable = {name: paths[name] for name in ELECTRODES if name in kept}
     there = tuple(pair for pair in pairs if set(pair) <= kept)
@@ -242,7 +242,12 @@ def _leads(recording: Recording, rename: Mapping[str, str]) -> tuple[list[Lead],
         parsed = parse_label(name)
         if parsed is not None and parsed[0] != parsed[1]:
             leads.append(Lead(i, channel.label, *parsed))
-        elif ekg is None and parsed is None and any(_EKG.fullmatch(word) for word in words):
+        elif (
+            ekg is None
+            and parsed is None
+            and recording.rate_hz(i) > LEAST_RATE_HZ  # no model looks at it: no reason to refuse the file
+            and any(_EKG.fullmatch(word) for word in words)
+        ):
             ekg = Lead(i, channel.label, EKG, UNNAMED)
     return leads, ekg
 
@@ -320,6 +325,12 @@ def _apart(paths: Mapping[str, object], component: Mapping[str, str], pairs: Col
     return kept - lonely
 
 
+def _why_voltless(recording: Recording, lead: Lead) -> tuple[str, str]:
+    unit = recording.channels[lead.channel].unit
+    what = "has no scale, or none in volts" if unit == NO_SCALE else f"is in {unit!r}, which is no voltage"
+    return f"{lead.plus} {what}", "export it in µV, or allow missing electrodes (--allow-missing)"
+
+
 def _why_missing(
     missing: Sequence[str], lost: Sequence[Pair], n_pairs: int, some_left: bool, labels: Sequence[str]
 ) -> tuple[str, str]:
@@ -331,5 +342,5 @@ def _why_missing(
 
 
 def _some(names: Sequence[str], most: int = _LISTED) -> str:
-    listed = ", ".join(names[:most])
+    listed = ", ".join(names[:most]) or "none"
     return listed if len(names) <= most else f"{listed} and {len(names) - most} more"

@@ -22,7 +22,7 @@ import numpy as np
 from kagglehms.data.units import microvolts
 from kagglehms.errors import DataError, first_line
 from kagglehms.recordings.optional import edfio
-from kagglehms.recordings.stored import Channel, Recording, Stretch
+from kagglehms.recordings.stored import NO_SCALE, Channel, Recording, Stretch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +34,8 @@ _BLOCK_BYTES = 4 << 20
 """Of data records that edfio decodes at a time; of BDF it makes several copies of four bytes a sample."""
 _SAME_TIME_S = 0.005
 """Two records follow one another if the second begins so near to the end of the first: one sample at 200 Hz."""
+_LEAST_RECORD_S, _MOST_RECORD_S = Fraction(1, 1_000_000), 1_000_000
+"""Beyond these, the duration of a data record is a broken header's."""
 _BROKEN = "copy or export it again"
 
 _FIXED = {
@@ -78,7 +80,9 @@ class EdfRecording(Recording):
             if position in header.annotation_signals:
                 continue
             unit = header.text(_UNIT, position)
-            channels.append(Channel(label, header.samples[position], unit, microvolts(unit)))
+            to_uv = microvolts(unit)
+            step_uv = header.steps[position] * (to_uv or 0.0)
+            channels.append(Channel(label, header.samples[position], unit, to_uv, step_uv))
         if not channels:
             raise DataError(path, "holds annotations and no signals", "give the file with the signals")
         super().__init__(str(path), path, channels, _stretches(header, notes), header.duration_s, notes)
@@ -145,8 +149,10 @@ class _Header:
         self.annotation_signals = [
             i for i, label in enumerate(self.labels) if label in {"EDF Annotations", "BDF Annotations"}
         ]
-        self._check_scales()
         self.sample_bytes = 3 if self.is_bdf else 2
+        self.steps = [0.0] * self.n_signals
+        self._check_scales()
+        self._name_for_edfio()
         self.record_bytes = self.sample_bytes * sum(self.samples)
         self.data_at = self._whole("header", "the length of the header", least=256)
         if self.data_at != 256 * (self.n_signals + 1):
@@ -161,7 +167,8 @@ class _Header:
 
     def text(self, kind: int, signal: int) -> str:
         """Return a signal's field of one kind, without the spaces around it."""
-        return self._signal_field(kind, signal).decode(self.encoding, errors="replace").strip(" \0")
+        text = self._signal_field(kind, signal).decode(self.encoding, errors="replace")
+        return text.replace("\0", " ").strip()
 
     def with_records(self, n_records: int) -> bytes:
         """Return the header of a file of so many data records, for edfio."""
@@ -198,7 +205,7 @@ class _Header:
             raise DataError(
                 self.path, "the duration of a data record in its header is no number", _BROKEN
             ) from error
-        if duration <= 0:
+        if not _LEAST_RECORD_S <= duration <= _MOST_RECORD_S:
             raise DataError(self.path, f"its data records last {text} s", "give the file with the signals")
         self._fixed[244:252] = text.encode().ljust(8)
         return duration
@@ -214,9 +221,9 @@ class _Header:
                 except ValueError as error:
                     reason = f"the {what} of signal {signal + 1} in its header is no number"
                     raise DataError(self.path, reason, _BROKEN) from error
-                if kind in {5, 6, 8} and value.is_integer():
+                if kind in {5, 6, 8} and value.is_integer() and len(str(int(value))) <= _OF_SIGNALS[kind]:
                     text = str(int(value))
-                self._signals[slot] = text.encode("latin-1").ljust(8)
+                self._signals[slot] = text.encode("latin-1").ljust(_OF_SIGNALS[kind])
 
     def _samples(self, signal: int) -> int:
         text = self.text(_SAMPLES, signal)
@@ -225,17 +232,34 @@ class _Header:
         return int(text)
 
     def _check_scales(self) -> None:
-        """Leave out of the voltages what has no scale: a range that is empty, or not finite."""
+        """Leave signals without a usable scale out of the voltages.
+
+        A scale is unusable if a range is empty or not finite, or the digital one is not of whole numbers that fit into
+        a sample; 1 above the largest sample is a common slip.
+        """
+        most = 1 << 8 * self.sample_bytes - 1
         for signal in range(self.n_signals):
+            if signal in self.annotation_signals:
+                continue
             low, high = (float(self.text(kind, signal)) for kind in (3, 4))
             digital = [float(self.text(kind, signal)) for kind in (5, 6)]
-            usable = np.isfinite([low, high, *digital]).all() and low != high and digital[0] != digital[1]
-            if signal in self.annotation_signals or usable:
+            ranges = np.isfinite([low, high, *digital]).all() and low != high and digital[0] != digital[1]
+            if ranges and all(abs(value) <= most and value.is_integer() for value in digital):
+                self.steps[signal] = abs((high - low) / (digital[1] - digital[0]))
                 continue
-            self.notes.append(f"{self.labels[signal]} has no scale (its range in the header is empty)")
-            self._signals[self._slot(_UNIT, signal)] = b"none".ljust(8)
+            self.notes.append(
+                f"{self.labels[signal]} has no scale (a range in its header is empty or impossible)"
+            )
+            self._signals[self._slot(_UNIT, signal)] = NO_SCALE.encode().ljust(8)
             for kind, value in ((3, b"-1"), (4, b"1"), (5, b"-1"), (6, b"1")):
                 self._signals[self._slot(kind, signal)] = value.ljust(8)
+
+    def _name_for_edfio(self) -> None:
+        """Spell the labels of annotations as edfio does, and blank all others: it must see the same signals as here."""
+        own = b"BDF Annotations" if self.is_bdf else b"EDF Annotations"
+        for signal in range(self.n_signals):
+            label = own if signal in self.annotation_signals else b""
+            self._signals[self._slot(_LABEL, signal)] = label.ljust(_OF_SIGNALS[_LABEL])
 
     def _n_records(self, data_bytes: int) -> int:
         """Count the data records that are there, whatever the header says."""
@@ -271,7 +295,9 @@ def _stretches(header: _Header, notes: list[str]) -> list[Stretch]:
         if header.discontinuous:
             reason = f"has interruptions, and its data record {int(unknown.argmax()) + 1} does not say when it begins"
             raise DataError(header.path, reason, "export it again, or its parts one by one")
-        return [Stretch(0.0, 0, header.n_records)]
+        if unknown.all():
+            return [Stretch(0.0, 0, header.n_records)]
+        onsets_s = _continued(onsets_s, float(header.duration_s))
     lag_s = np.diff(onsets_s) - float(header.duration_s)
     if (lag_s < -_SAME_TIME_S).any():
         record = int((lag_s < -_SAME_TIME_S).argmax()) + 2
@@ -284,6 +310,14 @@ def _stretches(header: _Header, notes: list[str]) -> list[Stretch]:
         notes.append(f"it has {len(firsts) - 1} interruption(s){told}; nothing is made up for them")
     stops = [*firsts[1:], header.n_records]
     return [Stretch(float(onsets_s[a] - onsets_s[0]), a, b) for a, b in zip(firsts, stops, strict=True)]
+
+
+def _continued(onsets_s: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:
+    """Let records without a time follow the one before them; those before the first time, lead up to it."""
+    position = np.arange(len(onsets_s))
+    known = np.isfinite(onsets_s)
+    last_known = np.maximum.accumulate(np.where(known, position, int(known.argmax())))
+    return onsets_s[last_known] + (position - last_known) * duration_s
 
 
 def _onsets(header: _Header) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ import numpy as np
 from kagglehms.data.competition import CHANNELS, SFREQ_HZ
 from kagglehms.data.units import deviation, doubt
 from kagglehms.recordings.channels import EKG, Montage
-from kagglehms.recordings.resampling import LEAST_RATE_HZ, Resampler
+from kagglehms.recordings.resampling import LEAST_RATE_HZ, MOST_RATE_HZ, Resampler
 from kagglehms.recordings.stored import Recording, Stretch
 
 if TYPE_CHECKING:
@@ -37,10 +37,11 @@ class Electrodes:
 
     Attributes:
         n_times: samples at 200 Hz from the first to the last, interruptions included.
+        notes: what is doubtful about single channels.
 
     Raises:
-        DataError: of a file whose channels are sampled too slowly, whose amplitudes contradict its units, or whose
-            channels contradict one another.
+        DataError: of a file whose channels are sampled too slowly or impossibly fast, whose amplitudes contradict its
+            units, or whose channels contradict one another.
         UsageError: of an object, for the same reasons.
     """
 
@@ -52,6 +53,11 @@ class Electrodes:
             label, rate = recording.channels[slow[0]].label, float(recording.rate_hz(slow[0]))
             reason = f"{label} has {rate:g} samples a second, and models look at frequencies up to 20 Hz"
             raise recording.refusal(reason, f"a recording of more than {LEAST_RATE_HZ} Hz is needed")
+        fast = [c for c in montage.channels if recording.rate_hz(c) > MOST_RATE_HZ]
+        if fast:
+            label, rate = recording.channels[fast[0]].label, float(recording.rate_hz(fast[0]))
+            raise recording.refusal(f"{label} has {rate:g} samples a second", "correct the sampling rate")
+        self.notes: tuple[str, ...] = ()
         self._spans = [self._span(stretch) for stretch in recording.stretches]
         self.n_times = self._spans[-1][1]
         self._check()
@@ -124,14 +130,15 @@ class Electrodes:
     def _check(self) -> None:
         """Refuse units that amplitudes contradict, and channels that contradict one another."""
         recording = self.recording
-        typical: list[float] = []
+        typical: dict[int, list[float]] = {c: [] for path in self.montage.paths.values() for c, _ in path}
+        recorded: set[int] = set()
         squares = {lead: [0.0, 0.0, 0] for lead, _ in self.montage.loops}
         positions = tuple(sorted({*self.montage.channels, *self.montage.confirming}))
         for stretch, first, stop in self._probes():
             channels = self._channels(positions, stretch, first, stop)
-            for path in self.montage.paths.values():
-                for c, _ in path:
-                    typical.append(deviation(channels[c]))
+            for c, sizes in typical.items():
+                sizes.append(deviation(channels[c]))
+                recorded |= {c} if np.isfinite(channels[c]).any() else set()
             for lead, way in self.montage.loops:
                 other = sum((sign * channels[c] for c, sign in way), np.zeros(stop - first))
                 both = np.isfinite(channels[lead]) & np.isfinite(other)
@@ -140,12 +147,17 @@ class Electrodes:
                     squares[lead][0] += float(((gap - np.median(gap)) ** 2).sum())
                     squares[lead][1] += float(((own - np.median(own)) ** 2).sum())
                     squares[lead][2] += len(own)
-        doubtful = doubt(typical)
+        doubtful = doubt(size for sizes in typical.values() for size in sizes)
         if doubtful:
             units = sorted({recording.channels[c].unit.strip() or "none" for c in self.montage.channels})
             reason = f"{doubtful} (the unit given: {', '.join(units)})"
             raise recording.refusal(reason, "correct the unit, or give the values in µV")
         self._check_loops(squares)
+        self.notes = tuple(
+            f"of {recording.channels[c].label} alone, {reason}"
+            for c, sizes in typical.items()
+            if (reason := doubt(sizes))
+        ) + tuple(f"{recording.channels[c].label} holds no values" for c in typical if c not in recorded)
 
     def _check_loops(self, squares: dict[int, list[float]]) -> None:
         for lead, (gap, own, n) in squares.items():

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kagglehms import __version__
 from kagglehms.console import say
-from kagglehms.errors import EXIT_FAILURE, EXIT_OK, EXIT_USER, HMSError, not_installed
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, EXIT_USER, DataError, HMSError, RunError, not_installed
 from kagglehms.files import sweep_partials, write_bytes
 from kagglehms.progress import progress
 from kagglehms.recordings.channels import Montage
@@ -110,19 +111,21 @@ def predict_files(
 
     Raises:
         UsageError: windows or a threshold that cannot be.
+        RunError: results cannot be written, as on a full disk; what was finished before is kept.
     """
     check_every(options.every_s)
     check_threshold(threshold)
     outcome = Outcome()
-    out.mkdir(parents=True, exist_ok=True)
-    sweep_partials(out)
     write_bytes(out / "dataset_description.json", _json(dataset_description(__version__)))
+    sweep_partials(out)
+    inputs = {os.path.realpath(path) for path in paths}
     for number, (path, stem) in enumerate(zip(paths, output_stems(paths), strict=True), start=1):
         if len(paths) > 1:
             say(f"[{number}/{len(paths)}] {path}")
         try:
+            _refuse_overwriting(path, out / stem, inputs)
             outcome.done.append(_one(judge, path, out / stem, options, threshold, digest, told))
-        except BrokenPipeError:  # whoever read the output has gone
+        except (BrokenPipeError, RunError):  # whoever read the output has gone, or no result can be kept
             raise
         except HMSError as error:
             outcome.failed.append(Failed(path, _reason(path, str(error)), error.exit_code))
@@ -137,6 +140,12 @@ def predict_files(
 
 def _reason(path: Path, message: str) -> str:
     return message.removeprefix(f"{path}: ")
+
+
+def _refuse_overwriting(path: Path, stem: Path, inputs: Collection[str]) -> None:
+    for target in (stem.with_name(stem.name + ending) for ending in ENDINGS):
+        if os.path.realpath(target) in inputs:
+            raise DataError(path, f"its results would overwrite the recording {target}", "give another --out")
 
 
 def _one(
@@ -192,7 +201,7 @@ def _made_from(path: Path, options: Options, threshold: float, digest: str) -> d
     except OSError:
         known_by = ""
     return {
-        "file": path.name,
+        "file": path.name.encode(errors="replace").decode(),  # a name need not be text, and JSON has to be
         "state": hashlib.sha256(known_by.encode()).hexdigest()[:16],
         "bundle": digest,
         "version": __version__,
@@ -222,11 +231,11 @@ def output_stems(paths: Sequence[Path]) -> list[str]:
         Names without an ending; BIDS' `_eeg` is left out, as it makes room for `_events`.
     """
     stems = [_stem(path) for path in paths]
-    folders = [path.resolve().parent.parts[1:] for path in paths]
+    folders = [Path(os.path.realpath(path)).parent.parts[1:] for path in paths]  # links may lead in a circle
     for depth in range(max((len(parts) for parts in folders), default=0) + 1):
-        counts = Counter(stems)
+        counts = Counter(stem.casefold() for stem in stems)  # on some disks X is x
         for i, path in enumerate(paths):
-            if counts[stems[i]] > 1:
+            if counts[stems[i].casefold()] > 1:
                 stems[i] = "_".join([*folders[i][len(folders[i]) - depth :], path.name.replace(".", "_")])
     return stems
 

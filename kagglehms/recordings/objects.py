@@ -9,6 +9,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from fractions import Fraction
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.data.frames import check_frame, column, is_frame, is_numeric, numbers
 from kagglehms.errors import DataError, UsageError, first_line
-from kagglehms.recordings.stored import Channel, Recording, Stretch
+from kagglehms.recordings.stored import NO_SCALE, Channel, Recording, Stretch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +37,7 @@ def rate_of(sfreq_hz: float) -> Fraction:
     Raises:
         UsageError: it is no number above zero.
     """
-    if not (np.isfinite(sfreq_hz) and sfreq_hz > 0):
+    if not isinstance(sfreq_hz, Real) or not (np.isfinite(float(sfreq_hz)) and sfreq_hz > 0):
         raise UsageError(f"the sampling rate must be a number of Hz above zero, but got {sfreq_hz!r}")
     return Fraction(float(sfreq_hz)).limit_denominator(_RATE_LIMIT)
 
@@ -72,6 +73,8 @@ class ArrayRecording(Recording):
             1 / rate_of(sfreq_hz),
             notes,
         )
+        if not columns:
+            raise self.refusal("none of its columns holds numbers", "give one column of numbers a channel")
         if not n_times:
             raise self.refusal("it holds no samples", "give a recording")
 
@@ -172,7 +175,7 @@ class RawRecording(Recording):
         for i in kept:
             volts = int(raw.info["chs"][i]["unit"]) == _VOLTS
             channels.append(
-                Channel(str(raw.ch_names[i]), 1, "V" if volts else "none", 1e6 if volts else None)
+                Channel(str(raw.ch_names[i]), 1, "V" if volts else NO_SCALE, 1e6 if volts else None)
             )
         rate = rate_of(float(raw.info["sfreq"]))
         notes = [f"marked as bad and left out: {', '.join(bads)}"] if bads else []

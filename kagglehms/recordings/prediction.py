@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 BLOCK = 32
 """Windows that are read together, as neighbours share most of their samples."""
+COARSE_UV = 2.0
+"""Steps of stored samples that are noted; the usual ones are 0.02 to 0.5 µV, and an EEG has tens of µV."""
 _BATCHES_AHEAD = 1
 """Batches that are read while models compute."""
 Watch = Callable[[Iterable[Any], int], Iterable[Any]]
@@ -218,6 +220,13 @@ def _result(
     notes = list(recording.notes)
     if any(not recording.channels[c].unit.strip() for c in montage.channels):
         notes.append("channels without a unit were taken for µV, which their amplitudes do not contradict")
+    notes += electrodes.notes
+    summed = sorted({c for path in montage.paths.values() for c, _ in path})
+    coarse = {c.label: c.step_uv for i in summed if (c := recording.channels[i]).step_uv > COARSE_UV}
+    if coarse:
+        notes.append(
+            f"stored in steps of up to {max(coarse.values()):.3g} µV, large beside an EEG: {', '.join(coarse)}"
+        )
     if montage.lost:
         notes.append(f"{len(montage.lost)} differences of electrodes that the models look at are missing")
     if duration_s < WINDOW_S:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,14 @@ SUFFIXES = (
     ".egi",
     ".mff",
     ".nxe",
+    ".lay",
+    ".cdt",
+    ".mefd",
 )
 """Endings of the names of files that a folder is searched for; a file that is named may end as it likes."""
+_PART = re.compile(r"(?P<stem>.+)-\d+(?P<ending>\.fif(\.gz)?)", re.IGNORECASE)
+_RESULTS, _BESIDE_RESULTS = ("_windows.parquet", "_annotations.edf"), "_windows.csv"
+"""Endings of results that could be taken for recordings, and of the result that is written before them."""
 
 
 def open_recording(
@@ -113,12 +120,12 @@ def open_file(path: Path) -> Recording:
     return read_with_mne(path)
 
 
-def find_recordings(paths: Iterable[Path], out: Path | None = None) -> list[Path]:
+def find_recordings(paths: Iterable[Path]) -> list[Path]:
     """List the files that are named, and those of the folders that are named, each once.
 
     Args:
-        paths: files and folders; a folder is searched with all folders in it for names that end in `SUFFIXES`.
-        out: a folder that is left out of the search, as results are written there.
+        paths: files and folders; a folder is searched with all folders in it for names that end in `SUFFIXES`, the
+            results of earlier runs left out.
 
     Returns:
         Files in the order given, those of a folder sorted by name.
@@ -129,7 +136,9 @@ def find_recordings(paths: Iterable[Path], out: Path | None = None) -> list[Path
     found: dict[Path, None] = {}
     for path in paths:
         if path.is_dir() and path.suffix.lower() not in SUFFIXES:
-            inside = sorted(p for p in path.rglob("*") if _is_recording(p) and not _is_below(p, out))
+            inside = sorted(
+                p for p in path.rglob("*") if _is_recording(p) and not _is_result(p) and not _is_part(p)
+            )
             if not inside:
                 raise UsageError(f"{path}: no file in it ends in {', '.join(SUFFIXES)}; name the files")
             found.update(dict.fromkeys(inside))
@@ -142,5 +151,13 @@ def _is_recording(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
 
 
-def _is_below(path: Path, folder: Path | None) -> bool:
-    return folder is not None and path.resolve().is_relative_to(folder.resolve())
+def _is_part(path: Path) -> bool:
+    """Whether a file of MNE's goes on with the one before it, with which MNE reads it too."""
+    part = _PART.fullmatch(path.name)
+    return part is not None and path.with_name(part["stem"] + part["ending"]).exists()
+
+
+def _is_result(path: Path) -> bool:
+    """Whether an earlier run wrote this file, wherever it was told to put its results."""
+    stems = [path.name.removesuffix(ending) for ending in _RESULTS if path.name.endswith(ending)]
+    return any(path.with_name(stem + _BESIDE_RESULTS).exists() for stem in stems)

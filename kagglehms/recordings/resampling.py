@@ -27,6 +27,8 @@ _EXACT_UP_TO = 2048
 """Ratios of rates up to this denominator are taken as they are; the filter is so many times its reach long."""
 LEAST_RATE_HZ = 40
 """Below it there is nothing of the 20 Hz up to which models look."""
+MOST_RATE_HZ = 100_000
+"""Beyond it a header is wrong: no amplifier samples an EEG so often."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,7 +74,7 @@ def check_every(every_s: float) -> int:
     Raises:
         UsageError: less than a second, or no whole number of samples.
     """
-    step = round(every_s * SFREQ_HZ) if np.isfinite(every_s) else 0
+    step = round(every_s * SFREQ_HZ) if isinstance(every_s, Real) and np.isfinite(float(every_s)) else 0
     if step < LEAST_EVERY_S * SFREQ_HZ or abs(step - every_s * SFREQ_HZ) > 1e-6:
         raise UsageError(
             f"windows can begin every second or more, in whole samples of 5 ms, but not every {every_s!r} s"

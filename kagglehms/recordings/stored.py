@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+NO_SCALE = "none"
+"""The unit of a channel whose stored numbers cannot be told in any unit."""
+
+
 @dataclass(frozen=True)
 class Channel:
     """One signal of a recording.
@@ -31,12 +35,14 @@ class Channel:
         samples_per_unit: the samples of this channel in one unit.
         unit: the physical unit as the recording spells it; empty where it names none.
         to_uv: what a stored value is multiplied by to be in µV; None where the unit is no voltage.
+        step_uv: the least difference between two stored values in µV; 0 where it is not known.
     """
 
     label: str
     samples_per_unit: int
     unit: str = "uV"
     to_uv: float | None = 1.0
+    step_uv: float = 0.0
 
 
 @dataclass(frozen=True)

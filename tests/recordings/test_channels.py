@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from kagglehms.recordings.channels import (
     parse_label,
 )
 from kagglehms.recordings.objects import ArrayRecording
-from kagglehms.recordings.stored import Channel
+from kagglehms.recordings.stored import NO_SCALE, Channel
 
 BANANA = [f"{a}-{b}" for a, b in DIFFERENCES]
 
@@ -235,5 +236,31 @@ def test_labels_can_be_given_names() -> None:
 def test_an_electrode_in_another_unit_is_refused_by_name() -> None:
     made = recording(CHANNELS)
     made.channels = tuple(Channel(c.label, 1, "%", None) if c.label == "C3" else c for c in made.channels)
-    with pytest.raises(UsageError, match="C3 is in '%', which is no voltage"):
+    with pytest.raises(UsageError, match="C3 is in '%', which is no voltage; .*--allow-missing"):
         map_channels(made)
+    assert map_channels(made, allow_missing=True).missing == ("C3",)
+
+
+def test_the_unit_of_what_no_model_looks_at_does_not_matter() -> None:
+    made = recording(CHANNELS)
+    made.channels = tuple(
+        Channel(c.label, 1, NO_SCALE, None) if c.label in {"Fz", "EKG"} else c for c in made.channels
+    )
+    montage = map_channels(made, DIFFERENCES)
+    assert (montage.missing, montage.lost, montage.ekg) == (("Fz",), (), None)
+    with pytest.raises(UsageError, match="Fz has no scale"):
+        map_channels(made, PAIRS)
+
+
+def test_a_recording_of_no_voltages_is_refused_for_that() -> None:
+    made = recording(CHANNELS)
+    made.channels = tuple(Channel(c.label, 1, NO_SCALE, None) for c in made.channels)
+    with pytest.raises(UsageError, match="Fp1 has no scale, or none in volts"):
+        map_channels(made, allow_missing=True)
+
+
+def test_a_slow_electrocardiogram_is_left_out() -> None:
+    made = recording(CHANNELS)
+    made.channels = tuple(Channel(c.label, 1 if c.label == "EKG" else 8) for c in made.channels)
+    made.unit_s = Fraction(1, 25)
+    assert map_channels(made).ekg is None

@@ -122,7 +122,13 @@ def test_odd_ranges_are_understood(
     np.testing.assert_allclose(found[1], uv_TC[:, 1], atol=0.051)
 
 
-@pytest.mark.parametrize("fields", [{3: "0", 4: "0"}, {5: "5", 6: "5"}, {3: "nan"}, {4: "inf"}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {3: "0", 4: "0"}, {5: "5", 6: "5"}, {3: "nan"}, {4: "inf"}, {5: "0.5"}, {5: "0", 6: "65535"}, {6: "1e8"},
+        {6: "1e300"}, {5: "-1e7"},
+    ],
+)  # fmt: skip
 def test_a_channel_without_a_scale_is_no_voltage(
     uv_TC: np.ndarray, tmp_path: Path, fields: dict[int, str]
 ) -> None:
@@ -132,7 +138,9 @@ def test_a_channel_without_a_scale_is_no_voltage(
     recording = EdfRecording(path)
     assert recording.channels[3].to_uv is None
     assert recording.channels[2].to_uv == 1
-    assert recording.notes == ("EEG P3-REF has no scale (its range in the header is empty)",)
+    assert recording.notes == ("EEG P3-REF has no scale (a range in its header is empty or impossible)",)
+    others = recording.read([2, 4, 19], 0, 30)
+    np.testing.assert_allclose(others, uv_TC[:, [2, 4, 19]].T, atol=0.051)
 
 
 def test_an_incomplete_last_record_is_left_out(uv_TC: np.ndarray, tmp_path: Path) -> None:
@@ -202,6 +210,8 @@ def test_records_out_of_order_are_refused(uv_TC: np.ndarray, tmp_path: Path) -> 
         (236, b"many    ", "the number of data records in its header is no whole number"),
         (244, b"soon    ", "the duration of a data record in its header is no number"),
         (244, b"0       ", "its data records last 0 s"),
+        (244, b"1e-99999", "its data records last 1e-99999 s"),
+        (244, b"1e99999 ", "its data records last 1e99999 s"),
     ],
 )
 def test_broken_headers_are_refused_in_one_line(
@@ -221,6 +231,79 @@ def test_a_broken_number_of_a_signal_is_named_without_its_text(uv_TC: np.ndarray
     ) as refused:
         EdfRecording(path)
     assert "ller" not in str(refused.value)
+
+
+def with_annotations_first(path: Path, label: bytes) -> Path:
+    """Move a file's last signal, its annotations, before all others, and spell its label so."""
+    content = path.read_bytes()
+    n_signals, at, fields = int(content[252:256]), 256, []
+    for length in (16, 80, 8, 8, 8, 8, 8, 80, 8, 32):
+        fields.append([content[at + length * i : at + length * (i + 1)] for i in range(n_signals)])
+        at += length * n_signals
+    counts = [int(count) for count in fields[8]]
+    fields[0][-1] = label.ljust(16)
+    header = content[:256] + b"".join(b"".join([column[-1], *column[:-1]]) for column in fields)
+    records = np.frombuffer(content[at:], "<i2").reshape(-1, sum(counts))
+    path.write_bytes(header + np.roll(records, counts[-1], axis=1).tobytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    "label", [b"EDF Annotations", b" EDF Annotations", b"EDF Annotations\0", b"BDF Annotations"]
+)
+@pytest.mark.parametrize("as_long", [False, True])
+def test_annotations_move_no_channel(uv_TC: np.ndarray, tmp_path: Path, label: bytes, as_long: bool) -> None:
+    """Whatever another reader takes for annotations: as long as a channel, they would pass for one."""
+    text = [edfio.EdfAnnotation(0, None, "x" * 385)] if as_long else TIMED
+    path = with_annotations_first(write_referential(tmp_path / "a.edf", uv_TC, annotations=text), label)
+    recording = EdfRecording(path)
+    assert [channel.label for channel in recording.channels] == REFERENTIAL
+    np.testing.assert_allclose(recording.read(range(20), 0, 30), uv_TC.T, atol=0.051)
+
+
+@pytest.mark.parametrize("kind", [b"EDF+C", b"EDF+D"])
+def test_a_lost_time_hides_no_interruption(uv_TC: np.ndarray, tmp_path: Path, kind: bytes) -> None:
+    path = discontinuous(
+        write_referential(tmp_path / "a.edf", uv_TC, annotations=TIMED), {0: 3, 20: 600}, kind
+    )
+    content = path.read_bytes()
+    for second in (3, 4, 15, 624):
+        content = content.replace(f"+{second}\x14".encode(), f"?{second}\x14".encode())
+    path.write_bytes(content)
+    if kind == b"EDF+D":
+        with pytest.raises(DataError, match="its data record 1 does not say when it begins"):
+            EdfRecording(path)
+    else:
+        parts = [(s.start_s, s.first, s.stop) for s in EdfRecording(path).stretches]
+        assert parts == [(0, 0, 20), (620, 20, 30)]
+
+
+def test_bytes_that_are_no_text_disturb_nothing(uv_TC: np.ndarray, tmp_path: Path) -> None:
+    path = patched(write_referential(tmp_path / "a.edf", uv_TC), 8, b"\xff" * 176)
+    patched(path, 192, b"\xff" * 44)
+    for field, length in ((1, 80), (7, 80), (9, 32)):
+        signal_field(path, field, 3, "\xff" * length)
+    signal_field(path, 0, 5, "EEG\0T3-REF")
+    recording = EdfRecording(path)
+    assert [channel.label for channel in recording.channels] == REFERENTIAL
+    np.testing.assert_allclose(recording.read(range(20), 0, 30), uv_TC.T, atol=0.051)
+
+
+def test_long_annotations_with_names_are_passed_over(uv_TC: np.ndarray, tmp_path: Path) -> None:
+    texts = [edfio.EdfAnnotation(second, 1, f"{SECRET} " * 3000) for second in range(0, 30, 5)]
+    path = write_referential(tmp_path / "a.edf", uv_TC, annotations=texts)
+    assert path.stat().st_size > 30 * 30_000
+    recording = EdfRecording(path)
+    np.testing.assert_allclose(recording.read(range(20), 0, 30), uv_TC.T, atol=0.051)
+    assert "ller" not in repr(vars(recording))
+
+
+@pytest.mark.parametrize(("low", "high", "step_uv"), [(-3276.8, 3276.7, 0.1), (-500_000, 500_000, 15.26)])
+def test_the_step_of_stored_samples_is_known(
+    uv_TC: np.ndarray, tmp_path: Path, low: float, high: float, step_uv: float
+) -> None:
+    recording = EdfRecording(write_referential(tmp_path / "a.edf", uv_TC, span=(low, high)))
+    assert recording.channels[0].step_uv == pytest.approx(step_uv, rel=1e-3)
 
 
 @pytest.mark.parametrize("length", [100, 300, 256 * 21])

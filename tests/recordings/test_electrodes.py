@@ -115,6 +115,21 @@ def test_volts_in_an_array_are_refused() -> None:
         electrodes_of(UV * 1e-6, sfreq_hz=200, channels=CHANNELS)
 
 
+def test_single_channels_in_another_unit_or_without_values_are_noted() -> None:
+    odd = UV.astype(np.float64)
+    odd[:, INDEX["C3"]] *= 1e-3
+    odd[:, INDEX["O2"]] *= 1e3
+    odd[:, INDEX["P4"]] = np.nan
+    notes = electrodes_of(odd, sfreq_hz=200, channels=CHANNELS).notes
+    assert [note.partition(",")[0] for note in notes] == ["of C3 alone", "of O2 alone", "P4 holds no values"]
+    assert electrodes_of(UV, sfreq_hz=200, channels=CHANNELS).notes == ()
+
+
+def test_impossible_rates_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"Fp1 has 1e\+09 samples a second; correct the sampling rate"):
+        electrodes_of(UV, sfreq_hz=1e9, channels=CHANNELS)
+
+
 def test_what_is_sampled_too_slowly_is_refused(tmp_path: Path) -> None:
     columns = [UV[:, i] if i else UV[::8, 0] for i in range(20)]
     path = write_edf(tmp_path / "a.edf", columns, REFERENTIAL, [25, *[200] * 19])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +16,11 @@ import pytest
 from own_recordings import SECRET, TIMED, patched, simulated_uv, write_edf, write_referential
 
 from kagglehms.data.competition import CHANNELS, CLASSES, DIFFERENCES
-from kagglehms.errors import UsageError
+from kagglehms.errors import RunError, UsageError
 from kagglehms.inputs.layouts import Crop, Source
 from kagglehms.recordings.folders import ENDINGS, Outcome, output_stems, predict_files
 from kagglehms.recordings.prediction import Options
+from kagglehms.recordings.reading import find_recordings
 from kagglehms.recordings.results import Prediction
 
 UV = simulated_uv(90)
@@ -186,6 +189,67 @@ def test_a_run_that_is_interrupted_keeps_what_was_finished(hospital: Path, tmp_p
     assert [done.reused for done in run(Loudness(), paths, out).done] == [True, False]
 
 
+def test_a_full_disk_ends_the_run(hospital: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every further file would be judged for nothing."""
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    paths, out = [hospital / "sub-01_eeg.edf", hospital / "b.bdf"], tmp_path / "out"
+    run(Loudness(), paths[:1], out)
+    judge = Loudness()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(RunError, match=r"cannot be written \(No space left on device\)"):
+            run(judge, paths, out)
+    assert [done.reused for done in run(Loudness(), paths, out).done] == [True, False]
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="cannot be written"):
+        run(judge, paths, tmp_path / "file" / "out")
+    assert judge.judged == 0
+
+
+def test_no_recording_is_overwritten_by_results(hospital: Path) -> None:
+    recording = hospital / "b_windows.parquet"
+    pl.DataFrame(UV, schema=list(CHANNELS)).write_parquet(recording)
+    before = recording.read_bytes()
+    outcome = run(Loudness(), [hospital / "b.bdf", recording], hospital)
+    assert recording.read_bytes() == before
+    assert [done.path for done in outcome.done] == [recording]
+    assert "its results would overwrite the recording" in outcome.failed[0].reason
+
+
+def test_results_may_stand_beside_the_recordings(hospital: Path) -> None:
+    first = run(Loudness(), find_recordings([hospital]), hospital)
+    again = run(Loudness(), find_recordings([hospital]), hospital)
+    assert [done.path.name for done in first.done] == ["b.bdf", "sub-01_eeg.edf"]
+    assert [done.reused for done in again.done] == [True, True]
+    assert not first.failed
+    assert not again.failed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
+def test_names_that_are_no_text_are_kept(hospital: Path, tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(hospital) + b"/\xff\n.bdf"))
+    (hospital / "b.bdf").rename(odd)
+    outcome = run(Loudness(), [odd], tmp_path / "out")
+    assert not outcome.failed
+    summary = json.loads((tmp_path / "out" / (odd.stem + "_summary.json")).read_bytes())
+    assert summary["made_from"]["file"] == "?\n.bdf"
+    assert [done.reused for done in run(Loudness(), [odd], tmp_path / "out").done] == [True]
+
+
+def test_links_that_lead_nowhere_end_no_run(hospital: Path, tmp_path: Path) -> None:
+    (hospital / "circle.edf").symlink_to("circle.edf")
+    (hospital / "dead.edf").symlink_to("gone.edf")
+    (hospital / "folder.edf").mkdir()
+    (hospital / "link.bdf").symlink_to("b.bdf")
+    outcome = run(Loudness(), find_recordings([hospital]), tmp_path / "out")
+    assert [done.path.name for done in outcome.done] == ["b.bdf", "link.bdf", "sub-01_eeg.edf"]
+    assert [failed.path.name for failed in outcome.failed] == ["circle.edf", "dead.edf", "folder.edf"]
+    assert outcome.exit_code == 2
+
+
 @pytest.mark.parametrize(
     ("paths", "expected"),
     [
@@ -194,6 +258,7 @@ def test_a_run_that_is_interrupted_keeps_what_was_finished(hospital: Path, tmp_p
         (["a/x.edf", "a/x.bdf"], ["x_edf", "x_bdf"]),
         (["a/x.edf", "b/x.edf", "c/z.set"], ["a_x_edf", "b_x_edf", "z"]),
         (["a/c/x.edf", "b/c/x.edf"], ["a_c_x_edf", "b_c_x_edf"]),
+        (["a/x.edf", "b/X.EDF"], ["a_x_edf", "b_X_EDF"]),
         (["s/sub-01_task-rest_eeg.edf", "s/sub-02_raw.fif.gz"], ["sub-01_task-rest", "sub-02_raw"]),
         ([], []),
     ],

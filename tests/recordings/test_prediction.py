@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import edfio
 import numpy as np
 import polars as pl
 import pytest
@@ -139,6 +140,34 @@ def with_24_channels(folder: Path) -> Path:
     return patched(path, 8, f"X F 01-JAN-1950 {SECRET}".encode("latin-1").ljust(80))
 
 
+def with_19_channels(folder: Path) -> Path:
+    """Each with a range of its own, and a step below 0.1 µV."""
+    path = write_edf(folder / "j.edf", list(UV[:, :19].T), REFERENTIAL[:19], [200] * 19)
+    signals = [
+        edfio.EdfSignal(signal.data, 200, label=signal.label, physical_dimension="uV")
+        for signal in edfio.read_edf(path).signals
+    ]
+    edfio.Edf(signals).write(path)
+    return path
+
+
+def with_25_channels_by_mne(folder: Path) -> Path:
+    """Others among them, 256 Hz, annotations, a patient, and ranges as MNE chooses them."""
+    mne = pytest.importorskip("mne", reason="the other writer")
+    extra = ["A1", "A2", "Fpz", "Oz", "T1"]
+    info = mne.create_info([*CHANNELS, *extra], 256, ["eeg"] * 19 + ["ecg"] + ["eeg"] * 5)
+    others = np.random.default_rng(0).normal(0, 20, (5, SECONDS * 256))
+    raw = mne.io.RawArray(np.vstack([at_rate(UV, 256).T, others]) * 1e-6, info, verbose="ERROR")
+    raw.set_annotations(mne.Annotations([3, 70.5], [1, 0], ["eyes closed", SECRET]))
+    mne.export.export_raw(folder / "k.edf", raw, physical_range="channelwise", verbose="ERROR")
+    return patched(folder / "k.edf", 8, f"4711 F X {SECRET}".encode().ljust(80))
+
+
+def in_volts(folder: Path) -> Path:
+    """Ranges as short as they have to be to fit eight characters."""
+    return write_edf(folder / "l.edf", list(UV.T * 1e-6), REFERENTIAL, [200] * 20, "V", (-0.003277, 0.003277))
+
+
 def with_mixed_rates(folder: Path) -> Path:
     doubled = at_rate(UV, 400)
     rates = [400 if i in {0, 5, 12, 19} else 200 for i in range(20)]
@@ -188,10 +217,13 @@ def with_offsets(folder: Path) -> Path:
 @pytest.mark.parametrize(
     "make",
     [
+        with_19_channels,
         with_24_channels,
+        with_25_channels_by_mne,
         with_mixed_rates,
         with_odd_ranges,
         in_millivolts,
+        in_volts,
         bipolar,
         with_another_reference,
     ],
@@ -199,8 +231,21 @@ def with_offsets(folder: Path) -> Path:
 def test_odd_files_are_judged_as_the_parquet_way(
     of_eeg: Predictor, parquet_way: np.ndarray, tmp_path: Path, make: Callable[[Path], Path]
 ) -> None:
-    limit = 0.03 if make is with_mixed_rates else 0.01
-    assert np.abs(judged(of_eeg, make(tmp_path)) - parquet_way).max() < limit
+    limit = 0.03 if make in {with_mixed_rates, with_25_channels_by_mne} else 0.01
+    path = make(tmp_path)
+    assert np.abs(judged(of_eeg, path) - parquet_way).max() < limit
+    told = repr(of_eeg.predict_recording(path))
+    assert not any(secret in told for secret in ("ller", "Zo"))
+
+
+def test_coarse_steps_are_noted(of_eeg: Predictor, tmp_path: Path) -> None:
+    path = write_referential(tmp_path / "a.edf", UV, span=(-500_000, 500_000))
+    notes = of_eeg.predict_recording(path).notes
+    assert notes[0].startswith(
+        "stored in steps of up to 15.3 µV, large beside an EEG: EEG Fp1-REF, EEG F3-REF"
+    )
+    assert "EKG" not in notes[0]
+    assert of_eeg.predict_recording(write_referential(tmp_path / "b.edf", UV)).notes == ()
 
 
 def test_offsets_of_electrodes_are_taken_out(of_eeg: Predictor, tmp_path: Path) -> None:

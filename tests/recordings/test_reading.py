@@ -13,6 +13,7 @@ from own_recordings import simulated_uv, write_referential
 from kagglehms.data.competition import CHANNELS
 from kagglehms.errors import DataError, UsageError
 from kagglehms.recordings.edf import EdfRecording
+from kagglehms.recordings.folders import ENDINGS
 from kagglehms.recordings.objects import ArrayRecording, RawRecording
 from kagglehms.recordings.reading import find_recordings, open_recording
 
@@ -101,6 +102,12 @@ def test_columns_of_text_are_left_aside_and_nulls_are_missing() -> None:
     np.testing.assert_array_equal(np.isnan(found), UV[:, 1] <= 0)
 
 
+def test_a_frame_without_numbers_says_so() -> None:
+    for frame in (FRAME.cast(pl.String), FRAME.select(pl.lit(None).alias("Fp1"))):
+        with pytest.raises(UsageError, match="none of its columns holds numbers"):
+            open_recording(frame, sfreq_hz=200)
+
+
 def test_arrays_need_names_and_a_rate() -> None:
     recording = open_recording(UV, sfreq_hz=200, channels=CHANNELS)
     np.testing.assert_array_equal(recording.read([2], 0, 10)[0], UV[:10, 2])
@@ -114,7 +121,7 @@ def test_arrays_need_names_and_a_rate() -> None:
         open_recording(UV.T, sfreq_hz=200, channels=CHANNELS)
     with pytest.raises(UsageError, match="holds no samples"):
         open_recording(UV[:0], sfreq_hz=200, channels=CHANNELS)
-    for rate in (0, -1, float("nan")):
+    for rate in (0, -1, float("nan"), "200"):
         with pytest.raises(UsageError, match="the sampling rate must be a number of Hz above zero"):
             open_recording(UV, sfreq_hz=rate, channels=CHANNELS)
 
@@ -228,10 +235,13 @@ def test_epochs_are_no_recording() -> None:
 
 def test_folders_are_searched_and_results_are_not_taken_for_recordings(tmp_path: Path) -> None:
     (tmp_path / "sub" / "out").mkdir(parents=True)
-    for name in ("b.edf", "sub/a.BDF", "sub/out/x_windows.parquet", "notes.txt", ".hidden.edf"):
+    recordings = ["b.edf", "my_annotations.edf", "sub/a.BDF", "sub/night_raw.fif", "sub/out/c.edf"]
+    results = [f"sub/out/x{ending}" for ending in ENDINGS]
+    for name in (*recordings, *results, "sub/night_raw-1.fif", "notes.txt", ".hidden.edf"):
         (tmp_path / name).touch()
-    found = find_recordings([tmp_path, tmp_path / "notes.txt", tmp_path / "b.edf"], tmp_path / "sub" / "out")
-    assert found == [tmp_path / "b.edf", tmp_path / "sub/a.BDF", tmp_path / "notes.txt"]
+    (tmp_path / "circle.edf").symlink_to("circle.edf")
+    found = find_recordings([tmp_path, tmp_path / "notes.txt", tmp_path / "b.edf"])
+    assert found == [tmp_path / name for name in ("b.edf", "circle.edf", *recordings[1:], "notes.txt")]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no file in it ends in .edf"):
         find_recordings([tmp_path / "empty"])

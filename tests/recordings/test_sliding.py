@@ -45,7 +45,7 @@ def test_windows_are_laid_over_what_was_recorded(
     np.testing.assert_array_equal(window_starts(spans, every_s) / 200, expected_s)
 
 
-@pytest.mark.parametrize("every_s", [0, -1, 0.5, 1.0013, float("nan"), float("inf")])
+@pytest.mark.parametrize("every_s", [0, -1, 0.5, 1.0013, float("nan"), float("inf"), "10s"])
 def test_other_steps_are_refused(every_s: float) -> None:
     with pytest.raises(UsageError, match="every second or more, in whole samples"):
         window_starts([(0, 1000)], every_s)
