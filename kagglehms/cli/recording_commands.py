@@ -22,23 +22,23 @@ _EVERY = Duration("10s")
 
 @dataclass(frozen=True, kw_only=True)
 class Predict:
-    """Say of every ten seconds of EEG recordings what a bundle's models see in them.
+    """Predict every ten seconds of EEG recordings with the models of a bundle.
 
-    Reads EDF, EDF+, BDF and parquet files, and all formats of MNE's after `pip install 'kagglehms[mne]'`. For research
+    Reads EDF, EDF+, BDF and parquet files, and all formats of MNE after `pip install 'kagglehms[mne]'`. For research
     only; not a medical device.
 
-    Files that cannot be used are listed with their reason and end no run; files that an earlier run has judged are not
-    judged again. The exit code is 2 if some could not be used.
+    Files that cannot be used are listed with the reason and do not end the run; files that an earlier run has judged
+    are not judged again. The exit code is 2 if some could not be used.
 
     Attributes:
         files: recordings, and folders that are searched for them.
         bundle: folder that `kagglehms build` made, `dist` or its `dataset`.
         out: folder of the results: a table of windows, events, annotations and a summary of each recording.
         every: time from one window to the next.
-        allow_missing: go on where electrodes are missing; their differences are then missing, not zero.
+        allow_missing: use recordings that lack electrodes; their differences are then missing, not zero.
         keep_flagged: also judge windows at edges and gaps, flat ones and those of artefacts.
         threshold: least probability of a class that makes an event.
-        rename: channels whose labels say nothing, such as `E22=Fp1`.
+        rename: channels whose labels are no electrode names, such as `E22=Fp1`.
         device: `cpu`, `cuda` (NVIDIA's or AMD's) or `mps` (Apple's) (default: `cuda` if it works).
     """
 
@@ -54,7 +54,7 @@ class Predict:
 
 
 def predict(options: Predict) -> Result:
-    """Say what a bundle's models see in anyone's EEG recordings."""
+    """Predict people's own EEG recordings with the models of a bundle."""
     from kagglehms.bundle.manifest import MANIFEST
     from kagglehms.bundle.predictor import load_bundle
     from kagglehms.recordings.folders import predict_files

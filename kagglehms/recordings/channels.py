@@ -1,12 +1,12 @@
-"""Channels by their names → the electrodes that models look at, and what each of them is made of.
+"""Find electrodes by the labels of channels, and express each of them as a sum of channels.
 
-A label says which electrode is measured against what: `EEG Fp1-REF`, `Fp1-A2`, `FP1` against a reference that it does
-not name, `Fp1-F7` against a neighbour. So a recording is a graph: electrodes and references are its nodes, channels
-its edges. Whatever is connected has potentials up to a constant, the sum of the channels on the way; models look at
-differences of neighbouring electrodes, in which the constant cancels. Referential and bipolar recordings, ears as
-references of either side, and an electrode that serves as the reference are all the same to this.
+A label says which electrode is measured against which reference: `EEG Fp1-REF`, `Fp1-A2`, `FP1` against a reference
+without a name, `Fp1-F7` against a neighbour. So a recording is a graph whose nodes are electrodes and references, and
+whose edges are channels. The potentials of connected nodes are known up to a constant: they are sums of the channels
+along a path. Models see differences of neighbouring electrodes, in which the constant cancels. Referential and bipolar
+recordings, an ear as the reference of each side, and an electrode as the reference of the rest need no special cases.
 
-Electrodes that are not connected have no difference; one that cannot be had is missing, which is not zero.
+Nodes that are not connected have no known difference; such a difference is missing, not zero.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Pair = tuple[str, str]
 ELECTRODES = CHANNELS[:19]
 EKG = CHANNELS[19]
 PAIRS: tuple[Pair, ...] = (*DIFFERENCES, *MIDLINE_DIFFERENCES)
-"""Every difference that any input of a model is made of: sixteen of the chains, two of the midline."""
+"""All differences that inputs of models are made of: sixteen of the chains, two of the midline."""
 
 UNNAMED = "common reference"
-"""What a channel is measured against that names one electrode alone."""
+"""The reference of channels whose labels name an electrode and no reference."""
 
 _NEWER = {"T7": "T3", "T8": "T4", "P7": "T5", "P8": "T6"}
 """Names of the 10–10 system → those of the 10–20 system, which the competition has."""
@@ -49,10 +49,10 @@ class Lead:
     """A channel whose label names an electrode.
 
     Attributes:
-        channel: its position in the recording.
-        label: as the recording spells it.
-        plus: the electrode.
-        minus: the electrode or reference that it is measured against.
+        channel: position of the channel in the recording.
+        label: spelling of the label in the recording.
+        plus: electrode that is measured.
+        minus: electrode or reference that it is measured against.
     """
 
     channel: int
@@ -63,18 +63,18 @@ class Lead:
 
 @dataclass(frozen=True)
 class Montage:
-    """How electrodes are made of channels.
+    """Electrodes as sums of channels.
 
     Attributes:
-        paths: electrode → the channels that it is the sum of, each with its sign; none for an electrode that is the
+        paths: channels that each electrode is the sum of, with their signs; an empty sum for an electrode that is the
             reference itself.
-        leads: channels by their position.
-        missing: electrodes that the recording has not, or whose differences it has not.
-        pairs: differences that the models look at and that the recording has.
-        lost: differences that the models look at and that it has not.
-        loops: channels that are known twice, each with the other way to the same difference: what must agree.
-        ekg: the channel of the electrocardiogram, if any.
-        unused: labels of channels that nothing is made of.
+        leads: channels with the name of an electrode, by their position.
+        missing: electrodes that the recording lacks, or whose differences it lacks.
+        pairs: differences that the models use and that the recording has.
+        lost: differences that the models use and that the recording lacks.
+        loops: channels whose difference other channels give as well, each with the sum of the others, which must agree.
+        ekg: channel of the electrocardiogram; None if there is none.
+        unused: labels of channels that are part of no sum.
     """
 
     paths: Mapping[str, tuple[tuple[int, int], ...]]
@@ -105,13 +105,11 @@ class Montage:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The mapping for a person, an electrode a line, and what was not used."""
+        """The mapping for a person: one line per electrode, and the channels that are not used."""
         lines = [f"{name:<4}= {self._sum(name)}" for name in ELECTRODES]
-        lines.append(
-            f"{EKG:<4}= {self.ekg.label if self.ekg is not None else 'missing; no model looks at it'}"
-        )
+        lines.append(f"{EKG:<4}= {self.ekg.label if self.ekg is not None else 'missing; no model uses it'}")
         if self.is_bipolar:
-            lines.append("(bipolar: potentials are sums of channels, up to a constant that no model sees)")
+            lines.append("(bipolar: potentials are sums of channels, up to a constant that cancels out)")
         if self.unused:
             lines.append(f"not used: {', '.join(self.unused)}")
         return tuple(lines)
@@ -127,7 +125,7 @@ class Montage:
 
 
 def electrode(name: str) -> str | None:
-    """Return the name that an electrode has here, such as T3 for `t7`; None for what is no electrode."""
+    """Return the usual name of an electrode, such as T3 for `t7`; None if the name is not of an electrode."""
     if not _ELECTRODE.fullmatch(name):
         return None
     upper = name.upper()
@@ -138,14 +136,14 @@ def electrode(name: str) -> str | None:
 
 
 def parse_label(label: str) -> Pair | None:
-    """Understand a channel's label.
+    """Read the electrode and the reference from a channel's label.
 
     Args:
-        label: such as `EEG Fp1-REF`, `FP1`, `Fp1-A2`, `EEG T7-P7`, `Fp1-F7-0`, `POL F3`, `FP1F7`.
+        label: text such as `EEG Fp1-REF`, `FP1`, `Fp1-A2`, `EEG T7-P7`, `Fp1-F7-0`, `POL F3` or `FP1F7`.
 
     Returns:
-        The electrode and what it is measured against: an electrode, a reference in capitals, or `UNNAMED`; None for a
-        channel of something else.
+        The electrode and its reference: another electrode, a name in capitals, or `UNNAMED`. None for a channel that
+        measures something else.
     """
     words = [word for word in _SEPARATORS.split(label.strip()) if word]
     if words and (glued := re.fullmatch(r"EEG(?P<rest>.+)", words[0], re.IGNORECASE)):
@@ -166,7 +164,7 @@ def parse_label(label: str) -> Pair | None:
 
 
 def _is_count(word: str) -> bool:
-    """Whether a word only tells channels of one name apart, as MNE's `-0` and `-1` do."""
+    """Whether a word only distinguishes channels of the same name, as `-0` and `-1` of MNE do."""
     return word.isdigit()
 
 
@@ -179,19 +177,18 @@ def map_channels(
     """Find the electrodes among a recording's channels.
 
     Args:
-        recording: whose channels they are.
-        pairs: the differences that models look at.
-        allow_missing: go on where some of these cannot be had.
-        rename: the recording's label → the name to read it by, for labels that say nothing, such as
-            `{"E22": "Fp1"}`.
+        recording: recording whose channels are mapped.
+        pairs: differences that the models use.
+        allow_missing: whether some of these differences may be missing.
+        rename: replacements for labels that are no electrode names, such as `{"E22": "Fp1"}`.
 
     Returns:
-        What each electrode is made of.
+        The sum of channels that each electrode is.
 
     Raises:
-        DataError: of a file: differences are missing, nothing was recognised, or an electrode is in no unit of
-            voltage.
-        UsageError: of an object, for the same reasons; or `rename` names a channel that is not there.
+        DataError: differences are missing in a file, no channel was recognised, `rename` names a channel that does not
+            exist, or an electrode is not measured in a unit of voltage.
+        UsageError: the same is wrong with an object in memory.
     """
     rename = dict(rename or {})
     labels = [channel.label for channel in recording.channels]
@@ -206,7 +203,7 @@ def map_channels(
         raise recording.refusal(*_why_voltless(recording, voltless[0]))
     if not leads:
         reason = f"no channel has the name of an electrode; its channels: {_some(labels, 40)}"
-        raise recording.refusal(reason, "rename them to such as Fp1, EEG Fp1-REF or Fp1-F7")
+        raise recording.refusal(reason, "rename them, for example to Fp1, EEG Fp1-REF or Fp1-F7")
     paths, component, loops = _potentials(leads)
     looked_at = {name for pair in pairs for name in pair} - set(paths)
     lacked = [lead for lead in voltless if lead.plus in looked_at]
@@ -267,11 +264,11 @@ def _potentials(
 ) -> tuple[
     dict[str, tuple[tuple[int, int], ...]], dict[str, str], list[tuple[Lead, tuple[tuple[int, int], ...]]]
 ]:
-    """Potentials by the shortest ways from the node that most channels lead to.
+    """Find potentials along the shortest paths from the node with the most channels.
 
     Returns:
-        Node → its channels with signs; node → the root of what it is connected with; and each channel that no way
-        uses, with the sum of the others that must be equal to it.
+        The channels of each node with their signs; the root that each node is connected to; and each channel that is
+        part of no path, with the sum of others that must equal it.
     """
     ends: dict[str, list[Lead]] = defaultdict(list)
     for lead in leads:
@@ -304,10 +301,10 @@ def _potentials(
 
 
 def _apart(paths: Mapping[str, object], component: Mapping[str, str], pairs: Collection[Pair]) -> set[str]:
-    """Electrodes whose differences can all be had, when those are given up that cost the fewest.
+    """Choose the electrodes to keep so that all differences between them are known and as few as possible are lost.
 
-    Two electrodes that nothing connects have no difference, and an array of electrodes can only say so by leaving one
-    of them out.
+    Two electrodes that are not connected have no known difference, which an array of electrodes can express only by
+    leaving one of them out.
     """
     kept = {name for name in ELECTRODES if name in paths}
 
@@ -335,9 +332,11 @@ def _why_missing(
     missing: Sequence[str], lost: Sequence[Pair], n_pairs: int, some_left: bool, labels: Sequence[str]
 ) -> tuple[str, str]:
     wanted = [name for name in missing if any(name in pair for pair in lost)]
-    reason = f"lacks {', '.join(wanted)}: {len(lost)} of the {n_pairs} differences that the models look at need them"
+    reason = (
+        f"lacks {', '.join(wanted)}: {len(lost)} of the {n_pairs} differences that the models use need them"
+    )
     if not some_left:
-        return reason, f"nothing is left to look at; its channels: {_some(labels, 40)}"
+        return reason, f"no difference is left; its channels: {_some(labels, 40)}"
     return reason, "allow missing electrodes (--allow-missing) to go on without these differences"
 
 

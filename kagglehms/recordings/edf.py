@@ -1,10 +1,10 @@
 """EDF, EDF+ and BDF files, decoded by edfio a block of data records at a time.
 
-edfio maps an EDF file into memory, which counts as the process's own, and reads a BDF file whole. Here it is given the
-header with a few megabytes of data records behind it, so a file of any length takes the same memory.
+edfio maps an EDF file into memory, which counts towards the memory of the process, and reads a BDF file as a whole.
+Here it receives the header followed by a few megabytes of data records, so that all files take the same memory.
 
-Of the header, only what describes the signals is used: the fields about the patient and the recording are blanked
-before anything else sees them, so they can turn up in no result and in no message.
+Only those fields of the header are used that describe the signals. The fields about the patient and the recording are
+blanked before anything else reads the header, so that they cannot appear in a result or a message.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ EDF_MAGIC = b"0       "
 BDF_MAGIC = b"\xffBIOSEMI"
 
 _BLOCK_BYTES = 4 << 20
-"""Of data records that edfio decodes at a time; of BDF it makes several copies of four bytes a sample."""
+"""Size of the data records that edfio decodes at a time; it makes several copies of BDF's, four bytes per sample."""
 _SAME_TIME_S = 0.005
-"""Two records follow one another if the second begins so near to the end of the first: one sample at 200 Hz."""
+"""How near to the end of a data record the next one must begin to continue it: one sample at 200 Hz."""
 _LEAST_RECORD_S, _MOST_RECORD_S = Fraction(1, 1_000_000), 1_000_000
-"""Beyond these, the duration of a data record is a broken header's."""
+"""Limits beyond which the duration of a data record can only be an error in the header."""
 _BROKEN = "copy or export it again"
 
 _FIXED = {
@@ -45,11 +45,11 @@ _FIXED = {
     "duration": (244, 8),
     "signals": (252, 4),
 }
-"""Offset and length of the fields of the first 256 bytes that are used."""
+"""Offsets and lengths of those fields of the first 256 bytes that are used."""
 _PRIVATE = slice(8, 184)
-"""Patient, recording, date and time."""
+"""Bytes of the header about the patient, the recording, the date and the time."""
 _OF_SIGNALS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)
-"""Bytes of each field of a signal; all signals' fields of one kind stand together."""
+"""Lengths of the fields of a signal; fields of one kind stand together for all signals."""
 _LABEL, _UNIT, _SAMPLES = 0, 2, 8
 _NUMBERS = {
     3: "physical minimum",
@@ -65,10 +65,10 @@ class EdfRecording(Recording):
     """An EDF, EDF+ or BDF file.
 
     Args:
-        path: the file.
+        path: path of the file.
 
     Raises:
-        DataError: it is no such file, holds no signals, or has interruptions whose times it does not give.
+        DataError: the file has another format, holds no signals, or has interruptions at times that it does not give.
     """
 
     def __init__(self, path: Path) -> None:
@@ -111,17 +111,17 @@ class EdfRecording(Recording):
 
 
 def _decoded(header: _Header, data: bytes, n_records: int) -> Sequence[Any]:
-    """The ordinary signals of some data records, as edfio makes them."""
+    """The ordinary signals of some data records, decoded by edfio."""
     content = io.BytesIO(header.with_records(n_records) + data)
     read = edfio().read_bdf if header.is_bdf else edfio().read_edf
     return read(content, header_encoding=header.encoding).signals
 
 
 class _Header:
-    """The header of a file, checked, without what it says of the patient.
+    """The checked header of a file, without its fields about the patient.
 
     Raises:
-        DataError: it is no header that can be understood.
+        DataError: the header is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -171,7 +171,7 @@ class _Header:
         return text.replace("\0", " ").strip()
 
     def with_records(self, n_records: int) -> bytes:
-        """Return the header of a file of so many data records, for edfio."""
+        """Return the header that edfio needs for a file of so many data records."""
         fixed = bytearray(self._fixed)
         fixed[236:244] = str(n_records).encode().ljust(8)
         return bytes(fixed + self._signals)
@@ -211,7 +211,7 @@ class _Header:
         return duration
 
     def _mend_numbers(self) -> None:
-        """Write numbers as edfio reads them: some programs write decimal commas, or 32767.0 for a whole number."""
+        """Rewrite numbers for edfio: some programs write decimal commas, or 32767.0 for a whole number."""
         for kind, what in _NUMBERS.items():
             for signal in range(self.n_signals):
                 slot = self._slot(kind, signal)
@@ -232,10 +232,10 @@ class _Header:
         return int(text)
 
     def _check_scales(self) -> None:
-        """Leave signals without a usable scale out of the voltages.
+        """Exclude signals without a usable scale from the voltages.
 
-        A scale is unusable if a range is empty or not finite, or the digital one is not of whole numbers that fit into
-        a sample; 1 above the largest sample is a common slip.
+        A scale is unusable if a range is empty or not finite, or if the limits of the digital range are not whole
+        numbers that fit into a sample. One above the largest sample is a common slip, and allowed.
         """
         most = 1 << 8 * self.sample_bytes - 1
         for signal in range(self.n_signals):
@@ -255,22 +255,22 @@ class _Header:
                 self._signals[self._slot(kind, signal)] = value.ljust(8)
 
     def _name_for_edfio(self) -> None:
-        """Spell the labels of annotations as edfio does, and blank all others: it must see the same signals as here."""
+        """Give annotations the label that edfio expects, and blank all others, so that edfio sees the same signals."""
         own = b"BDF Annotations" if self.is_bdf else b"EDF Annotations"
         for signal in range(self.n_signals):
             label = own if signal in self.annotation_signals else b""
             self._signals[self._slot(_LABEL, signal)] = label.ljust(_OF_SIGNALS[_LABEL])
 
     def _n_records(self, data_bytes: int) -> int:
-        """Count the data records that are there, whatever the header says."""
+        """Count the complete data records of the file, whatever the header says."""
         said = self._whole("records", "the number of data records", least=-1)
         there, rest = divmod(data_bytes, self.record_bytes)
         if there < 1:
             raise DataError(self.path, "holds no complete data record", _BROKEN)
         if said not in {-1, there}:
-            self.notes.append(f"its header speaks of {said} data records, and {there} are there")
+            self.notes.append(f"its header announces {said} data records, but it holds {there}")
         if rest:
-            self.notes.append("its last data record is incomplete and left out")
+            self.notes.append("its last data record is incomplete and was left out")
         return there
 
 
@@ -283,10 +283,10 @@ def _encoding(header: bytes) -> str:
 
 
 def _stretches(header: _Header, notes: list[str]) -> list[Stretch]:
-    """Cut a file where its data records do not follow one another, by the times that they give."""
+    """Split a file where its data records do not continue one another, judged by their times."""
     if not header.annotation_signals:
         if header.discontinuous:
-            reason = "says that it has interruptions, and not when"
+            reason = "has interruptions, but does not say when"
             raise DataError(header.path, reason, "export it as EDF+ with its times, or its parts one by one")
         return [Stretch(0.0, 0, header.n_records)]
     onsets_s = _onsets(header)
@@ -302,18 +302,18 @@ def _stretches(header: _Header, notes: list[str]) -> list[Stretch]:
     if (lag_s < -_SAME_TIME_S).any():
         record = int((lag_s < -_SAME_TIME_S).argmax()) + 2
         raise DataError(
-            header.path, f"data record {record} begins before the one before it has ended", _BROKEN
+            header.path, f"data record {record} begins before the previous one has ended", _BROKEN
         )
     firsts = [0, *(np.flatnonzero(lag_s > _SAME_TIME_S) + 1).tolist()]
     if len(firsts) > 1:
-        told = "" if header.discontinuous else ", though its header says that it is continuous"
-        notes.append(f"it has {len(firsts) - 1} interruption(s){told}; nothing is made up for them")
+        told = "" if header.discontinuous else ", although its header calls it continuous"
+        notes.append(f"it has {len(firsts) - 1} interruption(s){told}, which are left as gaps")
     stops = [*firsts[1:], header.n_records]
     return [Stretch(float(onsets_s[a] - onsets_s[0]), a, b) for a, b in zip(firsts, stops, strict=True)]
 
 
 def _continued(onsets_s: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:
-    """Let records without a time follow the one before them; those before the first time, lead up to it."""
+    """Let data records without a time continue the previous one; those before the first time lead up to it."""
     position = np.arange(len(onsets_s))
     known = np.isfinite(onsets_s)
     last_known = np.maximum.accumulate(np.where(known, position, int(known.argmax())))
@@ -321,7 +321,7 @@ def _continued(onsets_s: NDArray[np.float64], duration_s: float) -> NDArray[np.f
 
 
 def _onsets(header: _Header) -> NDArray[np.float64]:
-    """When each data record begins, in seconds; NaN where it does not say so."""
+    """The times in seconds at which data records begin; NaN where a record gives none."""
     signal = header.annotation_signals[0]
     at = header.sample_bytes * sum(header.samples[:signal])
     length = header.sample_bytes * header.samples[signal]

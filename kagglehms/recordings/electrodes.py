@@ -1,7 +1,7 @@
-"""A recording and its montage → electrodes as models know them: 20 columns in µV at 200 Hz, any part of them.
+"""Read electrodes as models expect them, 20 columns in µV at 200 Hz, from any part of a recording.
 
-Second 0 is the recording's first sample. Where nothing was recorded (before it, behind it, between two stretches, or
-electrodes that it has not) stands NaN. Nothing is kept in memory but the part that is asked for.
+Time 0 is the recording's first sample. Values are NaN where nothing was recorded: before the recording, after it,
+between two stretches, and for missing electrodes. Only the requested part is kept in memory.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PIECE_TIMES = 60 * SFREQ_HZ
-"""Samples that are read and resampled at a time."""
+"""Number of samples that are read and resampled at a time."""
 _PROBES, _PROBE_TIMES = 24, 4 * SFREQ_HZ
-"""Stretches of 4 s, over the whole recording, by which amplitudes and contradictions are judged."""
+"""Number and length of the stretches, spread over the recording, whose amplitudes and contradictions are checked."""
 _LOOP_UV, _LOOP_SHARE = 2.0, 0.1
-"""How far two ways to one difference may differ, root-mean-square: rounding, or a share of its own size."""
+"""Largest disagreement, root mean square, of two sums for one difference: for rounding, or as a share of its size."""
 
 
 class Electrodes:
     """Electrodes of a recording at 200 Hz.
 
     Args:
-        recording: what is read.
-        montage: how electrodes are made of its channels.
+        recording: recording that is read.
+        montage: electrodes as sums of its channels.
 
     Attributes:
-        n_times: samples at 200 Hz from the first to the last, interruptions included.
-        notes: what is doubtful about single channels.
+        n_times: number of samples at 200 Hz from the first to the last, interruptions included.
+        notes: doubts about single channels.
 
     Raises:
-        DataError: of a file whose channels are sampled too slowly or impossibly fast, whose amplitudes contradict its
-            units, or whose channels contradict one another.
-        UsageError: of an object, for the same reasons.
+        DataError: channels of a file are sampled too slowly or impossibly fast, its amplitudes contradict its units,
+            or its channels contradict one another.
+        UsageError: the same is wrong with an object in memory.
     """
 
     def __init__(self, recording: Recording, montage: Montage) -> None:
@@ -51,8 +51,8 @@ class Electrodes:
         slow = [c for c in montage.channels if recording.rate_hz(c) <= LEAST_RATE_HZ]
         if slow:
             label, rate = recording.channels[slow[0]].label, float(recording.rate_hz(slow[0]))
-            reason = f"{label} has {rate:g} samples a second, and models look at frequencies up to 20 Hz"
-            raise recording.refusal(reason, f"a recording of more than {LEAST_RATE_HZ} Hz is needed")
+            reason = f"{label} has {rate:g} samples a second, but models use frequencies up to 20 Hz"
+            raise recording.refusal(reason, f"give a recording of more than {LEAST_RATE_HZ} Hz")
         fast = [c for c in montage.channels if recording.rate_hz(c) > MOST_RATE_HZ]
         if fast:
             label, rate = recording.channels[fast[0]].label, float(recording.rate_hz(fast[0]))
@@ -64,15 +64,15 @@ class Electrodes:
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
-        """The samples at 200 Hz, from and to before, of each stretch."""
+        """First sample at 200 Hz of each stretch, and the sample after its last."""
         return tuple(self._spans)
 
     def read(self, first: int, stop: int) -> NDArray[np.float32]:
-        """Read any part of the recording's time, beyond its ends too.
+        """Read a part of the recording, which may extend beyond its ends.
 
         Args:
-            first: the first sample at 200 Hz.
-            stop: the sample after the last.
+            first: first sample at 200 Hz.
+            stop: sample after the last one.
 
         Returns:
             (stop − first, 20) float32 µV, columns as in `competition.CHANNELS`; NaN where nothing was recorded.
@@ -98,7 +98,7 @@ class Electrodes:
     def _channels(
         self, positions: Sequence[int], stretch: Stretch, first: int, stop: int
     ) -> dict[int, NDArray[np.float64]]:
-        """Samples `first` … `stop` − 1 of a stretch at 200 Hz, in µV, channel by channel."""
+        """Samples `first` … `stop` − 1 of a stretch for each channel, in µV at 200 Hz."""
         recording = self.recording
         resamplers = {c: self._resampler(stretch, c) for c in positions}
         bounds = {}
@@ -128,7 +128,7 @@ class Electrodes:
         return begin, begin + max(self._resampler(stretch, c).n_out for c in self.montage.channels)
 
     def _check(self) -> None:
-        """Refuse units that amplitudes contradict, and channels that contradict one another."""
+        """Refuse units that the amplitudes contradict, and channels that contradict one another."""
         recording = self.recording
         typical: dict[int, list[float]] = {c: [] for path in self.montage.paths.values() for c, _ in path}
         recorded: set[int] = set()
@@ -154,7 +154,7 @@ class Electrodes:
             raise recording.refusal(reason, "correct the unit, or give the values in µV")
         self._check_loops(squares)
         self.notes = tuple(
-            f"of {recording.channels[c].label} alone, {reason}"
+            f"{recording.channels[c].label} alone is doubtful: {reason}"
             for c, sizes in typical.items()
             if (reason := doubt(sizes))
         ) + tuple(f"{recording.channels[c].label} holds no values" for c in typical if c not in recorded)
@@ -169,7 +169,7 @@ class Electrodes:
                 raise self.recording.refusal(reason, "leave out or rename the channel that is wrong")
 
     def _probes(self) -> Iterator[tuple[Stretch, int, int]]:
-        """Stretches of a few seconds, spread over what was recorded."""
+        """Yield stretches of a few seconds, spread over the recorded time."""
         lengths = [end - begin for begin, end in self._spans]
         total = sum(lengths)
         for k in range(_PROBES):
@@ -183,6 +183,6 @@ class Electrodes:
 
 
 def _zero_where_recorded(channels: dict[int, NDArray[np.float64]]) -> NDArray[np.float64]:
-    """The potential of a reference: zero, wherever something was recorded against it."""
+    """The potential of a reference: zero wherever a channel has a value, NaN elsewhere."""
     recorded = np.logical_or.reduce([np.isfinite(values) for values in channels.values()])
     return np.where(recorded, 0.0, np.nan)

@@ -1,4 +1,4 @@
-"""Neighbouring windows of one class → events: BIDS `events.tsv` with HED-SCORE terms, EDF+ and MNE annotations.
+"""Join neighbouring windows of one class into events: BIDS `events.tsv` with HED-SCORE terms, EDF+, MNE annotations.
 
 HED-SCORE (library schema score 2.1.0, www.hedtags.org) has terms for seizures, for lateralized and generalized periodic
 discharges, and one for rhythmic delta activity, which a label of the event's own class makes lateralized or
@@ -44,10 +44,10 @@ class Event(NamedTuple):
     """A stretch of one kind.
 
     Attributes:
-        onset_s: its beginning, in seconds from the recording's first sample.
-        duration_s: its length in seconds.
+        onset_s: seconds from the recording's first sample to the event's.
+        duration_s: length in seconds.
         name: one of the five classes that are patterns, or `artefact`.
-        probability: the mean of its windows' probabilities; NaN for an artefact.
+        probability: mean probability of the class over the windows of the event; NaN for an artefact.
     """
 
     onset_s: float
@@ -65,13 +65,13 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class Windows:
-    """What events are made of.
+    """The windows that events are made from.
 
     Attributes:
-        start_s: (N,) the first judged second of each window.
+        start_s: (N,) first judged second of each window.
         every_s: seconds from one window to the next.
-        duration_s: length of the recording.
-        probabilities: (N, 6) in the order of `competition.CLASSES`; NaN for a window that was not judged.
+        duration_s: length of the recording in seconds.
+        probabilities: (N, 6) probabilities in the order of `competition.CLASSES`; NaN for a window that was not judged.
         spoilt: (N,) whether a window shows artefacts or flat lines.
     """
 
@@ -83,18 +83,18 @@ class Windows:
 
 
 def find_events(windows: Windows, threshold: float = 0.5) -> list[Event]:
-    """Join neighbouring windows whose likeliest class is the same to events.
+    """Join neighbouring windows with the same likeliest class into events.
 
     Args:
-        windows: what was said of the windows.
-        threshold: the least probability of the likeliest class; `other` makes no event.
+        windows: windows of a recording.
+        threshold: least probability of the likeliest class; `other` makes no event.
 
     Returns:
-        Events by their onsets; artefacts are stretches of spoilt windows of no other kind. An event ends with its last
-        window's judged seconds, or where the next window's begin if that is earlier.
+        Events in the order of their onsets. Spoilt windows without an event of a class make artefacts. An event ends
+        with the judged seconds of its last window, or where those of the next window begin if that is earlier.
 
     Raises:
-        UsageError: a threshold that is no probability.
+        UsageError: the threshold is not a probability.
     """
     check_threshold(threshold)
     names = []
@@ -106,10 +106,10 @@ def find_events(windows: Windows, threshold: float = 0.5) -> list[Event]:
 
 
 def check_threshold(threshold: float) -> None:
-    """Refuse a threshold that is no probability.
+    """Refuse a threshold that is not a probability.
 
     Raises:
-        UsageError: below 0 or above 1.
+        UsageError: the threshold is below 0 or above 1.
     """
     if not 0 <= threshold <= 1:
         raise UsageError(f"the threshold of events must be a probability, but got {threshold!r}")
@@ -140,7 +140,7 @@ def _event(windows: Windows, name: str, first: int, stop: int, end_s: float) -> 
 
 
 def to_tsv(events: Sequence[Event]) -> bytes:
-    """Write events as BIDS has them: onset, duration, trial_type, probability, HED; `n/a` where there is no value."""
+    """Write events as BIDS specifies: onset, duration, trial_type, probability, HED; `n/a` for missing values."""
     lines = ["onset\tduration\ttrial_type\tprobability\tHED"]
     for event in events:
         probability = f"{event.probability:.3f}" if np.isfinite(event.probability) else "n/a"
@@ -149,7 +149,7 @@ def to_tsv(events: Sequence[Event]) -> bytes:
 
 
 def sidecar(threshold: float) -> dict[str, Any]:
-    """Return what describes the columns of `events.tsv`, for the JSON file beside it."""
+    """Describe the columns of `events.tsv` for the JSON file beside it."""
     return {
         "onset": {
             "Description": "Beginning of the event from the first sample of the recording",
@@ -166,7 +166,7 @@ def sidecar(threshold: float) -> dict[str, Any]:
 
 
 def dataset_description(version: str) -> dict[str, Any]:
-    """Return what BIDS asks of a folder of derived files."""
+    """Return the description that BIDS requires of a folder of derived files."""
     return {
         "Name": "Predictions by kagglehms",
         "BIDSVersion": "1.10.0",
@@ -177,9 +177,9 @@ def dataset_description(version: str) -> dict[str, Any]:
 
 
 def to_edf(events: Sequence[Event]) -> bytes:
-    """Write events as an EDF+ file of annotations alone, without anything about the patient or the date.
+    """Write events as an EDF+ file with annotations only, without a patient or a date.
 
-    Its first annotation, without a duration, says what the others are; so a recording without events has a file too.
+    The first annotation, without a duration, explains the others, so that a recording without events has a valid file.
     """
     library = edfio()
     about = library.EdfAnnotation(0, None, f"{len(events)} events by kagglehms, for research only")
@@ -190,7 +190,7 @@ def to_edf(events: Sequence[Event]) -> bytes:
 
 
 def to_mne(events: Sequence[Event]) -> Any:
-    """Return events as MNE `Annotations`, their onsets from the recording's first sample."""
+    """Return events as MNE `Annotations` with onsets from the recording's first sample."""
     return mne().Annotations(
         [event.onset_s for event in events],
         [event.duration_s for event in events],
@@ -199,7 +199,7 @@ def to_mne(events: Sequence[Event]) -> Any:
 
 
 def _text(event: Event) -> str:
-    """A few characters; MNE passes over what it calls BAD, so artefacts are called so."""
+    """A short description; artefacts begin with BAD, which MNE leaves out of analyses."""
     if event.name == ARTEFACT:
         return "BAD_artefact"
     return f"{event.name} {event.probability:.2f}"

@@ -1,4 +1,4 @@
-"""Many recordings one after the other: results beside each other in a folder, resumed, and no bad file ends the run."""
+"""Judge many recordings one after the other: results in one folder, resumed, and no bad file ends the run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from kagglehms.strict_json import JSONError, parse_object
 
 SUMMARY = "_summary.json"
 ENDINGS = ("_windows.csv", "_windows.parquet", "_events.tsv", "_events.json", "_annotations.edf", SUMMARY)
-"""What is written of each recording; the summary last, so that its presence says that all is there."""
+"""Endings of the results of each recording; the summary is written last, so it marks a complete set."""
 Told = Callable[[Path, Montage], object]
 
 
@@ -35,9 +35,9 @@ class Done:
     """A recording that was judged.
 
     Attributes:
-        path: its file.
-        written: what was written.
-        summary: what the summary's file says.
+        path: file of the recording.
+        written: files of its results.
+        summary: content of its summary.
         reused: whether an earlier run had judged it.
     """
 
@@ -52,9 +52,9 @@ class Failed:
     """A recording that could not be judged.
 
     Attributes:
-        path: its file.
-        reason: why, in a line.
-        exit_code: of a command that ends so.
+        path: file of the recording.
+        reason: explanation in one line.
+        exit_code: exit code of a command that fails for this reason.
     """
 
     path: Path
@@ -64,21 +64,21 @@ class Failed:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of all recordings."""
+    """The results of a run, and its failures."""
 
     done: list[Done] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
-        """0, or 2 where files cannot be used, or 1 where something else failed."""
+        """0 for success, 2 if files cannot be used, 1 if something else failed."""
         codes = {failure.exit_code for failure in self.failed}
         if not codes:
             return EXIT_OK
         return EXIT_USER if codes == {EXIT_USER} else EXIT_FAILURE
 
     def as_json(self) -> dict[str, Any]:
-        """Return what a program is to read."""
+        """Return the outcome for programs."""
         done = [
             {"file": str(d.path), "reused": d.reused, "written": [str(p) for p in d.written], **d.summary}
             for d in self.done
@@ -97,21 +97,21 @@ def predict_files(
 ) -> Outcome:
     """Judge recordings one after the other.
 
-    Every result is written whole or not at all. A recording that an earlier run has judged, with the same bundle and
-    options, is not judged again; one that cannot be used is listed with its reason, and the others go on.
+    Every result is written completely or not at all. A recording that an earlier run judged with the same bundle and
+    options is not judged again; one that cannot be used is listed with the reason, and the run continues.
 
     Args:
-        judge: whoever judges, such as a bundle's predictor.
-        paths: the recordings' files; they are only read.
-        out: where the results are put.
-        options: how recordings are gone through.
-        threshold: the least probability of an event.
-        digest: what tells the bundle from others.
-        told: called with each recording's mapping of channels.
+        judge: judge of windows, such as the predictor of a bundle.
+        paths: files of the recordings, which are only read.
+        out: folder of the results.
+        options: options for every recording.
+        threshold: least probability of an event.
+        digest: digest of the bundle.
+        told: function that is called with the mapping of each recording's channels.
 
     Raises:
-        UsageError: windows or a threshold that cannot be.
-        RunError: results cannot be written, as on a full disk; what was finished before is kept.
+        UsageError: the step of the windows or the threshold is out of range.
+        RunError: results cannot be written, as on a full disk; those finished earlier are kept.
     """
     check_every(options.every_s)
     check_threshold(threshold)
@@ -131,7 +131,7 @@ def predict_files(
             outcome.failed.append(Failed(path, _reason(path, str(error)), error.exit_code))
         except ModuleNotFoundError as error:
             outcome.failed.append(Failed(path, not_installed(error) or str(error), EXIT_FAILURE))
-        except Exception as error:  # a file is not trusted to be broken in foreseen ways only
+        except Exception as error:  # files can be broken in unforeseen ways
             outcome.failed.append(Failed(path, f"{type(error).__name__}: {error}", EXIT_FAILURE))
         if len(paths) > 1 and outcome.failed and outcome.failed[-1].path == path:
             say(f"  cannot be used: {outcome.failed[-1].reason}")
@@ -194,7 +194,7 @@ def _contents(
 
 
 def _made_from(path: Path, options: Options, threshold: float, digest: str) -> dict[str, Any]:
-    """What a result depends on; a file is known by its length and time, as reading it takes as long as judging it."""
+    """Everything that a result depends on; a file's size and time stand for its content, which takes long to read."""
     try:
         state = path.stat()
         known_by = f"{state.st_size} {state.st_mtime_ns}"
@@ -211,7 +211,7 @@ def _made_from(path: Path, options: Options, threshold: float, digest: str) -> d
 
 
 def _earlier(written: Sequence[Path], made_from: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The summary of an earlier run, if it is of the same file, bundle and options, and all its files are there."""
+    """The summary of an earlier run of the same file, bundle and options, if all its results exist."""
     if not all(path.is_file() for path in written):
         return None
     try:
@@ -222,13 +222,13 @@ def _earlier(written: Sequence[Path], made_from: Mapping[str, Any]) -> dict[str,
 
 
 def output_stems(paths: Sequence[Path]) -> list[str]:
-    """Name the results of each recording after its file, with as much of its folders as tells them apart.
+    """Name the results of each recording after its file, with enough of its folders to make the names unique.
 
     Args:
-        paths: files, each once.
+        paths: different files.
 
     Returns:
-        Names without an ending; BIDS' `_eeg` is left out, as it makes room for `_events`.
+        Names without endings, and without the suffix `_eeg` of BIDS, which `_events` replaces.
     """
     stems = [_stem(path) for path in paths]
     folders = [Path(os.path.realpath(path)).parent.parts[1:] for path in paths]  # links may lead in a circle

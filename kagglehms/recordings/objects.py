@@ -1,6 +1,6 @@
-"""Recordings that are in memory or that MNE reads: frames, arrays with names, parquet files, MNE's `Raw`.
+"""Recordings in memory and those that MNE reads: frames, arrays with names, parquet files, MNE's `Raw`.
 
-MNE is not imported here but where a file needs it: a `Raw` object is known by what it has.
+MNE is imported only if a file needs it: a `Raw` object is recognised by its attributes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _VOLTS = 107
 """FIFF's code of the unit, `FIFF_UNIT_V`."""
 _SKIPPED = "BAD_ACQ_SKIP"
 _SEAMS = ("EDGE BOUNDARY", "BAD BOUNDARY")
-"""What MNE writes where samples are missing, and where two recordings were joined."""
+"""Annotations of MNE where samples are missing, and where two recordings were joined."""
 _RATE_LIMIT = 1_000_000
 
 
@@ -35,7 +35,7 @@ def rate_of(sfreq_hz: float) -> Fraction:
     """Write a sampling rate as a fraction.
 
     Raises:
-        UsageError: it is no number above zero.
+        UsageError: the rate is not a number above zero.
     """
     if not isinstance(sfreq_hz, Real) or not (np.isfinite(float(sfreq_hz)) and sfreq_hz > 0):
         raise UsageError(f"the sampling rate must be a number of Hz above zero, but got {sfreq_hz!r}")
@@ -46,12 +46,12 @@ class ArrayRecording(Recording):
     """Channels in memory, all of one rate, in µV.
 
     Args:
-        name: how the recording is called in messages.
-        labels: the channels' names.
-        columns: one array of samples a channel; NaN where nothing was recorded.
+        name: name of the recording in messages.
+        labels: names of the channels.
+        columns: one array of samples per channel; NaN where nothing was recorded.
         sfreq_hz: samples per second.
-        path: the file that they come from, if any.
-        notes: what the reader should know.
+        path: file that the samples come from, if any.
+        notes: remarks for the reader.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class ArrayRecording(Recording):
 
 
 def read_parquet(path: Path) -> ArrayRecording:
-    """Read a parquet file of the competition: µV, 200 samples a second, columns by their names.
+    """Read a parquet file of the competition: µV, 200 samples a second, columns by name.
 
     Raises:
-        DataError: it cannot be read, or holds no numbers.
+        DataError: the file cannot be read, or holds no numbers.
     """
     import polars as pl
 
@@ -102,20 +102,20 @@ def read_parquet(path: Path) -> ArrayRecording:
     wanted = [i for i, dtype in enumerate(frame.dtypes) if dtype.is_numeric()]
     labels = [frame.columns[i] for i in wanted]
     columns = [column(str(path), frame, i) for i in wanted]
-    note = f"taken for {SFREQ_HZ} samples a second in µV, as the competition's files are"
+    note = f"assumed to be in µV at {SFREQ_HZ} samples a second, as the competition's files are"
     return ArrayRecording(str(path), labels, columns, SFREQ_HZ, path, [note])
 
 
 def from_frame(name: str, frame: Any, sfreq_hz: float | None) -> ArrayRecording:
-    """Take a pandas or polars frame, or a NumPy array with named fields, for a recording in µV.
+    """Make a recording in µV from a pandas or polars frame, or from a NumPy array with named fields.
 
     Args:
-        name: how it is called in messages.
-        frame: one column a channel; columns that hold no numbers are left aside.
+        name: name of the frame in messages.
+        frame: table with one column per channel; columns that hold no numbers are ignored.
         sfreq_hz: samples per second.
 
     Raises:
-        UsageError: no rate was given, or it holds nothing that could be a channel.
+        UsageError: no rate was given, or no column could be a channel.
     """
     if sfreq_hz is None:
         raise UsageError(f"{name} does not say how many samples a second it has: give sfreq_hz=…")
@@ -130,10 +130,10 @@ def from_frame(name: str, frame: Any, sfreq_hz: float | None) -> ArrayRecording:
 
 
 def from_array(name: str, values: Any, labels: Sequence[str], sfreq_hz: float | None) -> ArrayRecording:
-    """Take (n_times, n_channels) µV whose channels are named beside it for a recording.
+    """Make a recording from (n_times, n_channels) µV and the names of the channels.
 
     Raises:
-        UsageError: no rate was given, or another shape.
+        UsageError: no rate was given, or the array has another shape.
     """
     if sfreq_hz is None:
         raise UsageError(f"{name} does not say how many samples a second it has: give sfreq_hz=…")
@@ -148,22 +148,22 @@ def from_array(name: str, values: Any, labels: Sequence[str], sfreq_hz: float | 
 
 
 def is_raw(values: Any) -> bool:
-    """Tell whether something is a `Raw` object of MNE's, or looks the same."""
+    """Return whether a value is a `Raw` object of MNE, or has the same attributes."""
     return all(
         hasattr(values, name) for name in ("get_data", "ch_names", "info", "first_samp", "annotations")
     )
 
 
 class RawRecording(Recording):
-    """A `Raw` object of MNE's, as it is: its data are read in blocks, and it is not changed.
+    """A `Raw` object of MNE, which is read in blocks and not changed.
 
-    Stretches that its annotations call `BAD_ACQ_SKIP` hold no data, and recordings that were joined (`EDGE boundary`)
-    are kept apart. Channels in `info["bads"]` are taken as missing.
+    Stretches that are annotated as `BAD_ACQ_SKIP` hold no data, and recordings that were joined (`EDGE boundary`) are
+    kept apart. Channels in `info["bads"]` count as missing.
 
     Args:
-        raw: the object.
-        name: how it is called in messages.
-        path: the file that it comes from, if any.
+        raw: object of MNE.
+        name: name of the recording in messages.
+        path: file that the object comes from, if any.
     """
 
     def __init__(self, raw: Any, name: str = "the Raw object", path: Path | None = None) -> None:
@@ -178,10 +178,10 @@ class RawRecording(Recording):
                 Channel(str(raw.ch_names[i]), 1, "V" if volts else NO_SCALE, 1e6 if volts else None)
             )
         rate = rate_of(float(raw.info["sfreq"]))
-        notes = [f"marked as bad and left out: {', '.join(bads)}"] if bads else []
+        notes = [f"marked as bad and therefore missing: {', '.join(bads)}"] if bads else []
         stretches = _without_skips(raw, float(rate))
         if len(stretches) > 1:
-            notes.append(f"it has {len(stretches) - 1} interruption(s); nothing is made up for them")
+            notes.append(f"it has {len(stretches) - 1} interruption(s), which are left as gaps")
         super().__init__(name, path, channels, stretches, 1 / rate, notes)
         if not stretches:
             raise self.refusal("it holds no samples", "give a recording")
@@ -220,17 +220,17 @@ def _without_skips(raw: Any, rate_hz: float) -> list[Stretch]:
 
 
 def read_with_mne(path: Path) -> RawRecording:
-    """Read a file of any format that MNE knows.
+    """Read a file of any format that MNE supports.
 
     Raises:
-        DataError: MNE is not installed, or does not understand the file.
+        DataError: MNE is not installed, or cannot read the file.
     """
     try:
         import mne
     except ModuleNotFoundError as error:
         raise DataError(
             path,
-            "is no EDF, BDF or parquet file, and MNE, which reads other formats, is not installed",
+            "is not an EDF, BDF or parquet file, and MNE, which reads other formats, is not installed",
             "pip install 'kagglehms[mne]'",
         ) from error
     try:
@@ -238,6 +238,6 @@ def read_with_mne(path: Path) -> RawRecording:
             warnings.simplefilter("ignore")  # about filters and dates of files in general
             raw = mne.io.read_raw(path, preload=False, verbose="ERROR")
     except Exception as error:  # each of MNE's readers has errors of its own
-        reason = f"is no recording that MNE understands ({first_line(error)})"
-        raise DataError(path, reason, "give EDF, BDF, parquet or a format of MNE's") from error
+        reason = f"is not a recording that MNE can read ({first_line(error)})"
+        raise DataError(path, reason, "give EDF, BDF, parquet or a format of MNE") from error
     return RawRecording(raw, str(path), path)

@@ -1,4 +1,4 @@
-"""Libraries that only other people's files need: Kaggle's image, on which all else of a bundle runs, lacks them."""
+"""Libraries that only people's own recordings need; Kaggle's image, on which bundles run, lacks them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def edfio() -> Any:
     """Import edfio, which reads and writes EDF and BDF.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: edfio is not installed.
     """
     try:
         import edfio as library
@@ -24,7 +24,7 @@ def mne() -> Any:
     """Import MNE, which reads all other formats.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: MNE is not installed.
     """
     try:
         import mne as library

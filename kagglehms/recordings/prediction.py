@@ -1,4 +1,4 @@
-"""A recording of any kind and length → what a bundle's models say of every window.
+"""Predict every window of a recording of any kind and length with the models of a bundle.
 
 Shape legend: B windows of a batch, N all windows, K the six classes, T time, C the 20 channels.
 """
@@ -28,43 +28,43 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK = 32
-"""Windows that are read together, as neighbours share most of their samples."""
+"""Number of windows that are read together, as neighbours share most of their samples."""
 COARSE_UV = 2.0
-"""Steps of stored samples that are noted; the usual ones are 0.02 to 0.5 µV, and an EEG has tens of µV."""
+"""Steps between stored values that are noted; usual ones are 0.02 to 0.5 µV, and an EEG has tens of µV."""
 _BATCHES_AHEAD = 1
-"""Batches that are read while models compute."""
+"""Number of batches that are read while models compute."""
 Watch = Callable[[Iterable[Any], int], Iterable[Any]]
-"""What is told of every batch and how many there are, such as a bar of progress."""
+"""Function that wraps the batches, given their number, such as a progress bar."""
 
 
 class Judge(Protocol):
-    """Whoever judges windows: a bundle's `Predictor`."""
+    """A judge of windows, such as the `Predictor` of a bundle."""
 
     @property
     def sources(self) -> frozenset[Source]:
-        """Which recordings its models look at."""
+        """Sources of the inputs of its models."""
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
-        """The differences of electrodes that its models look at."""
+        """Differences of electrodes that its models use."""
 
     @property
     def at_once(self) -> int:
-        """How many windows it is best shown together."""
+        """Number of windows that it judges best at a time."""
 
     def judge(self, crops: Sequence[Crop]) -> Prediction:
-        """Say of each crop what the models see in it."""
+        """Predict the classes of every crop."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a recording is gone through.
+    """The options for judging a recording.
 
     Attributes:
         every_s: seconds from one window to the next.
-        allow_missing: whether to go on where electrodes are missing; their differences are then missing too.
-        keep_flagged: whether flagged windows are judged as well, if there is anything to look at.
-        rename: the recording's label → the name to read it by.
+        allow_missing: whether electrodes may be missing; their differences are then missing too.
+        keep_flagged: whether flagged windows are judged as well, unless they are empty.
+        rename: replacements for labels of the recording.
     """
 
     every_s: float = 10.0
@@ -86,17 +86,17 @@ def predict_recording(
     """Judge every window of a recording.
 
     Args:
-        judge: whoever judges, such as a bundle's predictor.
-        recording: see `recordings.reading.open_recording`.
-        options: how to go through it; the defaults of `Options` when None.
+        judge: judge of windows, such as the predictor of a bundle.
+        recording: file or object; see `recordings.reading.open_recording`.
+        options: options for the recording; None for the defaults.
         sfreq_hz: samples per second of a frame or an array.
-        channels: the names of an array's columns.
-        watch: told of every batch.
-        told: called with the mapping of the channels before anything is judged.
+        channels: names of an array's columns.
+        watch: wrapper of the batches, such as a progress bar.
+        told: function that is called with the mapping of the channels before anything is judged.
 
     Raises:
-        DataError: a file that cannot be understood.
-        UsageError: an object or an option that cannot be understood.
+        DataError: a file cannot be used.
+        UsageError: an object or an option cannot be used.
     """
     options = options or Options()
     opened = open_recording(recording, sfreq_hz, channels)
@@ -126,7 +126,7 @@ class _Window:
 
 
 class _Walk:
-    """Cuts windows out of a recording."""
+    """The windows of a recording, read batch by batch."""
 
     def __init__(
         self, electrodes: Electrodes, sources: Collection[Source], starts: NDArray[np.int64]
@@ -139,7 +139,7 @@ class _Walk:
         self._measured = [name for name in ELECTRODES if len(paths.get(name, ())) == 1]
 
     def batch(self, starts: NDArray[np.int64]) -> list[_Window]:
-        """Return the windows whose first judged samples are these; neighbours are read in one go."""
+        """Return the windows with these first judged samples; neighbours are read together."""
         low = int(starts[0]) - LEAD_S * SFREQ_HZ
         high = int(starts[-1]) - LEAD_S * SFREQ_HZ + N_TIMES
         if high - low > 2 * len(starts) * N_TIMES:  # an interruption of hours lies between them
@@ -163,7 +163,7 @@ class _Walk:
 
 
 class _Rows:
-    """What has been said so far."""
+    """The rows of the result, filled batch by batch."""
 
     def __init__(self, n_windows: int) -> None:
         self.probabilities = np.full((n_windows, len(CLASSES)), np.nan)
@@ -188,7 +188,7 @@ class _Rows:
             self._add_judged(rows[some], judge.judge([windows[k].crop for k in some]))
 
     def _add_judged(self, rows: NDArray[np.int64], found: Prediction) -> None:
-        good = ~found.from_prior  # nothing was seen there, and the prior would be a guess
+        good = ~found.from_prior  # an empty window has the prior, which would be a guess
         self.probabilities[rows[good]] = found.probabilities[good]
         self.spread[rows[good]] = found.spread[good]
         self.from_fewer_models[rows[good]] = found.from_fewer_models[good]
@@ -199,7 +199,7 @@ def _ahead(
     cut: Callable[[NDArray[np.int64]], list[_Window]],
     batches: Sequence[NDArray[np.int64]],
 ) -> Iterator[list[_Window]]:
-    """Windows batch by batch, the next one read while this one is judged."""
+    """Yield windows batch by batch, and read the next batch while one is judged."""
     pending = [reader.submit(cut, batch) for batch in batches[:_BATCHES_AHEAD]]
     for i in range(len(batches)):
         if i + _BATCHES_AHEAD < len(batches):
@@ -219,20 +219,20 @@ def _result(
     duration_s = electrodes.n_times / SFREQ_HZ
     notes = list(recording.notes)
     if any(not recording.channels[c].unit.strip() for c in montage.channels):
-        notes.append("channels without a unit were taken for µV, which their amplitudes do not contradict")
+        notes.append("channels without a unit were assumed to be in µV, as their amplitudes suggest")
     notes += electrodes.notes
     summed = sorted({c for path in montage.paths.values() for c, _ in path})
     coarse = {c.label: c.step_uv for i in summed if (c := recording.channels[i]).step_uv > COARSE_UV}
     if coarse:
         notes.append(
-            f"stored in steps of up to {max(coarse.values()):.3g} µV, large beside an EEG: {', '.join(coarse)}"
+            f"stored in steps of up to {max(coarse.values()):.3g} µV, which is coarse for an EEG: {', '.join(coarse)}"
         )
     if montage.lost:
-        notes.append(f"{len(montage.lost)} differences of electrodes that the models look at are missing")
+        notes.append(f"{len(montage.lost)} differences of electrodes that the models use are missing")
     if duration_s < WINDOW_S:
-        notes.append(f"shorter than the {WINDOW_S} s of a window")
+        notes.append(f"shorter than a window of {WINDOW_S} s")
     if "kaggle" in sources and duration_s < 600:
-        notes.append("shorter than the ten minutes that spectrograms show: what is there was used")
+        notes.append("shorter than the ten minutes of spectrograms, which are therefore incomplete")
     if rows.offsets:
         notes.append(f"electrodes far from zero were moved to it in {rows.offsets} window(s)")
     return RecordingPrediction(
@@ -252,15 +252,15 @@ def _result(
 
 
 def rename_of(words: Sequence[str]) -> dict[str, str]:
-    """Read `LABEL=ELECTRODE` words.
+    """Read words of the form `LABEL=ELECTRODE`.
 
     Raises:
-        UsageError: a word without `=`.
+        UsageError: a word lacks its `=`, its label or its electrode.
     """
     found = {}
     for word in words:
         label, equals, name = word.rpartition("=")
         if not (equals and label and name):
-            raise UsageError(f"{word!r} renames nothing; write LABEL=ELECTRODE such as E22=Fp1")
+            raise UsageError(f"{word!r} does not rename a channel; write LABEL=ELECTRODE, such as E22=Fp1")
         found[label] = name
     return found

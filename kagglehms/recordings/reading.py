@@ -1,4 +1,4 @@
-"""A file or object of any kind → a `Recording`, recognised by its content rather than by its name."""
+"""Open a file or object of any kind as a `Recording`, recognised by its content and not by its name."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ SUFFIXES = (
     ".cdt",
     ".mefd",
 )
-"""Endings of the names of files that a folder is searched for; a file that is named may end as it likes."""
+"""Endings of the file names that a folder is searched for; a file given by name may have any ending."""
 _PART = re.compile(r"(?P<stem>.+)-\d+(?P<ending>\.fif(\.gz)?)", re.IGNORECASE)
 _RESULTS, _BESIDE_RESULTS = ("_windows.parquet", "_annotations.edf"), "_windows.csv"
-"""Endings of results that could be taken for recordings, and of the result that is written before them."""
+"""Endings of results that could be mistaken for recordings, and of the result that is written before them."""
 
 
 def open_recording(
@@ -53,22 +53,20 @@ def open_recording(
     """Open a file, a `Raw` object of MNE's, a frame, or an array.
 
     Args:
-        recording: a path; an object that is a `Raw`; a pandas or polars frame or a NumPy array with named fields, one
-            column a channel in µV; or, with `channels`, (n_times, n_channels) µV.
-        sfreq_hz: samples per second of a frame or an array; files and `Raw` objects know theirs.
-        channels: the names of an array's columns.
+        recording: path; `Raw` object; pandas or polars frame or NumPy array with named fields, one column per channel
+            in µV; or, with `channels`, (n_times, n_channels) µV.
+        sfreq_hz: samples per second of a frame or an array; files and `Raw` objects have their own.
+        channels: names of an array's columns.
 
     Raises:
-        DataError: a file that cannot be understood.
-        UsageError: an object that cannot be understood.
+        DataError: a file cannot be used.
+        UsageError: an object cannot be used.
     """
     if isinstance(recording, Recording):
         return recording
     knows_rate = isinstance(recording, str | os.PathLike) or is_raw(recording)
     if knows_rate and (sfreq_hz is not None or channels is not None):
-        raise UsageError(
-            "a file or a Raw object has its own rate and names: leave sfreq_hz and channels away"
-        )
+        raise UsageError("a file or a Raw object has its own rate and names: leave out sfreq_hz and channels")
     if isinstance(recording, str | os.PathLike):
         return open_file(Path(recording))
     if is_raw(recording):
@@ -77,14 +75,12 @@ def open_recording(
     if named:
         if channels is not None:
             raise UsageError(
-                "a frame's columns have names: leave channels away, and use rename to change them"
+                "a frame's columns have names: leave out channels, and use rename to change names"
             )
         return from_frame("the frame", recording, sfreq_hz)
     if hasattr(recording, "get_data"):
         kind = type(recording).__name__
-        raise UsageError(
-            f"a recording is needed, and {kind} is none: give the Raw object that it was cut from"
-        )
+        raise UsageError(f"{kind} is not a whole recording: give the Raw object that it was cut from")
     if channels is None:
         raise UsageError(
             f"{_kind(recording)} has no names of channels: give channels=… and sfreq_hz=…, or a frame with columns"
@@ -97,10 +93,10 @@ def _kind(recording: Any) -> str:
 
 
 def open_file(path: Path) -> Recording:
-    """Open a recording's file.
+    """Open the file of a recording.
 
     Raises:
-        DataError: there is none, or it cannot be understood.
+        DataError: the file does not exist, or cannot be used.
     """
     if not path.exists():
         raise DataError(path, "no such file", "")
@@ -121,17 +117,17 @@ def open_file(path: Path) -> Recording:
 
 
 def find_recordings(paths: Iterable[Path]) -> list[Path]:
-    """List the files that are named, and those of the folders that are named, each once.
+    """List the given files, and the recordings in the given folders, each once.
 
     Args:
-        paths: files and folders; a folder is searched with all folders in it for names that end in `SUFFIXES`, the
-            results of earlier runs left out.
+        paths: files and folders; folders are searched, with all folders in them, for names that end in `SUFFIXES`.
+            Results of earlier runs are skipped, and so are later parts of recordings that MNE has split.
 
     Returns:
-        Files in the order given, those of a folder sorted by name.
+        Files in the given order, those of a folder sorted by name.
 
     Raises:
-        UsageError: a folder without one.
+        UsageError: a folder holds no recording.
     """
     found: dict[Path, None] = {}
     for path in paths:
@@ -152,12 +148,12 @@ def _is_recording(path: Path) -> bool:
 
 
 def _is_part(path: Path) -> bool:
-    """Whether a file of MNE's goes on with the one before it, with which MNE reads it too."""
+    """Whether a file is a later part of a recording that MNE has split, and reads together with the first part."""
     part = _PART.fullmatch(path.name)
     return part is not None and path.with_name(part["stem"] + part["ending"]).exists()
 
 
 def _is_result(path: Path) -> bool:
-    """Whether an earlier run wrote this file, wherever it was told to put its results."""
+    """Whether an earlier run wrote this file, in any folder."""
     stems = [path.name.removesuffix(ending) for ending in _RESULTS if path.name.endswith(ending)]
     return any(path.with_name(stem + _BESIDE_RESULTS).exists() for stem in stems)

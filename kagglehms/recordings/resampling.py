@@ -1,9 +1,9 @@
-"""Any sampling rate → 200 Hz by SciPy's polyphase filter, in blocks that join without a seam.
+"""Resample any rate to 200 Hz with SciPy's polyphase filter, in blocks that join seamlessly.
 
-The filter is a windowed sinc (Kaiser, β = 8) that reaches over 16 samples of the slower of the two rates to either
-side, its half-amplitude frequency half of the slower rate. Each of its phases is scaled to a sum of exactly one:
-otherwise a constant would come out with a ripple of 1e-4 of itself, and amplifiers without a high-pass have offsets of
-tens of millivolts. At 200 Hz samples pass through unchanged.
+The filter is a windowed sinc (Kaiser, β = 8) that extends over 16 samples of the slower of both rates to either side;
+its half-amplitude frequency is half of the slower rate. Each of its phases is scaled to a sum of exactly one: otherwise
+a constant would get a ripple of 1e-4 of its size, and amplifiers without a high-pass filter have offsets of tens of
+millivolts. At 200 Hz samples pass unchanged.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 REACH = 16
-"""Samples of the slower rate that the filter sees to either side."""
+"""Samples of the slower rate that the filter extends over to either side."""
 KAISER_BETA = 8.0
 _EXACT_UP_TO = 2048
-"""Ratios of rates up to this denominator are taken as they are; the filter is so many times its reach long."""
+"""Denominator up to which ratios of rates are exact; the filter's length grows with it."""
 LEAST_RATE_HZ = 40
-"""Below it there is nothing of the 20 Hz up to which models look."""
+"""Rate at and below which a recording lacks frequencies up to 20 Hz, which models use."""
 MOST_RATE_HZ = 100_000
-"""Beyond it a header is wrong: no amplifier samples an EEG so often."""
+"""Rate above which the header must be wrong: no amplifier samples an EEG so fast."""
 
 
 @dataclass(frozen=True)
 class Resampler:
-    """From one rate to 200 Hz.
+    """A conversion from one rate to 200 Hz.
 
     Attributes:
-        up: samples of 200 Hz in the time of `down` samples of the other rate.
-        down: see `up`.
-        n_in: samples of the stretch that is resampled.
+        up: samples at 200 Hz in the time of `down` samples at the other rate.
+        down: samples at the other rate in the time of `up` samples at 200 Hz.
+        n_in: number of samples of the stretch that is resampled.
     """
 
     up: int
@@ -47,11 +47,11 @@ class Resampler:
 
     @classmethod
     def of(cls, rate_hz: Fraction, n_in: int) -> Resampler:
-        """Take the ratio of the rates; of odd rates, the simplest that puts no sample half a sample off its place.
+        """Choose the ratio of the rates; for odd rates, the simplest that moves no sample by more than half a sample.
 
         Args:
             rate_hz: samples per second of the recording.
-            n_in: samples of the stretch.
+            n_in: number of samples of the stretch.
         """
         exact = SFREQ_HZ / rate_hz
         bound = _EXACT_UP_TO
@@ -63,11 +63,11 @@ class Resampler:
 
     @property
     def n_out(self) -> int:
-        """Samples at 200 Hz that lie within the stretch."""
+        """Number of samples at 200 Hz within the stretch."""
         return (self.n_in - 1) * self.up // self.down + 1 if self.n_in else 0
 
     def needs(self, first: int, stop: int) -> tuple[int, int]:
-        """Return which samples of the stretch, from and to before, make outputs `first` … `stop` − 1."""
+        """Return the first sample, and the one after the last, that outputs `first` … `stop` − 1 depend on."""
         if self.up == self.down:
             return first, stop
         low, high = self._reach(first, stop)
@@ -77,13 +77,13 @@ class Resampler:
         """Resample a block.
 
         Args:
-            values: the samples that `needs` named; NaN where nothing was recorded.
-            first: the first output.
-            stop: the output after the last.
+            values: samples in the range that `needs` returns; NaN where nothing was recorded.
+            first: first output.
+            stop: output after the last one.
 
         Returns:
-            (stop − first,) the same numbers as of the whole stretch at once; beyond its ends its first and last value
-            are taken to go on. NaN where the nearest sample is missing.
+            (stop − first,) the same numbers as if the whole stretch were resampled at once, with its first and last
+            values continued beyond its ends; NaN where the nearest sample is missing.
         """
         if self.up == self.down:
             return values
@@ -105,7 +105,7 @@ class Resampler:
         return resampled
 
     def _reach(self, first: int, stop: int) -> tuple[int, int]:
-        """The samples that the filter sees, beyond the ends too; the first at a place that both rates have."""
+        """The range of the filter, which may exceed the stretch; it begins at a time that is on both grids."""
         half = REACH * max(self.up, self.down)
         low = (first * self.down - half) // self.up // self.down * self.down
         high = -(-((stop - 1) * self.down + half) // self.up) + 1
@@ -125,7 +125,7 @@ def _taps(up: int, down: int) -> NDArray[np.float64]:
 
 
 def _bridged(values: NDArray[np.float64], missing: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Straight lines where samples are missing, so that the filter has something to see."""
+    """Fill in missing samples by linear interpolation, as the filter would spread a NaN."""
     if not missing.any():
         return values
     at = np.arange(len(values))

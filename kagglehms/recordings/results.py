@@ -1,4 +1,4 @@
-"""What models say: of a few windows, and of a whole recording, as tables, events, annotations and a summary.
+"""Results for a few windows and for whole recordings, as tables, events, annotations and a summary.
 
 Shape legend: B windows of a batch, N all windows of a recording, K the six classes.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 WARNING = "for research only; not a medical device, and no basis for any decision about a patient"
-"""What stands in every output."""
+"""Warning in every output."""
 SPREAD_COLUMNS = tuple(f"{name}_spread" for name in CLASSES)
 HOUR_S = 3600
 _SHOWN = 3
@@ -30,14 +30,14 @@ _LINES = 10
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a bundle says of one or several windows, and what it could look at.
+    """The probabilities of one or several windows, and which models could judge them.
 
-    NumPy takes it for the array of its probabilities.
+    NumPy treats it as the array of its probabilities.
 
     Attributes:
         probabilities: (6,) or (B, 6) float64 in the order of `classes`; every row sums to 1.
-        from_prior: () or (B,) whether the row is the class prior, as no model had anything to look at.
-        from_fewer_models: () or (B,) whether some recipes of the bundle could not look at it, and others could.
+        from_prior: () or (B,) whether the row is the class prior, as the window was empty for every model.
+        from_fewer_models: () or (B,) whether the window was empty for some recipes of the bundle only.
         spread: (6,) or (B, 6) standard deviation over the folds of a recipe, root mean square over recipes; NaN where
             no recipe has two folds.
     """
@@ -61,12 +61,12 @@ class Prediction:
         return len(np.atleast_2d(self.probabilities))
 
     def __getitem__(self, row: int) -> Prediction:
-        """Return what is said of one window of several."""
+        """Return the prediction of one window of several."""
         parts = (self.probabilities, self.from_prior, self.from_fewer_models, self.spread)
         return Prediction(*(np.asarray(part[row]) for part in parts))
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """Return the table, column by column: probabilities, spreads, what could be looked at."""
+        """Return the columns of the table: probabilities, spreads, and which models could judge."""
         probabilities_BK, spread_BK = np.atleast_2d(self.probabilities), np.atleast_2d(self.spread)
         return {
             **{name: probabilities_BK[:, k] for k, name in enumerate(CLASSES)},
@@ -92,7 +92,7 @@ class Prediction:
         return pd.DataFrame(self.columns())
 
     def __repr__(self) -> str:
-        """Return a line a window, the classes by their names, and the warning."""
+        """Return one line per window with the names of the classes, and the warning."""
         rows = np.atleast_2d(self.probabilities)
         lines = [
             ", ".join(f"{name} {p:.3f}" for name, p in zip(CLASSES, row, strict=True))
@@ -104,23 +104,23 @@ class Prediction:
 
 @dataclass(frozen=True)
 class RecordingPrediction:
-    """What a bundle says of a recording.
+    """The prediction of a recording.
 
     Attributes:
-        name: how the recording is called: the file's path, or what was passed.
-        duration_s: its length in seconds, interruptions included.
+        name: path of the file, or the kind of object.
+        duration_s: length in seconds, interruptions included.
         every_s: seconds from one window to the next.
-        start_s: (N,) the first of the ten judged seconds of each window, from the recording's first sample.
-        probabilities: (N, 6) in the order of `classes`; NaN for a window that was not judged.
+        start_s: (N,) seconds from the recording's first sample to the judged ten seconds of each window.
+        probabilities: (N, 6) probabilities in the order of `classes`; NaN for a window that was not judged.
         spread: (N, 6) standard deviation over the folds of a recipe, root mean square over recipes; NaN where no
             recipe has two folds.
-        flags: name → (N,) whether that is wrong with the window; see `recordings.sliding.Flags`.
-        from_fewer_models: (N,) whether some recipes of the bundle could not look at the window, and others could.
-        spectrogram_share: (N,) how much of the ten minutes that spectrograms show lies within the recording; NaN
-            where no recipe looks at them.
-        mapping: how electrodes were found, a line each.
-        missing: electrodes that the recording has not.
-        notes: what else the reader should know.
+        flags: (N,) whether each window has the flag, by its name; see `recordings.sliding.Flags`.
+        from_fewer_models: (N,) whether the window was empty for some recipes of the bundle only.
+        spectrogram_share: (N,) share of the ten minutes of a spectrogram that lies within the recording; NaN if no
+            recipe uses spectrograms.
+        mapping: channels of each electrode, one line per electrode.
+        missing: electrodes that the recording lacks.
+        notes: further remarks for the reader.
     """
 
     name: str
@@ -151,7 +151,7 @@ class RecordingPrediction:
         return np.logical_and.reduce(np.isfinite(self.probabilities), axis=1)
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """Return the table, column by column: start, probabilities, spreads, flags."""
+        """Return the columns of the table: start, probabilities, spreads, flags."""
         return {
             "start_s": self.start_s,
             **{name: self.probabilities[:, k] for k, name in enumerate(CLASSES)},
@@ -179,25 +179,25 @@ class RecordingPrediction:
         return pd.DataFrame(self.columns())
 
     def events(self, threshold: float = 0.5) -> list[Event]:
-        """Join neighbouring windows of one class to events; see `recordings.events.find_events`."""
+        """Join neighbouring windows of one class into events; see `recordings.events.find_events`."""
         spoilt = self.flags["artefact"] | self.flags["flat"]
         windows = Windows(self.start_s, self.every_s, self.duration_s, self.probabilities, spoilt)
         return find_events(windows, threshold)
 
     def to_mne_annotations(self, threshold: float = 0.5) -> Any:
-        """Return the events as MNE `Annotations`, their onsets from the recording's first sample.
+        """Return the events as MNE `Annotations` with onsets from the recording's first sample.
 
         Raises:
-            ModuleNotFoundError: MNE is not installed.
+            UsageError: MNE is not installed.
         """
         return to_mne(self.events(threshold))
 
     def burden(self) -> list[dict[str, float]]:
-        """Say how much of each hour shows each class.
+        """Compute the burden of each class per hour.
 
         Returns:
-            One entry an hour of the recording: `hour` from 0; `judged_share`, the share of its windows that were
-            judged; and for each class the mean of its probabilities over these, NaN where there are none.
+            One entry per hour of the recording: `hour`, counted from 0; `judged_share`, the share of its windows that
+            were judged; and the mean probability of each class over these, NaN if there are none.
         """
         hours = (self.start_s // HOUR_S).astype(np.int64)
         judged = self.judged
@@ -211,7 +211,7 @@ class RecordingPrediction:
         return table
 
     def summary(self, threshold: float = 0.5) -> dict[str, Any]:
-        """Return what stands in the summary's file: lengths, counts, burden per hour, mapping, notes."""
+        """Return the content of the summary: lengths, counts, burden per hour, mapping, notes."""
         rows = self.probabilities[self.judged]
         means = rows.mean(axis=0) if len(rows) else np.full(len(CLASSES), np.nan)
         events = self.events(threshold)
@@ -232,7 +232,7 @@ class RecordingPrediction:
         }
 
     def __repr__(self) -> str:
-        """Return a few lines for a person: length, windows, flags, the likeliest classes, and the warning."""
+        """Return a few lines for a person: length, windows, flags, likeliest classes, warning."""
         judged = self.judged
         flagged = ", ".join(f"{int(flag.sum())} {name}" for name, flag in self.flags.items() if flag.any())
         lines = [
@@ -248,5 +248,5 @@ class RecordingPrediction:
 
 
 def _number(value: float) -> float | None:
-    """A number as JSON has it: nothing where there is none."""
+    """A rounded number for JSON, null in place of NaN."""
     return round(float(value), 6) if np.isfinite(value) else None

@@ -1,8 +1,8 @@
-"""Where windows are laid over a recording, and what is wrong with each of them.
+"""Place windows on a recording, and find out what is wrong with each of them.
 
-A window is 50 s; its middle 10 s are what is judged. Windows are flagged, not guessed: one that reaches beyond the
-recording, touches an interruption, or shows a flat line or artefacts where EEG should be has no probabilities unless
-somebody asks for them.
+A window is 50 s long; its middle 10 s are judged. Windows are flagged, not guessed: one that reaches beyond the
+recording, touches an interruption, or shows a flat line or artefacts instead of EEG has no probabilities unless the
+user asks for them.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ LEAD_S = (WINDOW_S - LABEL_S) // 2
 LEAST_EVERY_S = 1.0
 
 GAP_SHARE = 0.02
-"""Share of samples of the 50 s, over all differences, whose lack makes a window one with a gap: a second."""
+"""Share of missing samples of the 50 s, over all differences, above which a window has a gap: one second."""
 FLAT_UV = 0.5
-"""Peak to peak of a second that is flat: below what any amplifier shows of a head, even of one without activity."""
+"""Peak-to-peak amplitude of a second below which it is flat: any amplifier's noise on a head is larger."""
 FLAT_SHARE = 0.25
-"""Share of the judged seconds, over all differences, that makes a window a flat one."""
+"""Share of flat seconds among the judged ones, over all differences, from which a window is flat."""
 ARTEFACT_UV = 800.0
-"""Peak to peak of a difference within a second that is no EEG."""
+"""Peak-to-peak amplitude of a difference within a second above which it is not EEG."""
 MUSCLE_UV = 40.0
-"""Root mean square of the change from sample to sample (5 ms), beyond which muscle or mains cover all EEG."""
+"""Root mean square of the change from sample to sample (5 ms) above which muscle or mains hide the EEG."""
 ARTEFACT_SHARE = 0.5
-"""Share of the judged seconds, over all differences, that makes a window one of artefacts."""
+"""Share of artefacts among the judged seconds, over all differences, from which a window is an artefact."""
 FAR_UV, FAR_SHARE = 256.0, 0.01
-"""From where half precision has steps of 0.25 µV and more; the share of samples beyond it that is passed over, as an
-artefact."""
+"""Amplitude from which half precision has steps of 0.25 µV and more, and the share of samples beyond it that is
+tolerated as an artefact."""
 
 
 @dataclass(frozen=True)
 class Flags:
-    """What is wrong with a window.
+    """The flags of a window.
 
     Attributes:
-        edge: its 50 s reach beyond the recording.
-        gap: samples are missing in it, more than a second's.
-        flat: a quarter or more of the judged seconds, over all differences, is a flat line.
-        artefact: half or more of the judged seconds, over all differences, is too large or too fast to be EEG.
+        edge: whether its 50 s reach beyond the recording.
+        gap: whether more than a second of it is missing.
+        flat: whether a quarter or more of the judged seconds, over all differences, is a flat line.
+        artefact: whether half or more of the judged seconds, over all differences, is too large or fast to be EEG.
     """
 
     edge: bool
@@ -60,7 +60,7 @@ class Flags:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether the window has no flag."""
         return not any(getattr(self, name) for name in FLAGS)
 
 
@@ -69,10 +69,10 @@ FLAGS = tuple(field.name for field in fields(Flags))
 
 
 def check_every(every_s: float) -> int:
-    """Return how many samples at 200 Hz lie between two windows.
+    """Return the number of samples at 200 Hz from one window to the next.
 
     Raises:
-        UsageError: less than a second, or no whole number of samples.
+        UsageError: the step is less than a second, or not a whole number of samples.
     """
     step = round(every_s * SFREQ_HZ) if isinstance(every_s, Real) and np.isfinite(float(every_s)) else 0
     if step < LEAST_EVERY_S * SFREQ_HZ or abs(step - every_s * SFREQ_HZ) > 1e-6:
@@ -83,18 +83,18 @@ def check_every(every_s: float) -> int:
 
 
 def window_starts(spans: Sequence[tuple[int, int]], every_s: float) -> NDArray[np.int64]:
-    """Lay windows over a recording.
+    """Place windows on a recording.
 
     Args:
-        spans: samples at 200 Hz, from and to before, of the parts that were recorded.
+        spans: first sample at 200 Hz of each recorded part, and the sample after its last.
         every_s: seconds from one window to the next.
 
     Returns:
-        (n,) the first judged sample of each window, multiples of `every_s`; windows of which no judged sample lies in
-        a part are left out.
+        (n,) first judged sample of each window, at multiples of `every_s`; windows whose judged samples all lie outside
+        the recorded parts are left out.
 
     Raises:
-        UsageError: `every_s` is less than a second or no whole number of samples.
+        UsageError: `every_s` is less than a second, or not a whole number of samples.
     """
     step = check_every(every_s)
     found: dict[int, None] = {}
@@ -110,13 +110,13 @@ def inspect_window(
     inside: tuple[int, int] = (0, N_TIMES),
     measured: Collection[str] = (),
 ) -> Flags:
-    """Tell what is wrong with a window.
+    """Find the flags of a window.
 
     Args:
         uv_TC: (10,000, 20) µV, channels as in `competition.CHANNELS`; NaN where nothing was recorded.
-        pairs: the differences that models look at and that the recording has.
-        inside: the samples of the window, from and to before, that lie within the recording.
-        measured: electrodes of a channel of their own, whose flat lines count too.
+        pairs: differences that models use and that the recording has.
+        inside: first sample of the window within the recording, and the sample after the last.
+        measured: electrodes with a channel of their own, whose flat lines count too.
     """
     index = {name: i for i, name in enumerate(CHANNELS)}
     plus, minus = (uv_TC[:, [index[pair[side]] for pair in pairs]] for side in (0, 1))
@@ -160,18 +160,19 @@ def _peak_to_peak(uv_TP: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def near_zero(uv_TC: NDArray[np.float32]) -> tuple[NDArray[np.float32], bool]:
-    """Bring a window nearer to zero if half precision would round its differences.
+    """Move a window nearer to zero if half precision would round its differences.
 
-    What all electrodes share, such as mains or a drift of the reference, cancels in every difference, so it may as well
-    go first. Amplifiers without a high-pass then still show single electrodes tens of millivolts from zero, where half
-    precision, in which models are given recordings, has steps of 16 µV.
+    What all electrodes share, such as mains hum or a drift of the reference, cancels in every difference, so it can be
+    subtracted first. Amplifiers without a high-pass filter may still show single electrodes tens of millivolts from
+    zero, where half precision, in which models receive recordings, has steps of 16 µV.
 
     Args:
         uv_TC: (10,000, 20) µV, channels as in `competition.CHANNELS`.
 
     Returns:
-        The same window if it is near zero as it is; else less the median over its electrodes at each moment and, if
-        an electrode is far from zero even so, each less its mean over time. And whether there was such an electrode.
+        The window, unchanged if it is near zero; otherwise without the median over its electrodes at each moment and,
+        if an electrode is still far from zero, without the mean of each over time. And whether there was such an
+        electrode.
     """
     with np.errstate(invalid="ignore"):
         far = np.abs(uv_TC[:, :-1]) > FAR_UV

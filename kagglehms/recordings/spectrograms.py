@@ -1,4 +1,4 @@
-"""Ten minutes of spectrogram around any second of a recording, computed from its signal a part at a time."""
+"""Compute ten minutes of spectrogram around any second of a recording, a part at a time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PART_ROWS = 450
-"""Rows that are computed together: a quarter of an hour."""
+"""Number of rows that are computed together: a quarter of an hour."""
 _PARTS_KEPT = 4
-"""Parts that are remembered: ten minutes touch two."""
+"""Number of parts that are kept in memory: ten minutes touch two."""
 _STEP_TIMES = SPECTROGRAM_STEP_S * SFREQ_HZ
 
 
@@ -26,8 +26,8 @@ class Spectrograms:
     """The spectrogram of a recording, one row every 2 s.
 
     Args:
-        electrodes: the signal.
-        centre: a sample at 200 Hz around which ten minutes are to be exact to the sample; rows are laid so.
+        electrodes: signal of the recording.
+        centre: sample at 200 Hz that rows are placed around, so that the ten minutes around it are exact.
     """
 
     def __init__(self, electrodes: Electrodes, centre: int = 0) -> None:
@@ -37,16 +37,16 @@ class Spectrograms:
         self._parts: OrderedDict[int, NDArray[np.float16]] = OrderedDict()
 
     def crop(self, centre: int) -> tuple[NDArray[np.float16], float]:
-        """Return the ten minutes around a sample, and the share of their rows that is there.
+        """Return the ten minutes around a sample, and the share of their rows that have values.
 
         Args:
-            centre: the sample at 200 Hz in the middle; rows are at most 1 s off.
+            centre: sample at 200 Hz in the middle, which rows may miss by up to 1 s.
 
         Returns:
             (300, 400) float16 natural logarithm of power, as `readers.encode_spectrogram` makes it, NaN beyond the
             ends of the recording and where it has no signal; and the share of rows with values.
         """
-        last_before = (centre - self._phase) // _STEP_TIMES  # or up to a second behind it, if that is nearer
+        last_before = (centre - self._phase) // _STEP_TIMES  # up to a second after it, if that is nearer
         first = last_before - SPECTROGRAM_ROWS // 2 + 1
         out = np.empty((SPECTROGRAM_ROWS, len(SPECTROGRAM_COLUMNS)), np.float16)
         done = 0
@@ -66,7 +66,7 @@ class Spectrograms:
         return self._parts[part]
 
     def _computed(self, first_row: int) -> NDArray[np.float16]:
-        """Rows `first_row` … of the recording; the signal is read as far beyond them as the filter feels."""
+        """The rows of a part from `first_row`; the signal is read as far beyond them as the filter extends."""
         first = first_row * _STEP_TIMES + self._phase
         last = first + (_PART_ROWS - 1) * _STEP_TIMES
         margin = WINDOW_TIMES // 2 + REACH_TIMES

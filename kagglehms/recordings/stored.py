@@ -1,8 +1,8 @@
-"""What every kind of recording looks like to those who read from it: channels, stretches, blocks of samples.
+"""The common interface of all recordings: channels, stretches, blocks of samples.
 
-A recording is stored in units: the data records of an EDF file, single samples elsewhere. In one unit every channel
-has a number of samples of its own, so channels of different rates stand side by side. A recording with interruptions
-is several stretches, each with its place in time.
+A recording consists of units: the data records of an EDF file, single samples elsewhere. Each channel has its own
+number of samples in a unit, so that channels of different rates can stand side by side. A recording with interruptions
+has several stretches, each with its place in time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 NO_SCALE = "none"
-"""The unit of a channel whose stored numbers cannot be told in any unit."""
+"""Unit of a channel whose stored numbers have no known unit."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Channel:
     """One signal of a recording.
 
     Attributes:
-        label: the name that the recording gives it.
-        samples_per_unit: the samples of this channel in one unit.
-        unit: the physical unit as the recording spells it; empty where it names none.
-        to_uv: what a stored value is multiplied by to be in µV; None where the unit is no voltage.
-        step_uv: the least difference between two stored values in µV; 0 where it is not known.
+        label: name in the recording.
+        samples_per_unit: number of samples in one unit of the recording.
+        unit: spelling of the physical unit; empty if the recording gives none.
+        to_uv: factor from stored values to µV; None if the unit is not one of voltage.
+        step_uv: step between neighbouring stored values in µV; 0 if it is unknown.
     """
 
     label: str
@@ -50,9 +50,9 @@ class Stretch:
     """A part of a recording without interruption.
 
     Attributes:
-        start_s: when its first sample was taken, in seconds after the recording's first.
-        first: its first unit.
-        stop: the unit after its last.
+        start_s: seconds from the recording's first sample to the stretch's.
+        first: first unit.
+        stop: unit after the last one.
     """
 
     start_s: float
@@ -64,12 +64,12 @@ class Recording(ABC):
     """A recording that is read in blocks.
 
     Attributes:
-        name: how it is called in messages: the file's path, or what was passed.
-        path: its file; None for an object of Python.
-        channels: its signals, in stored order.
-        stretches: its parts in the order of time; one for a recording without interruptions.
-        unit_s: the duration of one unit in seconds.
-        notes: what the reader should know of how it was understood.
+        name: name in messages: the path of the file, or the kind of object.
+        path: file of the recording; None for an object in memory.
+        channels: signals in stored order.
+        stretches: parts without interruption in order of time.
+        unit_s: duration of one unit in seconds.
+        notes: remarks for the reader on how the recording was understood.
     """
 
     def __init__(
@@ -94,15 +94,15 @@ class Recording(ABC):
 
         Args:
             channels: positions in `self.channels`.
-            first: the first unit.
-            stop: the unit after the last.
+            first: first unit.
+            stop: unit after the last one.
 
         Returns:
-            One array a channel, (units × its samples per unit,) float64 in the channel's own unit; NaN where nothing
+            One array per channel, (units × its samples per unit,) float64 in the channel's own unit; NaN where nothing
             was recorded.
 
         Raises:
-            DataError: the file cannot be read there.
+            DataError: the file cannot be read.
         """
 
     def rate_hz(self, channel: int) -> Fraction:
@@ -116,7 +116,7 @@ class Recording(ABC):
         return last.start_s + float((last.stop - last.first) * self.unit_s)
 
     def refusal(self, reason: str, hint: str = "") -> HMSError:
-        """Make the error that says why this recording cannot be used: of input for a file, of usage for an object."""
+        """Make the error for a recording that cannot be used: `DataError` for a file, `UsageError` for an object."""
         if self.path is not None:
             return DataError(self.path, reason, hint)
         return UsageError(f"{self.name}: {reason}" + (f"; {hint}" if hint else ""))

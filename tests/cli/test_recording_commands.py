@@ -84,7 +84,7 @@ def test_missing_electrodes_end_in_one_line_unless_they_are_allowed(
         (("a.edf", "--every", "0.5s"), "windows can begin every second or more"),
         (("a.edf", "--every", "soon"), "soon"),
         (("a.edf", "--threshold", "2"), "must be a probability"),
-        (("a.edf", "--rename", "x"), "renames nothing"),
+        (("a.edf", "--rename", "x"), "does not rename a channel"),
         (("missing.edf",), "no such file"),
     ],
 )

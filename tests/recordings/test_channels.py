@@ -206,7 +206,7 @@ def test_what_no_model_looks_at_may_be_missing() -> None:
     montage = mapped(labels, pairs=DIFFERENCES)
     assert montage.lost == ()
     assert montage.missing == ("Fz", "Cz", "Pz")
-    assert "EKG = missing; no model looks at it" in montage.lines
+    assert "EKG = missing; no model uses it" in montage.lines
     with pytest.raises(UsageError, match="lacks Fz, Cz, Pz: 2 of the 18"):
         mapped(labels, pairs=(*DIFFERENCES, *MIDLINE_DIFFERENCES))
 
@@ -218,7 +218,7 @@ def test_recordings_of_something_else_are_refused(labels: list[str]) -> None:
 
 
 def test_nothing_to_look_at_is_refused_even_where_missing_is_allowed() -> None:
-    with pytest.raises(UsageError, match="nothing is left to look at"):
+    with pytest.raises(UsageError, match="no difference is left"):
         mapped(["Fp1", "O2", "EKG"], allow_missing=True)
 
 

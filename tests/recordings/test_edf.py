@@ -152,8 +152,8 @@ def test_an_incomplete_last_record_is_left_out(uv_TC: np.ndarray, tmp_path: Path
         recording = EdfRecording(path)
         found = recording.read([0], 0, 29)[0]
     assert recording.duration_s == 29
-    assert "its header speaks of 30 data records, and 29 are there" in recording.notes
-    assert "its last data record is incomplete and left out" in recording.notes
+    assert "its header announces 30 data records, but it holds 29" in recording.notes
+    assert "its last data record is incomplete and was left out" in recording.notes
     np.testing.assert_allclose(found, uv_TC[: 29 * 200, 0], atol=0.051)
 
 
@@ -185,7 +185,7 @@ def test_a_start_between_two_seconds_is_no_interruption(uv_TC: np.ndarray, tmp_p
 
 def test_a_discontinuous_file_without_times_is_refused(uv_TC: np.ndarray, tmp_path: Path) -> None:
     bare = patched(write_referential(tmp_path / "a.edf", uv_TC), 192, b"EDF+D")
-    with pytest.raises(DataError, match="says that it has interruptions, and not when"):
+    with pytest.raises(DataError, match="has interruptions, but does not say when"):
         EdfRecording(bare)
     timed = discontinuous(write_referential(tmp_path / "b.edf", uv_TC, annotations=TIMED), {10: 5})
     content = timed.read_bytes()
@@ -196,7 +196,7 @@ def test_a_discontinuous_file_without_times_is_refused(uv_TC: np.ndarray, tmp_pa
 
 def test_records_out_of_order_are_refused(uv_TC: np.ndarray, tmp_path: Path) -> None:
     path = discontinuous(write_referential(tmp_path / "a.edf", uv_TC, annotations=TIMED), {10: -5})
-    with pytest.raises(DataError, match="data record 11 begins before the one before it has ended"):
+    with pytest.raises(DataError, match="data record 11 begins before the previous one has ended"):
         EdfRecording(path)
 
 

@@ -242,7 +242,7 @@ def test_coarse_steps_are_noted(of_eeg: Predictor, tmp_path: Path) -> None:
     path = write_referential(tmp_path / "a.edf", UV, span=(-500_000, 500_000))
     notes = of_eeg.predict_recording(path).notes
     assert notes[0].startswith(
-        "stored in steps of up to 15.3 µV, large beside an EEG: EEG Fp1-REF, EEG F3-REF"
+        "stored in steps of up to 15.3 µV, which is coarse for an EEG: EEG Fp1-REF, EEG F3-REF"
     )
     assert "EKG" not in notes[0]
     assert of_eeg.predict_recording(write_referential(tmp_path / "b.edf", UV)).notes == ()
@@ -279,7 +279,7 @@ def test_a_truncated_file_is_judged_as_far_as_it_goes(
     assert found.duration_s == SECONDS - 1
     rows = found.probabilities[found.judged]
     assert np.abs(rows - parquet_way[: len(rows)]).max() < 0.01
-    assert "its last data record is incomplete and left out" in found.notes
+    assert "its last data record is incomplete and was left out" in found.notes
 
 
 def test_recipes_that_look_at_ten_minutes_have_them_computed(of_both: Predictor, tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_recipes_that_look_at_ten_minutes_have_them_computed(of_both: Predictor,
     assert expected.std(axis=0).max() > 0.1
     found = of_both.predict_recording(write_referential(tmp_path / "a.edf", UV))
     assert np.abs(found.probabilities[found.judged] - expected).max() < 0.01
-    assert "shorter than the ten minutes that spectrograms show: what is there was used" in found.notes
+    assert "shorter than the ten minutes of spectrograms, which are therefore incomplete" in found.notes
     np.testing.assert_allclose(found.spectrogram_share, 0.5, atol=0.01)
 
 
@@ -358,7 +358,7 @@ def test_missing_electrodes_are_refused_unless_they_are_allowed(of_eeg: Predicto
     zero = np.asarray(of_eeg.predict(windows(np.nan_to_num(lacking))))
     assert np.abs(zero - expected).max() > 0.02
     assert found.missing == ("T3", "Fz", "O2")
-    assert "4 differences of electrodes that the models look at are missing" in found.notes
+    assert "4 differences of electrodes that the models use are missing" in found.notes
 
 
 def test_columns_are_never_taken_by_their_place(of_eeg: Predictor) -> None:
@@ -382,7 +382,7 @@ def test_recordings_shorter_than_a_window_are_flagged(of_eeg: Predictor, seconds
     found = of_eeg.predict_recording(UV[: seconds * 200], sfreq_hz=200, channels=CHANNELS)
     assert not found.judged.any()
     assert found.flags["edge"].all()
-    assert "shorter than the 50 s of a window" in found.notes
+    assert "shorter than a window of 50 s" in found.notes
 
 
 def test_nothing_recorded_is_not_answered_with_the_prior(of_eeg: Predictor) -> None:
@@ -417,5 +417,5 @@ def test_renaming_is_read_from_words(words: tuple[str, ...], expected: dict[str,
 
 @pytest.mark.parametrize("word", ["E22", "=Fp1", "E22="])
 def test_other_words_rename_nothing(word: str) -> None:
-    with pytest.raises(UsageError, match="renames nothing; write LABEL=ELECTRODE"):
+    with pytest.raises(UsageError, match="does not rename a channel; write LABEL=ELECTRODE"):
         rename_of([word])

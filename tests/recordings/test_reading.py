@@ -41,8 +41,8 @@ def test_files_are_known_by_their_content(tmp_path: Path) -> None:
         ("a.edf", b"", "is empty"),
         ("a.edf", b"no such thing as a header", "is no EDF or BDF file"),
         ("a.parquet", b"PAR1 and then nothing", "cannot be read"),
-        ("a.fif", b"neither", "is no recording that MNE understands"),
-        ("a.txt", b"neither", "is no recording that MNE understands"),
+        ("a.fif", b"neither", "is not a recording that MNE can read"),
+        ("a.txt", b"neither", "is not a recording that MNE can read"),
     ],
 )
 def test_files_of_nothing_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -150,7 +150,7 @@ def test_channels_that_are_marked_as_bad_are_missing() -> None:
     labels = [channel.label for channel in recording.channels]
     assert labels == [name for name in CHANNELS if name not in {"T3", "Fp1"}]
     np.testing.assert_allclose(recording.read([0], 0, 9)[0] * 1e6, UV[:9, 1], atol=1e-3)
-    assert recording.notes == ("marked as bad and left out: T3, Fp1",)
+    assert recording.notes == ("marked as bad and therefore missing: T3, Fp1",)
 
 
 @pytest.mark.parametrize("first_samp", [0, 500])
@@ -229,7 +229,9 @@ def write_eeglab(folder: Path) -> Path:
 def test_epochs_are_no_recording() -> None:
     mne = pytest.importorskip("mne", reason="MNE is an extra")
     epochs = mne.make_fixed_length_epochs(make_raw(), duration=2, verbose="ERROR")
-    with pytest.raises(UsageError, match="is none: give the Raw object that it was cut from"):
+    with pytest.raises(
+        UsageError, match="is not a whole recording: give the Raw object that it was cut from"
+    ):
         open_recording(epochs)
 
 
