@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kagglehms.data.competition import CHAINS, CHANNELS
 from kagglehms.features import MelSpec
 from kagglehms.features.mel_plan import mel_filters, plan
-from kagglehms.features.plain import untile
+from kagglehms.features.transform_plan import untile
 
 F32 = NDArray[np.float32]
 Images = Callable[[F32], Any]

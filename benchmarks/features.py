@@ -66,9 +66,10 @@ from kagglehms.features import (
     zoomed_image_into,
 )
 from kagglehms.features.arrays import spread
-from kagglehms.features.filters import causal_coefficients, linear_taps
+from kagglehms.features.filters import design, linear_taps
 from kagglehms.features.filters_compiled import two_modes
-from kagglehms.features.mel import DEFAULT, _setting
+from kagglehms.features.mel_compiled import MelScratch
+from kagglehms.features.mel_plan import MelSpec, plan
 from kagglehms.features.simd import LANES
 from kagglehms.features.transform_compiled import FRAMES, transform_frames
 
@@ -243,24 +244,29 @@ def spread_serial(images: Any, windows: Any, threads: int) -> Callable[[], objec
 
 
 @numba.njit(nogil=True)
-def _transform_all(
-    differences: Any, folded: Any, kept: Any, power: Any, rows: Any, weights: Any,
-    n_all: int, hop: int, half: int, rank: int, n_bins: int,
-) -> None:  # fmt: skip
+def _transform_all(scratch: Any, tables: Any, n_all: int, hop: int) -> None:
     for first in range(0, n_all, FRAMES):
-        n = min(FRAMES, n_all - first)
-        transform_frames(differences, folded, kept, power, rows, weights, first, n, hop, half, rank, n_bins)
+        transform_frames(scratch.differences, scratch, tables, first, min(FRAMES, n_all - first), hop)
 
 
 def transform_section(windows: Any, rounds: int) -> dict[str, Any]:
-    setting = _setting(windows.shape[1], DEFAULT)
-    mel_image_into(windows[0], np.empty((4, 128, 256), np.float32))
-    differences, folded, kept, power, _ = setting._idle[-1]
-    rows, weights, *_ = setting._coefficients
-    n_times, hop, _, half, rank, n_bins, *_ = setting._sizes
-    n_all = 1 + n_times // hop
-    arguments = (differences, folded, kept, power, rows, weights, n_all, hop, half, rank, n_bins)
-    found = medians(in_turn({"transform": lambda: _transform_all(*arguments), "peak": peak}, 6 * rounds))
+    spec = MelSpec()
+    tables = plan(spec)
+    half, rank, n_bins = tables.half, tables.rank, tables.n_bins
+    hop = windows.shape[1] // spec.n_frames
+    n_all = 1 + windows.shape[1] // hop
+    x = np.pad(differences(windows[0], LANES).T, ((half, half), (0, 0)))
+    scratch = MelScratch(
+        differences=aligned((x.size,)),
+        folded=aligned((half * 2 * LANES,)),
+        kept=aligned((FRAMES * (rank + 1) * 2 * LANES,)),
+        power=aligned((n_all * n_bins * LANES,)),
+        bands=aligned((0,)),
+    )
+    scratch.differences[:] = x.reshape(-1)
+    found = medians(
+        in_turn({"transform": lambda: _transform_all(scratch, tables, n_all, hop), "peak": peak}, 6 * rounds)
+    )
     flop = n_all * LANES * 2 * (2 * rank * half + 2 * n_bins * (rank + 1))
     limit = PEAK_FLOP / found["peak"] / 1e9
     reached = flop / found["transform"] / 1e9
@@ -297,7 +303,7 @@ def signal_section(windows: Any, rounds: int) -> dict[str, Any]:
     i = itertools.cycle(range(len(halves))).__next__
     x = np.clip(differences(halves[0], 16), -1024, 1024)
     lanes, ready = aligned((x.size,)), np.ascontiguousarray(x.T).reshape(-1)
-    modes, linear = causal_coefficients(), linear_by(linear_taps())
+    modes, linear = design("causal").modes, linear_by(linear_taps())
     fold, fold_linear = FoldSpec(), FoldSpec(filter="linear")
     image, spectra = aligned((160, 1000)), aligned((512, 512))
     missing: list[str] = []

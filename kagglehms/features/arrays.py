@@ -1,16 +1,16 @@
-"""Arrays as people pass them → the flat, aligned, C-ordered ones that compiled code takes; work shared by threads."""
+"""Between callers and compiled code: checks of what goes in and out, scratch memory, and threads."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kagglehms.data.competition import CHANNELS
+from kagglehms.data.competition import CHANNELS, N_TIMES
 from kagglehms.errors import UsageError
 
 FLOAT32 = np.dtype(np.float32)
@@ -19,10 +19,25 @@ LINE = 16
 
 
 def expected(name: str, what: str, got: object) -> UsageError:
-    """Return the error of an argument that cannot be used: what was expected, what came."""
+    """Return the error of an argument that cannot be used, which says what was expected and what came."""
     if isinstance(got, np.ndarray):
         got = f"{got.dtype} of shape {got.shape}"
     return UsageError(f"{name}: expected {what}, got {got}")
+
+
+def check_spec(spec: object, checks: Mapping[str, bool]) -> None:
+    """Refuse a specification that breaks a rule.
+
+    Args:
+        spec: the specification, a dataclass.
+        checks: the rules as `fields: expected …`, and whether each is kept.
+
+    Raises:
+        UsageError: the first rule that is broken.
+    """
+    for rule, kept in checks.items():
+        if not kept:
+            raise UsageError(f"{type(spec).__name__}.{rule}, got {spec}")
 
 
 def as_source(array: Any, name: str, shape: str) -> NDArray[Any]:
@@ -74,10 +89,10 @@ def as_windows(eeg_uv: Any) -> list[NDArray[Any]]:
 
 
 def empty(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return a float32 array that begins at a cache line, not filled: the best kind of `out`.
+    """Return an unfilled float32 array that begins at a cache line: the best kind of `out`.
 
-    NumPy's own begin at any 16 bytes, so that every other vector straddles two lines, which costs up to a quarter of
-    the speed.
+    NumPy's own arrays begin at any 16 bytes, so that every other vector straddles two lines, which costs up to a
+    quarter of the speed.
     """
     size = math.prod(shape)
     buffer = np.empty(size + LINE, np.float32)
@@ -101,42 +116,57 @@ def output(out: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
         raise expected(
             "out", "a C-contiguous, aligned, writable array", f"strides {out.strides}, flags {_flags(out)}"
         )
-    # A memory map is a subclass of the array that compiled code knows.
+    # Compiled code takes plain arrays only, and a memory map is a subclass of them.
     return np.asarray(out)
 
 
-class Pool:
-    """Scratch memory that threads borrow: arrays of zeros at first, then as the last borrower left them."""
+Scratch = TypeVar("Scratch", bound=tuple[NDArray[np.float32], ...])
 
-    def __init__(self) -> None:
-        self._idle: dict[tuple[int, ...], list[tuple[NDArray[np.float32], ...]]] = {}
 
-    def borrow(self, *sizes: int) -> tuple[NDArray[np.float32], ...]:
-        """Return one flat array of each size, which nobody else has until it is given back."""
+class Pool(Generic[Scratch]):
+    """Scratch memory that threads borrow: arrays of zeros at first, then as the last borrower left them.
+
+    Args:
+        kind: named tuple of the arrays that are borrowed together.
+    """
+
+    def __init__(self, kind: Callable[..., Scratch]) -> None:
+        self._kind = kind
+        self._idle: dict[tuple[int, ...], list[Scratch]] = {}
+
+    def borrow(self, **sizes: int) -> Scratch:
+        """Return flat arrays of the given sizes, which the caller has to itself until it gives them back.
+
+        Args:
+            sizes: the size of each array, in the order of the named tuple.
+        """
         try:
-            return self._idle[sizes].pop()
+            return self._idle[tuple(sizes.values())].pop()
         except (KeyError, IndexError):
-            arrays = tuple(empty((size,)) for size in sizes)
-            for array in arrays:
-                array.fill(0)
-            return arrays
+            return self._kind(**{name: _zeros(size) for name, size in sizes.items()})
 
-    def give_back(self, arrays: tuple[NDArray[np.float32], ...]) -> None:
-        """Keep `arrays` for the next borrower; of the sizes in use only a few are kept."""
+    def give_back(self, arrays: Scratch) -> None:
+        """Keep `arrays` for the next borrower; only a few combinations of sizes are kept."""
         sizes = tuple(array.size for array in arrays)
         if sizes not in self._idle and len(self._idle) >= _KEPT_SIZES:
             self._idle.clear()
         self._idle.setdefault(sizes, []).append(arrays)
 
 
+def _zeros(size: int) -> NDArray[np.float32]:
+    array = empty((size,))
+    array.fill(0)
+    return array
+
+
 _KEPT_SIZES = 8
 
 
 def as_they_are(source: Any, out: Any) -> bool:
-    """Whether both are float32 arrays of one shape that compiled code takes without more ado.
+    """Return whether both are float32 arrays of one shape that compiled code takes as they are.
 
-    The usual case in one look: a call every few milliseconds finds the caches full of other things, and then the checks
-    of `as_source` and `output`, one by one, cost as much as the work itself.
+    This is the usual case, tested in one expression: a call every few milliseconds finds the caches full of other
+    things, and then the checks of `as_source` and `output`, one by one, cost as much as the work itself.
     """
     return (
         type(source) is np.ndarray
@@ -154,7 +184,7 @@ def _flags(array: NDArray[Any]) -> str:
     return ", ".join(f"{'' if getattr(array.flags, flag) else 'not '}{name}" for flag, name in names.items())
 
 
-def spread(work: Callable[[int], None], n_items: int, threads: int) -> None:
+def spread(work: Callable[[int], object], n_items: int, threads: int) -> None:
     """Call `work(i)` for each of `n_items`, in this thread or shared by several.
 
     Raises:
@@ -179,3 +209,47 @@ def spread(work: Callable[[int], None], n_items: int, threads: int) -> None:
         take()
         for other in running:
             other.result()
+
+
+def for_each(
+    eeg_uv: Any,
+    out: Any,
+    threads: int,
+    shape_of: Callable[[int], tuple[int, ...]],
+    run: Callable[[NDArray[Any], NDArray[np.float32]], object],
+) -> NDArray[np.float32]:
+    """Call `run(window, image)` for every window of a batch.
+
+    Args:
+        eeg_uv: (B, n_times, 20), or a sequence of windows.
+        out: (B, *shape_of(n_times)), or None for a new array.
+        threads: number of Python threads that share the windows.
+        shape_of: n_times → the shape of an image.
+        run: computes one image.
+
+    Returns:
+        the (B, …) images.
+
+    Raises:
+        UsageError: windows, `out` or `threads` that cannot be used.
+    """
+    windows = as_windows(eeg_uv)
+    images = output(out, (len(windows), *shape_of(len(windows[0]) if windows else N_TIMES)))
+    spread(lambda i: run(windows[i], images[i]), len(windows), threads)
+    return images
+
+
+def for_each_or_one(
+    eeg_uv: Any,
+    out: Any,
+    threads: int,
+    shape_of: Callable[[int], tuple[int, ...]],
+    run: Callable[[NDArray[Any], NDArray[np.float32]], object],
+) -> NDArray[np.float32]:
+    """Do what `for_each` does for a batch; for a single (n_times, 20) window, compute its one image."""
+    if not (isinstance(eeg_uv, np.ndarray) and eeg_uv.ndim == 2):
+        return for_each(eeg_uv, out, threads, shape_of, run)
+    window = as_window(eeg_uv)
+    image = output(out, shape_of(len(window)))
+    run(window, image)
+    return image

@@ -1,24 +1,20 @@
 """One EEG window → its differences in the sixteen lanes of vectors, and from there the rows of an image.
 
 Lane 4·c + p is the p-th difference of chain c, which is the order of the rows. The two differences of the midline go
-through the same code in the first two lanes of a second run. All arrays are flat:
-
-    lanes     (pad + n_times + pad, 16)   µV, then clipped and scaled, then filtered where that can be done in place
-    filtered  (n_times + BLOCK, 16)       what the linear filter writes
-    moments   (blocks, RANK, 16)          see `filters_compiled.linear`
+through the same code in the first two lanes of a second run. All arrays are flat.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
 
 from kagglehms.data.competition import CHANNELS, DIFFERENCES, MIDLINE_DIFFERENCES, OTHER_SIDE, PANELS
-from kagglehms.features import plain_signals
+from kagglehms.features.differences_plan import Signal
+from kagglehms.features.filters import CAUSAL, LINEAR
 from kagglehms.features.filters_compiled import linear, reflect, two_modes
-from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, apart, compiled, helper
+from kagglehms.features.jit import Floats, Source, apart, helper
 from kagglehms.features.simd import (
     LANES,
     add,
@@ -26,12 +22,14 @@ from kagglehms.features.simd import (
     lane_sum,
     load8,
     load16,
+    load_rows16,
     lower,
     mul,
     narrow,
     permutation,
     splat16,
     store,
+    store_rows,
     sub,
     transpose,
     upper,
@@ -40,35 +38,47 @@ from kagglehms.features.simd import (
 )
 
 N_CHANNELS = len(CHANNELS)
-NONE, CAUSAL, LINEAR = range(3)
-"""Filters as compiled code knows them."""
-
 RIGHT = CHANNELS.index("Fp2")
-"""Where the eight electrodes of the right hemisphere begin; those of the left are the first eight channels."""
+"""Index of the first of the eight electrodes of the right hemisphere; those of the left are the first channels."""
 PAIRS = [name for pair in zip(CHANNELS[:8], CHANNELS[RIGHT : RIGHT + 8], strict=True) for name in pair]
 """The electrodes once the hemispheres are zipped, so that neighbours on the head are neighbours in a vector."""
-
-pair_up = permutation([side * 8 + i for i in range(8) for side in (0, 1)])
-"""Zip the hemispheres."""
-
+MIDLINE = CHANNELS.index("Fz") - 4
+"""Index of the first of eight channels among which are those of the midline."""
 MIRRORED = [4 * PANELS.index(OTHER_SIDE[panel]) + p for panel in PANELS for p in range(4)]
-"""Which lane stands where once left and right are exchanged."""
+"""The lane whose difference each lane shows once left and right are exchanged."""
 
+_SIXTEEN = [MIDLINE_DIFFERENCES[min(lane, 1)] for lane in range(LANES)]
+
+_zip = permutation([side * 8 + i for i in range(8) for side in (0, 1)])
 _minuends = permutation([PAIRS.index(first) for first, _ in DIFFERENCES])
 _subtrahends = permutation([PAIRS.index(second) for _, second in DIFFERENCES])
-_mirrored = permutation(MIRRORED)
-
-MIDLINE = CHANNELS.index("Fz") - 4
-"""Eight channels from here on hold the midline."""
-_midline_minuends = permutation(
-    [CHANNELS.index(MIDLINE_DIFFERENCES[min(i, 1)][0]) - MIDLINE for i in range(16)]
-)
-_midline_subtrahends = permutation(
-    [CHANNELS.index(MIDLINE_DIFFERENCES[min(i, 1)][1]) - MIDLINE for i in range(16)]
-)
+_mirror = permutation(MIRRORED)
+_midline_minuends = permutation([CHANNELS.index(first) - MIDLINE for first, _ in _SIXTEEN])
+_midline_subtrahends = permutation([CHANNELS.index(second) - MIDLINE for _, second in _SIXTEEN])
 
 
 # ---- differences
+
+
+@helper
+def electrode_pairs(eeg: Any, t: int) -> Any:
+    """Return the sixteen electrodes of the chains at sample t, in the order of `PAIRS`."""
+    return _zip(load8(eeg, t * N_CHANNELS), load8(eeg, t * N_CHANNELS + RIGHT))
+
+
+@helper
+def chains(eeg: Any, t: int, mirror: bool) -> Any:
+    """Return the sixteen differences of the chains at sample t."""
+    pairs = electrode_pairs(eeg, t)
+    x = sub(_minuends(pairs, pairs), _subtrahends(pairs, pairs))
+    return _mirror(x, x) if mirror else x
+
+
+@helper
+def midline(eeg: Any, t: int, mirror: bool) -> Any:
+    """Return the two differences of the midline at sample t; the other lanes repeat the second."""
+    x = load8(eeg, t * N_CHANNELS + MIDLINE)
+    return sub(_midline_minuends(x, x), _midline_subtrahends(x, x))
 
 
 @helper
@@ -77,32 +87,26 @@ def _limited(x: Any, clip: Any, factor: Any) -> Any:
 
 
 @apart
-def _subtract(
-    eeg: Any, lanes: Any, pad: int, n_times: int, mirror: bool, limited: bool, clip: float, factor: float
-) -> bool:
-    """Write the sixteen differences, clipped and scaled if `limited`; return whether all of them are finite."""
-    total, clips, factors = splat16(0.0), splat16(clip), splat16(factor)
-    for t in range(n_times):
-        pairs = pair_up(load8(eeg, t * N_CHANNELS), load8(eeg, t * N_CHANNELS + RIGHT))
-        x = sub(_minuends(pairs, pairs), _subtrahends(pairs, pairs))
-        if mirror:
-            x = _mirrored(x, x)
+def write_differences(eeg: Any, lanes: Any, pad: int, difference: Any, mirror: bool) -> bool:
+    """Write `difference(eeg, t, mirror)` of every sample t; return whether all of them are finite."""
+    total = splat16(0.0)
+    for t in range(eeg.size // N_CHANNELS):
+        x = difference(eeg, t, mirror)
         total = add(total, x)
-        store(lanes, (pad + t) * LANES, _limited(x, clips, factors) if limited else x)
+        store(lanes, (pad + t) * LANES, x)
     return np.isfinite(lane_sum(total))
 
 
 @apart
-def _subtract_midline(
-    eeg: Any, lanes: Any, pad: int, n_times: int, limited: bool, clip: float, factor: float
+def _write_limited(
+    eeg: Any, lanes: Any, pad: int, difference: Any, mirror: bool, clip: float, factor: float
 ) -> bool:
-    """The same for the two differences of the midline; the other lanes repeat the second."""
+    """Do the same, but clip to ±clip and multiply before writing."""
     total, clips, factors = splat16(0.0), splat16(clip), splat16(factor)
-    for t in range(n_times):
-        x = load8(eeg, t * N_CHANNELS + MIDLINE)
-        x = sub(_midline_minuends(x, x), _midline_subtrahends(x, x))
+    for t in range(eeg.size // N_CHANNELS):
+        x = difference(eeg, t, mirror)
         total = add(total, x)
-        store(lanes, (pad + t) * LANES, _limited(x, clips, factors) if limited else x)
+        store(lanes, (pad + t) * LANES, _limited(x, clips, factors))
     return np.isfinite(lane_sum(total))
 
 
@@ -131,19 +135,22 @@ def _limit(lanes: Any, pad: int, n_times: int, clip: float, factor: float) -> No
 
 @helper
 def subtract(
-    eeg: Any, lanes: Any, pad: int, n_times: int, midline: bool, mirror: bool, clip: float, factor: float
+    eeg: Any, lanes: Any, pad: int, of_midline: bool, mirror: bool, clip: float, factor: float
 ) -> None:
-    """Write the differences, none of them missing, clipped to ±clip and multiplied.
+    """Write the differences of the chains or of the midline, gaps filled, clipped to ±clip and multiplied.
 
-    Most windows are complete, so that is what is tried first, in one pass.
+    Most windows have no gaps, so the first pass assumes that; its result is discarded where there are some.
     """
-    if midline:
-        if not _subtract_midline(eeg, lanes, pad, n_times, True, clip, factor):
-            _subtract_midline(eeg, lanes, pad, n_times, False, clip, factor)
-            fill_missing(lanes, pad, n_times)
-            _limit(lanes, pad, n_times, clip, factor)
-    elif not _subtract(eeg, lanes, pad, n_times, mirror, True, clip, factor):
-        _subtract(eeg, lanes, pad, n_times, mirror, False, clip, factor)
+    if of_midline:
+        complete = _write_limited(eeg, lanes, pad, midline, mirror, clip, factor)
+    else:
+        complete = _write_limited(eeg, lanes, pad, chains, mirror, clip, factor)
+    if not complete:
+        n_times = eeg.size // N_CHANNELS
+        if of_midline:
+            write_differences(eeg, lanes, pad, midline, mirror)
+        else:
+            write_differences(eeg, lanes, pad, chains, mirror)
         fill_missing(lanes, pad, n_times)
         _limit(lanes, pad, n_times, clip, factor)
 
@@ -152,57 +159,26 @@ def subtract(
 
 
 @helper
-def square_of(source: Any, at: int, step: int) -> Any:
-    """Sixteen vectors, `step` apart, with vectors and lanes exchanged."""
-    return transpose(
-        (
-            load16(source, at), load16(source, at + step), load16(source, at + 2 * step),
-            load16(source, at + 3 * step), load16(source, at + 4 * step), load16(source, at + 5 * step),
-            load16(source, at + 6 * step), load16(source, at + 7 * step), load16(source, at + 8 * step),
-            load16(source, at + 9 * step), load16(source, at + 10 * step), load16(source, at + 11 * step),
-            load16(source, at + 12 * step), load16(source, at + 13 * step), load16(source, at + 14 * step),
-            load16(source, at + 15 * step),
-        )
-    )  # fmt: skip
-
-
-@helper
-def store_square(out: Any, at: int, step: int, rows: Any) -> None:
-    """Sixteen vectors to places `step` apart."""
-    store(out, at, rows[0])
-    store(out, at + step, rows[1])
-    store(out, at + 2 * step, rows[2])
-    store(out, at + 3 * step, rows[3])
-    store(out, at + 4 * step, rows[4])
-    store(out, at + 5 * step, rows[5])
-    store(out, at + 6 * step, rows[6])
-    store(out, at + 7 * step, rows[7])
-    store(out, at + 8 * step, rows[8])
-    store(out, at + 9 * step, rows[9])
-    store(out, at + 10 * step, rows[10])
-    store(out, at + 11 * step, rows[11])
-    store(out, at + 12 * step, rows[12])
-    store(out, at + 13 * step, rows[13])
-    store(out, at + 14 * step, rows[14])
-    store(out, at + 15 * step, rows[15])
+def load_square(source: Any, at: int, step: int) -> Any:
+    """Load sixteen vectors, `step` apart, and exchange vectors and lanes."""
+    return transpose(load_rows16(source, at, step))
 
 
 @apart
-def _write_rows(source: Any, at: int, out: Any, first_row: int, width: int, phases: int, step: int) -> None:
-    """Row `phases`·c + p, column w: sample `phases`·w + p, counted in steps, of lane c."""
-    row = phases * width
+def _write_rows(source: Any, at: int, out: Any, width: int, phases: int, step: int) -> None:
+    """Write the rows of sixteen lanes: row `phases`·c + p holds samples p, p + phases, …, in steps, of lane c."""
     for column in range(0, width, LANES):
         w = min(column, width - LANES)
         for p in range(phases):
-            square = square_of(source, at + (w * phases + p) * step * LANES, phases * step * LANES)
-            store_square(out, (first_row + p) * width + w, row, square)
+            square = load_square(source, at + (w * phases + p) * step * LANES, phases * step * LANES)
+            store_rows(out, p * width + w, phases * width, square)
 
 
 @apart
 def _write_few_rows(
     source: Any, at: int, out: Any, first_row: int, width: int, phases: int, step: int, n_lanes: int
 ) -> None:
-    """The same for the first lanes only, or for an image that is narrower than a vector."""
+    """Do the same for the first lanes only, or for an image that is narrower than a vector."""
     for c in range(n_lanes):
         for p in range(phases):
             for w in range(width):
@@ -212,39 +188,65 @@ def _write_few_rows(
 
 # ---- the whole
 
-_ARGUMENTS = (
-    *[FLOATS] * 4,
-    FLOATS_IN,
-    *[types.int64] * 7,
-    types.boolean,
-    types.boolean,
-    types.float64,
-    types.float64,
-)
+
+class DifferenceScratch(NamedTuple):
+    """Arrays that a call works in.
+
+    Attributes:
+        lanes: flat (pad + n_times + pad + BLOCK, 16), µV, then clipped and scaled, then filtered where that can be done
+            in place.
+        filtered: flat (n_times + BLOCK, 16), the result of the linear filter.
+        moments: flat (blocks, RANK, 16), see `filters_compiled.linear`.
+    """
+
+    lanes: Floats
+    filtered: Floats
+    moments: Floats
 
 
-@compiled(
-    plain_signals.difference_rows,
-    float32=(FLOATS_IN, *_ARGUMENTS),
-    uint16=(HALVES_IN, *_ARGUMENTS),
-)
-def difference_rows(
-    eeg: Any, out: Any, lanes: Any, filtered: Any, moments: Any, coefficients: Any,
-    n_times: int, pad: int, filter_: int, first_row: int, width: int, phases: int, step: int,
-    midline: bool, mirror: bool, clip: float, factor: float,
-) -> None:  # fmt: skip
-    """(n_times, 20) µV → rows of the image, both flat; three arrays of scratch, one of coefficients."""
-    subtract(eeg, lanes, pad, n_times, midline, mirror, clip, factor)
-    source, at = lanes, pad * LANES
-    if filter_ == CAUSAL:
-        two_modes(lanes, at, n_times, coefficients)
-    elif filter_ == LINEAR:
+@helper
+def _prepare(eeg: Any, scratch: Any, signal: Any, of_midline: bool, mirror: bool) -> Any:
+    """Prepare sixteen differences; return the array that holds them, and where they begin."""
+    lanes, pad, n_times = scratch.lanes, signal.filter.pad, eeg.size // N_CHANNELS
+    subtract(eeg, lanes, pad, of_midline, mirror, signal.clip, signal.factor)
+    if signal.filter.kind == LINEAR:
         reflect(lanes, pad, n_times)
-        linear(lanes, filtered, moments, n_times, coefficients)
-        source, at = filtered, 0
-    if midline:
-        _write_few_rows(source, at, out, first_row, width, phases, step, len(MIDLINE_DIFFERENCES))
-    elif width < LANES:
-        _write_few_rows(source, at, out, first_row, width, phases, step, LANES)
-    else:
-        _write_rows(source, at, out, first_row, width, phases, step)
+        linear(lanes, scratch.filtered, scratch.moments, n_times, signal.filter)
+        return scratch.filtered, 0
+    if signal.filter.kind == CAUSAL:
+        two_modes(lanes, pad * LANES, n_times, signal.filter.modes)
+    return lanes, pad * LANES
+
+
+def difference_rows(
+    eeg: Source,
+    out: Floats,
+    scratch: DifferenceScratch,
+    signal: Signal,
+    width: int,
+    phases: int,
+    with_midline: bool,
+    mirror: bool,
+) -> None:
+    """Write differences as rows of an image.
+
+    Args:
+        eeg: flat (n_times, 20) µV.
+        out: flat (rows, width) image.
+        scratch: arrays to work in.
+        signal: what is done to a difference.
+        width: samples in a row.
+        phases: rows that a difference takes: row p holds the p-th kept sample and every `phases`-th after it.
+        with_midline: whether the rows of the midline follow those of the chains.
+        mirror: whether left and right are exchanged.
+    """
+    for group in range(1 + with_midline):
+        of_midline, step = group == 1, signal.step
+        source, at = _prepare(eeg, scratch, signal, of_midline, mirror)
+        if of_midline:
+            n_lanes = len(MIDLINE_DIFFERENCES)
+            _write_few_rows(source, at, out, LANES * phases, width, phases, step, n_lanes)
+        elif width < LANES:
+            _write_few_rows(source, at, out, 0, width, phases, step, LANES)
+        else:
+            _write_rows(source, at, out, width, phases, step)

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import N_TIMES
-from kagglehms.errors import UsageError
-from kagglehms.features.arrays import as_window, expected, output
-from kagglehms.features.differences import check_signal, of_all, rows_into
+from kagglehms.features.arrays import as_window, check_spec, expected, for_each_or_one, output
+from kagglehms.features.differences import rows_into
+from kagglehms.features.differences_plan import check_signal
 from kagglehms.features.filters import FilterName
 from kagglehms.features.simd import LANES
 
@@ -54,10 +54,10 @@ class FoldSpec:
 
     def __post_init__(self) -> None:
         check_signal(self)
-        if not (isinstance(self.phases, int) and self.phases >= 1):
-            raise UsageError(f"FoldSpec.phases: expected a whole number, 1 or more, got {self}")
-        if N_TIMES % (self.step * self.phases):
-            raise UsageError(f"FoldSpec.step · phases: expected a divisor of {N_TIMES:,} samples, got {self}")
+        whole = isinstance(self.phases, int) and self.phases >= 1
+        check_spec(self, {"phases: expected a whole number, 1 or more": whole})
+        fits = N_TIMES % (self.step * self.phases) == 0
+        check_spec(self, {f"step · phases: expected a divisor of {N_TIMES:,} samples": fits})
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -100,7 +100,7 @@ def folded_image(
         UsageError: a shape, a dtype or an `out` that cannot be used.
     """
     given = spec or FoldSpec()
-    return of_all(
+    return for_each_or_one(
         eeg_uv, out, threads, given.shape_of, lambda w, o: rows_into(w, o, given, given.phases, False, mirror)
     )
 

@@ -1,8 +1,8 @@
-"""How features are compiled: at their first call, cached where a cache can be written, without the GIL.
+"""Compile features at their first call, cache them where a cache can be written, and run them without the GIL.
 
-A feature is declared with its signatures and with a plain NumPy twin. Where Numba or LLVM cannot compile it (a
-processor or a release of theirs that refuses, `NUMBA_DISABLE_JIT`), the twin takes over with the same answer,
-and one warning says so.
+A feature is a function of flat arrays, numbers, and named tuples of these; its annotations say which types it is
+compiled for. Each has a twin in NumPy. Where Numba or LLVM cannot compile the function (a processor or a release of
+theirs that refuses, `NUMBA_DISABLE_JIT`), the twin computes the same result, slowly, and one warning says so.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias, get_type_hints
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kagglehms.errors import UsageError, first_line
 
@@ -25,41 +26,65 @@ except ValueError as error:  # Numba reads its settings while it is imported
     settings = ", ".join(f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_"))
     raise UsageError(f"Numba refuses {settings} ({first_line(error)}); correct it, or unset it") from error
 
-FLOATS = types.Array(types.float32, 1, "C")
-"""What a feature writes to, or keeps its scratch in."""
-FLOATS_IN = types.Array(types.float32, 1, "C", readonly=True)
-"""What a feature only reads: mutable arrays and read-only memory maps alike."""
-HALVES_IN = types.Array(types.uint16, 1, "C", readonly=True)
-"""Half precision, seen as its bits, of which Numba knows nothing on a CPU."""
+# ---- types of arguments, and of the fields of named tuples
+
+Source: TypeAlias = Annotated[NDArray[Any], "float32, or the bits of float16 as uint16"]
+"""The first argument of a feature, which is compiled for either of the two types when it is first called with it."""
+Floats: TypeAlias = Annotated[NDArray[np.float32], types.Array(types.float32, 1, "C")]
+"""A flat array that a feature writes to: its result, or scratch."""
+Table: TypeAlias = Annotated[NDArray[np.float32], types.Array(types.float32, 1, "C", readonly=True)]
+"""A flat array that a feature only reads."""
+Indices: TypeAlias = Annotated[NDArray[np.int64], types.Array(types.int64, 1, "C", readonly=True)]
+"""A flat array of indices that a feature only reads."""
+
+_SOURCES = {
+    np.dtype(np.float32): types.Array(types.float32, 1, "C", readonly=True),
+    # Numba has no half precision on a CPU, so halves come as their bits.
+    np.dtype(np.uint16): types.Array(types.uint16, 1, "C", readonly=True),
+}
+_NUMBERS = {int: types.int64, float: types.float64, bool: types.boolean}
+
+
+def numba_type(hint: Any) -> Any:
+    """Return Numba's type of an argument or field that is annotated with `hint`."""
+    if hint in _NUMBERS:
+        return _NUMBERS[hint]
+    if hasattr(hint, "_fields"):  # a named tuple
+        fields = [numba_type(field) for field in get_type_hints(hint, include_extras=True).values()]
+        return types.BaseTuple.from_types(fields, hint)
+    return hint.__metadata__[0]
+
+
+# ---- kinds of compiled functions
 
 helper: Callable[[Callable[..., Any]], Any] = numba.njit(
     error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
 )
-"""Decorates the functions that features are made of: inlined, and not to be called from Python."""
+"""Decorate a function that features are made of: it is inlined, and cannot be called from Python."""
 
 apart: Callable[[Callable[..., Any]], Any] = numba.njit(
     error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
 )
-"""The same for loops that want every register: called, not inlined, so that nothing of the caller's takes one."""
+"""Do the same for a loop that needs every register: it is called, so that its caller's values occupy none of them."""
 
 
 class PlainPathWarning(RuntimeWarning):
-    """Features cannot be compiled here, so that plain NumPy does their work, slowly."""
+    """Warn that features cannot be compiled here, so that NumPy computes them, slowly."""
 
 
 class Compiled:
-    """A compiled function of flat arrays and numbers.
+    """A feature that is compiled when it is first called.
 
-    Calls are checked by nobody: the caller passes what one of the signatures says, the first argument choosing
-    it by its dtype.
+    Arguments are not checked: callers pass what the annotations of `function` say.
+
+    Args:
+        function: what is compiled. Its first argument is a `Source`, whose dtype selects the machine code.
+        plain: its twin in NumPy, which takes the same arguments.
     """
 
-    def __init__(
-        self, function: Callable[..., None], plain: Callable[..., None], **signatures: Sequence[Any]
-    ) -> None:
+    def __init__(self, function: Callable[..., None], plain: Callable[..., None]) -> None:
+        self.plain = plain
         self._function = function
-        self._plain = plain
-        self._signatures = {np.dtype(name): tuple(signature) for name, signature in signatures.items()}
         # By the character of a dtype, which is quicker to look up than the dtype.
         self._compiled: dict[str, Callable[..., None]] = {}
 
@@ -70,35 +95,31 @@ class Compiled:
     def _compile(self, dtype: np.dtype[Any]) -> Callable[..., None]:
         with _compiling:
             if dtype.char not in self._compiled:
-                self._compiled[dtype.char] = self._entry(self._signatures[dtype])
+                self._compiled[dtype.char] = self._entry(dtype)
             return self._compiled[dtype.char]
 
-    def _entry(self, signature: tuple[Any, ...]) -> Callable[..., None]:
-        """Return the machine code of one signature, or the plain twin."""
+    def _entry(self, dtype: np.dtype[Any]) -> Callable[..., None]:
+        """Return the machine code for one type of source, or the twin."""
         if numba.config.DISABLE_JIT:
-            _say_plain("NUMBA_DISABLE_JIT is set")
-            return self._plain
+            _warn_once("NUMBA_DISABLE_JIT is set")
+            return self.plain
+        hints = get_type_hints(self._function, include_extras=True)
+        del hints["return"]
+        signature = (_SOURCES[dtype], *(numba_type(hint) for hint in list(hints.values())[1:]))
         reason = ""
-        for cache in (True, False):  # a cache can be unwritable, broken, or full; it is never needed
+        for cache in (True, False):  # a cache can be read-only, broken, or full; it is never needed
             try:
                 dispatcher = _dispatcher(self._function, cache)
                 dispatcher.compile(signature)
                 return dispatcher.get_overload(signature)
-            # Whatever it is, there is another way to the answer, and the warning carries the reason.
+            # Whatever it is, the twin can do the work, and the warning carries the reason.
             except Exception as error:
                 reason = first_line(error)
-        _say_plain(reason)
-        return self._plain
+        _warn_once(reason)
+        return self.plain
 
 
 _compiling = threading.RLock()
-
-
-def compiled(
-    plain: Callable[..., None], **signatures: Sequence[Any]
-) -> Callable[[Callable[..., None]], Compiled]:
-    """Declare a feature; each keyword is the dtype of the first argument, with the types of all arguments."""
-    return lambda function: Compiled(function, plain, **signatures)
 
 
 def _dispatcher(function: Callable[..., None], cache: bool) -> Any:
@@ -111,18 +132,18 @@ def _dispatcher(function: Callable[..., None], cache: bool) -> Any:
 
 
 def _stamp() -> tuple[tuple[str, int, int], ...]:
-    """What tells apart two states of the files of this folder."""
+    """Return what distinguishes two states of the files of this folder: names, sizes, times."""
     files = sorted(Path(__file__).parent.glob("*.py"))
     return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
 
 
-_said_plain = False
+_warned = False
 
 
-def _say_plain(reason: str) -> None:
-    global _said_plain
-    if not _said_plain:
-        _said_plain = True
+def _warn_once(reason: str) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
         warnings.warn(
             f"features: vector code cannot be compiled here ({reason}); plain NumPy does their work, slowly",
             PlainPathWarning,

@@ -53,79 +53,20 @@ Any other resolution is a `MelSpec`: rows, rank and weights are derived in `mel_
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kagglehms.data.competition import SFREQ_HZ
-from kagglehms.errors import UsageError
-from kagglehms.features import plain
-from kagglehms.features.arrays import as_window, as_windows, empty, expected, output, spread
-from kagglehms.features.mel_compiled import BLOCK, N_PANELS, mel_image
-from kagglehms.features.mel_plan import plan
+from kagglehms.features import mel_compiled, plain_signals
+from kagglehms.features.arrays import Pool, as_window, expected, for_each, output
+from kagglehms.features.jit import Compiled
+from kagglehms.features.mel_compiled import BLOCK, MelScratch
+from kagglehms.features.mel_plan import MelSpec, plan
 from kagglehms.features.simd import LANES
 from kagglehms.features.transform_compiled import FRAMES
 
-
-@dataclass(frozen=True)
-class MelSpec:
-    """The resolution of a mel image.
-
-    The hop between frames is `n_times // n_frames` samples; frames are centred on multiples of it, the first on sample
-    0, with zeros beyond both ends, and the first `n_frames` of them make the image.
-
-    Raises:
-        UsageError: values that contradict each other.
-    """
-
-    n_fft: int = 1024
-    """Length of the transform in samples: bins are sfreq / n_fft apart."""
-    win_length: int = 128
-    """Length of the Hann window in samples, even, at most n_fft."""
-    n_mels: int = 128
-    """Mel bands, rows of the image."""
-    fmin: float = 0.0
-    """Lower edge of the first band, Hz."""
-    fmax: float = 20.0
-    """Upper edge of the last band, Hz."""
-    sfreq: float = SFREQ_HZ
-    """Samples per second, Hz."""
-    n_frames: int = 256
-    """Frames, columns of the image."""
-    tolerance: float = 2e-6
-    """Greatest error of a bin, relative to its own row of the transform, that the low rank may make."""
-
-    def __post_init__(self) -> None:
-        whole = ("n_fft", "win_length", "n_mels", "n_frames")
-        checks = {
-            "n_fft, win_length, n_mels and n_frames: expected whole numbers, 1 or more": all(
-                isinstance(getattr(self, name), int) and getattr(self, name) >= 1 for name in whole
-            ),
-            "n_fft and win_length: expected even numbers, win_length ≤ n_fft": self.n_fft % 2 == 0
-            and self.win_length % 2 == 0
-            and self.win_length <= self.n_fft,
-            "fmin and fmax: expected 0 ≤ fmin < fmax ≤ sfreq / 2": 0
-            <= self.fmin
-            < self.fmax
-            <= self.sfreq / 2,
-            "tolerance: expected a number above 0": self.tolerance > 0,
-        }
-        for what, holds in checks.items():
-            if not holds:
-                raise UsageError(f"MelSpec.{what}, got {self}")
-
-    @property
-    def rank(self) -> int:
-        """Rows of either parity that the transform goes through."""
-        return plan(self).rank
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(4, n_mels, n_frames)"""
-        return N_PANELS, self.n_mels, self.n_frames
-
+__all__ = ["DEFAULT", "MelSpec", "mel_image_into", "mel_images"]
 
 DEFAULT = MelSpec()
 """The resolution of the public notebook."""
@@ -143,7 +84,7 @@ def mel_images(
         eeg_uv: (B, n_times, 20) float32 or float16, µV, channels in the competition's order; or a sequence of B such
             windows, which are not copied together. Missing samples are NaN; ±inf counts as NaN.
         out: (B, 4, n_mels, n_frames) float32, C-contiguous.
-        threads: how many Python threads share the windows.
+        threads: number of Python threads that share the windows.
         spec: the resolution.
 
     Returns:
@@ -152,23 +93,15 @@ def mel_images(
     Raises:
         UsageError: a shape, a dtype or an `out` that cannot be used; a window shorter than n_frames samples.
     """
-    windows = as_windows(eeg_uv)
-    images = output(out, (len(windows), *spec.image_shape))
-    if not windows:
-        return images
-    setting = _setting(len(windows[0]), spec)
-
-    def work(i: int) -> None:
-        setting.run(windows[i], images[i])
-
-    spread(work, len(windows), threads)
-    return images
+    return for_each(
+        eeg_uv, out, threads, lambda _: spec.image_shape, lambda window, image: _run(window, image, spec)
+    )
 
 
 def mel_image_into(
     window_uv: NDArray[Any], out: NDArray[np.float32], spec: MelSpec = DEFAULT
 ) -> NDArray[np.float32]:
-    """Compute the mel image of one window in this thread: the feed's entry.
+    """Compute the mel image of one window in this thread.
 
     Scratch memory (2.4 MB at 50 s) is kept and used again, by any thread; nothing is allocated once as many calls have
     been made as run at a time.
@@ -184,61 +117,28 @@ def mel_image_into(
     Raises:
         UsageError: a shape, a dtype or an `out` that cannot be used; a window shorter than n_frames samples.
     """
-    window = as_window(window_uv)
-    _setting(len(window), spec).run(window, output(out, spec.image_shape))
+    _run(as_window(window_uv), output(out, spec.image_shape), spec)
     return out
 
 
-class _Setting:
-    """One length of window at one resolution: coefficients, sizes, and scratch memory that threads borrow."""
-
-    def __init__(self, n_times: int, spec: MelSpec) -> None:
-        if n_times < spec.n_frames:
-            raise expected("eeg_uv", f"{spec.n_frames} samples or more", n_times)
-        p = plan(spec)
-        hop = n_times // spec.n_frames
-        self._compute: Any = mel_image if spec.n_frames >= BLOCK else plain.mel_image
-        wide = p.n_taps > 2
-        pairs = _alone(spec.n_mels) if wide else (p.band_start, p.band_weight)
-        self._coefficients = (p.project, p.transform, p.band_start, p.band_weight, *pairs)
-        self._sizes = (n_times, hop, spec.n_frames, p.half, p.rank, p.n_bins, spec.n_mels, p.n_taps)
-        self._scratch_sizes = (
-            (n_times + 2 * p.half) * LANES,
-            p.half * 2 * LANES,
-            FRAMES * (p.rank + 1) * 2 * LANES,
-            (1 + n_times // hop) * p.n_bins * LANES,
-            (1 + n_times // hop) * (spec.n_mels + 1) * LANES if wide else 0,
-        )
-        self._idle: list[tuple[NDArray[np.float32], ...]] = []
-
-    def run(self, window: NDArray[Any], image: NDArray[np.float32]) -> None:
-        try:
-            scratch = self._idle.pop()
-        except IndexError:
-            scratch = tuple(_zeros(size) for size in self._scratch_sizes)
-        self._compute(window.reshape(-1), image.reshape(-1), *scratch, *self._coefficients, *self._sizes)
-        self._idle.append(scratch)
+_compute = Compiled(mel_compiled.mel_image, plain_signals.mel_image)
+_pool = Pool(MelScratch)
 
 
-def _alone(n_mels: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return pairs of which the first, band after band, is all that counts."""
-    return np.arange(n_mels, dtype=np.int64), np.tile(np.array([1, 0], np.float32), n_mels)
-
-
-_settings: dict[tuple[int, MelSpec], _Setting] = {}
-_KEPT_SETTINGS = 4
-
-
-def _setting(n_times: int, spec: MelSpec) -> _Setting:
-    setting = _settings.get((n_times, spec))
-    if setting is None:
-        if len(_settings) >= _KEPT_SETTINGS:
-            _settings.clear()
-        setting = _settings[n_times, spec] = _Setting(n_times, spec)
-    return setting
-
-
-def _zeros(size: int) -> NDArray[np.float32]:
-    array = empty((size,))
-    array.fill(0)
-    return array
+def _run(window: NDArray[Any], image: NDArray[np.float32], spec: MelSpec) -> None:
+    n_times = len(window)
+    if n_times < spec.n_frames:
+        raise expected("eeg_uv", f"{spec.n_frames} samples or more", n_times)
+    p = plan(spec)
+    n_all_frames = 1 + n_times // (n_times // spec.n_frames)
+    n_bands = spec.n_mels + 1 if p.n_taps > 2 else 0
+    scratch = _pool.borrow(
+        differences=(n_times + 2 * p.half) * LANES,
+        folded=p.half * 2 * LANES,
+        kept=FRAMES * (p.rank + 1) * 2 * LANES,
+        power=n_all_frames * p.n_bins * LANES,
+        bands=n_all_frames * n_bands * LANES,
+    )
+    compute = _compute if spec.n_frames >= BLOCK else _compute.plain
+    compute(window.reshape(-1), image.reshape(-1), scratch, p, spec.n_frames)
+    _pool.give_back(scratch)

@@ -1,36 +1,31 @@
-"""One EEG window → four mel images, in compiled code. The mathematics stands at the top of `kagglehms.features.mel`.
+"""One EEG window → four mel images, in compiled code; `kagglehms.features.mel` explains the mathematics.
 
 Sixteen lanes are the sixteen differences of the double banana: lane 4·p + c is the p-th difference of chain c, so that
-the four quarters of a vector, multiplied, leave one value per chain. All arrays are flat:
-
-    differences  (pad + n_times + pad, 16)   µV, zeros in the padding
-    folded       (H, 2, 16)                  sums and differences of samples at equal distance from the centre
-    kept         (FRAMES, R + 1, 2, 16)      the transform at R even and R odd rows, and the level of the frame
-    power        (n_all_frames, K, 16)       µV² in every bin
-    bands        (n_all_frames, M + 1, 16)   µV² in every mel band, where one is of more than two bins
+the four quarters of a vector, multiplied, leave one value per chain.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
-
-import numpy as np
-from numba import types
+from typing import Any, NamedTuple
 
 from kagglehms.data.competition import CHAINS, PANELS
-from kagglehms.features import plain
-from kagglehms.features.differences_compiled import N_CHANNELS, PAIRS, RIGHT, fill_missing, pair_up
-from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, apart, compiled, helper
+from kagglehms.features.differences_compiled import (
+    N_CHANNELS,
+    PAIRS,
+    electrode_pairs,
+    fill_missing,
+    write_differences,
+)
+from kagglehms.features.jit import Floats, Source, apart, helper
+from kagglehms.features.mel_plan import MelPlan
 from kagglehms.features.simd import (
     LANES,
-    add,
     broadcast16,
     div,
     exponent,
     fma,
-    lane_sum,
-    load8,
+    fma_each,
     load16,
     mantissa,
     mul,
@@ -48,13 +43,13 @@ BLOCK = 16
 AMIN = 1e-10
 """Least power that has a logarithm (librosa's `amin`)."""
 TOP_DB = 80.0
-"""What lies further below the loudest is raised to that distance (librosa's `top_db`)."""
+"""Greatest distance below the loudest; what is quieter is raised to it (librosa's `top_db`)."""
 FLOOR = 10 ** (-TOP_DB / 10)
 LEVEL_PER_OCTAVE = 10 * math.log10(2) / len(PANELS) / 40
 """The mean of 4 values (decibels + 40) / 40, when the product of their powers doubles."""
 
 STEPS = tuple((CHAINS[panel][p], CHAINS[panel][p + 1]) for p in range(4) for panel in PANELS)
-"""The two electrodes that each lane subtracts."""
+"""The two electrodes whose difference each lane holds."""
 
 _minuends = permutation([PAIRS.index(first) for first, _ in STEPS])
 _subtrahends = permutation([PAIRS.index(second) for _, second in STEPS])
@@ -68,50 +63,58 @@ _pair_low = permutation([LANES * v + 4 * g + i for g in range(4) for v in (0, 1)
 _pair_high = permutation([LANES * v + 4 * g + i for g in range(4) for v in (0, 1) for i in (2, 3)])
 
 
-# ---- differences
+class MelScratch(NamedTuple):
+    """Arrays that a call works in, all flat.
+
+    Attributes:
+        differences: (H + n_times + H, 16) µV, zeros in the padding.
+        folded: (H, 2, 16) sums and differences of samples at equal distance from the centre.
+        kept: (FRAMES, R + 1, 2, 16) the transform at R even and R odd rows, and the level of the frame.
+        power: (n_all_frames, K, 16) µV² in every bin.
+        bands: (n_all_frames, M + 1, 16) µV² in every mel band, if bands read more than two bins.
+    """
+
+    differences: Floats
+    folded: Floats
+    kept: Floats
+    power: Floats
+    bands: Floats
 
 
-@apart
-def _subtract(eeg: Any, differences: Any, pad: int, n_times: int) -> bool:
-    """Write the differences; return whether all of them are finite."""
-    total = splat16(0.0)
-    for t in range(n_times):
-        pairs = pair_up(load8(eeg, t * N_CHANNELS), load8(eeg, t * N_CHANNELS + RIGHT))
-        x = sub(_minuends(pairs, pairs), _subtrahends(pairs, pairs))
-        total = add(total, x)
-        store(differences, (pad + t) * LANES, x)
-    return np.isfinite(lane_sum(total))
+@helper
+def _by_place(eeg: Any, t: int, mirror: bool) -> Any:
+    """Return the sixteen differences at sample t: the first of each chain, then the second of each, …"""
+    pairs = electrode_pairs(eeg, t)
+    return sub(_minuends(pairs, pairs), _subtrahends(pairs, pairs))
 
 
 # ---- mel bands
 
 
 @apart
-def _sum_wide_bands(
-    power: Any, bands: Any, first: int, n_frames: int, n_bins: int, start: Any, weight: Any, n_mels: int, n_taps: int
-) -> None:  # fmt: skip
-    """Power in mel bands of more than two bins, for some frames from `first` on."""
+def _sum_wide_bands(scratch: Any, plan: Any, first: int, n_frames: int) -> None:
+    """Write the power in mel bands of more than two bins, for some frames from `first` on."""
+    start, weight, n_mels, n_taps = plan.band_start, plan.band_weight, plan.band_start.size, plan.n_taps
     for frame in range(first, first + n_frames):
         for m in range(n_mels):
-            band = splat16(0.0)
+            band = (splat16(0.0),)
             for tap in range(n_taps):
-                bin_ = load16(power, (frame * n_bins + start[m] + tap) * LANES)
-                band = fma(broadcast16(weight, m * n_taps + tap), bin_, band)
-            store(bands, (frame * (n_mels + 1) + m) * LANES, band)
+                bin_ = load16(scratch.power, (frame * plan.n_bins + start[m] + tap) * LANES)
+                band = fma_each(weight, m * n_taps + tap, bin_, band)
+            store(scratch.bands, (frame * (n_mels + 1) + m) * LANES, band[0])
 
 
 @helper
 def _band(power: Any, at: int, weight0: Any, weight1: Any) -> Any:
-    """Power in one mel band of two bins."""
+    """Return the power in one mel band of two bins."""
     return fma(weight1, load16(power, at + LANES), mul(weight0, load16(power, at)))
 
 
 @apart
-def _loudest(
-    power: Any, at: int, n_frames: int, n_bins: int, start: Any, weight: Any, n_mels: int, loudest: Any
-) -> Any:
+def _loudest(power: Any, at: int, n_frames: int, n_bins: int, plan: Any, loudest: Any) -> Any:
     """Return the greatest band power so far, per lane."""
-    for m in range(n_mels):
+    start, weight = plan.pair_start, plan.pair_weight
+    for m in range(start.size):
         weight0, weight1 = broadcast16(weight, 2 * m), broadcast16(weight, 2 * m + 1)
         for frame in range(n_frames):
             i = at + (frame * n_bins + start[m]) * LANES
@@ -124,7 +127,7 @@ def _loudest(
 
 @helper
 def _level(product: Any) -> Any:
-    """The mean of four (decibels + 40) / 40, out of the product of four ratios of power, positive and normal.
+    """Return the mean of four (decibels + 40) / 40 from the product of four ratios of power, positive and normal.
 
     With x = 2^e (1 + f), 1 + f in [√½, √2): e octaves and f P(f), the minimax polynomial of degree 6, within 4e-8.
     """
@@ -139,7 +142,7 @@ def _level(product: Any) -> Any:
 
 @helper
 def _product(power: Any, at: int, weight0: Any, weight1: Any, floor: Any) -> Any:
-    """Band power, not below the floor, multiplied along each of the four chains."""
+    """Return band power, raised to the floor, multiplied along each of the four chains."""
     relative = upper(_band(power, at, weight0, weight1), floor)
     pairs = mul(_low8(relative, relative), _high8(relative, relative))
     return mul(_low4(pairs, pairs), _high4(pairs, pairs))
@@ -147,7 +150,7 @@ def _product(power: Any, at: int, weight0: Any, weight1: Any, floor: Any) -> Any
 
 @helper
 def _four_products(power: Any, at: int, step: int, weight0: Any, weight1: Any, floor: Any) -> Any:
-    """Products of four frames, `step` apart, end to end."""
+    """Return the products of four frames, `step` apart, end to end."""
     a = _product(power, at, weight0, weight1, floor)
     b = _product(power, at + step, weight0, weight1, floor)
     c = _product(power, at + 2 * step, weight0, weight1, floor)
@@ -157,16 +160,16 @@ def _four_products(power: Any, at: int, step: int, weight0: Any, weight1: Any, f
 
 @apart
 def _write_block(
-    power: Any, out: Any, frame: int, n_bins: int, start: Any, weight: Any,
-    n_mels: int, n_frames: int, scale: Any, floor: Any,
-) -> None:  # fmt: skip
-    """BLOCK frames: 16 pixels of each row of each image, of band power times a scale.
+    power: Any, n_bins: int, out: Any, frame: int, n_frames: int, plan: Any, scale: Any, floor: Any
+) -> None:
+    """Write BLOCK frames, 16 pixels of each row of each image, of band power times a scale.
 
     Vector v holds frames v, v + 4, v + 8 and v + 12, four chains each, so that transposing squares of 4 × 4, which
     needs no lane to leave its quarter, brings frames in order.
     """
-    image, step = n_mels * n_frames, n_bins * LANES
-    for m in range(n_mels):
+    start, weight = plan.pair_start, plan.pair_weight
+    image, step = start.size * n_frames, n_bins * LANES
+    for m in range(start.size):
         i = frame * step + start[m] * LANES
         weight0, weight1 = mul(broadcast16(weight, 2 * m), scale), mul(broadcast16(weight, 2 * m + 1), scale)
         a = _four_products(power, i, 4 * step, weight0, weight1, floor)
@@ -184,45 +187,31 @@ def _write_block(
 # ---- the whole
 
 
-_INTEGERS_IN = types.Array(types.int64, 1, "C", readonly=True)
-_ARGUMENTS = (
-    *[FLOATS] * 6,
-    FLOATS_IN,
-    FLOATS_IN,
-    _INTEGERS_IN,
-    FLOATS_IN,
-    _INTEGERS_IN,
-    FLOATS_IN,
-    *[types.int64] * 8,
-)
+def mel_image(eeg: Source, out: Floats, scratch: MelScratch, plan: MelPlan, n_frames: int) -> None:
+    """Write the four mel images of one window.
 
-
-@compiled(plain.mel_image, float32=(FLOATS_IN, *_ARGUMENTS), uint16=(HALVES_IN, *_ARGUMENTS))
-def mel_image(
-    eeg: Any, out: Any,
-    differences: Any, folded: Any, kept: Any, power: Any, bands: Any,
-    rows: Any, weights: Any, start: Any, weight: Any, pair_start: Any, pair_weight: Any,
-    n_times: int, hop: int, n_frames: int, half: int, rank: int, n_bins: int, n_mels: int, n_taps: int,
-) -> None:  # fmt: skip
-    """(n_times, 20) µV → (4, n_mels, n_frames), both flat; five arrays of scratch, six of coefficients.
-
-    A band is made of a pair of neighbours in what precedes it: bins, or, where bands are of more bins than two, bands
-    already, the second of which counts nothing.
+    Args:
+        eeg: flat (n_times, 20) µV.
+        out: flat (4, M, n_frames) images.
+        scratch: arrays to work in; the padding of `differences` holds zeros.
+        plan: the resolution.
+        n_frames: frames of an image, `BLOCK` or more.
     """
-    if not _subtract(eeg, differences, half, n_times):
-        fill_missing(differences, half, n_times)
-    n_all, wide = 1 + n_times // hop, n_taps > 2
-    source, n_source = (bands, n_mels + 1) if wide else (power, n_bins)
+    n_times, n_mels = eeg.size // N_CHANNELS, plan.band_start.size
+    hop, half = n_times // n_frames, plan.half
+    if not write_differences(eeg, scratch.differences, half, _by_place, False):
+        fill_missing(scratch.differences, half, n_times)
+    n_all, wide = 1 + n_times // hop, plan.n_taps > 2
+    source, n_source = (scratch.bands, n_mels + 1) if wide else (scratch.power, plan.n_bins)
     loudest = splat16(AMIN)
     for first in range(0, n_all, FRAMES):
         n = min(FRAMES, n_all - first)
-        transform_frames(differences, folded, kept, power, rows, weights, first, n, hop, half, rank, n_bins)
+        transform_frames(scratch.differences, scratch, plan, first, n, hop)
         if wide:
-            _sum_wide_bands(power, bands, first, n, n_bins, start, weight, n_mels, n_taps)
-        at = first * n_source * LANES
-        loudest = _loudest(source, at, n, n_source, pair_start, pair_weight, n_mels, loudest)
+            _sum_wide_bands(scratch, plan, first, n)
+        loudest = _loudest(source, first * n_source * LANES, n, n_source, plan, loudest)
     scale = div(splat16(1.0), loudest)
     floor = upper(mul(splat16(AMIN), scale), splat16(FLOOR))
     for first in range(0, n_frames, BLOCK):
         frame = min(first, n_frames - BLOCK)
-        _write_block(source, out, frame, n_source, pair_start, pair_weight, n_mels, n_frames, scale, floor)
+        _write_block(source, n_source, out, frame, n_frames, plan, scale, floor)

@@ -1,7 +1,7 @@
-"""The coefficients of the mel images: from the numbers of a spectrogram to the tables that the compiled code reads.
+"""The resolution of a mel image, and the tables by which it is computed.
 
-Everything is in closed form or a small linear fit, in float64 with NumPy alone, in a few milliseconds. The mathematics
-stands at the top of `kagglehms.features.mel`.
+Everything is in closed form or a small linear fit, in float64, and takes a few milliseconds. The top of
+`kagglehms.features.mel` explains the mathematics.
 
 Letters: K bins of the transform, H half a window (H = win_length / 2), R rank, M mel bands.
 """
@@ -10,51 +10,112 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kagglehms.data.competition import PANELS, SFREQ_HZ
+from kagglehms.features.arrays import check_spec
+from kagglehms.features.jit import Indices, Table
 from kagglehms.features.transform_plan import Bins, low_rank
-
-if TYPE_CHECKING:
-    from kagglehms.features.mel import MelSpec
 
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
 
 
-@dataclass(frozen=True, eq=False)
-class MelPlan:
-    """What the compiled code needs to know.
+@dataclass(frozen=True)
+class MelSpec:
+    """The resolution of a mel image.
+
+    The hop between frames is `n_times // n_frames` samples; frames are centred on multiples of it, the first on sample
+    0, with zeros beyond both ends, and the first `n_frames` of them make the image.
+
+    Attributes:
+        n_fft: length of the transform in samples, even: bins are sfreq / n_fft apart.
+        win_length: length of the Hann window in samples, even, at most n_fft.
+        n_mels: number of mel bands, rows of the image.
+        fmin: lower edge of the first band, Hz.
+        fmax: upper edge of the last band, Hz.
+        sfreq: samples per second, Hz.
+        n_frames: number of frames, columns of the image.
+        tolerance: greatest error of a bin that the low rank may cause, relative to the bin's own row of the transform.
+
+    Raises:
+        UsageError: values that contradict each other.
+    """
+
+    n_fft: int = 1024
+    win_length: int = 128
+    n_mels: int = 128
+    fmin: float = 0.0
+    fmax: float = 20.0
+    sfreq: float = SFREQ_HZ
+    n_frames: int = 256
+    tolerance: float = 2e-6
+
+    def __post_init__(self) -> None:
+        counts = (self.n_fft, self.win_length, self.n_mels, self.n_frames)
+        whole = all(isinstance(count, int) and count >= 1 for count in counts)
+        even = self.n_fft % 2 == 0 and self.win_length % 2 == 0
+        in_order = 0 <= self.fmin < self.fmax <= self.sfreq / 2
+        check_spec(
+            self,
+            {
+                "n_fft, win_length, n_mels and n_frames: expected whole numbers, 1 or more": whole,
+                "n_fft and win_length: expected even numbers, win_length ≤ n_fft": even
+                and self.win_length <= self.n_fft,
+                "fmin and fmax: expected 0 ≤ fmin < fmax ≤ sfreq / 2": in_order,
+                "tolerance: expected a number above 0": self.tolerance > 0,
+            },
+        )
+
+    @property
+    def rank(self) -> int:
+        """Rows of each parity that the transform goes through."""
+        return plan(self).rank
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(4, n_mels, n_frames)"""
+        return len(PANELS), self.n_mels, self.n_frames
+
+
+class MelPlan(NamedTuple):
+    """What compiled code reads to compute mel images.
 
     Attributes:
         half: H, samples on each side of a frame's centre, itself included.
-        rank: R, rows that are kept of each parity.
-        n_bins: K, bins that are computed, in whole tiles; the last ones may be empty.
+        rank: R, number of rows of each parity in the first stage.
+        n_bins: K, number of computed bins, in whole tiles; the last ones may be empty.
         n_taps: bins that a mel band reads.
-        project: flat float32, R/3 tiles of (H, 3 even rows and 3 odd rows).
-        transform: flat float32, K/3 tiles of (R + 1, 3 even rows and 3 odd rows); the last of R + 1 belongs to the
-            level that is taken off a frame.
-        band_start: (M,) int64, the first bin that each mel band reads.
-        band_weight: flat float32 (M, n_taps).
-        error: greatest error of a bin for a window of unit energy, relative to the energy of a bin's own row.
+        project: flat R/3 tiles of (H, 3 even rows and 3 odd rows).
+        transform: flat K/3 tiles of (R + 1, 3 even rows and 3 odd rows); the last of R + 1 belongs to the level that is
+            subtracted from a frame.
+        band_start: (M,) index of the first bin that each mel band reads.
+        band_weight: flat (M, n_taps) weights of the bins.
+        pair_start: (M,) index of the first of two neighbours that make a band; they are bins, or, if bands read more
+            than two bins, bands already.
+        pair_weight: flat (M, 2) weights of the two; of bands, the second is 0.
+        error: greatest error of a bin for a window of unit energy, relative to the energy of the bin's own row.
     """
 
     half: int
     rank: int
     n_bins: int
     n_taps: int
-    project: F32
-    transform: F32
-    band_start: NDArray[np.int64]
-    band_weight: F32
+    project: Table
+    transform: Table
+    band_start: Indices
+    band_weight: Table
+    pair_start: Indices
+    pair_weight: Table
     error: float
 
 
 @functools.lru_cache(maxsize=8)
 def plan(spec: MelSpec) -> MelPlan:
-    """Derive the coefficients of `spec`.
+    """Derive the tables of `spec`.
 
     Raises:
         UsageError: `spec.tolerance` is below what float32 coefficients can reach.
@@ -66,15 +127,21 @@ def plan(spec: MelSpec) -> MelPlan:
         Bins(spec.n_fft, spec.win_length, first, last, spec.tolerance, asked_by="MelSpec.tolerance")
     )
     start, weight = _taps(bands[:, first : last + 1], transform.n_bins)
+    n_mels, n_taps = weight.shape
+    pair_start, pair_weight = start, weight
+    if n_taps > 2:
+        pair_start, pair_weight = np.arange(n_mels), np.tile(np.array([1, 0], np.float32), (n_mels, 1))
     return MelPlan(
         half=transform.half,
         rank=transform.rank,
         n_bins=transform.n_bins,
-        n_taps=weight.shape[1],
+        n_taps=n_taps,
         project=transform.project,
         transform=transform.transform,
         band_start=start,
         band_weight=weight.reshape(-1),
+        pair_start=pair_start,
+        pair_weight=pair_weight.reshape(-1),
         error=transform.error,
     )
 
@@ -83,7 +150,7 @@ def plan(spec: MelSpec) -> MelPlan:
 
 
 def mel_filters(spec: MelSpec) -> F64:
-    """(M, n_fft/2 + 1) triangular filters of unit area on Slaney's mel scale, as `librosa.filters.mel` defines them.
+    """Return (M, n_fft/2 + 1) triangular filters of unit area on Slaney's mel scale, as `librosa.filters.mel` does.
 
     Source: M. Slaney, Auditory Toolbox (1998); B. McFee et al., librosa, `librosa/filters.py`.
     """
@@ -97,11 +164,12 @@ def mel_filters(spec: MelSpec) -> F64:
 
 
 def hz_to_mel(hz: float) -> float:
-    """Slaney's scale: linear below 1 kHz, logarithmic above."""
+    """Convert to Slaney's scale: linear below 1 kHz, logarithmic above."""
     return 3 * hz / 200 if hz < 1000 else 15 + 27 * float(np.log(hz / 1000) / np.log(6.4))
 
 
 def mel_to_hz(mel: F64) -> F64:
+    """Convert from Slaney's scale."""
     return np.where(mel < 15, 200 * mel / 3, 1000 * 6.4 ** ((mel - 15) / 27))
 
 

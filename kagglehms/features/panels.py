@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import PANELS
-from kagglehms.features import across_compiled, plain
-from kagglehms.features import panels_compiled as compiled
+from kagglehms.features import across_compiled, panels_compiled, plain
 from kagglehms.features.arrays import as_source, as_they_are, expected, output, spread
+from kagglehms.features.jit import Compiled
+from kagglehms.features.panels_compiled import EPSILON, Statistics
 
 Over = Literal["image", "panel"]
 
@@ -32,7 +33,13 @@ N_PANELS = len(PANELS)
 PERCENTILES = (20, 40, 60, 80)
 SUMMARIES = ("min", "max", "mean", "range")
 PAST_CACHES_BYTES = 8 << 20
-"""Results from this size on would leave the caches before anyone reads them again."""
+"""Size of results that would leave the caches before they are read again."""
+
+_normalise = Compiled(panels_compiled.normalise, plain.normalise)
+_normalise_rows = Compiled(panels_compiled.normalise_rows, plain.normalise_rows)
+_percentiles = Compiled(across_compiled.percentiles, plain.percentiles)
+_summaries = Compiled(across_compiled.summaries, plain.summaries)
+_OWN_STATISTICS = Statistics(False, 0.0, 1.0)
 
 
 # ---- what feed and notebooks call
@@ -64,8 +71,13 @@ def normalise(
     Raises:
         UsageError: a shape, a dtype or an `out` that cannot be used.
     """
-    run = compiled.normalise, plain.normalise
-    return _normalise_flat(run, log_power, mean, std, over, out, threads)
+    source, result = _pair(log_power, out)
+    by = _statistics(mean, std)
+    n_pixels = source.shape[-2] * source.shape[-1]
+    width = _group(over, n_pixels)
+    run = _normalise if width >= panels_compiled.LANES else _normalise.plain
+    _run(run, source.ravel(), result.ravel(), N_PANELS * n_pixels, (width, by), threads)
+    return result
 
 
 def normalise_rows(
@@ -98,12 +110,10 @@ def normalise_rows(
     n_bins = n_columns // N_PANELS
     as_panels = getattr(out, "ndim", 0) == 3
     flat = output(out, (N_PANELS, n_bins, n_times) if as_panels else (n_columns, n_times)).reshape(-1)
-    given, mean_, scale = _statistics(mean, std)
-    width = _group(over, n_bins)
-    if width < 8 or n_times < compiled.LANES:
-        plain.normalise_rows(rows.reshape(-1), flat, n_times, n_columns, width, given, mean_, scale)
-    else:
-        compiled.normalise_rows(rows.reshape(-1), flat, n_times, n_columns, width, given, mean_, scale)
+    by, width = _statistics(mean, std), _group(over, n_bins)
+    narrow = width < panels_compiled.SIDE or n_times < panels_compiled.LANES
+    run = _normalise_rows.plain if narrow else _normalise_rows
+    run(rows.reshape(-1), flat, n_times, n_columns, width, by)
     return out
 
 
@@ -124,7 +134,7 @@ def percentiles(
     Raises:
         UsageError: a shape, a dtype or an `out` that cannot be used.
     """
-    return _across(across_compiled.percentiles, plain.percentiles, panels, out, threads)
+    return _across(_percentiles, panels, out, threads)
 
 
 def summaries(
@@ -143,25 +153,24 @@ def summaries(
     Raises:
         UsageError: a shape, a dtype or an `out` that cannot be used.
     """
-    return _across(across_compiled.summaries, plain.summaries, panels, out, threads)
+    return _across(_summaries, panels, out, threads)
 
 
 # ---- from arrays as people pass them to flat ones
 
 
-def _statistics(mean: float | None, std: float | None) -> tuple[bool, float, float]:
-    """Return whether the statistics are given, the mean, and 1 / (std + 1e-6)."""
-    if (mean is None) != (std is None):
-        raise expected("mean and std", "both or neither", f"mean={mean}, std={std}")
+def _statistics(mean: float | None, std: float | None) -> Statistics:
+    if mean is std is None:
+        return _OWN_STATISTICS
     if mean is None or std is None:
-        return False, 0.0, 1.0
+        raise expected("mean and std", "both or neither", f"mean={mean}, std={std}")
     if not (math.isfinite(mean) and math.isfinite(std) and std >= 0):
         raise expected("mean and std", "finite numbers, std ≥ 0", f"mean={mean}, std={std}")
-    return True, float(mean), 1.0 / (float(std) + plain.EPSILON)
+    return Statistics(True, float(mean), 1.0 / (float(std) + EPSILON))
 
 
 def _group(over: Over, n_panel: int) -> int:
-    """Return how many neighbours share a mean, given how many make a panel."""
+    """Return the number of neighbours that share their statistics, of which `n_panel` make a panel."""
     if over not in ("image", "panel"):
         raise expected("over", "'image' or 'panel'", repr(over))
     return n_panel * N_PANELS if over == "image" else n_panel
@@ -182,27 +191,8 @@ def _pair(panels: NDArray[Any], out: Any) -> tuple[NDArray[Any], NDArray[np.floa
     return source, output(out, source.shape)
 
 
-def _normalise_flat(
-    run: tuple[Any, Any],
-    values: NDArray[Any],
-    mean: float | None,
-    std: float | None,
-    over: Over,
-    out: Any,
-    threads: int,
-) -> NDArray[np.float32]:
-    source, result = _pair(values, out)
-    given, mean_, scale = (False, 0.0, 1.0) if mean is std is None else _statistics(mean, std)
-    n_pixels = source.shape[-2] * source.shape[-1]
-    width = _group(over, n_pixels)
-    chosen = run[0] if width >= compiled.LANES else run[1]
-    flat_in, flat_out = source.ravel(), result.ravel()
-    _run(chosen, flat_in, flat_out, N_PANELS * n_pixels, (width, given, mean_, scale), threads)
-    return result
-
-
 def _run(run: Any, source: Any, out: Any, size: int, how: tuple[Any, ...], threads: int) -> None:
-    """Run on all images at once, or on one after the other of `size` elements in several threads."""
+    """Run on all images at once, or on images of `size` elements in several threads."""
     if threads == 1:
         run(source, out, 0, source.size, *how)
         return
@@ -213,13 +203,12 @@ def _run(run: Any, source: Any, out: Any, size: int, how: tuple[Any, ...], threa
     spread(work, source.size // size, threads)
 
 
-def _across(run: Any, plain_run: Any, panels: NDArray[Any], out: Any, threads: int) -> NDArray[np.float32]:
+def _across(feature: Compiled, panels: NDArray[Any], out: Any, threads: int) -> NDArray[np.float32]:
     source, result = _pair(panels, out)
     if np.may_share_memory(source, result):
         raise expected("out", "an array apart from panels", "one that overlaps them")
     n_pixels = source.shape[-2] * source.shape[-1]
-    flat_in, flat_out = source.ravel(), result.ravel()
-    chosen = run if n_pixels >= across_compiled.WIDTH else plain_run
+    run = feature if n_pixels >= across_compiled.WIDTH else feature.plain
     past = result.nbytes >= PAST_CACHES_BYTES and n_pixels % 8 == 0 and result.ctypes.data % 32 == 0
-    _run(chosen, flat_in, flat_out, N_PANELS * n_pixels, (n_pixels, past), threads)
+    _run(run, source.ravel(), result.ravel(), N_PANELS * n_pixels, (n_pixels, past), threads)
     return result

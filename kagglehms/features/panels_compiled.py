@@ -1,18 +1,16 @@
 """Panels in compiled code: normalisation and stored rows, on flat arrays.
 
-The public functions, and what they promise, stand in `kagglehms.features.panels`.
+`kagglehms.features.panels` has the public functions and says what they promise.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
 
-from kagglehms.features import plain
-from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, compiled, helper
+from kagglehms.features.jit import Floats, Source, helper
 from kagglehms.features.simd import (
     add,
     fma,
@@ -20,10 +18,12 @@ from kagglehms.features.simd import (
     last_lanes,
     load8,
     load32,
+    load_rows8,
     mul,
     splat8,
     splat32,
     store,
+    store_rows,
     sub,
     transpose,
     where_finite,
@@ -34,26 +34,40 @@ LANES = 32
 """Lanes of what runs over flat arrays: four registers of AVX2."""
 BLOCK = 4096
 """Values that are summed in float32, 128 in a lane; sums of blocks are float64."""
+SIDE = 8
+"""Rows and columns of the squares in which stored rows are transposed."""
+EPSILON = 1e-6
+"""Added to a standard deviation before it is divided by, as the source does."""
 
-EPSILON = plain.EPSILON
 _NAN = np.float32(np.nan)
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 
 
-# The last vector of a group overlaps the one before it. It is read before anything is written, because `out` may be
-# `source`.
+class Statistics(NamedTuple):
+    """What a group is normalised by.
+
+    Attributes:
+        given: whether `mean` and `scale` are used; if not, each group is normalised by its own.
+        mean: what is subtracted.
+        scale: what the rest is multiplied by, 1 / (standard deviation + `EPSILON`).
+    """
+
+    given: bool
+    mean: float
+    scale: float
 
 
 # ---- statistics
 #
 # 32 lanes at a time: four registers of AVX2, so that four chains of dependent additions run side by side. Sums are
-# around a pivot near the mean, so that no digits cancel, and float32 only within a block and a lane.
+# around a pivot near the mean, so that no digits cancel, and float32 only within a block and a lane. The last vector of
+# a group overlaps the one before it; it is read before anything is written, because `out` may be `source`.
 
 
 @helper
 def _about(source: Any, start: int, width: int, n_rows: int, row: int) -> float:
-    """Return about what the values of a group are: the mean of some here and there, a float32.
+    """Return roughly the mean of a group: that of eight short stretches of it, a float32.
 
     A group is `width` neighbours in each of `n_rows`, which begin `row` values apart.
     """
@@ -86,7 +100,7 @@ def _copy(source: Any, out: Any, start: int, width: int, pivot: float) -> Any:
 
 @helper
 def _sums_of_present(values: Any, start: int, width: int, pivot: float) -> Any:
-    """Return how many values of a group are finite, Σ(x − pivot) and Σ(x − pivot)² of these."""
+    """Return the number of finite values of a group, their Σ(x − pivot) and Σ(x − pivot)²."""
     pivot_, zero, one, last = splat32(pivot), splat32(_ZERO), splat32(_ONE), start + width - LANES
     x = last_lanes(load32(values, last), width % LANES, splat32(_NAN))
     d = where_finite(x, sub(x, pivot_), zero)
@@ -106,7 +120,7 @@ def _sums_of_present(values: Any, start: int, width: int, pivot: float) -> Any:
 
 @helper
 def _sums(source: Any, out: Any, start: int, width: int, pivot: float) -> Any:
-    """Write a group; return n, Σ(x − pivot), Σ(x − pivot)² of what is there.
+    """Copy a group; return the number of its finite values, their Σ(x − pivot) and Σ(x − pivot)².
 
     Where `out` is `source`, the compiler leaves out the writing.
     """
@@ -141,79 +155,49 @@ def _scale(source: Any, out: Any, start: int, width: int, mean: float, scale: fl
     store(out, last, where_finite(tail, tail, zero))
 
 
-_FLAT = (FLOATS, *[types.int64] * 3, types.boolean, types.float64, types.float64)
-
-
-@compiled(plain.normalise, float32=(FLOATS_IN, *_FLAT), uint16=(HALVES_IN, *_FLAT))
-def normalise(
-    source: Any, out: Any, first: int, size: int, width: int, given: bool, mean: float, scale: float
-) -> None:
-    """Some images, `size` values from element `first` on, of which every `width` share their statistics."""
+def normalise(source: Source, out: Floats, first: int, size: int, width: int, by: Statistics) -> None:
+    """Write `size` normalised values, from element `first` on, of which every `width` are a group."""
     for start in range(first, first + size, width):
-        if given:
-            _scale(source, out, start, width, mean, scale)
+        if by.given:
+            _scale(source, out, start, width, by.mean, by.scale)
         else:
             pivot = _about(source, start, width, 1, 0)
             sums = _sums(source, out, start, width, pivot)
-            mean_, scale_ = _mean_and_scale(out, start, width, sums, pivot)
-            _scale(out, out, start, width, mean_, scale_)
+            mean, scale = _mean_and_scale(out, start, width, sums, pivot)
+            _scale(out, out, start, width, mean, scale)
 
 
 # ---- stored rows
 
 
 @helper
-def _copy_block(rows: Any, out: Any, n_times: int, n_columns: int, t: int, c: int) -> None:
-    """Write 8 rows × 8 columns as 8 columns × 8 rows."""
-    i = t * n_columns + c
-    block = transpose(
-        (
-            load8(rows, i),
-            load8(rows, i + n_columns),
-            load8(rows, i + 2 * n_columns),
-            load8(rows, i + 3 * n_columns),
-            load8(rows, i + 4 * n_columns),
-            load8(rows, i + 5 * n_columns),
-            load8(rows, i + 6 * n_columns),
-            load8(rows, i + 7 * n_columns),
-        )
-    )
-    i = c * n_times + t
-    store(out, i, block[0])
-    store(out, i + n_times, block[1])
-    store(out, i + 2 * n_times, block[2])
-    store(out, i + 3 * n_times, block[3])
-    store(out, i + 4 * n_times, block[4])
-    store(out, i + 5 * n_times, block[5])
-    store(out, i + 6 * n_times, block[6])
-    store(out, i + 7 * n_times, block[7])
+def _transpose_square(rows: Any, out: Any, n_times: int, n_columns: int, t: int, c: int) -> None:
+    """Write 8 rows × 8 columns, from row t and column c on, as 8 columns × 8 rows."""
+    square = transpose(load_rows8(rows, t * n_columns + c, n_columns))
+    store_rows(out, c * n_times + t, n_times, square)
 
 
-_ROWS = (FLOATS, *[types.int64] * 3, types.boolean, types.float64, types.float64)
-
-
-@compiled(plain.normalise_rows, float32=(FLOATS_IN, *_ROWS), uint16=(HALVES_IN, *_ROWS))
 def normalise_rows(
-    rows: Any, out: Any, n_times: int, n_columns: int, width: int, given: bool, mean: float, scale: float
+    rows: Source, out: Floats, n_times: int, n_columns: int, width: int, by: Statistics
 ) -> None:
-    """Rows of one record; every `width` columns share their statistics.
+    """Write the normalised columns of (n_times, n_columns) `rows`, of which every `width` are a group.
 
-    Transposed by blocks of 8 × 8; the last of a direction overlaps the one before it, which writes the same.
+    They are transposed in squares of 8 × 8; the last of a direction overlaps the one before it, which writes the same.
     """
     for group in range(0, n_columns, width):
-        pivot = 0.0 if given else _about(rows, group, width, n_times, n_columns)
+        pivot = 0.0 if by.given else _about(rows, group, width, n_times, n_columns)
         n, d1, d2, stop = 0.0, 0.0, 0.0, group + width
-        for column in range(group, stop, 8):
-            c = min(column, stop - 8)
-            for t in range(0, n_times, 8):
-                _copy_block(rows, out, n_times, n_columns, min(t, n_times - 8), c)
-            if not given:
-                start, size = column * n_times, (c + 8 - column) * n_times
+        for column in range(group, stop, SIDE):
+            c = min(column, stop - SIDE)
+            for t in range(0, n_times, SIDE):
+                _transpose_square(rows, out, n_times, n_columns, min(t, n_times - SIDE), c)
+            if not by.given:
+                start, size = column * n_times, (c + SIDE - column) * n_times
                 b0, b1, b2 = _sums(out, out, start, size, pivot)
                 n, d1, d2 = n + b0, d1 + b1, d2 + b2
         start, size = group * n_times, width * n_times
-        if given:
-            _scale(out, out, start, size, mean, scale)
+        if by.given:
+            _scale(out, out, start, size, by.mean, by.scale)
         else:
-            mean_, scale_ = _mean_and_scale(out, start, size, (n, d1, d2), pivot)
-            _scale(out, out, start, size, mean_, scale_)
+            mean, scale = _mean_and_scale(out, start, size, (n, d1, d2), pivot)
+            _scale(out, out, start, size, mean, scale)

@@ -1,64 +1,78 @@
-"""Differences, filters, folded images and spectra once more in plain NumPy, where they cannot be compiled.
+"""The features of EEG windows in plain NumPy, for a machine where they cannot be compiled.
 
-Same arguments as the compiled code, same answer to the last few bits of float32, many times slower.
+Each function takes the arguments of the compiled function of the same name, scratch included, which it does not need,
+and gives the same answer to the last few bits of float32, many times slower.
 """
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kagglehms.data.competition import CHAINS, CHANNELS, OTHER_SIDE, PANELS
-from kagglehms.features.filters import linear_taps
-from kagglehms.features.plain import EPSILON, Floats, floats, untile
+from kagglehms.data.competition import CHANNELS, DIFFERENCES, MIDLINE_DIFFERENCES
+from kagglehms.features.differences_compiled import MIRRORED
+from kagglehms.features.differences_plan import Signal
+from kagglehms.features.filters import CAUSAL, LINEAR, linear_taps
+from kagglehms.features.mel_compiled import AMIN, FLOOR
+from kagglehms.features.mel_plan import MelPlan
+from kagglehms.features.panels_compiled import EPSILON
+from kagglehms.features.plain import Floats, floats
+from kagglehms.features.simd import LANES
+from kagglehms.features.spectra_plan import SpectraPlan
+from kagglehms.features.transform_plan import Transform, untile
+from kagglehms.features.zoom_plan import ZoomPlan
 
 Wide = NDArray[np.float64]
 
-MIDLINE = ("Fz", "Cz", "Pz")
+
+# ---- differences
 
 
-def signals(eeg: Wide, midline: bool, mirror: bool) -> Wide:
-    """(n_times, 20) µV → (n_signals, n_times): sixteen differences, or the two of the midline; gaps filled."""
-    sides = OTHER_SIDE if mirror else dict(zip(PANELS, PANELS, strict=True))
-    chains = [MIDLINE] if midline else [CHAINS[sides[panel]] for panel in PANELS]
-    rows = []
-    for chain in chains:
-        for first, second in itertools.pairwise(chain):
-            difference = eeg[:, CHANNELS.index(first)] - eeg[:, CHANNELS.index(second)]
-            present = difference[np.isfinite(difference)]
-            mean = present.mean() if present.size else 0.0
-            rows.append(np.where(np.isfinite(difference), difference, mean))
-    return np.stack(rows)
+def _differences(eeg: NDArray[Any], with_midline: bool, mirror: bool) -> Wide:
+    """(n_times · 20,) µV → (n_signals, n_times): sixteen differences, and the two of the midline; gaps filled."""
+    channels = dict(zip(CHANNELS, floats(eeg).reshape(-1, len(CHANNELS)).T, strict=True))
+    pairs = [DIFFERENCES[lane] for lane in MIRRORED] if mirror else list(DIFFERENCES)
+    if with_midline:
+        pairs += MIDLINE_DIFFERENCES
+    return np.stack([_filled(channels[first] - channels[second]) for first, second in pairs])
+
+
+def _filled(difference: Wide) -> Wide:
+    """Put the mean of what is present where values are missing; 0 where all are."""
+    finite = np.isfinite(difference)
+    return np.where(finite, difference, difference[finite].mean() if finite.any() else 0.0)
 
 
 def difference_rows(
-    eeg: NDArray[Any], out: Floats, _lanes: Floats, _filtered: Floats, _moments: Floats, coefficients: Floats,
-    n_times: int, pad: int, filter_: int, first_row: int, width: int, phases: int, step: int,
-    midline: bool, mirror: bool, clip: float, factor: float,
-) -> None:  # fmt: skip
-    """Twin of `differences_compiled.difference_rows`; it needs no scratch."""
-    x = signals(floats(eeg).reshape(n_times, -1), midline, mirror)
-    x = np.clip(x, -clip, clip) * factor
-    filtered = (_unfiltered, _two_modes, _convolved)[filter_](x, coefficients.astype(np.float64), pad)
-    kept = filtered[:, : width * phases * step : step]
-    rows = kept.reshape(len(kept), width, phases).transpose(0, 2, 1)
-    out.reshape(-1, width)[first_row : first_row + len(kept) * phases] = rows.reshape(-1, width)
+    eeg: NDArray[Any],
+    out: Floats,
+    _scratch: object,
+    signal: Signal,
+    width: int,
+    phases: int,
+    with_midline: bool,
+    mirror: bool,
+) -> None:
+    """Write differences as rows of an image, see `differences_compiled.difference_rows`."""
+    x = np.clip(_differences(eeg, with_midline, mirror), -signal.clip, signal.clip) * signal.factor
+    if signal.filter.kind == CAUSAL:
+        x = _two_modes(x, signal.filter.modes.astype(np.float64))
+    elif signal.filter.kind == LINEAR:
+        x = _convolved(x, signal.filter.pad)
+    kept = x[:, : width * phases * signal.step : signal.step]
+    out.reshape(len(x) * phases, width)[:] = (
+        kept.reshape(len(x), width, phases).transpose(0, 2, 1).reshape(-1, width)
+    )
 
 
-def _unfiltered(x: Wide, _coefficients: Wide, _pad: int) -> Wide:
-    return x
-
-
-def _two_modes(x: Wide, coefficients: Wide, _pad: int) -> Wide:
+def _two_modes(x: Wide, coefficients: Wide) -> Wide:
     """Run the direct path and both modes, sample by sample."""
     direct, modes = coefficients[0], coefficients[1:].reshape(2, 4)
     poles = (modes[:, 0] + 1j * modes[:, 1])[:, None]
-    weights = (modes[:, 2] - 1j * modes[:, 3])[
-        :, None
-    ]  # Re(weight · state) = Σ of both parts, each by its weight
+    # The real part of weight · state is the sum of both parts of the state, each by its own weight.
+    weights = (modes[:, 2] - 1j * modes[:, 3])[:, None]
     state = np.zeros((2, len(x)), np.complex128)
     filtered = np.empty_like(x)
     for t in range(x.shape[1]):
@@ -67,44 +81,89 @@ def _two_modes(x: Wide, coefficients: Wide, _pad: int) -> Wide:
     return filtered
 
 
-def _convolved(x: Wide, _coefficients: Wide, pad: int) -> Wide:
+def _convolved(x: Wide, pad: int) -> Wide:
     reach = min(pad, x.shape[1] - 1)
     reflected = np.pad(x, ((0, 0), (reach, reach)), "reflect", reflect_type="odd")
     padded = np.pad(reflected, ((0, 0), (pad - reach, pad - reach)))
     return np.stack([np.convolve(row, linear_taps(), "valid") for row in padded])
 
 
-def difference_spectra(
-    eeg: NDArray[Any], out: Floats,
-    _lanes: Floats, _pair: Floats, _runs: Floats, _folded: Floats, _kept: Floats, _ring: Floats, _sums: Floats,
-    _part: Floats, _power: Floats, _square: Floats, rows: Floats, weights: Floats,
-    _wide_turns: Floats, _wide_angle: Floats, _centre_turns: Floats, _centre_angle: Floats,
-    n_times: int, half: int, rank: int, n_bins: int, _below: int, n_wanted: int, n_columns: int, _run: int,
-    width: int, height: int, wide_start: int, wide_hop: int, _wide_tiles: int,
-    centre_start: int, centre_hop: int, _centre_tiles: int, n_signals: int,
-    midline: bool, mirror: bool, clip: float, scale: float,
-) -> None:  # fmt: skip
-    """Twin of `spectra_compiled.difference_spectra`; it needs no scratch."""
-    wide = floats(eeg).reshape(n_times, -1)
-    x = signals(wide, False, mirror)
-    x = np.clip(np.vstack([x, signals(wide, True, mirror)]) if midline else x, -clip, clip)
-    blocks = []
-    for start, hop in ((wide_start, wide_hop), (centre_start, centre_hop)):
-        frames = x[:, start + hop * np.arange(n_columns)[:, None] + np.arange(2 * half)]
-        power = _squared_magnitudes(frames - frames.mean(axis=-1, keepdims=True), rows, weights, half, rank)
-        blocks.append(np.log1p(power[:, :, :n_wanted] * scale).transpose(0, 2, 1))
-    image = np.stack(blocks, axis=1).reshape(2 * n_wanted * n_signals, n_columns)
-    whole = np.zeros((height, width))
-    whole[: len(image), :n_columns] = image
-    out.reshape(height, width)[:] = (whole - whole.mean()) / (whole.std() + EPSILON)
+# ---- transforms
 
 
-def _squared_magnitudes(frames: Wide, rows: Floats, weights: Floats, half: int, rank: int) -> Wide:
-    """(…, 2 H) samples of frames → (…, K) squared magnitudes of their bins."""
-    after, before = frames[..., half:], frames[..., half:0:-1]
-    even, odd = untile(rows, half)
+def _squared_magnitudes(after: Wide, before: Wide, plan: Transform | MelPlan) -> Wide:
+    """(…, H) samples after and before the centre of frames → (…, K) squared magnitudes of their bins."""
+    even, odd = untile(plan.project, plan.half)
     real, imaginary = (after + before) @ even.T, (after - before) @ odd.T
-    if rank:
-        even, odd = (part[:, :rank] for part in untile(weights, rank + 1))
+    if plan.rank:
+        even, odd = (part[:, : plan.rank] for part in untile(plan.transform, plan.rank + 1))
         real, imaginary = real @ even.T, imaginary @ odd.T
     return real**2 + imaginary**2
+
+
+def _mel_bands(x: Wide, first_centre: int, hop: int, n_frames: int, plan: MelPlan) -> Wide:
+    """Return the (16, n_frames, M) power in the mel bands of frames of (16, n_times) signals."""
+    centres, j = first_centre + hop * np.arange(n_frames)[:, None], np.arange(plan.half)
+    bins = _squared_magnitudes(x[:, centres + j], x[:, centres - j], plan)
+    in_band = bins[..., plan.band_start[:, None] + np.arange(plan.n_taps)]
+    return np.asarray((in_band * plan.band_weight.reshape(-1, plan.n_taps)).sum(axis=-1))
+
+
+def mel_image(eeg: NDArray[Any], out: Floats, _scratch: object, plan: MelPlan, n_frames: int) -> None:
+    """Write the four mel images of one window, see `mel_compiled.mel_image`."""
+    x = _differences(eeg, with_midline=False, mirror=False)
+    n_times, half = x.shape[1], plan.half
+    hop = n_times // n_frames
+    powers = _mel_bands(np.pad(x, ((0, 0), (half, half))), half, hop, 1 + n_times // hop, plan)
+    loudest = np.maximum(powers.max(axis=(1, 2), keepdims=True), AMIN)
+    relative = np.maximum(powers[:, :n_frames] / loudest, np.maximum(FLOOR, AMIN / loudest))
+    levels = (10 * np.log10(relative) + 40) / 40
+    images = levels.reshape(4, 4, n_frames, -1).mean(axis=1).transpose(0, 2, 1)
+    out.reshape(images.shape)[:] = images
+
+
+def zoom_image(
+    eeg: NDArray[Any],
+    out: Floats,
+    _scratch: object,
+    plan: ZoomPlan,
+    modes: Floats,
+    filtered: bool,
+    mirror: bool,
+) -> None:
+    """Write the mel spectra whose centre is finer, see `zoom_compiled.zoom_image`."""
+    x = np.clip(_differences(eeg, False, mirror), -plan.clip, plan.clip) * plan.factor
+    if filtered:
+        x = _two_modes(x, modes.astype(np.float64))
+    padded = np.pad(x, ((0, 0), (plan.pad, plan.pad)))
+    left, centre, right = (
+        _mel_bands(padded, plan.pad + s.first_centre, s.hop, s.n_columns, s.mel)
+        for s in (plan.left, plan.centre, plan.right)
+    )
+    wide_floor = max(AMIN, plan.least * max(left.max(), right.max()))
+    centre_floor = max(AMIN, plan.least * centre.max())
+    floored = [np.maximum(bands, wide_floor) for bands in (left, right)]
+    floored.insert(1, np.maximum(centre, centre_floor))
+    joined = plan.per_octave * np.log2(np.concatenate(floored, axis=1)).transpose(0, 2, 1)
+    others = (joined.sum(axis=0) - joined) / (len(joined) - 1)
+    beside = (joined[plan.before] + joined[plan.after]) / 2
+    planes = np.stack([joined, joined - others, joined - beside])
+    out.reshape(planes.shape)[:] = planes
+
+
+def difference_spectra(
+    eeg: NDArray[Any], out: Floats, _scratch: object, plan: SpectraPlan, mirror: bool
+) -> None:
+    """Write the image of spectra of one window, see `spectra_compiled.difference_spectra`."""
+    x = np.clip(_differences(eeg, plan.n_signals > LANES, mirror), -plan.clip, plan.clip)
+    half = plan.transform.half
+    blocks = []
+    for start, hops in (plan.wide, plan.centre):
+        frames = x[:, start + hops.hop * np.arange(plan.n_columns)[:, None] + np.arange(2 * half)]
+        frames -= frames.mean(axis=-1, keepdims=True)
+        power = _squared_magnitudes(frames[..., half:], frames[..., half:0:-1], plan.transform)
+        blocks.append(np.log1p(power[:, :, : plan.n_bins] * plan.scale).transpose(0, 2, 1))
+    image = np.stack(blocks, axis=1).reshape(-1, plan.n_columns)
+    whole = np.zeros((plan.height, plan.width))
+    whole[: len(image), : plan.n_columns] = image
+    out.reshape(whole.shape)[:] = (whole - whole.mean()) / (whole.std() + EPSILON)

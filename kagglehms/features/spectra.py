@@ -32,144 +32,22 @@ Source: the seventh of the winning solutions of the competition, which used a Tu
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kagglehms.data.competition import LABEL_S, SFREQ_HZ, WINDOW_S
-from kagglehms.errors import UsageError
-from kagglehms.features import plain_signals
-from kagglehms.features.arrays import Pool, as_window, expected, output
-from kagglehms.features.differences import of_all
+from kagglehms.features import plain_signals, spectra_compiled
+from kagglehms.features.arrays import Pool, as_window, for_each_or_one, output
+from kagglehms.features.jit import Compiled
 from kagglehms.features.simd import LANES
-from kagglehms.features.sliding_compiled import COLUMNS
-from kagglehms.features.spectra_compiled import N_MIDLINE, N_RUNS
-from kagglehms.features.spectra_compiled import difference_spectra as compute
+from kagglehms.features.sliding_plan import COLUMNS
+from kagglehms.features.spectra_compiled import SpectraScratch
+from kagglehms.features.spectra_plan import N_MIDLINE, SPECTRA_30_10, SPECTRA_50_10, SpectraSpec, plan
 from kagglehms.features.transform_compiled import FRAMES
-from kagglehms.features.transform_plan import NOT_SLIDING, Bins, Sliding, Transform, cheapest, sliding
 
-
-@dataclass(frozen=True)
-class SpectraSpec:
-    """The resolution of an image of spectra.
-
-    Attributes:
-        wide_s: length of the upper block in seconds, in the middle of the window.
-        wide_hop: samples between two of its columns.
-        wide_trim: columns that are left out at each of its ends.
-        centre_s: length of the lower block in seconds, in the middle of the window.
-        centre_hop: samples between two of its columns.
-        centre_trim: columns that are left out at each of its ends.
-        win_length: length of the Hann window in samples, even.
-        n_fft: length of the transform in samples, even: bins are 200 / n_fft Hz apart.
-        fmin: bins from here on are rows, Hz, above 0.
-        fmax: bins up to here are rows, Hz, below 100.
-        midline: whether Fz−Cz and Cz−Pz follow the sixteen differences of the chains.
-        clip_uv: differences are clipped to plus or minus this, µV.
-        height: rows of the image.
-        width: columns of the image.
-        tolerance: greatest error of a bin, relative to its own row of the transform, that a low rank may make.
-
-    Raises:
-        UsageError: values that contradict each other.
-    """
-
-    wide_s: int = WINDOW_S
-    wide_hop: int = 21
-    wide_trim: int = 3
-    centre_s: int = LABEL_S
-    centre_hop: int = 4
-    centre_trim: int = 0
-    win_length: int = 144
-    n_fft: int = 144
-    fmin: float = 0.5
-    fmax: float = 20.0
-    midline: bool = True
-    clip_uv: float = 1024.0
-    height: int = 512
-    width: int = 512
-    tolerance: float = 2e-6
-
-    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
-
-    def __post_init__(self) -> None:
-        positive = ("wide_s", "wide_hop", "centre_s", "centre_hop", "win_length", "n_fft", "height", "width")
-        for name in (*positive, "wide_trim", "centre_trim"):
-            least = int(name in positive)
-            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= least):
-                raise UsageError(f"SpectraSpec.{name}: expected a whole number, {least} or more, got {self}")
-        checks: dict[str, bool] = {
-            "win_length and n_fft: expected even numbers, win_length ≤ n_fft": self.win_length % 2 == 0
-            and self.n_fft % 2 == 0
-            and self.win_length <= self.n_fft,
-            "fmin and fmax: expected 0 < fmin ≤ fmax < 100": 0 < self.fmin <= self.fmax < SFREQ_HZ / 2,
-            "clip_uv: expected a finite number above 0": 0 < self.clip_uv < math.inf,
-            "tolerance: expected a number above 0": self.tolerance > 0,
-        }
-        for what, holds in checks.items():
-            if not holds:
-                raise UsageError(f"SpectraSpec.{what}, got {self}")
-        self._check_shape()
-
-    def _check_shape(self) -> None:
-        if self.n_bins < 1:
-            raise UsageError(f"SpectraSpec.fmin and fmax: expected a bin between them, got {self}")
-        wide, centre = self._columns(self.wide_s, self.wide_hop, self.wide_trim), self.n_columns
-        if wide != centre or centre < 1:
-            raise UsageError(
-                "SpectraSpec: expected as many columns in the wide block as in the centre, 1 or more, "
-                f"but got {wide} and {centre} of {self}"
-            )
-        if self.n_rows > self.height or centre > self.width:
-            raise UsageError(
-                f"SpectraSpec.height and width: expected {self.n_rows} × {centre} or more, got {self}"
-            )
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(height, width) of the image."""
-        return self.height, self.width
-
-    @property
-    def n_signals(self) -> int:
-        """16, or 18 with the midline."""
-        return LANES + N_MIDLINE * self.midline
-
-    @property
-    def bins(self) -> tuple[int, int]:
-        """The first and the last bin that is a row."""
-        hz = SFREQ_HZ / self.n_fft
-        return math.ceil(self.fmin / hz - 1e-9), math.floor(self.fmax / hz + 1e-9)
-
-    @property
-    def n_bins(self) -> int:
-        """Rows of one block of one signal."""
-        first, last = self.bins
-        return last - first + 1
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of the image that are not padding."""
-        return self.n_signals * 2 * self.n_bins
-
-    @property
-    def n_columns(self) -> int:
-        """Columns of the image that are not padding."""
-        return self._columns(self.centre_s, self.centre_hop, self.centre_trim)
-
-    def _columns(self, seconds: int, hop: int, trim: int) -> int:
-        return (seconds * SFREQ_HZ - self.win_length - 1) // hop + 1 - 2 * trim
-
-
-SPECTRA_50_10 = SpectraSpec()
-"""50 s above the middle 10 s."""
-SPECTRA_30_10 = SpectraSpec(wide_s=30, wide_hop=12, wide_trim=12)
-"""The middle 30 s above the middle 10 s."""
+__all__ = ["SPECTRA_30_10", "SPECTRA_50_10", "SpectraSpec", "difference_spectra", "difference_spectra_into"]
 
 
 def difference_spectra(
@@ -185,7 +63,7 @@ def difference_spectra(
         eeg_uv: (B, n_times, 20) or (n_times, 20) float32 or float16, µV, channels in the competition's order; or a
             sequence of B windows. Missing samples are NaN; ±inf counts as NaN.
         out: (B, height, width) float32, C-contiguous; without B for one window.
-        threads: how many Python threads share the windows.
+        threads: number of Python threads that share the windows.
         spec: the resolution.
         mirror: whether left and right are exchanged.
 
@@ -195,17 +73,15 @@ def difference_spectra(
     Raises:
         UsageError: a shape, a dtype or an `out` that cannot be used; a window shorter than the wide block.
     """
-
-    def run(window: NDArray[Any], image: NDArray[np.float32]) -> None:
-        _run(window, image, spec, mirror)
-
-    return of_all(eeg_uv, out, threads, lambda _: spec.shape, run)
+    return for_each_or_one(
+        eeg_uv, out, threads, lambda _: spec.shape, lambda window, image: _run(window, image, spec, mirror)
+    )
 
 
 def difference_spectra_into(
     eeg_uv_TC: NDArray[Any], out_HW: NDArray[np.float32], spec: SpectraSpec, mirror: bool = False
 ) -> NDArray[np.float32]:
-    """Compute the spectra of one window in this thread: the feed's entry.
+    """Compute the spectra of one window in this thread.
 
     Scratch memory (1 MB) is kept and used again, by any thread.
 
@@ -225,71 +101,28 @@ def difference_spectra_into(
     return out_HW
 
 
-@functools.lru_cache(maxsize=8)
-def plan(spec: SpectraSpec) -> Transform:
-    """Derive the coefficients by which frames of `spec` are multiplied out.
-
-    Raises:
-        UsageError: `spec.tolerance` is below what float32 coefficients can reach.
-    """
-    return cheapest(_bins(spec))
-
-
-def _bins(spec: SpectraSpec) -> Bins:
-    return Bins(spec.n_fft, spec.win_length, *spec.bins, spec.tolerance, asked_by="SpectraSpec.tolerance")
-
-
-@functools.lru_cache(maxsize=8)
-def _sliding(spec: SpectraSpec) -> tuple[Sliding, Sliding]:
-    """Derive how the frames of both blocks are summed hop by hop, or that they are not: no tiles."""
-    slide = [
-        sliding(_bins(spec), hop)
-        if spec.n_fft == spec.win_length and 2 * hop <= spec.win_length
-        else NOT_SLIDING
-        for hop in (spec.wide_hop, spec.centre_hop)
-    ]
-    return slide[0], slide[1]
-
-
-_pool = Pool()
+_compute = Compiled(spectra_compiled.difference_spectra, plain_signals.difference_spectra)
+_pool = Pool(SpectraScratch)
 
 
 def _run(window: NDArray[Any], image: NDArray[np.float32], spec: SpectraSpec, mirror: bool) -> None:
-    n_times, longest = len(window), max(spec.wide_s, spec.centre_s) * SFREQ_HZ
-    if n_times < longest:
-        raise expected("eeg_uv", f"{longest:,} samples or more", n_times)
-    transform, (wide, centre), n_columns = plan(spec), _sliding(spec), spec.n_columns
-    run = -(-n_columns // N_RUNS)
-    narrow = (run if spec.midline else n_columns) < COLUMNS
-    run_it: Any = plain_signals.difference_spectra if narrow else compute
-    starts = [
-        (n_times - seconds * SFREQ_HZ) // 2 + trim * hop
-        for seconds, hop, trim in (
-            (spec.wide_s, spec.wide_hop, spec.wide_trim),
-            (spec.centre_s, spec.centre_hop, spec.centre_trim),
-        )
-    ]
-    n_tiles, hop = max(wide.n_tiles, centre.n_tiles), max(spec.wide_hop, spec.centre_hop)
+    n_times = len(window)
+    p = plan(spec, n_times)
+    period, hops = spec.win_length, (spec.wide_hop, spec.centre_hop)
+    width = max(p.wide.hops.n_tiles, p.centre.hops.n_tiles) * 6 * LANES
     scratch = _pool.borrow(
-        (n_times + hop) * LANES,
-        n_times * N_MIDLINE + 8,
-        (run * hop + spec.win_length) * LANES,
-        spec.win_length * LANES,
-        FRAMES * (transform.rank + 1) * 2 * LANES,
-        (spec.win_length // min(spec.wide_hop, spec.centre_hop) + 2 * COLUMNS) * n_tiles * 6 * LANES,
-        n_tiles * 6 * LANES,
-        n_tiles * 6 * LANES,
-        COLUMNS * transform.n_bins * LANES,
-        LANES * LANES,
+        lanes=(n_times + max(hops)) * LANES,
+        pair=n_times * N_MIDLINE + 8,
+        runs=(p.run * max(hops) + period) * LANES,
+        folded=period * LANES,
+        kept=FRAMES * (p.transform.rank + 1) * 2 * LANES,
+        ring=(period // min(hops) + 2 * COLUMNS) * width,
+        sums=width,
+        part=width,
+        power=COLUMNS * p.transform.n_bins * LANES,
+        square=LANES * LANES,
     )
-    scale = 2 / (
-        SFREQ_HZ * 0.375 * spec.win_length
-    )  # one-sided; the squares of a Hann window are 3/8 in the mean
-    run_it(
-        window.reshape(-1), image.reshape(-1), *scratch, transform.project, transform.transform,
-        wide.turns, wide.angle, centre.turns, centre.angle,
-        n_times, transform.half, transform.rank, transform.n_bins, max(wide.below, centre.below), spec.n_bins,
-        n_columns, run, spec.width, spec.height, starts[0], spec.wide_hop, wide.n_tiles,
-        starts[1], spec.centre_hop, centre.n_tiles, spec.n_signals, spec.midline, mirror, spec.clip_uv, scale,
-    )  # fmt: skip
+    narrowest = p.run if spec.midline else p.n_columns
+    compute = _compute.plain if narrowest < COLUMNS else _compute
+    compute(window.reshape(-1), image.reshape(-1), scratch, p, mirror)
     _pool.give_back(scratch)

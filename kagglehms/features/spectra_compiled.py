@@ -3,34 +3,24 @@
 The sixteen differences of the chains are the lanes of a vector. The two of the midline would leave fourteen lanes idle;
 so their columns are cut into eight runs, and lane 2·r + s holds what run r of signal s needs: the same code then
 computes eight columns of both at once, and eighteen signals cost what eighteen sixteenths of sixteen cost.
-All arrays are flat:
-
-    lanes   (n_times, 16)          µV, clipped
-    pair    (n_times, 2)           the midline's, and six values beyond its end
-    runs    (≤ n_times, 16)        the same, see above
-    folded, kept: see `transform_compiled`; ring, sums, part: see `sliding_compiled`
-    power   (COLUMNS, K, 16)       squared magnitudes, then logarithms
-    square  (16, 16)               one bin of sixteen columns of every lane
+All arrays are flat.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
 
 from kagglehms.data.competition import CHANNELS, MIDLINE_DIFFERENCES
-from kagglehms.features import plain_signals
 from kagglehms.features.differences_compiled import (
     MIDLINE,
     N_CHANNELS,
-    square_of,
-    store_square,
+    load_square,
     subtract,
 )
-from kagglehms.features.jit import FLOATS, FLOATS_IN, HALVES_IN, apart, compiled, helper
-from kagglehms.features.plain import EPSILON
+from kagglehms.features.jit import Floats, Source, apart, helper
+from kagglehms.features.panels_compiled import EPSILON
 from kagglehms.features.simd import (
     LANES,
     add,
@@ -46,20 +36,48 @@ from kagglehms.features.simd import (
     splat8,
     splat16,
     store,
+    store_rows,
     sub,
     upper,
     where_finite,
     widen,
 )
-from kagglehms.features.sliding_compiled import COLUMNS, sliding_frames
+from kagglehms.features.sliding_compiled import sliding_frames
+from kagglehms.features.sliding_plan import COLUMNS
+from kagglehms.features.spectra_plan import N_MIDLINE, N_RUNS, SpectraPlan
 from kagglehms.features.transform_compiled import frames_less_mean
 
-N_MIDLINE = len(MIDLINE_DIFFERENCES)
-N_RUNS = LANES // N_MIDLINE
-"""Runs of columns that the midline is cut into."""
+_IDLE = [0] * (8 - N_MIDLINE)
+_minuends = permutation([CHANNELS.index(first) - MIDLINE for first, _ in MIDLINE_DIFFERENCES] + _IDLE)
+_subtrahends = permutation([CHANNELS.index(second) - MIDLINE for _, second in MIDLINE_DIFFERENCES] + _IDLE)
 
-_minuends = permutation([CHANNELS.index(first) - MIDLINE for first, _ in MIDLINE_DIFFERENCES] + [0] * 6)
-_subtrahends = permutation([CHANNELS.index(second) - MIDLINE for _, second in MIDLINE_DIFFERENCES] + [0] * 6)
+
+class SpectraScratch(NamedTuple):
+    """Arrays that a call works in, all flat.
+
+    Attributes:
+        lanes: (n_times, 16) differences of the chains, µV, clipped.
+        pair: (n_times, 2) differences of the midline, clipped, and six values beyond their end.
+        runs: (samples of a run, 16) the same, cut into runs.
+        folded: see `transform_compiled`.
+        kept: see `transform_compiled`.
+        ring: see `sliding_compiled`.
+        sums: see `sliding_compiled`.
+        part: see `sliding_compiled`.
+        power: (COLUMNS, K, 16) squared magnitudes, then logarithms.
+        square: (16, 16) one bin of sixteen columns of every lane.
+    """
+
+    lanes: Floats
+    pair: Floats
+    runs: Floats
+    folded: Floats
+    kept: Floats
+    ring: Floats
+    sums: Floats
+    part: Floats
+    power: Floats
+    square: Floats
 
 
 # ---- logarithms
@@ -96,104 +114,90 @@ def _take_logarithms(power: Any, n: int, scale: float) -> None:
 # ---- one block of rows
 
 
+class Lanes(NamedTuple):
+    """What the lanes of a vector hold, sixteen signals or the runs of fewer, and where their rows go.
+
+    Attributes:
+        x: flat (n_times, 16) samples.
+        start: sample at which the first column begins.
+        n_signals: number of signals in the lanes; lane n holds run n // n_signals of signal n % n_signals.
+        run: columns of a run.
+        at: index of the element of the image at which the block of the first signal begins.
+    """
+
+    x: Floats
+    start: int
+    n_signals: int
+    run: int
+    at: int
+
+
 @apart
-def _place(
-    power: Any, square: Any, out: Any, at: int, n_bins: int, n_wanted: int, width: int,
-    signal_step: int, n_in_lanes: int, run: int, column: int, n_columns: int,
-) -> None:  # fmt: skip
-    """Write sixteen columns of all lanes, from `column` of each run on, to rows that begin at `at`."""
-    for k in range(n_wanted):
-        store_square(square, 0, LANES, square_of(power, k * LANES, n_bins * LANES))
+def _place(lanes: Any, scratch: Any, plan: Any, n_computed: int, out: Any, column: int) -> None:
+    """Write sixteen columns of all lanes, from `column` of each run on."""
+    power, square = scratch.power, scratch.square
+    width, signal_step = plan.width, 2 * plan.n_bins * plan.width
+    for k in range(plan.n_bins):
+        store_rows(square, 0, LANES, load_square(power, k * LANES, n_computed * LANES))
         for lane in range(LANES):
-            begin = lane // n_in_lanes * run + column
-            i = at + (lane % n_in_lanes) * signal_step + k * width + begin
-            if begin + COLUMNS <= n_columns:
+            begin = lane // lanes.n_signals * lanes.run + column
+            i = lanes.at + (lane % lanes.n_signals) * signal_step + k * width + begin
+            if begin + COLUMNS <= plan.n_columns:
                 store(out, i, load16(square, lane * LANES))
             else:
-                for c in range(n_columns - begin):
+                for c in range(plan.n_columns - begin):
                     out[i + c] = square[lane * LANES + c]
 
 
 @apart
-def _block(
-    x: Any, out: Any, folded: Any, kept: Any, ring: Any, sums: Any, part: Any, power: Any, square: Any,
-    rows: Any, weights: Any, turns: Any, angle: Any,
-    start: int, hop: int, at: int, half: int, rank: int, n_bins: int, n_tiles: int, below: int,
-    n_wanted: int, width: int, n_columns: int, signal_step: int, n_in_lanes: int, run: int, scale: float,
-) -> None:  # fmt: skip
-    """Compute the rows of one block of sixteen signals, or of the runs of the midline."""
-    slots = 2 * half // hop + 2 * COLUMNS
-    for first in range(0, run, COLUMNS):
-        column = min(first, run - COLUMNS)
-        if n_tiles:
-            sliding_frames(
-                x,
-                start,
-                ring,
-                sums,
-                part,
-                power,
-                turns,
-                angle,
-                column,
-                hop,
-                2 * half,
-                n_tiles,
-                slots,
-                below,
-                n_wanted,
-            )
-            n_computed, per_hz = n_wanted, scale / 4
+def _block(lanes: Any, hops: Any, scratch: Any, plan: Any, out: Any) -> None:
+    """Compute one block of rows of the signals in the lanes."""
+    for first in range(0, lanes.run, COLUMNS):
+        column = min(first, lanes.run - COLUMNS)
+        if hops.n_tiles:
+            sliding_frames(lanes.x, lanes.start, scratch, hops, column, plan.n_bins)
+            n_computed, scale = plan.n_bins, plan.scale / 4
         else:
-            centre = start + half + column * hop
-            frames_less_mean(x, folded, kept, power, rows, weights, centre, COLUMNS, hop, half, rank, n_bins)
-            n_computed, per_hz = n_bins, scale
-        _take_logarithms(power, COLUMNS * n_computed, per_hz)
-        _place(
-            power,
-            square,
-            out,
-            at,
-            n_computed,
-            n_wanted,
-            width,
-            signal_step,
-            n_in_lanes,
-            run,
-            column,
-            n_columns,
-        )
+            centre = lanes.start + hops.period // 2 + column * hops.hop
+            frames_less_mean(lanes.x, scratch, plan.transform, centre, COLUMNS, hops.hop)
+            n_computed, scale = plan.transform.n_bins, plan.scale
+        _take_logarithms(scratch.power, COLUMNS * n_computed, scale)
+        _place(lanes, scratch, plan, n_computed, out, column)
+
+
+# ---- the midline
 
 
 @apart
-def _pair_up(eeg: Any, pair: Any, n_times: int, clip: float) -> bool:
+def _pair_up(eeg: Any, pair: Any, clip: float) -> bool:
     """Write the two differences of the midline side by side, clipped; return whether all of them are finite."""
     total, low, high = splat8(0.0), splat8(-clip), splat8(clip)
-    for t in range(n_times):
+    for t in range(eeg.size // N_CHANNELS):
         x = load8(eeg, t * N_CHANNELS + MIDLINE)
         x = sub(_minuends(x, x), _subtrahends(x, x))
         total = add(total, x)
-        # The six lanes after these two are written over by those that come next.
+        # The six lanes after these two are overwritten by those that come next.
         store(pair, t * N_MIDLINE, lower(upper(x, low), high))
     return np.isfinite(lane_sum(total))
 
 
 @helper
-def _midline(eeg: Any, lanes: Any, pair: Any, n_times: int, clip: float) -> None:
-    """The same, with what is missing filled."""
-    if not _pair_up(eeg, pair, n_times, clip):
-        subtract(eeg, lanes, 0, n_times, True, False, clip, 1.0)
-        for t in range(n_times):
+def _write_midline(eeg: Any, scratch: Any, clip: float) -> None:
+    """Write the two differences of the midline side by side, gaps filled and clipped."""
+    if not _pair_up(eeg, scratch.pair, clip):
+        subtract(eeg, scratch.lanes, 0, True, False, clip, 1.0)
+        for t in range(eeg.size // N_CHANNELS):
             for s in range(N_MIDLINE):
-                pair[t * N_MIDLINE + s] = lanes[t * LANES + s]
+                scratch.pair[t * N_MIDLINE + s] = scratch.lanes[t * LANES + s]
 
 
 @apart
-def _cut(pair: Any, runs: Any, start: int, hop: int, half: int, run: int, n_times: int) -> None:
-    """Lay the runs of both midline signals side by side; zeros where a run goes on beyond the window."""
-    for t in range((run - 1) * hop + 2 * half):
+def _cut(scratch: Any, block: Any, run: int, n_times: int) -> None:
+    """Lay the runs of both midline signals side by side; zeros where a run extends beyond the window."""
+    pair, runs, hop = scratch.pair, scratch.runs, block.hops.hop
+    for t in range((run - 1) * hop + block.hops.period):
         for r in range(N_RUNS):
-            source, i = start + r * run * hop + t, t * LANES + r * N_MIDLINE
+            source, i = block.start + r * run * hop + t, t * LANES + r * N_MIDLINE
             for s in range(N_MIDLINE):
                 runs[i + s] = pair[source * N_MIDLINE + s] if source < n_times else np.float32(0)
 
@@ -255,50 +259,28 @@ def _scale(
 
 # ---- the whole
 
-_ARGUMENTS = (
-    *[FLOATS] * 11,
-    *[FLOATS_IN] * 6,
-    *[types.int64] * 17,
-    types.boolean,
-    types.boolean,
-    types.float64,
-    types.float64,
-)
 
-
-@compiled(plain_signals.difference_spectra, float32=(FLOATS_IN, *_ARGUMENTS), uint16=(HALVES_IN, *_ARGUMENTS))
 def difference_spectra(
-    eeg: Any, out: Any,
-    lanes: Any, pair: Any, runs: Any, folded: Any, kept: Any, ring: Any, sums: Any, part: Any, power: Any, square: Any,
-    rows: Any, weights: Any, wide_turns: Any, wide_angle: Any, centre_turns: Any, centre_angle: Any,
-    n_times: int, half: int, rank: int, n_bins: int, below: int, n_wanted: int, n_columns: int, run: int,
-    width: int, height: int, wide_start: int, wide_hop: int, wide_tiles: int,
-    centre_start: int, centre_hop: int, centre_tiles: int, n_signals: int,
-    midline: bool, mirror: bool, clip: float, scale: float,
-) -> None:  # fmt: skip
-    """(n_times, 20) µV → (height, width), both flat; ten arrays of scratch, six of coefficients.
+    eeg: Source, out: Floats, scratch: SpectraScratch, plan: SpectraPlan, mirror: bool
+) -> None:
+    """Write the image of spectra of one window.
 
-    A block's rows of one signal are `n_wanted`; `start` is the first sample of its first column, `tiles` are 0 where
-    its frames are multiplied out; `scale` turns squared magnitudes into µV² per Hz.
+    Args:
+        eeg: flat (n_times, 20) µV.
+        out: flat (height, width) image.
+        scratch: arrays to work in.
+        plan: the resolution.
+        mirror: whether left and right are exchanged.
     """
-    block, signal_step = n_wanted * width, 2 * n_wanted * width
-    subtract(eeg, lanes, 0, n_times, False, mirror, clip, 1.0)
-    for group in range(1 + midline):
-        x, per_run, n_in_lanes, first_row = lanes, n_columns, LANES, 0
-        if group == 1:
-            x, per_run, n_in_lanes, first_row = runs, run, N_MIDLINE, LANES * signal_step
-            _midline(eeg, lanes, pair, n_times, clip)
-            _cut(pair, runs, wide_start, wide_hop, half, run, n_times)
-        _block(
-            x, out, folded, kept, ring, sums, part, power, square, rows, weights, wide_turns, wide_angle,
-            0 if group else wide_start, wide_hop, first_row, half, rank, n_bins, wide_tiles, below,
-            n_wanted, width, n_columns, signal_step, n_in_lanes, per_run, scale,
-        )  # fmt: skip
-        if group == 1:
-            _cut(pair, runs, centre_start, centre_hop, half, run, n_times)
-        _block(
-            x, out, folded, kept, ring, sums, part, power, square, rows, weights, centre_turns, centre_angle,
-            0 if group else centre_start, centre_hop, first_row + block, half, rank, n_bins, centre_tiles, below,
-            n_wanted, width, n_columns, signal_step, n_in_lanes, per_run, scale,
-        )  # fmt: skip
-    _normalise(out, n_signals * 2 * n_wanted, n_columns, width, height)
+    x, wide, centre, block = scratch.lanes, plan.wide, plan.centre, plan.n_bins * plan.width
+    subtract(eeg, x, 0, False, mirror, plan.clip, 1.0)
+    _block(Lanes(x, wide.start, LANES, plan.n_columns, 0), wide.hops, scratch, plan, out)
+    _block(Lanes(x, centre.start, LANES, plan.n_columns, block), centre.hops, scratch, plan, out)
+    if plan.n_signals > LANES:
+        n_times, first = eeg.size // N_CHANNELS, 2 * LANES * block
+        _write_midline(eeg, scratch, plan.clip)
+        _cut(scratch, wide, plan.run, n_times)
+        _block(Lanes(scratch.runs, 0, N_MIDLINE, plan.run, first), wide.hops, scratch, plan, out)
+        _cut(scratch, centre, plan.run, n_times)
+        _block(Lanes(scratch.runs, 0, N_MIDLINE, plan.run, first + block), centre.hops, scratch, plan, out)
+    _normalise(out, plan.n_signals * 2 * plan.n_bins, plan.n_columns, plan.width, plan.height)

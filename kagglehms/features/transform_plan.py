@@ -1,23 +1,26 @@
-"""The coefficients of a windowed Fourier transform: from a few numbers to the tables that the compiled code reads.
+"""The coefficients of a windowed Fourier transform: from a few numbers to the tables that compiled code reads.
 
 A frame is folded about its centre into H sums and H differences, whose products with cosine (even) and sine (odd) rows
-are the real and imaginary parts of its bins. Where bins are closer together than the window can tell apart, the rows
-have a rank far below their number, and the product is made in two stages, through R rows of either parity; the
-mathematics stands at the top of `kagglehms.features.mel`. Where they are not, the rows are used as they are.
+are the real and imaginary parts of its bins. Where bins are closer together than the window can resolve, the rank of
+the rows is far below their number, and the product is computed in two stages, through R rows of either parity; the top
+of `kagglehms.features.mel` explains the mathematics. Otherwise the rows are used as they are.
 
-Everything is in closed form or a small linear fit, in float64 with NumPy alone, in a few milliseconds.
+Everything is in closed form or a small linear fit, in float64, and takes a few milliseconds.
 
 Letters: K bins of the transform, H half a window (H = win_length / 2), R rank.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.errors import UsageError
+from kagglehms.features.jit import Table
 
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
@@ -26,17 +29,40 @@ TILE = 3
 """Rows of each parity that a register tile computes at once."""
 
 
+# ---- bins and frames
+
+
+def bins_within(band_hz: tuple[float, float], bin_hz: float) -> tuple[int, int]:
+    """Return the first and the last bin between two frequencies.
+
+    Args:
+        band_hz: lower and upper edge in Hz; a bin exactly on an edge is within.
+        bin_hz: distance between two bins in Hz.
+    """
+    rounding = 1e-9
+    return math.ceil(band_hz[0] / bin_hz - rounding), math.floor(band_hz[1] / bin_hz + rounding)
+
+
+def n_frames(n_times: int, win_length: int, hop: int) -> int:
+    """Return how many frames of a Hann window fit into `n_times` samples, `hop` samples apart.
+
+    A Hann window of an even length begins with a zero; with the zero that follows its last sample, it spans one
+    sample more than its length.
+    """
+    return (n_times - win_length - 1) // hop + 1
+
+
 @dataclass(frozen=True)
 class Bins:
-    """Which bins of which transform, and how exactly.
+    """Bins of a transform, and how exactly they are computed.
 
     Attributes:
         n_fft: length of the transform in samples.
         win_length: length of the Hann window in samples, even, at most n_fft.
-        first: the first bin that is wanted.
-        last: the last one.
-        tolerance: greatest error of a bin, relative to its own row of the transform, that a low rank may make.
-        asked_by: the name of what `tolerance` belongs to, for messages.
+        first: index of the first bin.
+        last: index of the last bin.
+        tolerance: greatest error of a bin that a low rank may cause, relative to the bin's own row of the transform.
+        asked_by: name of the setting that `tolerance` comes from, for error messages.
     """
 
     n_fft: int
@@ -48,34 +74,36 @@ class Bins:
 
     @property
     def n_padded(self) -> int:
-        """K, a multiple of `TILE`; those after the last bin are empty."""
+        """K, the number of bins rounded up to whole tiles; the rows of the added ones are zeros."""
         return -(-(self.last - self.first + 1) // TILE) * TILE
 
 
-@dataclass(frozen=True, eq=False)
-class Transform:
-    """What the compiled code needs to know.
+# ---- one stage or two
+
+
+class Transform(NamedTuple):
+    """Tables of a windowed transform, as compiled code reads them.
 
     Attributes:
         half: H, samples on each side of a frame's centre, itself included.
-        rank: R, rows that are kept of each parity; 0 where the K rows themselves are used.
-        n_bins: K, bins that are computed, a multiple of `TILE`; the last ones may be empty.
-        project: flat float32, R/3 (or K/3) tiles of (H, 3 even rows and 3 odd rows).
-        transform: flat float32, K/3 tiles of (R + 1, 3 even rows and 3 odd rows); the last of R + 1 belongs to the
-            level that is taken off a frame. Empty where R is 0.
-        error: greatest error of a bin for a window of unit energy, relative to the energy of a bin's own row.
+        rank: R, number of rows of each parity in the first stage; 0 where the K rows themselves are used.
+        n_bins: K, number of computed bins, a multiple of `TILE`; the last ones may be empty.
+        project: flat R/3 (or K/3) tiles of (H, 3 even rows and 3 odd rows).
+        transform: flat K/3 tiles of (R + 1, 3 even rows and 3 odd rows); the last of R + 1 belongs to the level that is
+            subtracted from a frame. Empty where R is 0.
+        error: greatest error of a bin for a window of unit energy, relative to the energy of the bin's own row.
     """
 
     half: int
     rank: int
     n_bins: int
-    project: F32
-    transform: F32
+    project: Table
+    transform: Table
     error: float
 
 
 def low_rank(bins: Bins) -> Transform:
-    """Derive the two stages.
+    """Derive a transform in two stages.
 
     Raises:
         UsageError: the tolerance is below what float32 coefficients can reach.
@@ -94,14 +122,14 @@ def low_rank(bins: Bins) -> Transform:
 
 
 def cheapest(bins: Bins) -> Transform:
-    """Derive two stages where they take fewer products than the rows themselves, else one.
+    """Derive a transform in two stages where that takes fewer products than the rows themselves, else in one.
 
     Raises:
         UsageError: the tolerance is below what float32 coefficients can reach.
     """
     half, n_bins = bins.win_length // 2, bins.n_padded
     even, odd = (_Parity(bins, odd=odd) for odd in (False, True))
-    # Fewer rows than this make up for the second stage.
+    # Two stages take R · (H + K) products of each parity, one stage H · K.
     worth = half * n_bins / (half + n_bins)
     if min(even.likely_rank, odd.likely_rank) < worth:
         found = low_rank(bins)
@@ -114,61 +142,25 @@ def cheapest(bins: Bins) -> Transform:
     return Transform(half, 0, n_bins, project, np.zeros(1, np.float32), error)
 
 
-@dataclass(frozen=True, eq=False)
-class Sliding:
-    """What the compiled code needs to know to sum frames hop by hop, see `sliding_compiled`.
-
-    Attributes:
-        n_tiles: tiles of three bins.
-        below: 1 where the first bin has a neighbour below it; 0 where that is bin 0, which counts nothing.
-        turns: flat float32, n_tiles of (n_fft + hop, 3 cosines and 3 negative sines).
-        angle: flat float32 (n_fft, 3).
-    """
-
-    n_tiles: int
-    below: int
-    turns: F32
-    angle: F32
-
-
-NOT_SLIDING = Sliding(0, 0, np.zeros(1, np.float32), np.zeros(1, np.float32))
-
-
-def sliding(bins: Bins, hop: int) -> Sliding:
-    """Derive the factors of the samples, for a window as long as the transform."""
-    lowest = max(bins.first - 1, 1)
-    n_tiles = -(-(bins.last + 2 - lowest) // TILE)
-    k = lowest + np.arange(n_tiles * TILE).reshape(n_tiles, 1, TILE)
-    step = 2 * np.pi / bins.n_fft
-    # Whole turns are taken off before they are rounded.
-    angle = step * (k * np.arange(bins.n_fft + hop)[:, None] % bins.n_fft)
-    t = step * np.arange(bins.n_fft)
-    return Sliding(
-        n_tiles=n_tiles,
-        below=bins.first - lowest,
-        turns=np.concatenate([np.cos(angle), -np.sin(angle)], axis=-1).astype(np.float32).reshape(-1),
-        angle=(np.stack([-np.cos(t), -np.sin(t), np.sin(t)], axis=-1) / 2).astype(np.float32).reshape(-1),
-    )
-
-
 class _Parity:
     """Cosine (even) or sine (odd) rows of the windowed transform of one frame, folded onto one half of it."""
 
     def __init__(self, bins: Bins, odd: bool) -> None:
         self._bins, self._odd = bins, odd
         wanted = bins.first + np.arange(bins.n_padded, dtype=np.float64)
-        self._exact = self.rows(wanted) * (wanted <= bins.last)[:, None]
-        self._size = np.linalg.norm(self._exact, axis=1).max()
+        self._exact = self._rows(wanted) * (wanted <= bins.last)[:, None]
+        # A window of two samples has no odd part.
+        self._size = np.linalg.norm(self._exact, axis=1).max() or 1.0
         # Candidates a quarter of a bin apart, from the lowest frequency that has any response up to the last bin.
-        self._candidates = self.rows(np.arange(0.0, bins.last + 0.25, 0.25))
+        self._candidates = self._rows(np.arange(0.0, bins.last + 0.25, 0.25))
         self._order, rest = _most_independent_first(self._candidates)
         self.likely_rank = int(np.count_nonzero(rest > bins.tolerance * self._size)) // TILE * TILE
-        """A rank that is too small, or just not: what as many rows leave over is about the error of the fit."""
+        """A rank that is sufficient or slightly too small: the rows left over are about as large as the error."""
         self._likely = self._signals()
         self._wanted = (self._exact @ self._likely).T
 
-    def rows(self, frequencies: F64) -> F64:
-        """(n, H) rows at the given frequencies, in bins, whole or not, times the window."""
+    def _rows(self, frequencies: F64) -> F64:
+        """Return (n, H) rows at the given frequencies, in bins, whole or not, times the window."""
         bins = self._bins
         j = np.arange(bins.win_length // 2)
         angle = 2 * np.pi / bins.n_fft * np.outer(frequencies, j)
@@ -176,7 +168,7 @@ class _Parity:
         return (np.sin(angle) if self._odd else np.cos(angle)) * hann
 
     def exact(self) -> F32:
-        """(K, H) the rows of the bins."""
+        """Return the (K, H) rows of the bins."""
         return self._exact.astype(np.float32)
 
     def rounding(self) -> float:
@@ -184,15 +176,15 @@ class _Parity:
         return float(np.linalg.norm(self.exact() - self._exact, axis=1).max() / self._size)
 
     def of_level(self) -> F32:
-        """(K, 1) transform of a frame that is 1 everywhere."""
+        """Return the (K, 1) transform of a frame that is 1 everywhere."""
         if self._odd:
             return np.zeros((len(self._exact), 1), np.float32)
         return (self._exact[:, :1] + 2 * self._exact[:, 1:].sum(axis=1, keepdims=True)).astype(np.float32)
 
     def _signals(self) -> F64:
-        """(H, H) square root of the covariance of the folded signals that the fit should be good at.
+        """Return the (H, H) square root of the covariance of the folded signals that the fit is weighted for.
 
-        What lies in the band first, then anything.
+        Signals within the band count most, arbitrary ones a little.
         """
         j = np.arange(self._bins.win_length // 2)
         angle = 2 * np.pi / self._bins.n_fft * np.outer(j, np.arange(0.0, self._bins.last + 0.5, 0.5))
@@ -200,12 +192,12 @@ class _Parity:
         return np.linalg.cholesky(tones @ tones.T / tones.shape[1] + ANYTHING**2 * np.eye(j.size))
 
     def fit(self, rank: int) -> tuple[F32, F32, float]:
-        """Return R rows, the (K, R) weights that make every bin out of them, and the error of the product."""
+        """Return R rows, the (K, R) weights that combine them into every bin, and the error of the product."""
         chosen = np.sort(self._order[:rank])
         rows = np.zeros((rank, self._exact.shape[1]), np.float32)
         rows[: len(chosen)] = self._candidates[chosen]
         weights = np.zeros((len(self._exact), rank), np.float32)
-        # Fitted to the rows as rounded, so that rounding them costs nothing. QR and not `lstsq`, whose SVD takes
+        # The fit is to the rows as rounded, so that rounding them costs nothing. QR and not `lstsq`, whose SVD takes
         # half a second when two threads of BLAS meet a busy machine.
         basis, triangle = np.linalg.qr((rows[: len(chosen)] @ self._likely).T)
         weights[:, : len(chosen)] = np.linalg.solve(triangle, basis.T @ self._wanted).T
@@ -214,11 +206,9 @@ class _Parity:
 
 
 ANYTHING = 0.1
-"""Amplitude of arbitrary signals against signals in the band, where an EEG has nearly all of its power."""
-
-
+"""Amplitude of arbitrary signals relative to signals in the band, where an EEG has nearly all of its power."""
 NEGLIGIBLE = 1e-11
-"""What is left of a row relative to the first when it is no more than rounding."""
+"""Size of a row relative to the first at which nothing but rounding is left of it."""
 
 
 def _most_independent_first(rows: F64) -> tuple[NDArray[np.intp], F64]:
@@ -259,13 +249,23 @@ def _out_of_reach(bins: Bins, reached: float) -> UsageError:
     return UsageError(f"{bins.asked_by}: expected {reached:.1e} or more, got {bins.tolerance:.1e}")
 
 
+# ---- the layout of the tables
+
+
 def _centre_halved(rows: F32) -> F32:
-    """The fold adds the centre of a frame to itself."""
+    """Halve what belongs to the centre of a frame, which the fold adds to itself."""
     return np.hstack([rows[:, :1] / 2, rows[:, 1:]])
 
 
 def _tiles(even: F32, odd: F32) -> F32:
-    """Interleave (n, k) even and odd rows as they are read: n/3 tiles of k times 3 even, 3 odd."""
+    """Interleave (n, k) even and odd rows in the order in which they are read: n/3 tiles of k times 3 even, 3 odd."""
     n, k = even.shape
     tiles = np.concatenate([even.reshape(n // TILE, TILE, k), odd.reshape(n // TILE, TILE, k)], axis=1)
     return np.ascontiguousarray(tiles.transpose(0, 2, 1)).reshape(-1)
+
+
+def untile(tiles: F32, width: int) -> tuple[F64, F64]:
+    """Return the (n, width) even and odd rows of a table of tiles."""
+    parts = tiles.astype(np.float64).reshape(-1, width, 2, TILE)
+    even, odd = (parts[:, :, parity].transpose(0, 2, 1).reshape(-1, width) for parity in (0, 1))
+    return even, odd

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from kagglehms.features import MelSpec
 from kagglehms.features.mel_plan import MelPlan, hz_to_mel, mel_filters, mel_to_hz, plan
-from kagglehms.features.plain import untile
-from kagglehms.features.transform_plan import TILE
+from kagglehms.features.transform_plan import TILE, untile
 
 SPECS = {
     "notebook": MelSpec(),

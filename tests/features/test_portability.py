@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import eeg_windows
 import numba
@@ -75,20 +75,22 @@ import numba
 numba.njit(lambda x: x)(1)
 before = set(sys.modules)
 from kagglehms import features
-from kagglehms.features import across_compiled, differences_compiled, mel_compiled, mel_plan, panels_compiled
-from kagglehms.features import spectra, spectra_compiled, zoom, zoom_compiled
+from kagglehms.features import differences, jit, mel, mel_plan, panels, spectra, spectra_plan, zoom, zoom_plan
+imported = sorted(set(sys.modules) - before)
 mel_plan.plan(features.MelSpec())
-code = [mel_compiled.mel_image, panels_compiled.normalise, panels_compiled.normalise_rows, across_compiled.summaries]
-code += [differences_compiled.difference_rows, spectra_compiled.difference_spectra]
-code += [zoom_compiled.zoom_image]
-spectra.plan(features.SPECTRA_50_10)
-zoom.zoom_plan(features.ZoomSpec().centre)
-print(json.dumps({"compiled": sum(len(c._compiled) for c in code), "modules": sorted(set(sys.modules) - before)}))
+spectra_plan.plan(features.SPECTRA_50_10, 10_000)
+zoom_plan.plan(features.ZoomSpec(), 10_000)
+rooms = differences, mel, panels, spectra, zoom
+code = [c for room in rooms for c in vars(room).values() if isinstance(c, jit.Compiled)]
+print(json.dumps({"features": len(code), "compiled": sum(len(c._compiled) for c in code), "imported": imported,
+                  "modules": sorted(set(sys.modules) - before)}))
 """
     found = run_child(script, tmp_path)
+    assert found["features"] == 8
     assert found["compiled"] == 0
-    roots = {name.partition(".")[0] for name in found["modules"]}
-    assert not roots & {"scipy", "librosa", "torch", "polars", "pandas", "sklearn", "matplotlib"}
+    heavy = {"librosa", "torch", "polars", "pandas", "sklearn", "matplotlib"}
+    assert not {name.partition(".")[0] for name in found["imported"]} & {"scipy", *heavy}
+    assert not {name.partition(".")[0] for name in found["modules"]} & heavy
 
 
 def test_without_a_compiler_plain_numpy_says_so_once(tmp_path: Path, here: dict[str, Any]) -> None:
@@ -125,22 +127,48 @@ def test_a_processor_of_the_base_kind_a_read_only_package_and_no_home(
 # ---- features that cannot be compiled, caches that are broken
 
 
-def double(x: Any, out: Any) -> None:
+def double(x: jit.Source, out: jit.Floats) -> None:
     for i in range(x.size):
         out[i] = 2 * x[i]
 
 
-def double_slowly(x: Any, out: Any) -> None:
+def double_slowly(x: jit.Source, out: jit.Floats) -> None:
     out[:] = x + x
 
 
-FLOATS_TO_FLOATS = (jit.FLOATS_IN, jit.FLOATS)
 X = np.arange(5, dtype=np.float32)
 
 
 @pytest.fixture
 def unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jit, "_said_plain", False)
+    monkeypatch.setattr(jit, "_warned", False)
+
+
+class Scale(NamedTuple):
+    factors: jit.Table
+    shift: float
+    negative: bool
+
+
+class Arrangement(NamedTuple):
+    scale: Scale
+    indices: jit.Indices
+    step: int
+
+
+def rearrange(x: jit.Source, out: jit.Floats, by: Arrangement) -> None:
+    for i in range(out.size):
+        value = x[by.indices[i] * by.step] * by.scale.factors[i] + by.scale.shift
+        out[i] = -value if by.scale.negative else value
+
+
+def test_arguments_are_typed_by_their_annotations() -> None:
+    """Named tuples of arrays and numbers, one inside the other, with read-only tables."""
+    factors, indices = np.array([1, 10, 100], np.float32), np.array([2, 0, 1])
+    factors.flags.writeable = False
+    out = np.empty(3, np.float32)
+    jit.Compiled(rearrange, rearrange)(X, out, Arrangement(Scale(factors, 0.5, True), indices, 2))
+    np.testing.assert_array_equal(out, [-4.5, -0.5, -200.5])
 
 
 @pytest.mark.usefixtures("unsaid")
@@ -149,7 +177,7 @@ def test_a_feature_that_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch) -> N
         raise NotImplementedError("LLVM ERROR: no vectors\non this machine")
 
     monkeypatch.setattr(jit, "_dispatcher", refuse)
-    first, second = (jit.compiled(double_slowly, float32=FLOATS_TO_FLOATS)(double) for _ in range(2))
+    first, second = (jit.Compiled(double, double_slowly) for _ in range(2))
     out = np.empty(5, np.float32)
     with pytest.warns(PlainPathWarning, match=r"LLVM ERROR: no vectors\)") as caught:
         first(X, out)
@@ -165,14 +193,14 @@ def test_a_feature_that_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_broken_cache_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     out = np.empty(5, np.float32)
-    jit.compiled(double_slowly, float32=FLOATS_TO_FLOATS)(double)(X, out)
+    jit.Compiled(double, double_slowly)(X, out)
     files = [*tmp_path.rglob("*.nbi"), *tmp_path.rglob("*.nbc")]
     assert len(files) == 2
     for file in files:
         file.write_bytes(file.read_bytes()[:100])
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it must not end on the plain path
-        jit.compiled(double_slowly, float32=FLOATS_TO_FLOATS)(double)(X, out)
+        jit.Compiled(double, double_slowly)(X, out)
     np.testing.assert_array_equal(out, 2 * X)
 
 
@@ -182,7 +210,7 @@ def test_no_folder_to_cache_in(monkeypatch: pytest.MonkeyPatch) -> None:
     out = np.empty(5, np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        jit.compiled(double_slowly, float32=FLOATS_TO_FLOATS)(double)(X, out)
+        jit.Compiled(double, double_slowly)(X, out)
     np.testing.assert_array_equal(out, 2 * X)
 
 
@@ -229,5 +257,5 @@ def test_features_leave_the_gil_to_others() -> None:
 
 
 def test_plain_twins_agree_with_the_features(monkeypatch: pytest.MonkeyPatch, here: dict[str, Any]) -> None:
-    monkeypatch.setattr(jit.Compiled, "__call__", lambda self, *args: self._plain(*args))
+    monkeypatch.setattr(jit.Compiled, "__call__", lambda self, *args: self.plain(*args))
     assert_alike(eeg_windows.sample_features(), here)

@@ -106,19 +106,39 @@ def test_permutation() -> None:
     np.testing.assert_array_equal(run(body, one, other), [0, 15, 3, 3, 8, 1, 9, 2])
 
 
-def test_transpose() -> None:
-    def body(out: Any, a: Any) -> None:
-        rows = simd.transpose(
-            (
-                simd.load8(a, 0), simd.load8(a, 8), simd.load8(a, 16), simd.load8(a, 24),
-                simd.load8(a, 32), simd.load8(a, 40), simd.load8(a, 48), simd.load8(a, 56),
-            )
-        )  # fmt: skip
-        for i, row in enumerate(rows):
-            simd.store(out, i * 8, row)
+@pytest.mark.parametrize("lanes", [8, 16])
+def test_rows_are_loaded_transposed_and_stored_with_steps(lanes: int) -> None:
+    load_rows = getattr(simd, f"load_rows{lanes}")
 
-    square = np.arange(64, dtype=np.float32)
-    np.testing.assert_array_equal(run(body, square, size=64).reshape(8, 8), square.reshape(8, 8).T)
+    def body(out: Any, a: Any) -> None:
+        simd.store_rows(out, 1, lanes + 1, simd.transpose(load_rows(a, 2, lanes + 3)))
+
+    source = np.arange(lanes * (lanes + 3) + 2, dtype=np.float32)
+    rows = source[2:].reshape(lanes, lanes + 3)[:, :lanes]
+    out = run(body, source, size=1 + lanes * (lanes + 1))
+    np.testing.assert_array_equal(out[1:].reshape(lanes, lanes + 1)[:, :lanes], rows.T)
+    assert (out[0], *out[1:].reshape(lanes, -1)[:, lanes]) == (99,) * (lanes + 1)
+
+
+def test_rows_of_halves_stored_backwards() -> None:
+    def body(out: Any, a: Any) -> None:
+        simd.store_rows(out, 56, -8, simd.load_rows8(a, 0, 8))
+
+    halves = np.arange(64, dtype=np.float16)
+    halves[9] = np.inf
+    wanted = np.where(np.isfinite(halves), halves, np.nan).astype(np.float32).reshape(8, 8)[::-1]
+    np.testing.assert_array_equal(run(body, halves.view(np.uint16), size=64), wanted.reshape(-1))
+
+
+def test_multiply_and_add_each_of_a_tuple() -> None:
+    def body(out: Any, table: Any, x: Any, a: Any) -> None:
+        sums = (simd.load8(a, 0), simd.load8(a, 8), simd.load8(a, 16))
+        simd.store_rows(out, 0, 8, simd.fma_each(table, 2, simd.load8(x, 0), sums))
+
+    rng = np.random.default_rng(0)
+    table, x, a = rng.integers(-9, 9, 5), rng.integers(-9, 9, 8), rng.integers(-9, 9, (3, 8))
+    out = run(body, *(v.astype(np.float32).reshape(-1) for v in (table, x, a)), size=24)
+    np.testing.assert_array_equal(out.reshape(3, 8), a + table[2:5, None] * x)
 
 
 def test_last_lanes() -> None:

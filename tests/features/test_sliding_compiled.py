@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kagglehms.features.sliding_compiled import COLUMNS, sliding_frames
-from kagglehms.features.transform_plan import Bins, sliding
+from kagglehms.features.sliding_compiled import sliding_frames
+from kagglehms.features.sliding_plan import COLUMNS, sliding
+from kagglehms.features.transform_plan import Bins
 
 pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="vectors exist in compiled code only")
 
@@ -18,22 +19,25 @@ START = 5
 N_FRAMES = 40
 
 
+class Scratch(NamedTuple):
+    ring: NDArray[np.float32]
+    sums: NDArray[np.float32]
+    part: NDArray[np.float32]
+    power: NDArray[np.float32]
+
+
 def powers(x: NDArray[np.float32], bins: Bins, hop: int) -> NDArray[np.float32]:
     """(n_times, 16) → (N_FRAMES, K, 16) squared magnitudes."""
-    plan = sliding(bins, hop)
-    n_wanted, slots = bins.last - bins.first + 1, bins.n_fft // hop + 2 * COLUMNS
-    width = plan.n_tiles * 6 * 16
-    ring, sums, part = (np.zeros(size, np.float32) for size in (slots * width, width, width))
-    power = np.zeros((COLUMNS, n_wanted, 16), np.float32)
+    hops = sliding(bins, hop)
+    n_wanted, width = bins.last - bins.first + 1, hops.n_tiles * 6 * 16
+    sizes = (hops.slots * width, width, width, COLUMNS * n_wanted * 16)
+    scratch = Scratch(*(np.zeros(size, np.float32) for size in sizes))
     frames = numba.njit(lambda *given: sliding_frames(*given))
     found = np.empty((N_FRAMES, n_wanted, 16), np.float32)
     for first in range(0, N_FRAMES, COLUMNS):
         column = min(first, N_FRAMES - COLUMNS)  # the last frames come again
-        frames(
-            x.reshape(-1), START, ring, sums, part, power.reshape(-1), plan.turns, plan.angle,
-            column, hop, bins.n_fft, plan.n_tiles, slots, plan.below, n_wanted,
-        )  # fmt: skip
-        found[column : column + COLUMNS] = power / 4
+        frames(x.reshape(-1), START, scratch, hops, column, n_wanted)
+        found[column : column + COLUMNS] = scratch.power.reshape(COLUMNS, n_wanted, 16) / 4
     return found
 
 

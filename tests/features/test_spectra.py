@@ -23,7 +23,7 @@ from kagglehms.features import (
     difference_spectra,
     difference_spectra_into,
 )
-from kagglehms.features.spectra import plan
+from kagglehms.features.spectra_plan import plan
 
 MAX_ERROR, MEAN_ERROR = 5e-4, 5e-6
 """Of a pixel in deviations of the image. The worst is the lowest bin of a frame with a steep drift."""
@@ -122,11 +122,11 @@ def test_longer_windows_are_taken_in_the_middle(n_times: int) -> None:
 
 
 def test_stages_are_as_few_as_pay() -> None:
-    assert plan(SPECTRA_50_10).rank == 0
-    close = plan(SpectraSpec(n_fft=1024, height=3600))
+    assert plan(SPECTRA_50_10, 10_000).transform.rank == 0
+    close = plan(SpectraSpec(n_fft=1024, height=3600), 10_000).transform
     assert 0 < close.rank < close.n_bins
     for spec in (SPECTRA_50_10, SpectraSpec(n_fft=1024, height=3600), SpectraSpec(**SPECS["exact"])):
-        assert plan(spec).error <= spec.tolerance
+        assert plan(spec, 10_000).transform.error <= spec.tolerance
 
 
 # ---- places and symmetries
@@ -269,7 +269,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "trim": (lambda: SpectraSpec(wide_trim=-1), "SpectraSpec.wide_trim: expected a whole number, 0 or more"),
     "clip": (lambda: SpectraSpec(clip_uv=0.0), "clip_uv"),
     "tolerance": (lambda: SpectraSpec(tolerance=0.0), "above 0"),
-    "out of reach": (lambda: plan(SpectraSpec(tolerance=1e-9)), "SpectraSpec.tolerance: expected"),
+    "out of reach": (lambda: plan(SpectraSpec(tolerance=1e-9), 10_000), "SpectraSpec.tolerance: expected"),
 }
 
 

@@ -7,8 +7,16 @@ import pytest
 from numpy.typing import NDArray
 
 from kagglehms.errors import UsageError
-from kagglehms.features.plain import untile
-from kagglehms.features.transform_plan import Bins, Transform, cheapest, low_rank, sliding
+from kagglehms.features.transform_plan import (
+    Bins,
+    Transform,
+    _most_independent_first,
+    bins_within,
+    cheapest,
+    low_rank,
+    n_frames,
+    untile,
+)
 
 CASES = {
     "far apart": Bins(144, 144, 1, 14, 2e-6, "here"),
@@ -58,16 +66,36 @@ def test_what_float32_cannot_reach_is_refused_by_name(make: object) -> None:
         (cheapest if make is cheapest else low_rank)(bins)
 
 
-def test_factors_of_the_samples() -> None:
-    for first, lowest in ((1, 1), (2, 1), (5, 4)):
-        bins, hop = Bins(60, 60, first, first + 6, 1e-6, "here"), 7
-        found = sliding(bins, hop)
-        assert found.below == first - lowest
-        assert found.n_tiles * 3 >= first + 6 + 1 - lowest + 1
-        turns = found.turns.reshape(found.n_tiles, 67, 2, 3).transpose(1, 2, 0, 3).reshape(67, 2, -1)
-        k, n = lowest + np.arange(found.n_tiles * 3), np.arange(67)
-        wanted = np.exp(-2j * np.pi * np.outer(n, k) / 60)
-        np.testing.assert_allclose(turns[:, 0] + 1j * turns[:, 1], wanted, rtol=0, atol=1e-7)
-        np.testing.assert_allclose(
-            found.angle.reshape(60, 3)[:, 2], np.sin(2 * np.pi * n[:60] / 60) / 2, rtol=0, atol=1e-7
-        )
+@pytest.mark.parametrize(
+    ("band_hz", "bin_hz", "wanted"),
+    [
+        ((0.5, 20.0), 200 / 144, (1, 14)),
+        ((2.0, 10.0), 0.1, (20, 100)),
+        ((0.3, 0.7), 0.1, (3, 7)),
+        ((4.5, 4.8), 1, (5, 4)),
+    ],
+)
+def test_bins_within_a_band(band_hz: tuple[float, float], bin_hz: float, wanted: tuple[int, int]) -> None:
+    """An edge that is a bin's own frequency is within, whatever its quotient is rounded to."""
+    assert bins_within(band_hz, bin_hz) == wanted
+
+
+@pytest.mark.parametrize(("n_times", "hop"), [(10_000, 21), (2000, 4), (6000, 12), (145, 1), (165, 21)])
+def test_frames_of_a_window_of_144_span_145_samples(n_times: int, hop: int) -> None:
+    last_samples = [start + 144 for start in range(0, n_times, hop)]
+    assert n_frames(n_times, 144, hop) == sum(last < n_times for last in last_samples)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rows_are_chosen_as_pivoted_gram_schmidt_chooses_them(name: str) -> None:
+    """Each row has the greatest part outside the span of those before it."""
+    bins = CASES[name]
+    j = np.arange(bins.win_length // 2)
+    angle = 2 * np.pi / bins.n_fft * np.outer(np.arange(0.0, bins.last + 0.25, 0.25), j)
+    rows = np.cos(angle) * np.cos(np.pi * j / bins.win_length) ** 2
+    order, parts = _most_independent_first(rows)
+    for n in range(min(len(order), 20)):
+        basis = np.linalg.qr(rows[order[:n]].T)[0]
+        outside = np.linalg.norm(rows - rows @ basis @ basis.T, axis=1)
+        np.testing.assert_allclose(parts[n], outside.max(), rtol=1e-4, atol=1e-9)
+        np.testing.assert_allclose(parts[n], outside[order[n]], rtol=1e-4, atol=1e-9)

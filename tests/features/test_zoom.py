@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from kagglehms.errors import UsageError
 from kagglehms.features import ZoomSpec, zoomed_image, zoomed_image_into
-from kagglehms.features.zoom import neighbours
-from kagglehms.features.zoom_plan import zoom_plan
+from kagglehms.features.condensed_plan import condensed
+from kagglehms.features.zoom_plan import neighbours
 
 MAX_ERROR, MEAN_ERROR = 5e-4, 2e-6
 """Of a pixel, 20 dB being 1. The worst is a band that lies 70 dB below a neighbour."""
@@ -46,7 +46,7 @@ def test_published_sizes() -> None:
     spec = ZoomSpec()
     assert spec.shape == (3, 1024, 852)
     assert (spec.n_wide(), spec.n_left(), spec.n_centre) == (313, 125, 601)
-    assert max(zoom_plan(resolution).error for resolution in (spec.wide, spec.centre)) <= spec.tolerance
+    assert max(condensed(resolution).error for resolution in (spec.wide, spec.centre)) <= spec.tolerance
 
 
 def test_agrees_with_explicit_sums() -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from kagglehms.features import MelSpec, ZoomSpec
+from kagglehms.features.condensed_plan import condensed
 from kagglehms.features.mel_plan import MelPlan, plan
-from kagglehms.features.plain import untile
-from kagglehms.features.zoom_plan import zoom_plan
+from kagglehms.features.transform_plan import untile
 
 CENTRE = ZoomSpec().centre
 
@@ -22,7 +22,7 @@ def bands(derived: MelPlan, kept_NR: np.ndarray) -> np.ndarray:
 
 
 def test_the_published_centre_is_condensed_to_a_third_less() -> None:
-    derived = zoom_plan(CENTRE)
+    derived = condensed(CENTRE)
     assert (plan(CENTRE).n_taps, plan(CENTRE).n_bins) == (10, 303)
     assert (derived.n_taps, derived.n_bins) == (3, 192)
 
@@ -33,7 +33,7 @@ def test_bands_of_frames_are_the_same_power() -> None:
     kept_NR = rng.normal(size=(4000, 2, plan(CENTRE).rank + 1))
     kept_NR[2000:, 0, -1] *= 1000
     kept_NR[:, 1, -1] = 0  # an odd row of a level is nothing
-    before, after = bands(plan(CENTRE), kept_NR), bands(zoom_plan(CENTRE), kept_NR)
+    before, after = bands(plan(CENTRE), kept_NR), bands(condensed(CENTRE), kept_NR)
     np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-9 * before.max())
     assert np.abs(10 * np.log10(after / before)).mean() < 1e-4
 
@@ -44,7 +44,7 @@ def test_bands_of_frames_are_the_same_power() -> None:
     ids=["few bins", "two bins", "bands that three squares cannot be"],
 )
 def test_what_three_squares_cannot_be_stays_as_it_is(spec: MelSpec) -> None:
-    derived, before = zoom_plan(spec), plan(spec)
+    derived, before = condensed(spec), plan(spec)
     assert (derived.n_taps, derived.n_bins) == (before.n_taps, before.n_bins)
     np.testing.assert_array_equal(derived.transform, before.transform)
     np.testing.assert_array_equal(derived.band_weight, before.band_weight)
