@@ -212,26 +212,18 @@ NEGLIGIBLE = 1e-11
 
 
 def _most_independent_first(rows: F64) -> tuple[NDArray[np.intp], F64]:
-    """Order rows so that each has the greatest part outside the span of those before it (pivoted Gram–Schmidt).
+    """Order rows so that each has the greatest part outside the span of those before it.
 
     Returns:
-        the indices, and how great that part was.
+        the indices of the rows, and how great those parts are.
     """
-    rest = rows.copy()
-    order: list[int] = []
-    left: list[float] = []
-    for _ in range(min(rows.shape)):
-        norms = np.linalg.norm(rest, axis=1)
-        norms[order] = 0.0
-        furthest = int(norms.argmax())
-        if left and norms[furthest] < NEGLIGIBLE * left[0]:
-            break
-        order.append(furthest)
-        left.append(float(norms[furthest]))
-        direction = rest[furthest] / left[-1]
-        for _ in range(2):  # twice, or rounding leaves a part of it behind
-            rest -= np.outer(rest @ direction, direction)
-    return np.array(order), np.array(left)
+    # Imported here because importing features must not import SciPy.
+    from scipy.linalg import qr
+
+    triangle, order = qr(rows.T, mode="r", pivoting=True)
+    parts = np.abs(np.diagonal(triangle))
+    n = int(np.count_nonzero(parts > NEGLIGIBLE * parts[0]))
+    return order[:n], parts[:n]
 
 
 def _rank(bins: Bins, even: _Parity, odd: _Parity) -> int:

@@ -17,6 +17,7 @@ SPECS = {
     "wide": MelSpec(fmin=1.0, fmax=60.0, n_mels=50),
     "short": MelSpec(win_length=32, n_mels=16),
     "long": MelSpec(win_length=512, n_mels=200),
+    "two samples": MelSpec(win_length=2, n_mels=8),
 }
 
 
