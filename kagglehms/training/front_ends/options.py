@@ -5,7 +5,6 @@ This module imports no PyTorch, so that recipes can be read quickly. In JSON eve
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -13,6 +12,8 @@ from pydantic import Discriminator
 
 from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.errors import UsageError
+from kagglehms.features.differences_plan import n_differences
+from kagglehms.features.transform_plan import bins_within, n_frames
 
 PoolingName: TypeAlias = Literal["mean", "gem", "mean+max"]
 """Pooling of a feature map: its mean, its generalised mean (p = 3), or its mean plus its maximum."""
@@ -63,8 +64,8 @@ class DifferencesOptions(_Strict):
 
     @property
     def n_signals(self) -> int:
-        """Number of differences."""
-        return 18 if self.midline else 16
+        """Number of differences: 16, or 18 with the midline."""
+        return n_differences(self.midline)
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,7 @@ class SpectrumOptions(_Strict):
     @property
     def bins(self) -> tuple[int, int]:
         """First and last bin in the band; the frequency of bin k is k · sfreq_hz / win_length."""
-        bin_hz = self.sfreq_hz / self.win_length
-        rounding = 1e-9  # a bin at the edge of the band belongs to it
-        return math.ceil(self.band_hz[0] / bin_hz - rounding), math.floor(self.band_hz[1] / bin_hz + rounding)
+        return bins_within(self.band_hz, self.sfreq_hz / self.win_length)
 
     def image_shape(self, n_signals: int, n_times: int) -> tuple[int, int]:
         """Return (height, width) of the image, which is filled up with zeros."""
@@ -155,8 +154,7 @@ class SpectrumOptions(_Strict):
         return self._columns(*self.blocks[0])
 
     def _columns(self, n_block: int, hop: int, trim: int) -> int:
-        # A Hann window of even length begins with a zero; with the zero that follows it, a frame is one sample longer.
-        return (n_block - self.win_length - 1) // hop + 1 - 2 * trim
+        return n_frames(n_block, self.win_length, hop) - 2 * trim
 
     def content_shape(self, n_signals: int) -> tuple[int, int, int]:
         """Return (planes, rows, columns) of the spectrograms of `n_signals` signals, without the zeros around them."""
