@@ -93,8 +93,14 @@ def load_vector(
     """Load neighbours of an array of float32, or of uint16 that are the bits of halves."""
     if array.dtype == types.float32:
         return builder.load(pointer(context, builder, array, value, index, vector.ir_type), align=4)
-    halves = of_element(vector.ir_type, ir.IntType(16))
-    return _widen_half(builder, builder.load(pointer(context, builder, array, value, index, halves), align=2))
+    if _has_halves(context):
+        halves = of_element(vector.ir_type, ir.HalfType())
+        half = builder.load(pointer(context, builder, array, value, index, halves), align=2)
+        wide = builder.fpext(half, vector.ir_type)
+        # What is not finite becomes NaN, everything else stays as it is: 0 times infinity is NaN.
+        return call(builder, "fmuladd", wide, constant(vector.ir_type, 0.0), wide)
+    bits = of_element(vector.ir_type, ir.IntType(16))
+    return _widen_half(builder, builder.load(pointer(context, builder, array, value, index, bits), align=2))
 
 
 def load_everywhere(
@@ -115,6 +121,12 @@ def pointer(
     # These casts suit LLVM with typed pointers and with opaque ones.
     base = builder.bitcast(data, item.as_pointer())
     return builder.bitcast(cgutils.pointer_add(builder, base, offset), to.as_pointer())
+
+
+def _has_halves(context: Any) -> bool:
+    """Return whether the processor that is compiled for converts halves by an instruction."""
+    triple, _, features = context.codegen().magic_tuple()
+    return "+f16c" in features.split(",") or triple.startswith(("aarch64", "arm64"))
 
 
 def _widen_half(builder: Builder, half: ir.Value) -> ir.Value:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kagglehms.features import simd
+from kagglehms.features import simd, simd_ir
 
 pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="vectors exist in compiled code only")
 
@@ -84,7 +84,12 @@ def test_broadcast() -> None:
     np.testing.assert_array_equal(run(body, A, size=16), np.float32(np.inf))
 
 
-def test_every_half() -> None:
+@pytest.mark.parametrize("by_instruction", [True, False])
+def test_every_half(by_instruction: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the processor has no instruction that widens halves."""
+    if not by_instruction:
+        monkeypatch.setattr(simd_ir, "_has_halves", lambda context: False)
+
     def body(out: Any, a: Any) -> None:
         for i in range(0, 65536, 16):
             simd.store(out, i, simd.load16(a, i))
