@@ -1,16 +1,35 @@
-"""The coefficients by which frames share the sums over their hops; `sliding_compiled` explains how."""
+"""The coefficients by which frames share their sums; `sliding_compiled` explains how."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kagglehms.features.jit import Table
 from kagglehms.features.transform_plan import TILE, Bins
 
+F64 = NDArray[np.float64]
+
 COLUMNS = 16
-"""Frames that are finished together, and after which the sum of hops is computed anew."""
+"""Frames that are finished together."""
+
+
+class Fold(NamedTuple):
+    """The transform of a stretch of samples that is folded about its centre, as compiled code reads it.
+
+    Attributes:
+        length: number of samples.
+        pairs: flat tiles of (⌈length / 2⌉, 3 cosines and 3 negative sines) of three bins at each distance from the
+            centre.
+        centres: flat tiles of (N, 3 cosines and 3 sines) of three bins at the centre of a stretch that begins at each
+            sample of a period.
+    """
+
+    length: int
+    pairs: Table
+    centres: Table
 
 
 class Hops(NamedTuple):
@@ -18,48 +37,59 @@ class Hops(NamedTuple):
 
     Attributes:
         hop: samples between the beginnings of two frames.
-        period: length of a frame and of its transform in samples.
-        n_hops: whole hops of a frame.
-        rest: samples of a frame after its last whole hop.
-        slots: hops whose sums are kept at a time.
-        n_tiles: tiles of three bins; 0 where the frames do not share their sums.
+        period: N, length of a frame and of its transform in samples.
+        n_tiles: number of tiles of three bins; 0 where the frames do not share their sums.
         below: 1 where the first bin has a neighbour below it; 0 where that neighbour is bin 0, which counts nothing.
-        turns: flat n_tiles of (period + hop, 3 cosines and 3 negative sines).
-        angle: flat (period, 3).
+        frame: the transform of a whole frame.
+        step: the transform of what changes from a frame to the next.
+        angle: flat (N, 3) of −½ cos, −½ sin and ½ sin of bin 1 at each sample of a period.
     """
 
     hop: int
     period: int
-    n_hops: int
-    rest: int
-    slots: int
     n_tiles: int
     below: int
-    turns: Table
+    frame: Fold
+    step: Fold
     angle: Table
 
 
 def sliding(bins: Bins, hop: int) -> Hops:
-    """Derive the factors of the samples; no tiles where frames cannot share their sums, or share too little."""
+    """Derive the tables; no tiles where frames cannot share their sums, or share too little."""
     period = bins.win_length
-    if bins.n_fft != period or 2 * hop > period:
-        nothing = np.zeros(1, np.float32)
-        return Hops(hop, period, 0, 0, 0, 0, 0, nothing, nothing)
+    shared = bins.n_fft == period and 2 * hop <= period
     lowest = max(bins.first - 1, 1)
-    n_tiles = -(-(bins.last + 2 - lowest) // TILE)
+    n_tiles = -(-(bins.last + 2 - lowest) // TILE) if shared else 0
     k = lowest + np.arange(n_tiles * TILE).reshape(n_tiles, 1, TILE)
-    step = 2 * np.pi / period
-    # Whole turns are subtracted while they are exact.
-    angle = step * (k * np.arange(period + hop)[:, None] % period)
-    t = step * np.arange(period)
+    n = 2 * np.pi / period * np.arange(period)
+    angle = np.stack([-np.cos(n), -np.sin(n), np.sin(n)], axis=-1) / 2
     return Hops(
-        hop=hop,
-        period=period,
-        n_hops=period // hop,
-        rest=period % hop,
-        slots=period // hop + 2 * COLUMNS,
-        n_tiles=n_tiles,
-        below=bins.first - lowest,
-        turns=np.concatenate([np.cos(angle), -np.sin(angle)], axis=-1).astype(np.float32).reshape(-1),
-        angle=(np.stack([-np.cos(t), -np.sin(t), np.sin(t)], axis=-1) / 2).astype(np.float32).reshape(-1),
+        hop,
+        period,
+        n_tiles,
+        bins.first - lowest,
+        _fold(k, period, period),
+        _fold(k, hop, period),
+        _flat(angle),
     )
+
+
+def _fold(k: NDArray[np.int_], length: int, period: int) -> Fold:
+    distances = np.arange((length + 1) // 2) + (0.0 if length % 2 else 0.5)
+    pairs = _turns(k, distances, period)
+    pairs[:, :, TILE:] *= -1
+    if length % 2:
+        pairs[:, 0] /= 2  # the fold adds the centre to itself
+    centres = _turns(k, np.arange(period) + (length - 1) / 2, period)
+    return Fold(length, _flat(pairs), _flat(centres))
+
+
+def _turns(k: NDArray[np.int_], n: F64, period: int) -> F64:
+    """Return tiles of (len(n), 3 cosines and 3 sines) of bins k at samples n."""
+    # Whole turns are subtracted while they are exact.
+    angle = 2 * np.pi / period * (k * n[:, None] % period)
+    return np.concatenate([np.cos(angle), np.sin(angle)], axis=-1)
+
+
+def _flat(table: F64) -> NDArray[np.float32]:
+    return table.astype(np.float32).reshape(-1)

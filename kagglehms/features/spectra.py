@@ -106,19 +106,15 @@ _pool = Pool(SpectraScratch)
 
 
 def _run(window: NDArray[Any], image: NDArray[np.float32], spec: SpectraSpec, mirror: bool) -> None:
-    n_times = len(window)
+    n_times, longest_hop = len(window), max(spec.wide_hop, spec.centre_hop)
     p = plan(spec, n_times)
-    period, hops = spec.win_length, (spec.wide_hop, spec.centre_hop)
-    width = max(p.wide.hops.n_tiles, p.centre.hops.n_tiles) * 6 * LANES
     scratch = _pool.borrow(
-        lanes=(n_times + max(hops)) * LANES,
+        lanes=(n_times + longest_hop) * LANES,
         pair=n_times * N_MIDLINE + 8,
-        runs=(p.run * max(hops) + period) * LANES,
-        folded=period * LANES,
+        runs=(p.run * longest_hop + spec.win_length) * LANES,
+        folded=spec.win_length * LANES,
         kept=FRAMES * (p.transform.rank + 1) * 2 * LANES,
-        ring=(period // min(hops) + 2 * COLUMNS) * width,
-        sums=width,
-        part=width,
+        sums=max(p.wide.hops.n_tiles, p.centre.hops.n_tiles) * 6 * LANES,
         power=COLUMNS * p.transform.n_bins * LANES,
         square=LANES * LANES,
     )

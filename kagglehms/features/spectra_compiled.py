@@ -59,11 +59,9 @@ class SpectraScratch(NamedTuple):
         lanes: (n_times, 16) differences of the chains, µV, clipped.
         pair: (n_times, 2) differences of the midline, clipped, and six values beyond their end.
         runs: (samples of a run, 16) the same, cut into runs.
-        folded: see `transform_compiled`.
+        folded: see `transform_compiled` and `sliding_compiled`.
         kept: see `transform_compiled`.
-        ring: see `sliding_compiled`.
         sums: see `sliding_compiled`.
-        part: see `sliding_compiled`.
         power: (COLUMNS, K, 16) squared magnitudes, then logarithms.
         square: (16, 16) one bin of sixteen columns of every lane.
     """
@@ -73,9 +71,7 @@ class SpectraScratch(NamedTuple):
     runs: Floats
     folded: Floats
     kept: Floats
-    ring: Floats
     sums: Floats
-    part: Floats
     power: Floats
     square: Floats
 
