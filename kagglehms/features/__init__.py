@@ -1,12 +1,12 @@
-"""EEG windows → mel images, raw signals, spectra; EEG → rows of spectrogram files; panels → normalised, summaries.
+"""Features of EEG windows (images, signals, spectra) and of spectrogram panels (normalised, percentiles, summaries).
 
-Everything here runs in compiled code without the GIL and fills arrays that the caller may bring (`out`). Importing it
-compiles nothing: each function is compiled, or loaded from Numba's cache, when it is first called.
+All but `multitaper_rows` runs in compiled code without the GIL and can fill an array that the caller provides (`out`).
+Importing compiles nothing: each function is compiled, or loaded from Numba's cache, when it is first called.
 """
 
 from __future__ import annotations
 
-from kagglehms.features import jit  # first, as it says in a line which settings Numba refuses
+from kagglehms.features import jit  # first, because it reports settings that Numba refuses in one line
 from kagglehms.features.arrays import empty
 from kagglehms.features.differences import DifferenceSpec, difference_signals, differences_into
 from kagglehms.features.fold import FoldSpec, folded_image, folded_image_into

@@ -43,7 +43,7 @@ def check_spec(spec: object, checks: Mapping[str, bool]) -> None:
 def as_source(array: Any, name: str, shape: str) -> NDArray[Any]:
     """Return `array` as compiled code reads it: C-ordered, aligned, float32 or the bits of float16 as uint16.
 
-    Only what is not C-ordered and aligned is copied.
+    Arrays are copied only if they are not C-ordered and aligned.
 
     Raises:
         UsageError: not an array of float32 or float16.
@@ -196,7 +196,7 @@ def spread(work: Callable[[int], object], n_items: int, threads: int) -> None:
         for i in range(n_items):
             work(i)
         return
-    items = iter(range(n_items))  # taken by whoever is free; `next` holds the GIL
+    items = iter(range(n_items))  # taken by any thread that is free; `next` holds the GIL
 
     def take() -> None:
         for i in items:

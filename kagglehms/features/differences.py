@@ -12,12 +12,12 @@ What happens to a difference, in this order
     4. Keep every `step`-th sample, the first included.
 
     Clipping comes *before* the filter. A popping electrode makes a spike of tens of millivolts, which a filter spreads
-    over a second and more (the band begins at 0.5 Hz), at a strength that no clip behind the filter could take away
-    without cutting the EEG under it as well. Before the filter the clip bounds the spike while it is still short,
-    and the filter is given nothing greater than `clip_uv` / `scale_uv`, which is what bounds its error. The price: an
-    electrode whose offset exceeds `clip_uv` for the whole window shows nothing.
+    over a second and more (the band begins at 0.5 Hz), at an amplitude that no clip after the filter could remove
+    without cutting the EEG beneath it as well. Before the filter, the clip limits the spike while it is still short,
+    and no input of the filter exceeds `clip_uv` / `scale_uv`, which bounds its error. The price: an electrode whose
+    offset exceeds `clip_uv` for the whole window shows nothing.
 
-    A `step` above 1 without a filter folds whatever is above the new Nyquist frequency into the band.
+    A `step` above 1 without a filter folds frequencies above the new Nyquist frequency into the band.
 """
 
 from __future__ import annotations

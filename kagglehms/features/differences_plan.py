@@ -104,8 +104,8 @@ class Signal(NamedTuple):
 
     Attributes:
         clip: limit of its magnitude, µV.
-        factor: what it is multiplied by after that.
-        filter: its filter after that.
+        factor: factor by which the clipped difference is multiplied.
+        filter: filter of the result.
         step: samples from one that is kept to the next.
     """
 

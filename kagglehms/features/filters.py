@@ -11,7 +11,7 @@ causal
     one complex state for each of the two conjugate pairs. A state turns and shrinks, rounding is not amplified by more
     than the memory of the filter, and no coefficient nearly cancels another. `d` is set so that the answer to a
     constant is exactly zero, with the other coefficients as they are rounded. Thirteen multiply-adds instead of ten,
-    all in float32: errors stay below `CAUSAL_ERROR` of the greatest value that goes in.
+    all in float32: errors stay below `CAUSAL_ERROR` of the greatest input.
 
 linear
     Linear phase, hence no delay, by a window design with Hamming windows: a low-pass whose transition is 20 … 25 Hz
@@ -55,7 +55,7 @@ STOP_HZ = (0.0, 25.0)
 HAMMING_LENGTH = 3.3
 """Length of a Hamming window times the width of the transition that it makes, in samples × cycles per sample."""
 CAUSAL_ERROR = 5e-6
-"""Greatest error of the causal filter in float32, relative to the greatest value that it is given."""
+"""Greatest error of the causal filter in float32, relative to its greatest input."""
 
 
 class Filter(NamedTuple):

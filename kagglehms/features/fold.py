@@ -4,12 +4,12 @@ Ten neighbouring samples of a difference stand one below the other, the next ten
 
     I[10·c + p, w] = x_c(10·w + p),    c = 0 … 15,  p = 0 … 9,  w = 0 … 999,
 
-so that 16 signals of 10,000 samples become 160 × 1,000 pixels, every sample in its place and none twice. A kernel
-of an image network sees a short stretch of signal down a column and a long one along a row. `x_c` is what
-`kagglehms.features.differences` makes of a difference: mean for gaps, clip, scale, filter, every `step`-th sample;
-at 100 Hz and five phases the image is 80 × 1,000.
+so that 16 signals of 10,000 samples become 160 × 1,000 pixels, each sample exactly once. A kernel of an image network
+sees a short stretch of signal down a column and a long one along a row. `x_c` is a difference as
+`kagglehms.features.differences` prepares it: gaps filled, clipped, scaled, filtered, every `step`-th sample kept; at
+100 Hz and five phases the image is 80 × 1,000.
 
-Source: the second of the winning solutions of the competition folds its raw signals in this way.
+Source: the competition's second-placed solution folds its raw signals in this way.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from kagglehms.features.simd import LANES
 
 @dataclass(frozen=True)
 class FoldSpec:
-    """What a folded image is made of.
+    """The resolution of a folded image, and what is done to a difference before.
 
     Attributes:
-        filter: `none`; `causal`, Butterworth 0.5–20 Hz of order 2; `linear`, zero-phase FIR 0.5–20 Hz.
-        step: every how many samples one is kept; 2 means 100 Hz.
-        phases: neighbouring samples, of those kept, that stand one below the other.
-        clip_uv: differences are clipped to plus or minus this, µV.
-        scale_uv: what they are divided by, µV.
+        filter: `none`; `causal`, Butterworth 0.5–20 Hz of order 2; or `linear`, zero-phase FIR 0.5–20 Hz.
+        step: samples from one that is kept to the next; 2 means 100 Hz.
+        phases: kept samples that stand one below the other in a column.
+        clip_uv: limit of a difference's magnitude, µV.
+        scale_uv: divisor of a clipped difference, µV.
 
     Raises:
         UsageError: a value that cannot be used.
@@ -65,7 +65,7 @@ class FoldSpec:
         return self.shape_of(N_TIMES)
 
     def shape_of(self, n_times: int) -> tuple[int, int]:
-        """(16 · phases, columns) of the image of `n_times` samples.
+        """Return (16 · phases, columns) of the image of `n_times` samples.
 
         Raises:
             UsageError: a number of samples that does not fill whole columns.
@@ -89,8 +89,8 @@ def folded_image(
         eeg_uv: (B, n_times, 20) or (n_times, 20) float32 or float16, µV, channels in the competition's order; or a
             sequence of B windows. Missing samples are NaN; ±inf counts as NaN.
         out: (B, 16·phases, columns) float32, C-contiguous; without B for one window.
-        threads: how many Python threads share the windows.
-        spec: filter, sampling and scale; the default of `FoldSpec` where it is None.
+        threads: number of Python threads that share the windows.
+        spec: filter, sampling and scale; the default of `FoldSpec` if None.
         mirror: whether left and right are exchanged.
 
     Returns:
@@ -108,7 +108,7 @@ def folded_image(
 def folded_image_into(
     eeg_uv_TC: NDArray[Any], out_HW: NDArray[np.float32], spec: FoldSpec, mirror: bool = False
 ) -> NDArray[np.float32]:
-    """Compute the folded image of one window in this thread: the feed's entry.
+    """Compute the folded image of one window in this thread.
 
     Scratch memory (0.6 MB, 2 MB with the linear filter) is kept and used again, by any thread.
 

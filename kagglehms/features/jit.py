@@ -78,7 +78,7 @@ class Compiled:
     Arguments are not checked: callers pass what the annotations of `function` say.
 
     Args:
-        function: what is compiled. Its first argument is a `Source`, whose dtype selects the machine code.
+        function: the function that is compiled. Its first argument is a `Source`, whose dtype selects the machine code.
         plain: its twin in NumPy, which takes the same arguments.
     """
 

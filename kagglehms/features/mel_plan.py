@@ -39,7 +39,7 @@ class MelSpec:
         fmax: upper edge of the last band, Hz.
         sfreq: samples per second, Hz.
         n_frames: number of frames, columns of the image.
-        tolerance: greatest error of a bin that the low rank may cause, relative to the bin's own row of the transform.
+        tolerance: greatest error that the low rank may cause in a bin, relative to the strongest row of the transform.
 
     Raises:
         UsageError: values that contradict each other.
@@ -97,7 +97,7 @@ class MelPlan(NamedTuple):
         pair_start: (M,) index of the first of two neighbours that make a band; they are bins, or, if bands read more
             than two bins, bands already.
         pair_weight: flat (M, 2) weights of the two; of bands, the second is 0.
-        error: greatest error of a bin for a window of unit energy, relative to the energy of the bin's own row.
+        error: greatest error of a bin for a frame of unit energy, relative to the norm of the strongest row.
     """
 
     half: int

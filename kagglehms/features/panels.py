@@ -3,14 +3,14 @@
 Shapes: F frequency bins, T time steps, `…` any batch axes. A panel array is (…, 4, F, T); the store's rows, log
 power in the order of the spectrogram files, are (T, 4·F), and panel p is the transpose of columns p·F … (p+1)·F.
 
-Missing values are NaN; ±inf counts as NaN. Statistics are over what is present; what is missing becomes 0 after
-a normalisation, and so does a percentile or summary of four missing values.
+Missing values are NaN; ±inf counts as NaN. Statistics are computed from the values that are present. A missing value
+becomes 0 when it is normalised, and so does a percentile or summary of four missing values.
 
-Every function is serial unless `threads` says more, releases the GIL, and allocates nothing beyond an `out` that
-is not given. Sums are float32 within a lane of a block, float64 beyond.
+Every function runs in one thread unless `threads` is greater than 1, releases the GIL, and allocates nothing but an
+`out` that the caller does not provide. Sums are float32 within a lane of a block, float64 beyond.
 
-Sources: the normalisation from the public solution "HMS-Harmful Brain Activity Classification"
-(Cranjis-McB); percentiles are `numpy.percentile`'s linear method on float32.
+Sources: the normalisation is that of the public solution "HMS-Harmful Brain Activity Classification" (Cranjis-McB);
+percentiles are `numpy.percentile`'s linear method on float32.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ from kagglehms.features.panels_compiled import EPSILON, Statistics
 Over = Literal["image", "panel"]
 
 N_PANELS = len(PANELS)
-PERCENTILES = (20, 40, 60, 80)
-SUMMARIES = ("min", "max", "mean", "range")
 PAST_CACHES_BYTES = 8 << 20
 """Size of results that would leave the caches before they are read again."""
 
@@ -42,7 +40,7 @@ _summaries = Compiled(across_compiled.summaries, plain.summaries)
 _OWN_STATISTICS = Statistics(False, 0.0, 1.0)
 
 
-# ---- what feed and notebooks call
+# ---- public functions
 
 
 def normalise(
@@ -54,16 +52,16 @@ def normalise(
     out: NDArray[np.float32] | None = None,
     threads: int = 1,
 ) -> NDArray[np.float32]:
-    """Subtract a mean, divide by a deviation, NaN → 0.
+    """Normalise panels: subtract a mean, divide by a standard deviation, replace missing values by 0.
 
     Args:
-        log_power: (…, 4, F, T) float32 or float16.
-        mean: of log power over the training records; with `std`, normalises by these (global normalisation).
-        std: the deviation that belongs to `mean`.
-        over: where the statistics come from when `mean` and `std` are not given: the four panels of an image
-            together, or each panel by itself.
+        log_power: (…, 4, F, T) float32 or float16 logarithms of power.
+        mean: mean of log power over the training records, for global normalisation; goes with `std`.
+        std: standard deviation that belongs to `mean`.
+        over: scope of the statistics if `mean` and `std` are None: the four panels of an `image` together, or each
+            `panel` alone.
         out: (…, 4, F, T) float32, C-contiguous.
-        threads: how many Python threads share the images.
+        threads: number of Python threads that share the images.
 
     Returns:
         (…, 4, F, T) float32: (log power − mean) / (std + 1e-6), 0 where power is missing.
@@ -88,14 +86,14 @@ def normalise_rows(
     *,
     over: Over = "image",
 ) -> NDArray[np.float32]:
-    """Normalise the stored rows of one record and turn them into panels, in one go: the feed's entry.
+    """Normalise the stored rows of one record and turn them into panels, in one pass.
 
     Args:
         log_rows: (T, 4·F) float16 or float32 log power, for example a slice of a memory map.
         out: (4, F, T) or (4·F, T) float32, C-contiguous.
-        mean: as in `normalise`.
-        std: as in `normalise`.
-        over: as in `normalise`.
+        mean: see `normalise`.
+        std: see `normalise`.
+        over: see `normalise`.
 
     Returns:
         `out`.
@@ -120,16 +118,16 @@ def normalise_rows(
 def percentiles(
     panels: NDArray[Any], *, out: NDArray[np.float32] | None = None, threads: int = 1
 ) -> NDArray[np.float32]:
-    """Percentiles 20, 40, 60 and 80 across the four panels, pixel by pixel.
+    """Compute percentiles 20, 40, 60 and 80 across the four panels, pixel by pixel.
 
     Args:
         panels: (…, 4, F, T) float32 or float16.
         out: (…, 4, F, T) float32, C-contiguous, not overlapping `panels`.
-        threads: how many Python threads share the images.
+        threads: number of Python threads that share the images.
 
     Returns:
-        (…, 4, F, T) float32, the percentiles in rising order; bit by bit what `np.percentile(panels, q, axis=-3)`
-        of NumPy 2.4 returns for float32. Missing panels are left out as `np.nanpercentile` leaves them out.
+        (…, 4, F, T) float32, the percentiles in rising order; bit by bit those of `np.percentile(panels, q, axis=-3)`
+        of NumPy 2.4 for float32. Missing panels are left out, as in `np.nanpercentile`.
 
     Raises:
         UsageError: a shape, a dtype or an `out` that cannot be used.
@@ -140,15 +138,15 @@ def percentiles(
 def summaries(
     panels: NDArray[Any], *, out: NDArray[np.float32] | None = None, threads: int = 1
 ) -> NDArray[np.float32]:
-    """Minimum, maximum, mean and range (maximum − minimum) across the four panels, pixel by pixel.
+    """Compute minimum, maximum, mean and range (maximum − minimum) across the four panels, pixel by pixel.
 
     Args:
         panels: (…, 4, F, T) float32 or float16.
         out: (…, 4, F, T) float32, C-contiguous, not overlapping `panels`.
-        threads: how many Python threads share the images.
+        threads: number of Python threads that share the images.
 
     Returns:
-        (…, 4, F, T) float32, in the order of `SUMMARIES`. Missing panels are left out.
+        (…, 4, F, T) float32: minimum, maximum, mean, range. Missing panels are left out.
 
     Raises:
         UsageError: a shape, a dtype or an `out` that cannot be used.
@@ -156,7 +154,7 @@ def summaries(
     return _across(_summaries, panels, out, threads)
 
 
-# ---- from arrays as people pass them to flat ones
+# ---- from the caller's arrays to flat ones
 
 
 def _statistics(mean: float | None, std: float | None) -> Statistics:

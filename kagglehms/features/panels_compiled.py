@@ -49,8 +49,8 @@ class Statistics(NamedTuple):
 
     Attributes:
         given: whether `mean` and `scale` are used; if not, each group is normalised by its own.
-        mean: what is subtracted.
-        scale: what the rest is multiplied by, 1 / (standard deviation + `EPSILON`).
+        mean: value that is subtracted.
+        scale: factor after that, 1 / (standard deviation + `EPSILON`).
     """
 
     given: bool

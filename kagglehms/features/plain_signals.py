@@ -31,7 +31,7 @@ Wide = NDArray[np.float64]
 
 
 def _differences(eeg: NDArray[Any], with_midline: bool, mirror: bool) -> Wide:
-    """(n_times · 20,) µV → (n_signals, n_times): sixteen differences, and the two of the midline; gaps filled."""
+    """Return (n_signals, n_times) differences of a flat (n_times, 20) window, gaps filled."""
     channels = dict(zip(CHANNELS, floats(eeg).reshape(-1, len(CHANNELS)).T, strict=True))
     pairs = [DIFFERENCES[lane] for lane in MIRRORED] if mirror else list(DIFFERENCES)
     if with_midline:
@@ -92,7 +92,7 @@ def _convolved(x: Wide, pad: int) -> Wide:
 
 
 def _squared_magnitudes(after: Wide, before: Wide, plan: Transform | MelPlan) -> Wide:
-    """(…, H) samples after and before the centre of frames → (…, K) squared magnitudes of their bins."""
+    """Return (…, K) squared magnitudes of frames, from their (…, H) samples after and before the centre."""
     even, odd = untile(plan.project, plan.half)
     real, imaginary = (after + before) @ even.T, (after - before) @ odd.T
     if plan.rank:

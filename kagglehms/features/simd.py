@@ -1,6 +1,6 @@
 """Vectors of floats for Numba: the few operations that the features are written in.
 
-Numba's own loops reach 3 to 8 GF/s on this work because LLVM does not find the register tiles by itself. Here
+Numba's own loops reach 3 to 8 GF/s on this work because LLVM does not find the register tiles on its own. Here
 a vector is a Numba value, `<8 x float>` or `<16 x float>` in LLVM, and every operation is one or a few generic
 LLVM instructions (load, store, shufflevector, select, `llvm.fmuladd`): no instruction set is named, so the same
 code becomes AVX2, AVX-512 or NEON, and still runs where there is none of them. `llvm.fmuladd`, not `llvm.fma`,
@@ -9,8 +9,8 @@ because the latter calls libm on a processor without fused multiply-add.
 No operation carries fast-math flags: results are those of IEEE arithmetic, NaN included.
 
 Half precision comes in as its bits, an array of uint16, and every load widens it. A half that is not finite
-becomes NaN, which is what the features want (infinite samples count as missing). Integers do it, because LLVM's
-own conversion calls a run-time library, absent from a JIT, on processors without the instruction.
+becomes NaN, because infinite samples count as missing. Processors without an instruction for it widen halves by
+integer arithmetic: there LLVM's own conversion calls a run-time library, which a JIT does not have.
 
 Register tiles are tuples of vectors: LLVM keeps each of them in registers of its own. Operations on tuples are
 written out when they are compiled, which is quicker to compile than a line of Python for each vector.
@@ -32,7 +32,7 @@ from kagglehms.features.simd_ir import I32, Builder, Values, VectorType, of_elem
 permutation = simd_ir.permutation
 
 LANES = 16
-"""Signals that go side by side through what is computed of an EEG."""
+"""Signals of an EEG that are computed side by side, one in each lane of a vector."""
 
 
 # ---- from arrays and back

@@ -133,7 +133,7 @@ def _widen_half(builder: Builder, half: ir.Value) -> ir.Value:
     """Turn <n x i16>, the bits of halves, into <n x float>; what is not finite becomes NaN."""
     floats, ints = of_element(half.type, F32), of_element(half.type, I32)
     # Sign at bit 31, exponent and fraction from bit 27 down. The exponent is still biased by 15 instead of 127:
-    # a product with 2^112 mends that, denormals included.
+    # multiplying by 2^112 corrects that, denormals included.
     shifted = builder.shl(builder.sext(half, ints), constant(ints, 13))
     bits = builder.and_(shifted, constant(ints, -0x70002000))
     value = builder.fmul(builder.bitcast(bits, floats), constant(floats, 2.0**112))

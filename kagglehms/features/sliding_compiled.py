@@ -94,7 +94,7 @@ def _add_turned(sums: Any, at: int, centres: Any, row: int, even: Any, odd: Any)
 
 @helper
 def _add_folded(folded: Any, fold: Any, phase: int, hops: Any, sums: Any) -> None:
-    """Add what is folded, a stretch that begins `phase` samples after the beginning of a period, to the sums."""
+    """Add a folded stretch, which begins `phase` samples after the beginning of a period, to the sums."""
     n_pairs = (fold.length + 1) // 2
     for tile in range(hops.n_tiles):
         even, odd = zeros3(), zeros3()

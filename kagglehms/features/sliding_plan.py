@@ -84,7 +84,7 @@ def _fold(k: NDArray[np.int_], length: int, period: int) -> Fold:
     return Fold(length, _flat(pairs), _flat(centres))
 
 
-def _turns(k: NDArray[np.int_], n: F64, period: int) -> F64:
+def _turns(k: NDArray[np.int_], n: NDArray[np.floating], period: int) -> F64:
     """Return tiles of (len(n), 3 cosines and 3 sines) of bins k at samples n."""
     # Whole turns are subtracted while they are exact.
     angle = 2 * np.pi / period * (k * n[:, None] % period)

@@ -11,8 +11,9 @@ What is computed
     fourteen of which lie between 0.5 and 20 Hz. Every signal has 28 rows: fourteen of a wide window, with few columns a
     second, above fourteen of the ten labelled seconds in the middle, with many. Frequency rises downwards. 18 · 28 =
     504 rows of 464 columns stand in the upper left corner of 512 × 512 zeros, and all of it is normalised by its one
-    mean and deviation. (Zeros beside an image that is normalised already would, through a convolution that has no bias
-    yet and a layer normalisation, become a division by nothing: gradients of 1e8, which half precision cannot hold.)
+    mean and deviation. (Zeros beside an image that is normalised already stay zeros through a convolution that has no
+    bias yet, and a layer normalisation would divide them by nothing: gradients of 1e8, which half precision cannot
+    hold.)
     Signals come in the order LL, RL, LP, RP, midline.
 
 Columns
@@ -23,11 +24,11 @@ Columns
 
 How
     Sixteen differences go side by side through the lanes of a vector; the two of the midline follow, eight columns of
-    both at once. Where bins are as far apart as the window is long, as here, neighbouring frames share most of their
-    sums, see `kagglehms.features.sliding_compiled`. Otherwise (closer bins, long hops) a frame is folded and multiplied
-    out as for the mel images, in two stages of low rank if that takes fewer products, within `tolerance`.
+    both at once. With n_fft = win_length, as here, neighbouring frames share most of their sums, see
+    `kagglehms.features.sliding_compiled`. Otherwise (closer bins, long hops) a frame is folded and multiplied with the
+    rows of the transform, as for the mel images, in two stages of low rank if that takes fewer products.
 
-Source: the seventh of the winning solutions of the competition, which used a Tukey window.
+Source: the competition's seventh-placed solution, which used a Tukey window.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class SpectraScratch(NamedTuple):
 
 @helper
 def _ln_of_one_more(power: Any, scale: Any) -> Any:
-    """ln(1 + power · scale), within 2e-6 and 4e-6 of itself.
+    """Return ln(1 + power · scale), within 2e-6 and 4e-6 of itself.
 
     With 1 + power · scale = 2^e (1 + f) and 1 + f in [√½, √2): e ln 2 and the minimax polynomial of degree 7 in f.
     Where e is 0, f is power · scale, without the digits that adding 1 takes from it.
@@ -222,7 +222,7 @@ def _row_sums(out: Any, at: int, n_columns: int, less: float) -> Any:
 
 @apart
 def _normalise(out: Any, n_rows: int, n_columns: int, width: int, height: int) -> None:
-    """Take off the mean of the image, divide by its deviation, both with the zeros beside and below it."""
+    """Subtract the mean of the image and divide by its deviation, both with the zeros beside and below it."""
     n, n_zeros = width * height, width * height - n_rows * n_columns
     # About a value among them, so that no digits cancel in the squares.
     about = np.float64(np.float32(_row_sums(out, n_rows // 2 * width, n_columns, 0.0)[0] / n_columns))

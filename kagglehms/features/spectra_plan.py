@@ -43,7 +43,7 @@ class SpectraSpec:
         clip_uv: limit of a difference's magnitude, µV.
         height: rows of the image.
         width: columns of the image.
-        tolerance: greatest error of a bin that a low rank may cause, relative to the bin's own row of the transform.
+        tolerance: greatest error that a low rank may cause in a bin, relative to the strongest row of the transform.
 
     Raises:
         UsageError: values that contradict each other.

@@ -3,7 +3,7 @@
 Frames are folded about their centre, then multiplied with the rows that `transform_plan` derives, in register tiles of
 six rows × 16 lanes. All arrays are flat:
 
-    x       (n_times, 16)           the signals, with whatever frames need beyond their ends
+    x       (n_times, 16)           the signals, with the samples that frames read beyond their ends
     folded  (H, 2, 16)              sums and differences of samples at equal distance from the centre
     kept    (FRAMES, R + 1, 2, 16)  the transform at R even and R odd rows, and the level of the frame
     power   (n_frames, K, 16)       squared magnitude of every bin

@@ -44,7 +44,7 @@ def bins_within(band_hz: tuple[float, float], bin_hz: float) -> tuple[int, int]:
 
 
 def n_frames(n_times: int, win_length: int, hop: int) -> int:
-    """Return how many frames of a Hann window fit into `n_times` samples, `hop` samples apart.
+    """Return the number of frames of a Hann window that fit into `n_times` samples, `hop` samples apart.
 
     A Hann window of an even length begins with a zero; with the zero that follows its last sample, it spans one
     sample more than its length.
@@ -61,7 +61,7 @@ class Bins:
         win_length: length of the Hann window in samples, even, at most n_fft.
         first: index of the first bin.
         last: index of the last bin.
-        tolerance: greatest error of a bin that a low rank may cause, relative to the bin's own row of the transform.
+        tolerance: greatest error that a low rank may cause in a bin, relative to the strongest row of the transform.
         asked_by: name of the setting that `tolerance` comes from, for error messages.
     """
 
@@ -91,7 +91,7 @@ class Transform(NamedTuple):
         project: flat R/3 (or K/3) tiles of (H, 3 even rows and 3 odd rows).
         transform: flat K/3 tiles of (R + 1, 3 even rows and 3 odd rows); the last of R + 1 belongs to the level that is
             subtracted from a frame. Empty where R is 0.
-        error: greatest error of a bin for a window of unit energy, relative to the energy of the bin's own row.
+        error: greatest error of a bin for a frame of unit energy, relative to the norm of the strongest row.
     """
 
     half: int
