@@ -2,9 +2,9 @@
 
 The recipe below was found by comparing rows of five real spectrogram files with the real EEG files that they were
 made of: a Butterworth high-pass of order 3 at 0.5 Hz, forwards and backwards; windows of 4 s around each row's
-second, their straight line taken out; three Slepian tapers of time–bandwidth 2; transforms of 1024 points; power
+second, their linear trend removed; three Slepian tapers of time–bandwidth 2; transforms of 1024 points; power
 per Hz, not doubled for the negative frequencies; mean over the four derivations of a chain; rounded to 0.01.
-A test computes real rows so and compares: the logarithms differ by 0.01 in the mean, which is the rounding.
+A test computes rows of real files in this way: the logarithms differ by 0.01 in the mean, which is the rounding.
 
 Shape suffixes: C channel, T time, F frequency, W window, P panel.
 """
@@ -35,25 +35,25 @@ FIRST_BIN = 3
 TIME_BANDWIDTH, N_TAPERS = 2, 3
 HIGH_PASS_HZ, HIGH_PASS_ORDER = 0.5, 3
 REACH_TIMES = 16 * SFREQ_HZ
-"""Samples after which the high-pass has forgotten: what lies beyond changes a value by less than 1e-10 of itself."""
+"""Memory of the high-pass: samples farther away change a value by less than 1e-10 of itself."""
 _ROWS_AT_ONCE = 64
-"""So many rows of one derivation fit into the cache together with their transforms."""
+"""Rows of one derivation that fit into the cache together with their transforms."""
 
 
 def multitaper_rows(eeg_uv: NDArray[np.floating], first_s: float = 1.0, n_rows: int | None = None) -> F32:
     """Compute rows of a spectrogram file from the signal.
 
-    A row looks at 4 s around its second. Where a derivation has no sample in them, the mean is over the other
-    derivations of the chain; where none is whole, and beyond the ends of the signal, the row has no value. Within 8 s
-    of an end rows feel that the high-pass does not see what is beyond.
+    A row describes the 4 s around its second. A derivation in which one of their samples is missing is left out of the
+    mean over the chain; where all are, and beyond the ends of the signal, the row is NaN. Within 8 s of an end, rows
+    differ slightly from those of a longer signal, because the high-pass has no samples beyond the end.
 
     On real recordings, 8 s at either end left out, the logarithms of the power (+ 0.02) differ from those of the
     competition's files by less than 0.02 in the mean and less than 0.01 in the median.
 
     Args:
         eeg_uv: (n_times, 20) µV at 200 Hz, channels as in `competition.CHANNELS`; NaN where nothing was recorded.
-        first_s: the second of the signal around which the first row is.
-        n_rows: rows, one every 2 s; up to the last whose 4 s end within the signal when None.
+        first_s: second of the signal on which the first row is centred.
+        n_rows: number of rows, one every 2 s; if None, up to the last whose 4 s end within the signal.
 
     Returns:
         (n_rows, 400) float32 power in µV²/Hz, rounded to 0.01, columns as in `competition.SPECTROGRAM_COLUMNS`.
@@ -80,7 +80,7 @@ def multitaper_rows(eeg_uv: NDArray[np.floating], first_s: float = 1.0, n_rows: 
 
 
 def _mean_power(bipolar_CT: F32, starts: NDArray[np.int64]) -> tuple[F32, NDArray[np.int64]]:
-    """Mean power of the derivations that are whole in each window, and how many those are."""
+    """Return the mean power of the derivations that are complete in each window, and their number."""
     missing_CT = ~np.isfinite(bipolar_CT)
     touched_CT = np.cumsum(np.pad(missing_CT, ((0, 0), (1, 0))), axis=1)
     whole_CT = touched_CT[:, starts + WINDOW_TIMES] == touched_CT[:, starts]
@@ -98,7 +98,7 @@ def _mean_power(bipolar_CT: F32, starts: NDArray[np.int64]) -> tuple[F32, NDArra
 
 
 def _bridged(bipolar_CT: F32, missing_CT: NDArray[np.bool_]) -> F32:
-    """Straight lines where samples are missing, so that the filter has something to see."""
+    """Draw straight lines where samples are missing, because the filter needs values everywhere."""
     at = np.arange(bipolar_CT.shape[1])
     for signal_T, missing_T in zip(bipolar_CT, missing_CT, strict=True):
         if missing_T.all():
@@ -109,7 +109,7 @@ def _bridged(bipolar_CT: F32, missing_CT: NDArray[np.bool_]) -> F32:
 
 
 def filtered(bipolar_CT: F32) -> F32:
-    """High-pass derivations of which nothing is missing, mirrored at both ends by as much as the filter feels."""
+    """High-pass derivations without gaps, mirrored at both ends as far as the filter reaches."""
     from scipy import fft
 
     n_times = bipolar_CT.shape[1]
@@ -119,7 +119,7 @@ def filtered(bipolar_CT: F32) -> F32:
     gain_F = high_pass(length)
     out_CT = np.empty_like(bipolar_CT)
     for signal_T, out_T in zip(padded_CT, out_CT, strict=True):
-        # The end is joined to the beginning by a straight line, as the transform takes the signal for a circle.
+        # The transform treats the signal as periodic, so a straight line joins its end to its beginning.
         bridge_T = np.linspace(signal_T[-1], signal_T[0], length - len(signal_T) + 2, dtype=np.float32)[1:-1]
         spectrum_F = fft.rfft(np.concatenate([signal_T, bridge_T])) * gain_F
         out_T[:] = fft.irfft(spectrum_F, length)[reach : reach + n_times]
@@ -130,8 +130,8 @@ def add_power(frames_TW: F32, power_TF: F32) -> None:
     """Add the power of one derivation's windows, summed over the tapers, to bins 3 … 102 of each row.
 
     Args:
-        frames_TW: (n_rows, 800) a window a row, filtered.
-        power_TF: (n_rows, 100) what is added to, to be multiplied by `power_scale`.
+        frames_TW: (n_rows, 800) filtered windows.
+        power_TF: (n_rows, 100) sums that are added to; times `power_scale` they are power.
     """
     from scipy import fft
 
@@ -146,12 +146,12 @@ def add_power(frames_TW: F32, power_TF: F32) -> None:
 
 
 def power_scale() -> float:
-    """What sums over the tapers are multiplied by to be their mean power per Hz."""
+    """Return the factor from sums over the tapers to mean power per Hz."""
     return 1 / (SFREQ_HZ * N_TAPERS)
 
 
 def high_pass(n_times: int) -> F32:
-    """Gain of the Butterworth filter passed twice, over the bins of a real transform."""
+    """Return the gain of the Butterworth filter, applied twice, at the bins of a real transform."""
     from scipy import fft
 
     hz = fft.rfftfreq(n_times, 1 / SFREQ_HZ)
@@ -161,7 +161,7 @@ def high_pass(n_times: int) -> F32:
 
 @lru_cache(maxsize=1)
 def _line_and_tapers() -> tuple[F32, F32]:
-    """An orthonormal base of straight lines, (window, 2), and tapers of unit power, (3, window)."""
+    """Return a (window, 2) orthonormal basis of straight lines, and (3, window) tapers of unit power."""
     from scipy.signal import windows
 
     ramp = np.linspace(-1, 1, WINDOW_TIMES)
