@@ -53,17 +53,15 @@ from _simulated import eeg_windows
 from threadpoolctl import threadpool_limits
 
 from kagglehms.features import (
-    SPECTRA_50_10,
     FoldSpec,
     ZoomSpec,
-    difference_spectra_into,
-    folded_image_into,
-    mel_image_into,
+    difference_spectra,
+    folded_image,
     mel_images,
     normalise_rows,
     percentiles,
     summaries,
-    zoomed_image_into,
+    zoomed_image,
 )
 from kagglehms.features.arrays import spread
 from kagglehms.features.filters import design, linear_taps
@@ -156,7 +154,7 @@ def mel_section(windows: Any, rounds: int) -> dict[str, Any]:
         contenders: dict[str, tuple[Callable[[], object], int]] = {
             OURS: (lambda t=threads: mel_images(windows, out, t), n),
             f"{OURS}, half precision": (lambda t=threads: mel_images(half, out, t), n),
-            f"{OURS}, one window": (lambda: mel_image_into(windows[0], out[0]), 1),
+            f"{OURS}, one window": (lambda: mel_images(windows[0], out[0]), 1),
         }
         peers = {
             "librosa notebook": (optional(librosa_notebook, missing, "librosa notebook"), few),
@@ -304,14 +302,14 @@ def signal_section(windows: Any, rounds: int) -> dict[str, Any]:
     x = np.clip(differences(halves[0], 16), -1024, 1024)
     lanes, ready = aligned((x.size,)), np.ascontiguousarray(x.T).reshape(-1)
     modes, linear = design("causal").modes, linear_by(linear_taps())
-    fold, fold_linear = FoldSpec(), FoldSpec(filter="linear")
+    fold_linear = FoldSpec(filter="linear")
     image, spectra = aligned((160, 1000)), aligned((512, 512))
     missing: list[str] = []
     _copy_and_filter(ready, lanes, x.shape[1], modes)
     alike("sosfilt", causal(x), lanes.reshape(-1, 16).T, 1e-2)
-    alike("folded, SciPy", folded(halves[0], causal), folded_image_into(halves[0], image, fold), 1e-3)
-    alike("folded, FFT", folded(halves[0], linear), folded_image_into(halves[0], image, fold_linear), 1e-3)
-    wanted = difference_spectra_into(halves[0], spectra, SPECTRA_50_10).copy()
+    alike("folded, SciPy", folded(halves[0], causal), folded_image(halves[0], image), 1e-3)
+    alike("folded, FFT", folded(halves[0], linear), folded_image(halves[0], image, spec=fold_linear), 1e-3)
+    wanted = difference_spectra(halves[0], spectra).copy()
     alike("spectrogram", spectra_scipy(halves[0]), wanted, 2e-3)
     alike("strided rfft", spectra_strided(halves[0]), wanted, 2e-3)
     librosa_stft = optional(spectra_librosa, missing, "librosa.stft")
@@ -322,15 +320,15 @@ def signal_section(windows: Any, rounds: int) -> dict[str, Any]:
             "scipy.signal.sosfilt": lambda: causal(x),
         },
         "folded image, filter A": {
-            OURS: lambda: folded_image_into(halves[i()], image, fold),
+            OURS: lambda: folded_image(halves[i()], image),
             "NumPy and sosfilt": lambda: folded(halves[i()], causal),
         },
         "folded image, filter B": {
-            OURS: lambda: folded_image_into(halves[i()], image, fold_linear),
+            OURS: lambda: folded_image(halves[i()], image, spec=fold_linear),
             "NumPy and scipy.fft": lambda: folded(halves[i()], linear),
         },
         "spectra of 18 differences": {
-            OURS: lambda: difference_spectra_into(halves[i()], spectra, SPECTRA_50_10),
+            OURS: lambda: difference_spectra(halves[i()], spectra),
             "scipy.signal.spectrogram": lambda: spectra_scipy(halves[i()]),
             "strided frames, scipy.fft.rfft": lambda: spectra_strided(halves[i()]),
         },
@@ -359,9 +357,9 @@ def zoom_contenders(halves: Any, i: Callable[[], int], missing: list[str]) -> di
     """Three planes of mel spectra, and others' ways to them."""
     spec = ZoomSpec()
     out = aligned(spec.shape)
-    wanted = zoomed_image_into(halves[0], out, spec).copy()
+    wanted = zoomed_image(halves[0], out).copy()
     contenders: dict[str, Callable[[], object]] = {
-        OURS: lambda: zoomed_image_into(halves[i()], out, spec),
+        OURS: lambda: zoomed_image(halves[i()], out),
         "its size, copied": lambda: np.copyto(out, wanted),
     }
     for name, make in (

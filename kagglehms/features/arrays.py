@@ -218,38 +218,27 @@ def for_each(
     shape_of: Callable[[int], tuple[int, ...]],
     run: Callable[[NDArray[Any], NDArray[np.float32]], object],
 ) -> NDArray[np.float32]:
-    """Call `run(window, image)` for every window of a batch.
+    """Call `run(window, image)` for every window of a batch, or for a single one.
 
     Args:
-        eeg_uv: (B, n_times, 20), or a sequence of windows.
-        out: (B, *shape_of(n_times)), or None for a new array.
+        eeg_uv: (B, n_times, 20), a sequence of windows, or one (n_times, 20) window.
+        out: (B, *shape_of(n_times)), without B for one window, or None for a new array.
         threads: number of Python threads that share the windows.
         shape_of: n_times → the shape of an image.
         run: computes one image.
 
     Returns:
-        the (B, …) images.
+        the (B, …) images, without B for one window.
 
     Raises:
         UsageError: windows, `out` or `threads` that cannot be used.
     """
+    if isinstance(eeg_uv, np.ndarray) and eeg_uv.ndim == 2:
+        window = as_window(eeg_uv)
+        image = output(out, shape_of(len(window)))
+        run(window, image)
+        return image
     windows = as_windows(eeg_uv)
     images = output(out, (len(windows), *shape_of(len(windows[0]) if windows else N_TIMES)))
     spread(lambda i: run(windows[i], images[i]), len(windows), threads)
     return images
-
-
-def for_each_or_one(
-    eeg_uv: Any,
-    out: Any,
-    threads: int,
-    shape_of: Callable[[int], tuple[int, ...]],
-    run: Callable[[NDArray[Any], NDArray[np.float32]], object],
-) -> NDArray[np.float32]:
-    """Do what `for_each` does for a batch; for a single (n_times, 20) window, compute its one image."""
-    if not (isinstance(eeg_uv, np.ndarray) and eeg_uv.ndim == 2):
-        return for_each(eeg_uv, out, threads, shape_of, run)
-    window = as_window(eeg_uv)
-    image = output(out, shape_of(len(window)))
-    run(window, image)
-    return image

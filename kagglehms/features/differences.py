@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.features import differences_compiled, plain_signals
-from kagglehms.features.arrays import Pool, as_window, for_each_or_one, output
+from kagglehms.features.arrays import Pool, for_each
 from kagglehms.features.differences_compiled import DifferenceScratch
 from kagglehms.features.differences_plan import DifferenceSpec, SignalSpec, plan
 from kagglehms.features.filters import BLOCK, LINEAR, RANK, REACH
@@ -37,7 +37,7 @@ from kagglehms.features.filters_compiled import OUTPUTS
 from kagglehms.features.jit import Compiled
 from kagglehms.features.simd import LANES
 
-__all__ = ["DifferenceSpec", "difference_signals", "differences_into", "rows_into"]
+__all__ = ["DifferenceSpec", "difference_signals", "rows_into"]
 
 
 def difference_signals(
@@ -64,36 +64,9 @@ def difference_signals(
         UsageError: a shape, a dtype or an `out` that cannot be used.
     """
     given = spec or DifferenceSpec()
-    return for_each_or_one(
+    return for_each(
         eeg_uv, out, threads, given.shape_of, lambda w, o: rows_into(w, o, given, 1, given.midline, mirror)
     )
-
-
-def differences_into(
-    eeg_uv_TC: NDArray[Any],
-    out_CT: NDArray[np.float32],
-    spec: DifferenceSpec,
-    mirror: bool = False,
-) -> NDArray[np.float32]:
-    """Compute the differences of one window in this thread.
-
-    Scratch memory is kept and used again, by any thread.
-
-    Args:
-        eeg_uv_TC: (n_times, 20) float32 or float16, µV, for example a slice of a memory map.
-        out_CT: (n_signals, ⌈n_times / step⌉) float32, C-contiguous.
-        spec: filter, step, clip and scale.
-        mirror: whether left and right are exchanged.
-
-    Returns:
-        `out_CT`.
-
-    Raises:
-        UsageError: a shape, a dtype or an `out_CT` that cannot be used.
-    """
-    window = as_window(eeg_uv_TC)
-    rows_into(window, output(out_CT, spec.shape_of(len(window))), spec, 1, spec.midline, mirror)
-    return out_CT
 
 
 _compute = Compiled(differences_compiled.difference_rows, plain_signals.difference_rows)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import N_TIMES
-from kagglehms.features.arrays import as_window, check_spec, expected, for_each_or_one, output
+from kagglehms.features.arrays import check_spec, expected, for_each
 from kagglehms.features.differences import rows_into
 from kagglehms.features.differences_plan import check_signal
 from kagglehms.features.filters import FilterName
@@ -100,30 +100,6 @@ def folded_image(
         UsageError: a shape, a dtype or an `out` that cannot be used.
     """
     given = spec or FoldSpec()
-    return for_each_or_one(
+    return for_each(
         eeg_uv, out, threads, given.shape_of, lambda w, o: rows_into(w, o, given, given.phases, False, mirror)
     )
-
-
-def folded_image_into(
-    eeg_uv_TC: NDArray[Any], out_HW: NDArray[np.float32], spec: FoldSpec, mirror: bool = False
-) -> NDArray[np.float32]:
-    """Compute the folded image of one window in this thread.
-
-    Scratch memory (0.6 MB, 2 MB with the linear filter) is kept and used again, by any thread.
-
-    Args:
-        eeg_uv_TC: (n_times, 20) float32 or float16, µV, for example a slice of a memory map.
-        out_HW: (16·phases, columns) float32, C-contiguous.
-        spec: filter, sampling and scale.
-        mirror: whether left and right are exchanged.
-
-    Returns:
-        `out_HW`.
-
-    Raises:
-        UsageError: a shape, a dtype or an `out_HW` that cannot be used.
-    """
-    window = as_window(eeg_uv_TC)
-    rows_into(window, output(out_HW, spec.shape_of(len(window))), spec, spec.phases, False, mirror)
-    return out_HW

@@ -88,14 +88,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.features import mel_compiled, plain_signals
-from kagglehms.features.arrays import Pool, as_window, expected, for_each, output
+from kagglehms.features.arrays import Pool, expected, for_each
 from kagglehms.features.jit import Compiled
 from kagglehms.features.mel_compiled import BLOCK, MelScratch
 from kagglehms.features.mel_plan import MelSpec, plan
 from kagglehms.features.simd import LANES
 from kagglehms.features.transform_compiled import FRAMES
 
-__all__ = ["DEFAULT", "MelSpec", "mel_image_into", "mel_images"]
+__all__ = ["DEFAULT", "MelSpec", "mel_images"]
 
 DEFAULT = MelSpec()
 """The resolution of the public notebook."""
@@ -107,17 +107,18 @@ def mel_images(
     threads: int = 1,
     spec: MelSpec = DEFAULT,
 ) -> NDArray[np.float32]:
-    """Compute the mel images of many windows of one length.
+    """Compute the mel images of many windows of one length, or of one.
 
     Args:
-        eeg_uv: (B, n_times, 20) float32 or float16, µV, channels in the competition's order; or a sequence of B such
-            windows, which are not copied together. Missing samples are NaN; ±inf counts as NaN.
-        out: (B, 4, n_mels, n_frames) float32, C-contiguous.
+        eeg_uv: (B, n_times, 20) or (n_times, 20) float32 or float16, µV, channels in the competition's order; or a
+            sequence of B windows, which are not copied together. Missing samples are NaN; ±inf counts as NaN.
+        out: (B, 4, n_mels, n_frames) float32, C-contiguous; without B for one window.
         threads: number of Python threads that share the windows.
         spec: the resolution.
 
     Returns:
-        (B, 4, n_mels, n_frames) float32, panels LL, RL, LP, RP; −1 … 1, where 1 is the loudest of all four differences.
+        (B, 4, n_mels, n_frames) float32, panels LL, RL, LP, RP, without B for one window; −1 … 1, where 1 is the
+        loudest of all four differences.
 
     Raises:
         UsageError: a shape, a dtype or an `out` that cannot be used; a window shorter than n_frames samples.
@@ -125,29 +126,6 @@ def mel_images(
     return for_each(
         eeg_uv, out, threads, lambda _: spec.image_shape, lambda window, image: _run(window, image, spec)
     )
-
-
-def mel_image_into(
-    window_uv: NDArray[Any], out: NDArray[np.float32], spec: MelSpec = DEFAULT
-) -> NDArray[np.float32]:
-    """Compute the mel image of one window in this thread.
-
-    Scratch memory (2.4 MB at 50 s) is kept and used again, by any thread; nothing is allocated once as many calls have
-    been made as run at a time.
-
-    Args:
-        window_uv: (n_times, 20) float32 or float16, µV, for example a slice of a memory map.
-        out: (4, n_mels, n_frames) float32, C-contiguous.
-        spec: the resolution.
-
-    Returns:
-        `out`.
-
-    Raises:
-        UsageError: a shape, a dtype or an `out` that cannot be used; a window shorter than n_frames samples.
-    """
-    _run(as_window(window_uv), output(out, spec.image_shape), spec)
-    return out
 
 
 _compute = Compiled(mel_compiled.mel_image, plain_signals.mel_image)

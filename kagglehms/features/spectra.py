@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.features import plain_signals, spectra_compiled
-from kagglehms.features.arrays import Pool, as_window, for_each_or_one, output
+from kagglehms.features.arrays import Pool, for_each
 from kagglehms.features.jit import Compiled
 from kagglehms.features.simd import LANES
 from kagglehms.features.sliding_plan import COLUMNS
@@ -48,7 +48,7 @@ from kagglehms.features.spectra_compiled import SpectraScratch
 from kagglehms.features.spectra_plan import N_MIDLINE, SPECTRA_30_10, SPECTRA_50_10, SpectraSpec, plan
 from kagglehms.features.transform_compiled import FRAMES
 
-__all__ = ["SPECTRA_30_10", "SPECTRA_50_10", "SpectraSpec", "difference_spectra", "difference_spectra_into"]
+__all__ = ["SPECTRA_30_10", "SPECTRA_50_10", "SpectraSpec", "difference_spectra"]
 
 
 def difference_spectra(
@@ -74,32 +74,9 @@ def difference_spectra(
     Raises:
         UsageError: a shape, a dtype or an `out` that cannot be used; a window shorter than the wide block.
     """
-    return for_each_or_one(
+    return for_each(
         eeg_uv, out, threads, lambda _: spec.shape, lambda window, image: _run(window, image, spec, mirror)
     )
-
-
-def difference_spectra_into(
-    eeg_uv_TC: NDArray[Any], out_HW: NDArray[np.float32], spec: SpectraSpec, mirror: bool = False
-) -> NDArray[np.float32]:
-    """Compute the spectra of one window in this thread.
-
-    Scratch memory (1 MB) is kept and used again, by any thread.
-
-    Args:
-        eeg_uv_TC: (n_times, 20) float32 or float16, µV, for example a slice of a memory map.
-        out_HW: (height, width) float32, C-contiguous.
-        spec: the resolution.
-        mirror: whether left and right are exchanged.
-
-    Returns:
-        `out_HW`.
-
-    Raises:
-        UsageError: a shape, a dtype or an `out_HW` that cannot be used; a window shorter than the wide block.
-    """
-    _run(as_window(eeg_uv_TC), output(out_HW, spec.shape), spec, mirror)
-    return out_HW
 
 
 _compute = Compiled(spectra_compiled.difference_spectra, plain_signals.difference_spectra)

@@ -46,7 +46,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.features import plain_signals, zoom_compiled
-from kagglehms.features.arrays import Pool, as_window, for_each_or_one, output
+from kagglehms.features.arrays import Pool, for_each
 from kagglehms.features.filters import causal_modes
 from kagglehms.features.jit import Compiled
 from kagglehms.features.simd import LANES
@@ -54,7 +54,7 @@ from kagglehms.features.transform_compiled import FRAMES
 from kagglehms.features.zoom_compiled import COLUMNS, ZoomScratch
 from kagglehms.features.zoom_plan import N_PLANES, ZoomSpec, plan
 
-__all__ = ["N_PLANES", "ZoomSpec", "zoomed_image", "zoomed_image_into"]
+__all__ = ["N_PLANES", "ZoomSpec", "zoomed_image"]
 
 
 def zoomed_image(
@@ -84,38 +84,7 @@ def zoomed_image(
         UsageError: a shape, a dtype or an `out` that cannot be used; a window that is too short.
     """
     given = spec or ZoomSpec()
-    return for_each_or_one(
-        eeg_uv, out, threads, given.shape_of, lambda w, o: _run(w, o, given, mirror, band_hz)
-    )
-
-
-def zoomed_image_into(
-    eeg_uv_TC: NDArray[Any],
-    out_CHW: NDArray[np.float32],
-    spec: ZoomSpec,
-    mirror: bool = False,
-    band_hz: tuple[float, float] | None = None,
-) -> NDArray[np.float32]:
-    """Compute the image of one window in this thread.
-
-    Scratch memory (4.3 MB) is kept and used again, by any thread.
-
-    Args:
-        eeg_uv_TC: (n_times, 20) float32 or float16, µV, for example a slice of a memory map.
-        out_CHW: (3, 16·n_mels, columns) float32, C-contiguous.
-        spec: the resolution.
-        mirror: whether left and right are exchanged.
-        band_hz: edges of a band-pass, see `zoomed_image`.
-
-    Returns:
-        `out_CHW`.
-
-    Raises:
-        UsageError: a shape, a dtype or an `out_CHW` that cannot be used; a window that is too short.
-    """
-    window = as_window(eeg_uv_TC)
-    _run(window, output(out_CHW, spec.shape_of(len(window))), spec, mirror, band_hz)
-    return out_CHW
+    return for_each(eeg_uv, out, threads, given.shape_of, lambda w, o: _run(w, o, given, mirror, band_hz))
 
 
 _compute = Compiled(zoom_compiled.zoom_image, plain_signals.zoom_image)

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CHAINS, CHANNELS, N_BINS, OTHER_SIDE, PANELS
-from kagglehms.features.differences import differences_into
-from kagglehms.features.fold import folded_image_into
-from kagglehms.features.spectra import difference_spectra_into
-from kagglehms.features.zoom import zoomed_image_into
+from kagglehms.features.differences import difference_signals
+from kagglehms.features.fold import folded_image
+from kagglehms.features.spectra import difference_spectra
+from kagglehms.features.zoom import zoomed_image
 from kagglehms.inputs.kinds import Folded, Input, Signals, Spectra, Views, Zoomed
 from kagglehms.inputs.layouts import Crop, Layout, Normaliser
 from kagglehms.inputs.rendering import render
@@ -68,18 +68,18 @@ def draw(
         case Layout():
             render(layout, mirrored(crop) if mirror else crop, out[0], normaliser)
         case Folded():
-            folded_image_into(crop.of("eeg"), out[0], layout.fold, mirror)
+            folded_image(crop.of("eeg"), out[0], spec=layout.fold, mirror=mirror)
         case Spectra():
-            difference_spectra_into(crop.of("eeg"), out[0], layout.spectra, mirror)
+            difference_spectra(crop.of("eeg"), out[0], spec=layout.spectra, mirror=mirror)
         case Zoomed():
-            zoomed_image_into(crop.of("eeg"), out, layout.zoom, mirror, band_hz)
+            zoomed_image(crop.of("eeg"), out, spec=layout.zoom, mirror=mirror, band_hz=band_hz)
         case Views():
             begin = 0
             for part, size in zip(layout.parts, layout.sizes, strict=True):
                 draw(part, crop, out[begin : begin + size].reshape(part.array_shape), normaliser, mirror)
                 begin += size
         case Signals():
-            differences_into(crop.of("eeg"), out, layout.signals, mirror)
+            difference_signals(crop.of("eeg"), out, spec=layout.signals, mirror=mirror)
 
 
 def stack(crops: Sequence[Crop], layout: Input, normaliser: Normaliser | None = None) -> NDArray[np.float32]:

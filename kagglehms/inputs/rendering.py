@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kagglehms.data.competition import PANELS
 from kagglehms.errors import UsageError
-from kagglehms.features.mel import mel_image_into
+from kagglehms.features.mel import mel_images
 from kagglehms.features.panels import normalise, normalise_rows, percentiles, summaries
 from kagglehms.inputs.layouts import PANEL_SHAPES, Crop, Layout, Normalise, Normaliser, Source, Tile
 
@@ -61,7 +61,7 @@ def draw_source(source: Source, crop: Crop, out_PFT: NDArray[np.float32]) -> Non
         out_PFT: float32 array that the panels are written to.
     """
     if source == "eeg":
-        mel_image_into(crop.of("eeg"), out_PFT)
+        mel_images(crop.of("eeg"), out_PFT)
     else:
         out_PFT[:] = crop.of("kaggle").T.reshape(out_PFT.shape)
 
@@ -74,10 +74,10 @@ def _draw_panels(tile: Tile, crop: Crop, normaliser: Normaliser, out_PFT: NDArra
         mean, std = (0.0, 1.0) if tile.normalise == "none" else (mean, std)
         normalise_rows(crop.of("kaggle"), out_PFT, mean, std, over=over)
     elif tile.normalise == "none":
-        mel_image_into(crop.of("eeg"), out_PFT)
+        mel_images(crop.of("eeg"), out_PFT)
     else:
         mel_PFT = _scratch("mel", shape=out_PFT.shape)
-        mel_image_into(crop.of("eeg"), mel_PFT)
+        mel_images(crop.of("eeg"), mel_PFT)
         normalise(mel_PFT, mean, std, over=over, out=out_PFT)
 
 

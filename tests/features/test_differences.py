@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kagglehms.errors import UsageError
-from kagglehms.features import DifferenceSpec, difference_signals, differences_into
+from kagglehms.features import DifferenceSpec, difference_signals
 
 ERROR = 5e-6
 """Of the greatest value after clip and scale, see `filters.CAUSAL_ERROR`."""
@@ -162,7 +162,7 @@ def test_strided_and_mapped_input_is_taken_as_it_is_meant(tmp_path: Path) -> Non
     np.save(tmp_path / "eeg.npy", window)
     stored = np.load(tmp_path / "eeg.npy", mmap_mode="r")
     out = np.empty((16, 2500), np.float32)
-    assert differences_into(stored[500:], out, DifferenceSpec()) is out
+    assert difference_signals(stored[500:], out) is out
     np.testing.assert_array_equal(out, difference_signals(window[500:]))
 
 
@@ -184,7 +184,7 @@ def test_many_loader_threads_at_once() -> None:
 
     def load(i: int) -> None:
         for _ in range(20):
-            differences_into(windows[i], out[i], specs[i])
+            difference_signals(windows[i], out[i], spec=specs[i])
 
     threads = [threading.Thread(target=load, args=(i,)) for i in range(8)]
     for thread in threads:
@@ -196,9 +196,9 @@ def test_many_loader_threads_at_once() -> None:
 
 def test_scratch_is_used_again() -> None:
     window, out, spec = eeg_windows.eeg(), np.empty((16, 10_000), np.float32), DifferenceSpec()
-    differences_into(window, out, spec)
+    difference_signals(window, out, spec=spec)
     tracemalloc.start()
-    differences_into(window, out, spec)
+    difference_signals(window, out, spec=spec)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10_000, peak

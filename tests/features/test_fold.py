@@ -11,7 +11,7 @@ import oracles_signals as oracle
 import pytest
 
 from kagglehms.errors import UsageError
-from kagglehms.features import FoldSpec, folded_image, folded_image_into
+from kagglehms.features import FoldSpec, folded_image
 
 ERROR = 5e-6 * 32
 """Of the filters, after clip and scale."""
@@ -86,7 +86,7 @@ def test_into_batches_and_threads() -> None:
     out = np.empty((160, 200), np.float32)
     images = []
     for window in windows:
-        assert folded_image_into(window, out, FoldSpec()) is out
+        assert folded_image(window, out) is out
         images.append(out.copy())
     np.testing.assert_array_equal(folded_image(windows), images)
     np.testing.assert_array_equal(folded_image(windows, threads=3), images)
@@ -96,7 +96,7 @@ WINDOW = np.zeros((300, 20), np.float32)
 REFUSED: dict[str, tuple[Any, str]] = {
     "columns": (lambda: folded_image(WINDOW[:295]), "a multiple of step · phases = 10 samples, got 295"),
     "empty": (lambda: folded_image(WINDOW[:0]), "a multiple of step · phases"),
-    "out": (lambda: folded_image_into(WINDOW, np.empty((160, 31), np.float32), FoldSpec()), "shape (160, 30)"),
+    "out": (lambda: folded_image(WINDOW, np.empty((160, 31), np.float32)), "shape (160, 30)"),
     "phases": (lambda: FoldSpec(phases=0), "FoldSpec.phases: expected a whole number"),
     "divisor": (lambda: FoldSpec(phases=3), "FoldSpec.step · phases: expected a divisor of 10,000"),
     "filter": (lambda: FoldSpec(filter="causal "), "FoldSpec.filter: expected one of"),  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kagglehms.data.competition import CHAINS, CHANNELS
 from kagglehms.errors import UsageError
-from kagglehms.features import MelSpec, mel_image_into, mel_images
+from kagglehms.features import MelSpec, mel_images
 
 MAX_ERROR, MEAN_ERROR = 1e-4, 1e-6
 
@@ -142,7 +142,7 @@ def test_a_sequence_of_memory_mapped_windows(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mel_images([stored[s : s + 10_000] for s in starts]), wanted)
     out = np.empty((4, 128, 256), np.float32)
     for start, image in zip(starts, wanted, strict=True):
-        assert mel_image_into(stored[start : start + 10_000], out) is out
+        assert mel_images(stored[start : start + 10_000], out) is out
         np.testing.assert_array_equal(out, image)
 
 
@@ -239,7 +239,7 @@ def test_many_loader_threads_at_once() -> None:
 
     def load(i: int) -> None:
         for _ in range(20):
-            mel_image_into(windows[i], out[i])
+            mel_images(windows[i], out[i])
 
     threads = [threading.Thread(target=load, args=(i,)) for i in range(8)]
     for thread in threads:
@@ -251,9 +251,9 @@ def test_many_loader_threads_at_once() -> None:
 
 def test_scratch_is_used_again() -> None:
     window, out = eeg_windows.eeg(), np.empty((4, 128, 256), np.float32)
-    mel_image_into(window, out)
+    mel_images(window, out)
     tracemalloc.start()
-    mel_image_into(window, out)
+    mel_images(window, out)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10_000, peak
@@ -268,7 +268,7 @@ def test_previous_windows_leave_no_trace() -> None:
 
 WINDOW = np.zeros((1, 300, 20), np.float32)
 REFUSED = {
-    "rank": (lambda: mel_images(WINDOW[0]), "eeg_uv: expected (B, n_times, 20), got float32 of shape (300, 20)"),
+    "rank": (lambda: mel_images(WINDOW[0, 0]), "eeg_uv: expected (B, n_times, 20), got float32 of shape (20,)"),
     "channels": (lambda: mel_images(WINDOW[:, :, :19]), "got float32 of shape (300, 19)"),
     "dtype": (lambda: mel_images(WINDOW.astype(np.float64)), "float32 or float16, got float64"),
     "whole numbers": (lambda: mel_images(WINDOW.astype(np.int16)), "got int16"),
@@ -279,8 +279,8 @@ REFUSED = {
     "out dtype": (lambda: mel_images(WINDOW, np.empty((1, 4, 128, 256))), "got float64"),  # type: ignore[arg-type]
     "out strided": (lambda: mel_images(WINDOW, np.empty((1, 4, 128, 512), np.float32)[..., ::2]), "not C-contiguous"),
     "threads": (lambda: mel_images(WINDOW, threads=0), "threads: expected 1 or more, got 0"),
-    "window": (lambda: mel_image_into(WINDOW, np.empty((4, 128, 256), np.float32)), "windows of (n_times, 20)"),
-    "window out": (lambda: mel_image_into(WINDOW[0], np.empty((1, 4, 128, 256), np.float32)), "shape (4, 128, 256)"),
+    "window": (lambda: mel_images(WINDOW[0].T), "windows of (n_times, 20)"),
+    "window out": (lambda: mel_images(WINDOW[0], np.empty((1, 4, 128, 256), np.float32)), "shape (4, 128, 256)"),
     "spec odd": (lambda: MelSpec(win_length=127), "even"),
     "spec window": (lambda: MelSpec(win_length=2048), "win_length ≤ n_fft"),
     "spec band": (lambda: MelSpec(fmin=20.0), "fmin < fmax"),

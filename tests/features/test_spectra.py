@@ -21,7 +21,6 @@ from kagglehms.features import (
     SPECTRA_50_10,
     SpectraSpec,
     difference_spectra,
-    difference_spectra_into,
 )
 from kagglehms.features.spectra_plan import plan
 
@@ -177,7 +176,7 @@ def test_mean_and_deviation_are_those_of_the_image_with_its_padding() -> None:
 def test_what_stood_in_the_padding_is_overwritten() -> None:
     window = eeg_windows.eeg()
     out = np.full((512, 512), np.nan, np.float32)
-    assert difference_spectra_into(window, out, SPECTRA_50_10) is out
+    assert difference_spectra(window, out) is out
     np.testing.assert_array_equal(out, difference_spectra(window))
 
 
@@ -229,7 +228,7 @@ def test_threads_change_nothing() -> None:
 
     def load(i: int) -> None:
         for _ in range(5):
-            difference_spectra_into(windows[i], out[i], SPECTRA_50_10)
+            difference_spectra(windows[i], out[i])
 
     threads = [threading.Thread(target=load, args=(i,)) for i in range(4)]
     for thread in threads:
@@ -241,9 +240,9 @@ def test_threads_change_nothing() -> None:
 
 def test_scratch_is_used_again() -> None:
     window, out = eeg_windows.eeg(), np.empty((512, 512), np.float32)
-    difference_spectra_into(window, out, SPECTRA_50_10)
+    difference_spectra(window, out)
     tracemalloc.start()
-    difference_spectra_into(window, out, SPECTRA_50_10)
+    difference_spectra(window, out)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10_000, peak
@@ -254,7 +253,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "short": (lambda: difference_spectra(WINDOW[:9999]), "eeg_uv: expected 10,000 samples or more, got 9999"),
     "channels": (lambda: difference_spectra(WINDOW[:, :19]), "got float32 of shape (10000, 19)"),
     "out": (
-        lambda: difference_spectra_into(WINDOW, np.empty((504, 464), np.float32), SPECTRA_50_10),
+        lambda: difference_spectra(WINDOW, np.empty((504, 464), np.float32)),
         "shape (512, 512)",
     ),
     "odd": (lambda: SpectraSpec(win_length=145, n_fft=146), "even numbers"),

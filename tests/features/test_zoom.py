@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kagglehms.errors import UsageError
-from kagglehms.features import ZoomSpec, zoomed_image, zoomed_image_into
+from kagglehms.features import ZoomSpec, zoomed_image
 from kagglehms.features.condensed_plan import condensed
 from kagglehms.features.zoom_plan import neighbours
 
@@ -219,7 +219,7 @@ def test_threads_change_nothing() -> None:
 
     def load(i: int) -> None:
         for _ in range(3):
-            zoomed_image_into(windows[i], out[i], ZoomSpec())
+            zoomed_image(windows[i], out[i])
 
     threads = [threading.Thread(target=load, args=(i,)) for i in range(4)]
     for thread in threads:
@@ -231,9 +231,9 @@ def test_threads_change_nothing() -> None:
 
 def test_scratch_is_used_again() -> None:
     window, out = eeg_windows.eeg(), np.empty((3, 1024, 852), np.float32)
-    zoomed_image_into(window, out, ZoomSpec())
+    zoomed_image(window, out)
     tracemalloc.start()
-    zoomed_image_into(window, out, ZoomSpec())
+    zoomed_image(window, out)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10_000, peak
@@ -244,7 +244,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "short": (lambda: zoomed_image(WINDOW[:2399]), "eeg_uv: expected 2,400 samples or more, got 2399"),
     "channels": (lambda: zoomed_image(WINDOW[:, :19]), "got float32 of shape (10000, 19)"),
     "out": (
-        lambda: zoomed_image_into(WINDOW, np.empty((3, 1024, 313), np.float32), ZoomSpec()),
+        lambda: zoomed_image(WINDOW, np.empty((3, 1024, 313), np.float32)),
         "shape (3, 1024, 852)",
     ),
     "odd": (lambda: ZoomSpec(centre_win=15), "ZoomSpec: n_fft and win_length: expected even numbers"),

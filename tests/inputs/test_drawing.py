@@ -8,7 +8,7 @@ from drawn_inputs import KINDS, NORMALISER, some_crop
 
 from kagglehms.data.competition import CHAINS, CHANNELS, SPECTROGRAM_COLUMNS
 from kagglehms.errors import UsageError
-from kagglehms.features.zoom import ZoomSpec, zoomed_image_into
+from kagglehms.features.zoom import zoomed_image
 from kagglehms.inputs import kinds
 from kagglehms.inputs.drawing import draw, mirrored, stack
 from kagglehms.inputs.kinds import Views
@@ -60,7 +60,7 @@ def test_a_band_pass_comes_before_the_drawing_of_zoomed_spectra_and_of_nothing_e
     assert [name for name, layout in KINDS.items() if layout.filters_when_drawn] == ["zoomed"]
     out, wanted = (np.empty(kinds.MEL_ZOOM.array_shape, np.float32) for _ in range(2))
     draw(kinds.MEL_ZOOM, some_crop(), out, band_hz=(1.0, 12.0))
-    zoomed_image_into(some_crop().of("eeg"), wanted, ZoomSpec(), band_hz=(1.0, 12.0))
+    zoomed_image(some_crop().of("eeg"), wanted, band_hz=(1.0, 12.0))
     np.testing.assert_array_equal(out, wanted)
 
 
