@@ -95,10 +95,10 @@ def torch_low_rank(chunk: int) -> Images:
     """The very factors of `kagglehms.features.mel_plan`, as matrix products of BLAS."""
     import torch
 
-    p = plan(MelSpec())
+    p = plan(MelSpec()).transform
     even_rows, odd_rows = (torch.from_numpy(part.T.astype(np.float32)) for part in untile(p.project, p.half))
     even_weights, odd_weights = (
-        torch.from_numpy(part[:, : p.rank].T.astype(np.float32)) for part in untile(p.transform, p.rank + 1)
+        torch.from_numpy(part[:, : p.rank].T.astype(np.float32)) for part in untile(p.combine, p.rank + 1)
     )
     bands = torch.from_numpy(mel_filters(MelSpec())[:, 1:N_BINS].T.astype(np.float32).copy())
 

@@ -249,7 +249,7 @@ def _transform_all(scratch: Any, tables: Any, n_all: int, hop: int) -> None:
 
 def transform_section(windows: Any, rounds: int) -> dict[str, Any]:
     spec = MelSpec()
-    tables = plan(spec)
+    tables = plan(spec).transform
     half, rank, n_bins = tables.half, tables.rank, tables.n_bins
     hop = windows.shape[1] // spec.n_frames
     n_all = 1 + windows.shape[1] // hop

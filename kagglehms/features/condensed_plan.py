@@ -32,7 +32,8 @@ def condensed(spec: MelSpec) -> MelPlan:
         UsageError: `spec.tolerance` is below what float32 coefficients can reach.
     """
     found = plan(spec)
-    even, odd = untile(found.transform, found.rank + 1)
+    transform = found.transform
+    even, odd = untile(transform.combine, transform.rank + 1)
     weight_MT = found.band_weight.astype(np.float64).reshape(spec.n_mels, found.n_taps)
     bins_MT = found.band_start[:, None] + np.arange(found.n_taps)
     (even_MQR, even_most, even_left), (odd_MQR, odd_most, odd_left) = (
@@ -44,9 +45,10 @@ def condensed(spec: MelSpec) -> MelPlan:
     # A band is a tile of (R + 1, 3 even and 3 odd rows).
     tiles = np.stack([even_MQR, odd_MQR], axis=1).transpose(0, 3, 1, 2)
     return found._replace(
-        n_bins=TILE * spec.n_mels,
+        transform=transform._replace(
+            n_bins=TILE * spec.n_mels, combine=np.ascontiguousarray(tiles, np.float32).reshape(-1)
+        ),
         n_taps=TILE,
-        transform=np.ascontiguousarray(tiles, np.float32).reshape(-1),
         band_start=TILE * np.arange(spec.n_mels),
         band_weight=np.ones(TILE * spec.n_mels, np.float32),
     )

@@ -137,13 +137,14 @@ def _run(window: NDArray[Any], image: NDArray[np.float32], spec: MelSpec) -> Non
     if n_times < spec.n_frames:
         raise expected("eeg_uv", f"{spec.n_frames} samples or more", n_times)
     p = plan(spec)
+    t = p.transform
     n_all_frames = 1 + n_times // (n_times // spec.n_frames)
     n_bands = spec.n_mels + 1 if p.n_taps > 2 else 0
     scratch = _pool.borrow(
-        differences=(n_times + 2 * p.half) * LANES,
-        folded=p.half * 2 * LANES,
-        kept=FRAMES * (p.rank + 1) * 2 * LANES,
-        power=n_all_frames * p.n_bins * LANES,
+        differences=(n_times + 2 * t.half) * LANES,
+        folded=t.half * 2 * LANES,
+        kept=FRAMES * (t.rank + 1) * 2 * LANES,
+        power=n_all_frames * t.n_bins * LANES,
         bands=n_all_frames * n_bands * LANES,
     )
     compute = _compute if spec.n_frames >= BLOCK else _compute.plain

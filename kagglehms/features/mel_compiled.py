@@ -99,7 +99,7 @@ def _sum_wide_bands(scratch: Any, plan: Any, first: int, n_frames: int) -> None:
         for m in range(n_mels):
             band = (splat16(0.0),)
             for tap in range(n_taps):
-                bin_ = load16(scratch.power, (frame * plan.n_bins + start[m] + tap) * LANES)
+                bin_ = load16(scratch.power, (frame * plan.transform.n_bins + start[m] + tap) * LANES)
                 band = fma_each(weight, m * n_taps + tap, bin_, band)
             store(scratch.bands, (frame * (n_mels + 1) + m) * LANES, band[0])
 
@@ -198,15 +198,15 @@ def mel_image(eeg: Source, out: Floats, scratch: MelScratch, plan: MelPlan, n_fr
         n_frames: frames of an image, `BLOCK` or more.
     """
     n_times, n_mels = eeg.size // N_CHANNELS, plan.band_start.size
-    hop, half = n_times // n_frames, plan.half
+    hop, half = n_times // n_frames, plan.transform.half
     if not write_differences(eeg, scratch.differences, half, _by_place, False):
         fill_missing(scratch.differences, half, n_times)
     n_all, wide = 1 + n_times // hop, plan.n_taps > 2
-    source, n_source = (scratch.bands, n_mels + 1) if wide else (scratch.power, plan.n_bins)
+    source, n_source = (scratch.bands, n_mels + 1) if wide else (scratch.power, plan.transform.n_bins)
     loudest = splat16(AMIN)
     for first in range(0, n_all, FRAMES):
         n = min(FRAMES, n_all - first)
-        transform_frames(scratch.differences, scratch, plan, first, n, hop)
+        transform_frames(scratch.differences, scratch, plan.transform, first, n, hop)
         if wide:
             _sum_wide_bands(scratch, plan, first, n)
         loudest = _loudest(source, first * n_source * LANES, n, n_source, plan, loudest)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kagglehms.data.competition import PANELS, SFREQ_HZ
 from kagglehms.features.arrays import check_spec
 from kagglehms.features.jit import Indices, Table
-from kagglehms.features.transform_plan import Bins, low_rank
+from kagglehms.features.transform_plan import Bins, Transform, low_rank
 
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
@@ -73,7 +73,7 @@ class MelSpec:
     @property
     def rank(self) -> int:
         """Rows of each parity that the transform goes through."""
-        return plan(self).rank
+        return plan(self).transform.rank
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -85,32 +85,21 @@ class MelPlan(NamedTuple):
     """What compiled code reads to compute mel images.
 
     Attributes:
-        half: H, samples on each side of a frame's centre, itself included.
-        rank: R, number of rows of each parity in the first stage.
-        n_bins: K, number of computed bins, in whole tiles; the last ones may be empty.
+        transform: the transform of a frame, in two stages.
         n_taps: bins that a mel band reads.
-        project: flat R/3 tiles of (H, 3 even rows and 3 odd rows).
-        transform: flat K/3 tiles of (R + 1, 3 even rows and 3 odd rows); the last of R + 1 belongs to the level that is
-            subtracted from a frame.
         band_start: (M,) index of the first bin that each mel band reads.
         band_weight: flat (M, n_taps) weights of the bins.
         pair_start: (M,) index of the first of two neighbours that make a band; they are bins, or, if bands read more
             than two bins, bands already.
         pair_weight: flat (M, 2) weights of the two; of bands, the second is 0.
-        error: greatest error of a bin for a frame of unit energy, relative to the norm of the strongest row.
     """
 
-    half: int
-    rank: int
-    n_bins: int
+    transform: Transform
     n_taps: int
-    project: Table
-    transform: Table
     band_start: Indices
     band_weight: Table
     pair_start: Indices
     pair_weight: Table
-    error: float
 
 
 @functools.lru_cache(maxsize=8)
@@ -132,17 +121,12 @@ def plan(spec: MelSpec) -> MelPlan:
     if n_taps > 2:
         pair_start, pair_weight = np.arange(n_mels), np.tile(np.array([1, 0], np.float32), (n_mels, 1))
     return MelPlan(
-        half=transform.half,
-        rank=transform.rank,
-        n_bins=transform.n_bins,
+        transform=transform,
         n_taps=n_taps,
-        project=transform.project,
-        transform=transform.transform,
         band_start=start,
         band_weight=weight.reshape(-1),
         pair_start=pair_start,
         pair_weight=pair_weight.reshape(-1),
-        error=transform.error,
     )
 
 

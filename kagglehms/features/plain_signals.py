@@ -91,20 +91,20 @@ def _convolved(x: Wide, pad: int) -> Wide:
 # ---- transforms
 
 
-def _squared_magnitudes(after: Wide, before: Wide, plan: Transform | MelPlan) -> Wide:
+def _squared_magnitudes(after: Wide, before: Wide, plan: Transform) -> Wide:
     """Return (…, K) squared magnitudes of frames, from their (…, H) samples after and before the centre."""
     even, odd = untile(plan.project, plan.half)
     real, imaginary = (after + before) @ even.T, (after - before) @ odd.T
     if plan.rank:
-        even, odd = (part[:, : plan.rank] for part in untile(plan.transform, plan.rank + 1))
+        even, odd = (part[:, : plan.rank] for part in untile(plan.combine, plan.rank + 1))
         real, imaginary = real @ even.T, imaginary @ odd.T
     return real**2 + imaginary**2
 
 
 def _mel_bands(x: Wide, first_centre: int, hop: int, n_frames: int, plan: MelPlan) -> Wide:
     """Return the (16, n_frames, M) power in the mel bands of frames of (16, n_times) signals."""
-    centres, j = first_centre + hop * np.arange(n_frames)[:, None], np.arange(plan.half)
-    bins = _squared_magnitudes(x[:, centres + j], x[:, centres - j], plan)
+    centres, j = first_centre + hop * np.arange(n_frames)[:, None], np.arange(plan.transform.half)
+    bins = _squared_magnitudes(x[:, centres + j], x[:, centres - j], plan.transform)
     in_band = bins[..., plan.band_start[:, None] + np.arange(plan.n_taps)]
     return np.asarray((in_band * plan.band_weight.reshape(-1, plan.n_taps)).sum(axis=-1))
 
@@ -112,7 +112,7 @@ def _mel_bands(x: Wide, first_centre: int, hop: int, n_frames: int, plan: MelPla
 def mel_image(eeg: NDArray[Any], out: Floats, _scratch: object, plan: MelPlan, n_frames: int) -> None:
     """Write the four mel images of one window, see `mel_compiled.mel_image`."""
     x = _differences(eeg, with_midline=False, mirror=False)
-    n_times, half = x.shape[1], plan.half
+    n_times, half = x.shape[1], plan.transform.half
     hop = n_times // n_frames
     powers = _mel_bands(np.pad(x, ((0, 0), (half, half))), half, hop, 1 + n_times // hop, plan)
     loudest = np.maximum(powers.max(axis=(1, 2), keepdims=True), AMIN)

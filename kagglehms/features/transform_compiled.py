@@ -8,7 +8,7 @@ six rows × 16 lanes. All arrays are flat:
     kept    (FRAMES, R + 1, 2, 16)  the transform at R even and R odd rows, and the level of the frame
     power   (n_frames, K, 16)       squared magnitude of every bin
 
-`plan` is a `Transform`, or another named tuple with its fields; `scratch` is one with `folded`, `kept` and `power`.
+`plan` is a `Transform`; `scratch` is a named tuple with `folded`, `kept` and `power`.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def transform_frames(x: Any, scratch: Any, plan: Any, first: int, n_frames: int,
         project(folded, plan.project, kept, at, plan.half, rank)
         store(kept, at + rank * 2 * LANES, level)
     at = first * plan.n_bins * LANES
-    _transform(kept, plan.transform, scratch.power, at, n_frames, rank, plan.n_bins)
+    _transform(kept, plan.combine, scratch.power, at, n_frames, rank, plan.n_bins)
 
 
 @apart
@@ -171,4 +171,4 @@ def frames_less_mean(x: Any, scratch: Any, plan: Any, first_centre: int, n_frame
             fold_less_mean(x, first_centre + (first + frame) * hop, folded, half)
             project(folded, plan.project, kept, at, half, rank)
             store(kept, at + rank * 2 * LANES, splat16(0.0))
-        _transform(kept, plan.transform, power, first * n_bins * LANES, n, rank, n_bins)
+        _transform(kept, plan.combine, power, first * n_bins * LANES, n, rank, n_bins)

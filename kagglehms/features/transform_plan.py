@@ -89,7 +89,7 @@ class Transform(NamedTuple):
         rank: R, number of rows of each parity in the first stage; 0 where the K rows themselves are used.
         n_bins: K, number of computed bins, a multiple of `TILE`; the last ones may be empty.
         project: flat R/3 (or K/3) tiles of (H, 3 even rows and 3 odd rows).
-        transform: flat K/3 tiles of (R + 1, 3 even rows and 3 odd rows); the last of R + 1 belongs to the level that is
+        combine: flat K/3 tiles of (R + 1, 3 even rows and 3 odd rows); the last of R + 1 belongs to the level that is
             subtracted from a frame. Empty where R is 0.
         error: greatest error of a bin for a frame of unit energy, relative to the norm of the strongest row.
     """
@@ -98,7 +98,7 @@ class Transform(NamedTuple):
     rank: int
     n_bins: int
     project: Table
-    transform: Table
+    combine: Table
     error: float
 
 
@@ -116,7 +116,7 @@ def low_rank(bins: Bins) -> Transform:
         rank=rank,
         n_bins=bins.n_padded,
         project=_tiles(_centre_halved(kept_even), kept_odd),
-        transform=_tiles(np.hstack([fit_even, even.of_level()]), np.hstack([fit_odd, odd.of_level()])),
+        combine=_tiles(np.hstack([fit_even, even.of_level()]), np.hstack([fit_odd, odd.of_level()])),
         error=max(error_even, error_odd),
     )
 

@@ -100,7 +100,7 @@ def _run(
     band_hz: tuple[float, float] | None,
 ) -> None:
     p = plan(spec, len(window))
-    wide, centre = p.left.mel, p.centre.mel
+    wide, centre = p.left.mel.transform, p.centre.mel.transform
     scratch = _pool.borrow(
         lanes=(len(window) + 2 * p.pad) * LANES,
         folded=p.pad * 2 * LANES,

@@ -68,7 +68,7 @@ def _sum_bands(scratch: Any, mel: Any, column: int, n_frames: int, width: int, l
     start, weight, n_taps = mel.band_start, mel.band_weight, mel.n_taps
     for m in range(start.size):
         for frame in range(n_frames):
-            at, band = (frame * mel.n_bins + start[m]) * LANES, splat16(0.0)
+            at, band = (frame * mel.transform.n_bins + start[m]) * LANES, splat16(0.0)
             for tap in range(n_taps):
                 bin_ = load16(scratch.power, at + tap * LANES)
                 band = fma(broadcast16(weight, m * n_taps + tap), bin_, band)
@@ -80,11 +80,11 @@ def _sum_bands(scratch: Any, mel: Any, column: int, n_frames: int, width: int, l
 @helper
 def _sum_stretch(scratch: Any, plan: Any, stretch: Any, loudest: Any) -> Any:
     """Write the mel bands of a stretch; return the greatest so far, per lane."""
-    mel = stretch.mel
+    mel, transform = stretch.mel, stretch.mel.transform
     for first in range(0, stretch.n_columns, FRAMES):
         n = min(FRAMES, stretch.n_columns - first)
-        begin = (plan.pad + stretch.first_centre + first * stretch.hop - mel.half) * LANES
-        transform_frames(scratch.lanes[begin:], scratch, mel, 0, n, stretch.hop)
+        begin = (plan.pad + stretch.first_centre + first * stretch.hop - transform.half) * LANES
+        transform_frames(scratch.lanes[begin:], scratch, transform, 0, n, stretch.hop)
         loudest = _sum_bands(scratch, mel, stretch.column + first, n, plan.width, loudest)
     return loudest
 

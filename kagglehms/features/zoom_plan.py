@@ -199,7 +199,7 @@ def plan(spec: ZoomSpec, n_times: int) -> ZoomPlan:
         centre=Stretch(centre, (n_times - spec.centre_samples) // 2, spec.centre_hop, n_left, n_centre),
         right=Stretch(wide, (n_wide - n_right) * spec.wide_hop, spec.wide_hop, right, n_right),
         width=right + n_right,
-        pad=max(wide.half, centre.half),
+        pad=max(wide.transform.half, centre.transform.half),
         before=before,
         after=after,
         clip=spec.clip_uv,

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from kagglehms.features import MelSpec
-from kagglehms.features.mel_plan import MelPlan, hz_to_mel, mel_filters, mel_to_hz, plan
-from kagglehms.features.transform_plan import TILE, untile
+from kagglehms.features.mel_plan import hz_to_mel, mel_filters, mel_to_hz, plan
+from kagglehms.features.transform_plan import TILE, Transform, untile
 
 SPECS = {
     "notebook": MelSpec(),
@@ -22,14 +22,14 @@ SPECS = {
 
 
 def test_the_notebooks_case() -> None:
-    derived = plan(MelSpec())
-    assert (derived.rank, derived.n_bins, derived.n_taps, derived.half) == (18, 102, 2, 64)
+    derived, transform = plan(MelSpec()), plan(MelSpec()).transform
+    assert (transform.rank, transform.n_bins, transform.half, derived.n_taps) == (18, 102, 64, 2)
     assert MelSpec().rank == 18
 
 
-def rebuilt(derived: MelPlan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def rebuilt(derived: Transform) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(K, H) cosine and sine matrices that the two stages amount to."""
-    rows, weights = untile(derived.project, derived.half), untile(derived.transform, derived.rank + 1)
+    rows, weights = untile(derived.project, derived.half), untile(derived.combine, derived.rank + 1)
     return weights[0][:, :-1] @ rows[0], weights[1][:, :-1] @ rows[1]
 
 
@@ -45,7 +45,7 @@ def exact(spec: MelSpec, k: NDArray[np.float64]) -> tuple[NDArray[np.float64], N
 @pytest.mark.parametrize("name", SPECS)
 def test_stages_amount_to_the_transform_within_the_stated_error(name: str) -> None:
     spec = SPECS[name]
-    derived = plan(spec)
+    derived = plan(spec).transform
     assert derived.error <= spec.tolerance
     bands = oracle.mel_bands(spec.sfreq, spec.n_fft, spec.n_mels, spec.fmin, spec.fmax)
     used = np.flatnonzero(bands.any(axis=0))
@@ -61,8 +61,8 @@ def test_stages_amount_to_the_transform_within_the_stated_error(name: str) -> No
 @pytest.mark.parametrize("name", SPECS)
 def test_last_weight_is_the_transform_of_a_level(name: str) -> None:
     spec = SPECS[name]
-    derived = plan(spec)
-    even, odd = (weights[:, -1] for weights in untile(derived.transform, derived.rank + 1))
+    derived = plan(spec).transform
+    even, odd = (weights[:, -1] for weights in untile(derived.combine, derived.rank + 1))
     bands = oracle.mel_bands(spec.sfreq, spec.n_fft, spec.n_mels, spec.fmin, spec.fmax)
     used = np.flatnonzero(bands.any(axis=0))
     j = np.arange(-spec.win_length // 2, spec.win_length // 2)
@@ -76,7 +76,7 @@ def test_last_weight_is_the_transform_of_a_level(name: str) -> None:
 def test_rank_is_no_greater_than_it_must_be(name: str) -> None:
     """The singular values say how many rows any factorisation needs for that error."""
     spec = SPECS[name]
-    derived = plan(spec)
+    derived = plan(spec).transform
     used = np.arange(1, derived.n_bins + 1, dtype=np.float64)
     needed = max(
         int(
@@ -99,7 +99,7 @@ def test_taps_hold_the_whole_of_every_band(name: str) -> None:
     dense = np.zeros_like(bands)
     weight = derived.band_weight.reshape(spec.n_mels, derived.n_taps)
     for row, start, taps in zip(dense, derived.band_start, weight, strict=True):
-        assert 0 <= start <= derived.n_bins - derived.n_taps
+        assert 0 <= start <= derived.transform.n_bins - derived.n_taps
         stop = min(first + start + derived.n_taps, dense.shape[1])
         row[first + start : stop] = taps[: stop - first - start]
     np.testing.assert_allclose(dense, bands, rtol=2e-7, atol=2e-7)

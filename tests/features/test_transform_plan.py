@@ -31,7 +31,7 @@ def rebuilt(found: Transform) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     rows = untile(found.project, found.half)
     if not found.rank:
         return rows
-    weights = untile(found.transform, found.rank + 1)
+    weights = untile(found.combine, found.rank + 1)
     return weights[0][:, :-1] @ rows[0], weights[1][:, :-1] @ rows[1]
 
 

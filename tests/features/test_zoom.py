@@ -46,7 +46,10 @@ def test_published_sizes() -> None:
     spec = ZoomSpec()
     assert spec.shape == (3, 1024, 852)
     assert (spec.n_wide(), spec.n_left(), spec.n_centre) == (313, 125, 601)
-    assert max(condensed(resolution).error for resolution in (spec.wide, spec.centre)) <= spec.tolerance
+    assert (
+        max(condensed(resolution).transform.error for resolution in (spec.wide, spec.centre))
+        <= spec.tolerance
+    )
 
 
 def test_agrees_with_explicit_sums() -> None:

@@ -14,10 +14,7 @@ window, R rank, K bins, M mel bands.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,7 +23,7 @@ from kagglehms.errors import UsageError
 from kagglehms.features.mel import MelSpec
 from kagglehms.features.mel_compiled import AMIN, FLOOR
 from kagglehms.features.mel_plan import plan
-from kagglehms.features.transform_plan import TILE
+from kagglehms.features.transform_plan import untile
 from kagglehms.training.front_ends.differences import Differences
 from kagglehms.training.front_ends.options import DifferencesOptions
 
@@ -53,13 +50,14 @@ class MelImages(nn.Module):
         self.spec = spec or MelSpec()
         self._differences = Differences(DifferencesOptions(clip_uv=None, unit_uv=1.0))
         p = plan(self.spec)
-        self._half = p.half
-        (even, odd), (real, imag) = _untiled(p.project, p.half), _untiled(p.transform, p.rank + 1)
+        self._half = p.transform.half
+        even, odd = untile(p.transform.project, self._half)
+        real, imag = untile(p.transform.combine, p.transform.rank + 1)
         tables = {
-            "_even_HR": torch.tensor(even.T.copy()),
-            "_odd_HR": torch.tensor(odd.T.copy()),
-            "_real_RK": torch.tensor(real.T.copy()),
-            "_imag_RK": torch.tensor(imag.T.copy()),
+            "_even_HR": torch.tensor(even.T, dtype=torch.float32),
+            "_odd_HR": torch.tensor(odd.T, dtype=torch.float32),
+            "_real_RK": torch.tensor(real.T, dtype=torch.float32),
+            "_imag_RK": torch.tensor(imag.T, dtype=torch.float32),
             "_band_start_M": torch.tensor(p.band_start),
             "_band_weight_MT": torch.tensor(p.band_weight.reshape(self.spec.n_mels, p.n_taps)),
         }
@@ -136,10 +134,3 @@ class MelImages(nn.Module):
 def _product(left: Tensor, right: Tensor) -> Tensor:
     """Return the float32 product of (…, I, J) and (J, K), computed in float64."""
     return (left.double() @ right.double()).float()
-
-
-def _untiled(tiles: NDArray[Any], width: int) -> NDArray[Any]:
-    """Return even and odd rows, (2, n, width), from the tiles that the compiled code uses."""
-    n = tiles.size // (2 * width)
-    by_tile = tiles.reshape(n // TILE, width, 2, TILE)
-    return by_tile.transpose(2, 0, 3, 1).reshape(2, n, width)
