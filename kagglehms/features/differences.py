@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from kagglehms.features import differences_compiled, plain_signals
 from kagglehms.features.arrays import Pool, for_each
 from kagglehms.features.differences_compiled import DifferenceScratch
-from kagglehms.features.differences_plan import DifferenceSpec, SignalSpec, plan
+from kagglehms.features.differences_plan import DifferenceSpec, Rows, SignalSpec, plan
 from kagglehms.features.filters import BLOCK, LINEAR, RANK, REACH
 from kagglehms.features.filters_compiled import OUTPUTS
 from kagglehms.features.jit import Compiled
@@ -64,9 +64,11 @@ def difference_signals(
         UsageError: a shape, a dtype or an `out` that cannot be used.
     """
     given = spec or DifferenceSpec()
-    return for_each(
-        eeg_uv, out, threads, given.shape_of, lambda w, o: rows_into(w, o, given, 1, given.midline, mirror)
-    )
+
+    def run(window: NDArray[Any], image: NDArray[np.float32]) -> None:
+        rows_into(window, image, given, Rows(image.shape[1], 1, given.midline), mirror)
+
+    return for_each(eeg_uv, out, threads, given.shape_of, run)
 
 
 _compute = Compiled(differences_compiled.difference_rows, plain_signals.difference_rows)
@@ -74,23 +76,15 @@ _pool = Pool(DifferenceScratch)
 
 
 def rows_into(
-    window: NDArray[Any],
-    image: NDArray[np.float32],
-    spec: SignalSpec,
-    phases: int,
-    midline: bool,
-    mirror: bool,
+    window: NDArray[Any], image: NDArray[np.float32], spec: SignalSpec, rows: Rows, mirror: bool
 ) -> None:
     """Write differences as rows of an image, for signals and for folded images.
 
-    Row `phases`·c + p holds, of the kept samples of difference c, the p-th and every `phases`-th after it.
-
     Args:
         window: (n_times, 20), as `as_window` returns it.
-        image: (phases · n_signals, columns), as `output` returns it.
+        image: (phases · n_signals, width), as `output` returns it.
         spec: what is done to a difference.
-        phases: rows of the image that a difference takes.
-        midline: whether the two differences of the midline follow.
+        rows: how the differences become rows.
         mirror: whether left and right are exchanged.
     """
     n_times, signal = len(window), plan(spec)
@@ -100,6 +94,5 @@ def rows_into(
         filtered=max(n_blocks * BLOCK, OUTPUTS) * LANES,
         moments=(n_blocks + 2 * REACH) * RANK * LANES,
     )
-    width = image.shape[1]
-    _compute(window.reshape(-1), image.reshape(-1), scratch, signal, width, phases, midline, mirror)
+    _compute(window.reshape(-1), image.reshape(-1), scratch, signal, rows, mirror)
     _pool.give_back(scratch)

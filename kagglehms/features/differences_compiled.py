@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kagglehms.data.competition import CHANNELS, DIFFERENCES, MIDLINE_DIFFERENCES, OTHER_SIDE, PANELS
-from kagglehms.features.differences_plan import Signal
+from kagglehms.features.differences_plan import Rows, Signal
 from kagglehms.features.filters import CAUSAL, LINEAR
 from kagglehms.features.filters_compiled import linear, reflect, two_modes
 from kagglehms.features.jit import Floats, Source, apart, helper
@@ -135,22 +135,15 @@ def _limit(lanes: Any, pad: int, n_times: int, clip: float, factor: float) -> No
 
 @helper
 def subtract(
-    eeg: Any, lanes: Any, pad: int, of_midline: bool, mirror: bool, clip: float, factor: float
+    eeg: Any, lanes: Any, pad: int, difference: Any, mirror: bool, clip: float, factor: float
 ) -> None:
-    """Write the differences of the chains or of the midline, gaps filled, clipped to ±clip and multiplied.
+    """Write `difference` of every sample, of the chains or of the midline, gaps filled, clipped and multiplied.
 
     Most windows have no gaps, so the first pass assumes that; its result is discarded where there are some.
     """
-    if of_midline:
-        complete = _write_limited(eeg, lanes, pad, midline, mirror, clip, factor)
-    else:
-        complete = _write_limited(eeg, lanes, pad, chains, mirror, clip, factor)
-    if not complete:
+    if not _write_limited(eeg, lanes, pad, difference, mirror, clip, factor):
         n_times = eeg.size // N_CHANNELS
-        if of_midline:
-            write_differences(eeg, lanes, pad, midline, mirror)
-        else:
-            write_differences(eeg, lanes, pad, chains, mirror)
+        write_differences(eeg, lanes, pad, difference, mirror)
         fill_missing(lanes, pad, n_times)
         _limit(lanes, pad, n_times, clip, factor)
 
@@ -165,8 +158,9 @@ def load_square(source: Any, at: int, step: int) -> Any:
 
 
 @apart
-def _write_rows(source: Any, at: int, out: Any, width: int, phases: int, step: int) -> None:
-    """Write the rows of sixteen lanes: row `phases`·c + p holds samples p, p + phases, …, in steps, of lane c."""
+def _write_rows(source: Any, at: int, step: int, out: Any, rows: Any) -> None:
+    """Write the rows of sixteen lanes, of which every `step`-th sample is kept."""
+    width, phases = rows.width, rows.phases
     for column in range(0, width, LANES):
         w = min(column, width - LANES)
         for p in range(phases):
@@ -175,15 +169,14 @@ def _write_rows(source: Any, at: int, out: Any, width: int, phases: int, step: i
 
 
 @apart
-def _write_few_rows(
-    source: Any, at: int, out: Any, first_row: int, width: int, phases: int, step: int, n_lanes: int
-) -> None:
-    """Do the same for the first lanes only, or for an image that is narrower than a vector."""
+def _write_few_rows(source: Any, at: int, step: int, out: Any, rows: Any, first: int, n_lanes: int) -> None:
+    """Do the same for the first lanes only, as differences from `first` on, or for an image narrower than a vector."""
+    width, phases = rows.width, rows.phases
     for c in range(n_lanes):
         for p in range(phases):
             for w in range(width):
                 value = source[at + (w * phases + p) * step * LANES + c]
-                out[(first_row + c * phases + p) * width + w] = value
+                out[((first + c) * phases + p) * width + w] = value
 
 
 # ---- the whole
@@ -208,7 +201,10 @@ class DifferenceScratch(NamedTuple):
 def _prepare(eeg: Any, scratch: Any, signal: Any, of_midline: bool, mirror: bool) -> Any:
     """Prepare sixteen differences; return the array that holds them, and where they begin."""
     lanes, pad, n_times = scratch.lanes, signal.filter.pad, eeg.size // N_CHANNELS
-    subtract(eeg, lanes, pad, of_midline, mirror, signal.clip, signal.factor)
+    if of_midline:
+        subtract(eeg, lanes, pad, midline, mirror, signal.clip, signal.factor)
+    else:
+        subtract(eeg, lanes, pad, chains, mirror, signal.clip, signal.factor)
     if signal.filter.kind == LINEAR:
         reflect(lanes, pad, n_times)
         linear(lanes, scratch.filtered, scratch.moments, n_times, signal.filter)
@@ -223,9 +219,7 @@ def difference_rows(
     out: Floats,
     scratch: DifferenceScratch,
     signal: Signal,
-    width: int,
-    phases: int,
-    with_midline: bool,
+    rows: Rows,
     mirror: bool,
 ) -> None:
     """Write differences as rows of an image.
@@ -235,18 +229,15 @@ def difference_rows(
         out: flat (rows, width) image.
         scratch: arrays to work in.
         signal: what is done to a difference.
-        width: samples in a row.
-        phases: rows that a difference takes: row p holds the p-th kept sample and every `phases`-th after it.
-        with_midline: whether the rows of the midline follow those of the chains.
+        rows: how the differences become rows.
         mirror: whether left and right are exchanged.
     """
-    for group in range(1 + with_midline):
-        of_midline, step = group == 1, signal.step
+    for group in range(1 + rows.with_midline):
+        of_midline = group == 1
         source, at = _prepare(eeg, scratch, signal, of_midline, mirror)
         if of_midline:
-            n_lanes = len(MIDLINE_DIFFERENCES)
-            _write_few_rows(source, at, out, LANES * phases, width, phases, step, n_lanes)
-        elif width < LANES:
-            _write_few_rows(source, at, out, 0, width, phases, step, LANES)
+            _write_few_rows(source, at, signal.step, out, rows, LANES, len(MIDLINE_DIFFERENCES))
+        elif rows.width < LANES:
+            _write_few_rows(source, at, signal.step, out, rows, 0, LANES)
         else:
-            _write_rows(source, at, out, width, phases, step)
+            _write_rows(source, at, signal.step, out, rows)

@@ -115,6 +115,22 @@ class Signal(NamedTuple):
     step: int
 
 
+class Rows(NamedTuple):
+    """How differences become rows of an image.
+
+    Row `phases`·c + p holds, of the kept samples of difference c, the p-th and every `phases`-th after it.
+
+    Attributes:
+        width: samples in a row.
+        phases: rows that a difference takes.
+        with_midline: whether the rows of the midline follow those of the chains.
+    """
+
+    width: int
+    phases: int
+    with_midline: bool
+
+
 def plan(spec: SignalSpec) -> Signal:
     """Derive what compiled code reads."""
     return Signal(spec.clip_uv, 1 / spec.scale_uv, design(spec.filter), spec.step)

@@ -64,7 +64,8 @@ class Filter(NamedTuple):
     Attributes:
         kind: `NONE`, `CAUSAL` or `LINEAR`.
         pad: number of samples beyond either end of the signal that it reads.
-        modes: (9,) coefficients of the causal filter, see `causal_modes`.
+        modes: (9,) coefficients of the causal filter: the direct path, and for either mode real and imaginary part of
+            its pole and weights of its state's parts.
         short: taps of the linear filter's short low-pass, with `MARGIN` zeros on both sides.
         basis: flat (BLOCK, RANK) basis of what the long low-pass lets pass.
         coupling: flat (2·REACH − 1, RANK, RANK) contribution of a block to another, by their distance: from the
@@ -81,24 +82,23 @@ class Filter(NamedTuple):
     end: Table
 
 
+_UNUSED = np.zeros(1, np.float32)
+NO_FILTER = Filter(NONE, 0, _UNUSED, _UNUSED, _UNUSED, _UNUSED, _UNUSED)
+
+
 @functools.cache
 def design(name: FilterName) -> Filter:
     """Derive the coefficients of a filter."""
-    unused = np.zeros(1, np.float32)
-    if name == "causal":
-        return Filter(CAUSAL, 0, causal_modes(*BAND_HZ), unused, unused, unused, unused)
     if name == "linear":
-        return Filter(LINEAR, PAD, unused, *_linear_tables())
-    return Filter(NONE, 0, unused, unused, unused, unused, unused)
+        return Filter(LINEAR, PAD, _UNUSED, *_linear_tables())
+    return causal(*BAND_HZ) if name == "causal" else NO_FILTER
 
 
 # ---- causal
 
 
-def causal_modes(low_hz: float, high_hz: float) -> F32:
-    """Derive the (9,) coefficients of a causal filter.
-
-    They are the direct path, and for either mode: real and imaginary part of its pole, weights of its state's parts.
+def causal(low_hz: float, high_hz: float) -> Filter:
+    """Derive the coefficients of a causal filter.
 
     Args:
         low_hz: lower edge (−3 dB) of the band.
@@ -117,7 +117,7 @@ def causal_modes(low_hz: float, high_hz: float) -> F32:
         state = 1 / (1 - complex(real, imag))
         answer_to_constant += real_weight * state.real + imag_weight * state.imag
     coefficients[0] = -answer_to_constant
-    return coefficients
+    return NO_FILTER._replace(kind=CAUSAL, modes=coefficients)
 
 
 # ---- linear, the long low-pass in blocks

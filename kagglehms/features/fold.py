@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from kagglehms.data.competition import N_TIMES
 from kagglehms.features.arrays import check_spec, expected, for_each
 from kagglehms.features.differences import rows_into
-from kagglehms.features.differences_plan import check_signal
+from kagglehms.features.differences_plan import Rows, check_signal
 from kagglehms.features.filters import FilterName
 from kagglehms.features.simd import LANES
 
@@ -100,6 +100,8 @@ def folded_image(
         UsageError: a shape, a dtype or an `out` that cannot be used.
     """
     given = spec or FoldSpec()
-    return for_each(
-        eeg_uv, out, threads, given.shape_of, lambda w, o: rows_into(w, o, given, given.phases, False, mirror)
-    )
+
+    def run(window: NDArray[Any], image: NDArray[np.float32]) -> None:
+        rows_into(window, image, given, Rows(image.shape[1], given.phases, with_midline=False), mirror)
+
+    return for_each(eeg_uv, out, threads, given.shape_of, run)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from kagglehms.data.competition import CHANNELS, DIFFERENCES, MIDLINE_DIFFERENCES
 from kagglehms.features.differences_compiled import MIRRORED
-from kagglehms.features.differences_plan import Signal
-from kagglehms.features.filters import CAUSAL, LINEAR, linear_taps
+from kagglehms.features.differences_plan import Rows, Signal
+from kagglehms.features.filters import CAUSAL, LINEAR, Filter, linear_taps
 from kagglehms.features.mel_compiled import AMIN, FLOOR
 from kagglehms.features.mel_plan import MelPlan
 from kagglehms.features.panels_compiled import EPSILON
@@ -50,21 +50,18 @@ def difference_rows(
     out: Floats,
     _scratch: object,
     signal: Signal,
-    width: int,
-    phases: int,
-    with_midline: bool,
+    rows: Rows,
     mirror: bool,
 ) -> None:
     """Write differences as rows of an image, see `differences_compiled.difference_rows`."""
-    x = np.clip(_differences(eeg, with_midline, mirror), -signal.clip, signal.clip) * signal.factor
+    x = np.clip(_differences(eeg, rows.with_midline, mirror), -signal.clip, signal.clip) * signal.factor
     if signal.filter.kind == CAUSAL:
         x = _two_modes(x, signal.filter.modes.astype(np.float64))
     elif signal.filter.kind == LINEAR:
         x = _convolved(x, signal.filter.pad)
-    kept = x[:, : width * phases * signal.step : signal.step]
-    out.reshape(len(x) * phases, width)[:] = (
-        kept.reshape(len(x), width, phases).transpose(0, 2, 1).reshape(-1, width)
-    )
+    kept = x[:, : rows.width * rows.phases * signal.step : signal.step]
+    parts = kept.reshape(len(x), rows.width, rows.phases).transpose(0, 2, 1)
+    out.reshape(parts.shape)[:] = parts
 
 
 def _two_modes(x: Wide, coefficients: Wide) -> Wide:
@@ -123,18 +120,12 @@ def mel_image(eeg: NDArray[Any], out: Floats, _scratch: object, plan: MelPlan, n
 
 
 def zoom_image(
-    eeg: NDArray[Any],
-    out: Floats,
-    _scratch: object,
-    plan: ZoomPlan,
-    modes: Floats,
-    filtered: bool,
-    mirror: bool,
+    eeg: NDArray[Any], out: Floats, _scratch: object, plan: ZoomPlan, filter_: Filter, mirror: bool
 ) -> None:
     """Write the mel spectra whose centre is finer, see `zoom_compiled.zoom_image`."""
     x = np.clip(_differences(eeg, False, mirror), -plan.clip, plan.clip) * plan.factor
-    if filtered:
-        x = _two_modes(x, modes.astype(np.float64))
+    if filter_.kind == CAUSAL:
+        x = _two_modes(x, filter_.modes.astype(np.float64))
     padded = np.pad(x, ((0, 0), (plan.pad, plan.pad)))
     left, centre, right = (
         _mel_bands(padded, plan.pad + s.first_centre, s.hop, s.n_columns, s.mel)

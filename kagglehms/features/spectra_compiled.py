@@ -16,7 +16,9 @@ from kagglehms.data.competition import CHANNELS, MIDLINE_DIFFERENCES
 from kagglehms.features.differences_compiled import (
     MIDLINE,
     N_CHANNELS,
+    chains,
     load_square,
+    midline,
     subtract,
 )
 from kagglehms.features.jit import Floats, Source, apart, helper
@@ -181,7 +183,7 @@ def _pair_up(eeg: Any, pair: Any, clip: float) -> bool:
 def _write_midline(eeg: Any, scratch: Any, clip: float) -> None:
     """Write the two differences of the midline side by side, gaps filled and clipped."""
     if not _pair_up(eeg, scratch.pair, clip):
-        subtract(eeg, scratch.lanes, 0, True, False, clip, 1.0)
+        subtract(eeg, scratch.lanes, 0, midline, False, clip, 1.0)
         for t in range(eeg.size // N_CHANNELS):
             for s in range(N_MIDLINE):
                 scratch.pair[t * N_MIDLINE + s] = scratch.lanes[t * LANES + s]
@@ -269,7 +271,7 @@ def difference_spectra(
         mirror: whether left and right are exchanged.
     """
     x, wide, centre, block = scratch.lanes, plan.wide, plan.centre, plan.n_bins * plan.width
-    subtract(eeg, x, 0, False, mirror, plan.clip, 1.0)
+    subtract(eeg, x, 0, chains, mirror, plan.clip, 1.0)
     _block(Lanes(x, wide.start, LANES, plan.n_columns, 0), wide.hops, scratch, plan, out)
     _block(Lanes(x, centre.start, LANES, plan.n_columns, block), centre.hops, scratch, plan, out)
     if plan.n_signals > LANES:

@@ -47,7 +47,7 @@ from numpy.typing import NDArray
 
 from kagglehms.features import plain_signals, zoom_compiled
 from kagglehms.features.arrays import Pool, for_each
-from kagglehms.features.filters import causal_modes
+from kagglehms.features.filters import NO_FILTER, causal
 from kagglehms.features.jit import Compiled
 from kagglehms.features.simd import LANES
 from kagglehms.features.transform_compiled import FRAMES
@@ -89,7 +89,6 @@ def zoomed_image(
 
 _compute = Compiled(zoom_compiled.zoom_image, plain_signals.zoom_image)
 _pool = Pool(ZoomScratch)
-_NO_FILTER = np.zeros(9, np.float32)
 
 
 def _run(
@@ -111,6 +110,6 @@ def _run(
     )
     narrowest = min(stretch.n_columns for stretch in (p.left, p.centre, p.right))
     compute = _compute.plain if narrowest < COLUMNS else _compute
-    modes = _NO_FILTER if band_hz is None else causal_modes(*band_hz)
-    compute(window.reshape(-1), image.reshape(-1), scratch, p, modes, band_hz is not None, mirror)
+    filter_ = NO_FILTER if band_hz is None else causal(*band_hz)
+    compute(window.reshape(-1), image.reshape(-1), scratch, p, filter_, mirror)
     _pool.give_back(scratch)

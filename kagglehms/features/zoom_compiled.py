@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from kagglehms.features.differences_compiled import N_CHANNELS, load_square, subtract
+from kagglehms.features.differences_compiled import N_CHANNELS, chains, load_square, subtract
+from kagglehms.features.filters import CAUSAL, Filter
 from kagglehms.features.filters_compiled import two_modes
-from kagglehms.features.jit import Floats, Source, Table, apart, helper
+from kagglehms.features.jit import Floats, Source, apart, helper
 from kagglehms.features.mel_compiled import AMIN
 from kagglehms.features.simd import (
     LANES,
@@ -160,13 +161,7 @@ def _write(scratch: Any, plan: Any, stretch: Any, floor: Any, out: Any) -> None:
 
 
 def zoom_image(
-    eeg: Source,
-    out: Floats,
-    scratch: ZoomScratch,
-    plan: ZoomPlan,
-    modes: Table,
-    filtered: bool,
-    mirror: bool,
+    eeg: Source, out: Floats, scratch: ZoomScratch, plan: ZoomPlan, filter_: Filter, mirror: bool
 ) -> None:
     """Write the image of one window.
 
@@ -175,13 +170,12 @@ def zoom_image(
         out: flat (3, 16 · n_mels, columns) image.
         scratch: arrays to work in; the padding of `lanes` holds zeros.
         plan: the resolution.
-        modes: (9,) coefficients of a causal filter, see `filters.causal_modes`.
-        filtered: whether the differences pass that filter.
+        filter_: a causal filter that the differences pass first, or none.
         mirror: whether left and right are exchanged.
     """
-    subtract(eeg, scratch.lanes, plan.pad, False, mirror, plan.clip, plan.factor)
-    if filtered:
-        two_modes(scratch.lanes, plan.pad * LANES, eeg.size // N_CHANNELS, modes)
+    subtract(eeg, scratch.lanes, plan.pad, chains, mirror, plan.clip, plan.factor)
+    if filter_.kind == CAUSAL:
+        two_modes(scratch.lanes, plan.pad * LANES, eeg.size // N_CHANNELS, filter_.modes)
     nothing, least = splat16(0.0), splat16(plan.least)
     wide = _sum_stretch(scratch, plan, plan.right, _sum_stretch(scratch, plan, plan.left, nothing))
     centre = _sum_stretch(scratch, plan, plan.centre, nothing)
