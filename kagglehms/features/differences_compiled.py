@@ -101,7 +101,7 @@ def write_differences(eeg: Any, lanes: Any, pad: int, difference: Any, mirror: b
 def _write_limited(
     eeg: Any, lanes: Any, pad: int, difference: Any, mirror: bool, clip: float, factor: float
 ) -> bool:
-    """Do the same, but clip to ±clip and multiply before writing."""
+    """Write `difference(eeg, t, mirror)`, clipped and multiplied; return whether all were finite before that."""
     total, clips, factors = splat16(0.0), splat16(clip), splat16(factor)
     for t in range(eeg.size // N_CHANNELS):
         x = difference(eeg, t, mirror)
@@ -170,7 +170,7 @@ def _write_rows(source: Any, at: int, step: int, out: Any, rows: Any) -> None:
 
 @apart
 def _write_few_rows(source: Any, at: int, step: int, out: Any, rows: Any, first: int, n_lanes: int) -> None:
-    """Do the same for the first lanes only, as differences from `first` on, or for an image narrower than a vector."""
+    """Write the rows of the first lanes, value by value, as those of differences `first`, `first` + 1, …"""
     width, phases = rows.width, rows.phases
     for c in range(n_lanes):
         for p in range(phases):

@@ -36,7 +36,7 @@ class SignalSpec(Protocol):
 
 
 def check_signal(spec: SignalSpec) -> None:
-    """Refuse what cannot be done to a difference.
+    """Refuse settings that cannot be applied to a difference.
 
     Raises:
         UsageError: an unknown filter, a step below 1, a clip or scale that is no positive number.

@@ -2,7 +2,7 @@
 
 causal
     Butterworth of order 2 (four poles), from rest, as `scipy.signal.sosfilt` runs it. Two cascaded biquads in float32
-    would serve it badly: poles at 0.5 Hz lie within 0.011 of z = 1, and a direct form rounds their *polynomial*,
+    would be inaccurate: poles at 0.5 Hz lie within 0.011 of z = 1, and a direct form rounds their *polynomial*,
     whose value there is 2.5e-4, so that 12 of 24 bits are lost. Here the transfer function is split into partial
     fractions,
 
@@ -20,11 +20,11 @@ linear
     with its own defaults. Beyond both ends the signal is continued by an odd reflection (2 x(0) − x(k)), which has
     neither step nor kink, and by zeros where a window is shorter than 661 samples: `pad="reflect_limited"` of MNE.
 
-    The long low-pass is not computed by convolution. What it lets pass is below half a hertz, so that 33 samples of it
-    have four dimensions, to 2.4e-7: a Toeplitz matrix in blocks of 33 × 33 is B C B', one basis B for all blocks and a
-    4 × 4 matrix C for each distance. Each block of samples is projected once, the coordinates are combined, and each
-    block of outputs is made of four numbers. Only the last block on either side, where the window ends, is multiplied
-    out. 63 products a sample instead of 1,321, besides the 133 of the short low-pass.
+    The long low-pass is not computed by convolution. What passes it lies below half a hertz, so that 33 samples of it
+    have four dimensions, to within 2.4e-7: a Toeplitz matrix in blocks of 33 × 33 is B C B', one basis B for all blocks
+    and a 4 × 4 matrix C for each distance. Each block of samples is projected once, the coordinates are combined, and
+    each block of outputs is made of four numbers. Only the last block on either side, where the window ends, is
+    computed tap by tap. 63 products a sample instead of 1,321, besides the 133 of the short low-pass.
 
 SciPy designs both when they are first used.
 """
@@ -67,7 +67,7 @@ class Filter(NamedTuple):
         modes: (9,) coefficients of the causal filter: the direct path, and for either mode real and imaginary part of
             its pole and weights of its state's parts.
         short: taps of the linear filter's short low-pass, with `MARGIN` zeros on both sides.
-        basis: flat (BLOCK, RANK) basis of what the long low-pass lets pass.
+        basis: flat (BLOCK, RANK) basis of what passes the long low-pass.
         coupling: flat (2·REACH − 1, RANK, RANK) contribution of a block to another, by their distance: from the
             coordinates of the one to those of the other.
         end: the last BLOCK taps of the long low-pass, from its very end inwards, two zeros on both sides.

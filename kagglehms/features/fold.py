@@ -31,7 +31,7 @@ from kagglehms.features.simd import LANES
 
 @dataclass(frozen=True)
 class FoldSpec:
-    """The resolution of a folded image, and what is done to a difference before.
+    """The resolution of a folded image, and what is done to a difference before that.
 
     Attributes:
         filter: `none`; `causal`, Butterworth 0.5–20 Hz of order 2; or `linear`, zero-phase FIR 0.5–20 Hz.

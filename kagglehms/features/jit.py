@@ -65,7 +65,7 @@ helper: Callable[[Callable[..., Any]], Any] = numba.njit(
 apart: Callable[[Callable[..., Any]], Any] = numba.njit(
     error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
 )
-"""Do the same for a loop that needs every register: it is called, so that its caller's values occupy none of them."""
+"""Decorate a function that features call, for loops that need every register: their caller's values occupy none."""
 
 
 class PlainPathWarning(RuntimeWarning):

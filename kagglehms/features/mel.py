@@ -21,7 +21,7 @@ What is computed
 
         X(k) = Σ_j w(j) x(j) exp(−2πi k j / 1024),   |j| < 64,   w(j) = ½ + ½ cos(2π j / 128),
 
-    up to a phase, which power does not see. That is a product of 102 × 127, not an FFT of 1,024.
+    up to a phase, which does not affect power. That is a product of 102 × 127, not an FFT of 1,024.
 
 2. Fold
     Cosines are even in j and sines are odd. With s(j) = x(j) + x(−j) and d(j) = x(j) − x(−j)
@@ -63,7 +63,7 @@ What is computed
     difference (`top_db` = 80 and `amin` = 1e-10 of power_to_db) the product of four is at least 1e-32, safe in float32,
     and a pixel is 1 + log10(r₁ r₂ r₃ r₄) / 16: a quarter of the logarithms.
 
-How the machine sees it (`mel_compiled`)
+How it runs (`mel_compiled`)
     The 16 differences of the four chains are the 16 lanes of a vector, so that no step before the last needs to move
     anything between lanes. Both products run in register tiles of six rows × 16 lanes: each vector that is loaded is
     multiplied by three coefficients, and twelve registers of AVX2 hold the sums. Eight frames go through the second

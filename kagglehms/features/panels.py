@@ -91,9 +91,9 @@ def normalise_rows(
     Args:
         log_rows: (T, 4·F) float16 or float32 log power, for example a slice of a memory map.
         out: (4, F, T) or (4·F, T) float32, C-contiguous.
-        mean: see `normalise`.
-        std: see `normalise`.
-        over: see `normalise`.
+        mean: mean of log power over the training records, for global normalisation; goes with `std`.
+        std: standard deviation that belongs to `mean`.
+        over: scope of the statistics if `mean` and `std` are None, as in `normalise`.
 
     Returns:
         `out`.

@@ -127,7 +127,7 @@ splat8, splat16, splat32 = _splat(8), _splat(16), _splat(32)
 store = _writer(past_caches=False)
 """Write a vector to neighbours in a float32 array."""
 stream = _writer(past_caches=True)
-"""Do the same past the caches, for arrays larger than they are; the address must be a multiple of 32 bytes."""
+"""Write a vector past the caches, for arrays larger than they are; the address must be a multiple of 32 bytes."""
 
 
 @intrinsic

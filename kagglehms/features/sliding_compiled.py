@@ -12,8 +12,8 @@ a(m) = d(c + m) − d(c − m) at each distance m from it, R(k) grows from one f
 
     w(k c) (Σ cos(2πk m / N) s(m) − i Σ sin(2πk m / N) a(m)).
 
-A frame that begins at t has R(k) turned by w(k t), which power does not see but for the angle between neighbours, one
-for all k: with u = w(t)
+A frame that begins at t has R(k) turned by w(k t), which affects power only through the angle between neighbours, the
+same for all k: with u = w(t)
 
     |X(k)| = |½ R(k) − ¼ u R(k − 1) − ¼ ū R(k + 1)|.
 

@@ -1,4 +1,4 @@
-"""EEG window → power spectra of every difference over time, two resolutions one upon the other, as one image.
+"""EEG window → power spectra of every difference over time, two resolutions one above the other, as one image.
 
 What is computed
     The sixteen differences of the double banana and the two of the midline, gaps filled and clipped as in

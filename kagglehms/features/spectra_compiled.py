@@ -61,9 +61,9 @@ class SpectraScratch(NamedTuple):
         lanes: (n_times, 16) differences of the chains, µV, clipped.
         pair: (n_times, 2) differences of the midline, clipped, and six values beyond their end.
         runs: (samples of a run, 16) the same, cut into runs.
-        folded: see `transform_compiled` and `sliding_compiled`.
-        kept: see `transform_compiled`.
-        sums: see `sliding_compiled`.
+        folded: (H, 2, 16) a frame or a hop, folded about its centre.
+        kept: (FRAMES, R + 1, 2, 16) the first of two stages, see `transform_compiled`.
+        sums: (M, 2, 16) what neighbouring frames share, see `sliding_compiled`.
         power: (COLUMNS, K, 16) squared magnitudes, then logarithms.
         square: (16, 16) one bin of sixteen columns of every lane.
     """

@@ -24,7 +24,7 @@ Columns
 Planes
     x; x less the mean of the other fifteen differences; x less the mean of its two neighbours. Neighbours are next to
     each other on the ring that the two chains of a hemisphere make (Fp1-F7, F7-T3, T3-T5, T5-O1, P3-O1, C3-P3, F3-C3,
-    Fp1-F3, and round again). Signals stand one upon the other in the order LL, RL, LP, RP, each with 64 rows; frequency
+    Fp1-F3, and round again). Signals are stacked in the order LL, RL, LP, RP, each with 64 rows; frequency
     rises downwards. With three planes the image is 3 × 1,024 × 852.
 
 How

@@ -45,8 +45,8 @@ class ZoomScratch(NamedTuple):
 
     Attributes:
         lanes: (pad + n_times + pad, 16) the differences, zeros in the padding.
-        folded: see `transform_compiled`.
-        kept: see `transform_compiled`.
+        folded: (H, 2, 16) a frame, folded about its centre.
+        kept: (FRAMES, R + 1, 2, 16) the first of two stages, see `transform_compiled`.
         power: (FRAMES, K, 16) squared magnitudes of the bins of a few frames.
         bands: (M, width, 16) power in every mel band, in the columns of the image.
         square: (16, 16) one band of sixteen columns, signal by signal.
