@@ -105,23 +105,35 @@ class Chromium:
 
     @contextmanager
     def open(
-        self, file: Path, width: int = 1280, height: int = 900, dark: bool = False, patience_s: float = 60
+        self,
+        file: Path,
+        width: int = 1280,
+        height: int = 900,
+        dark: bool = False,
+        patience_s: float = 60,
+        before: str = "",
     ) -> Iterator[Opened]:
         """Open a file in a fresh profile and wait until it is loaded.
 
         Args:
             file: the page.
-            width: of the window, in CSS pixels; below 600 it is a phone's.
+            width: of the window, in CSS pixels; below 600 it is a phone's, which is touched.
             height: of the window, in CSS pixels.
             dark: whether dark pages are preferred.
             patience_s: how long anything that the page is asked for may take before it counts as hanging.
+            before: JavaScript that runs before anything of the page's does.
         """
         scheme: Literal["dark", "light"] = "dark" if dark else "light"
         size: ViewportSize = {"width": width, "height": height}
-        context = self.browser.new_context(viewport=size, is_mobile=width < 600, color_scheme=scheme)
+        phone = width < 600
+        context = self.browser.new_context(
+            viewport=size, is_mobile=phone, has_touch=phone, color_scheme=scheme
+        )
         context.set_default_timeout(1000 * patience_s)
         with context:
             opened = Opened(context.new_page())
+            if before:
+                opened.page.add_init_script(before)
             complain = opened.complaints.append
             context.on("request", lambda request: opened.requests.append(request.url))
             context.on("requestfailed", lambda request: complain(f"{request.url}: {request.failure}"))

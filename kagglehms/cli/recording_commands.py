@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kagglehms.cli.command import Result
 from kagglehms.console import say
-from kagglehms.errors import EXIT_USER, DataError, RunError
+from kagglehms.errors import EXIT_USER, DataError, RunError, UsageError
 from kagglehms.timing import Duration, seconds_of
 
 if TYPE_CHECKING:
     from kagglehms.recordings.channels import Montage
-    from kagglehms.recordings.folders import Done, Outcome
+    from kagglehms.recordings.folders import Done, Outcome, Pages
 
 
 _EVERY = Duration("10s")
@@ -33,12 +34,14 @@ class Predict:
     Attributes:
         files: recordings, and folders that are searched for them.
         bundle: folder that `kagglehms build` made, `dist` or its `dataset`.
-        out: folder of the results: a table of windows, events, annotations and a summary of each recording.
+        out: folder of the results: a table of windows, events, annotations, a summary and a page of each recording.
         every: time from one window to the next.
         allow_missing: use recordings that lack electrodes; their differences are then missing, not zero.
         keep_flagged: also judge windows at edges and gaps, flat ones and those of artefacts.
         threshold: least probability of a class that makes an event.
         rename: channels whose labels are no electrode names, such as `E22=Fp1`.
+        stretch: also write pages that hold all signal of these times, such as `3:20:00-3:40:00`.
+        no_timeline: write no page.
         device: `cpu`, `cuda` (NVIDIA's or AMD's) or `mps` (Apple's) (default: `cuda` if it works).
     """
 
@@ -50,6 +53,8 @@ class Predict:
     keep_flagged: bool = False
     threshold: float = 0.5
     rename: tuple[str, ...] = field(default=(), metadata={"metavar": "LABEL=ELECTRODE"})
+    stretch: tuple[str, ...] = field(default=(), metadata={"metavar": "FROM-TO"})
+    no_timeline: bool = False
     device: str | None = None
 
 
@@ -64,18 +69,31 @@ def predict(options: Predict) -> Result:
 
     every_s, rename = seconds_of(options.every), rename_of(options.rename)
     how = Options(every_s, options.allow_missing, options.keep_flagged, rename)
+    pages = _pages(options)
     paths = find_recordings(options.files)
     inside = options.bundle / "dataset"
     predictor = load_bundle(inside if (inside / MANIFEST).is_file() else options.bundle, options.device)
     say(predictor.device.reason)
     digest, told = predictor.manifest.digest, _Mappings().show
-    outcome = predict_files(predictor, paths, options.out, how, options.threshold, digest, told)
+    outcome = predict_files(predictor, paths, options.out, how, options.threshold, digest, told, pages)
     if len(paths) == 1 and outcome.failed:
         raise _error(outcome)
     lines = [line for done in outcome.done for line in _lines(done)]
     lines += [f"{failed.path}: cannot be used: {failed.reason}" for failed in outcome.failed]
     lines.append(f"{len(outcome.done)} of {len(paths)} recording(s) in {options.out}; {WARNING}")
     return Result({"warning": WARNING, **outcome.as_json()}, "\n".join(lines), outcome.exit_code)
+
+
+def _pages(options: Predict) -> Pages | None:
+    """The pages that were asked for; a stretch asks for its own in any case."""
+    from kagglehms.recordings.folders import Pages
+    from kagglehms.report.timeline import stretch_of, stretch_text, timeline_page
+
+    if options.no_timeline and options.stretch:
+        raise UsageError("--stretch asks for a page, and --no-timeline for none; leave one of them out")
+    stretches = {stretch_text(s).replace(":", "."): s for s in map(stretch_of, options.stretch)}
+    draw = partial(timeline_page, threshold=options.threshold)
+    return None if options.no_timeline else Pages(draw, stretches)
 
 
 class _Mappings:

@@ -55,7 +55,8 @@ def report(options: Report) -> Result:
 @dataclass(frozen=True, kw_only=True)
 class View:
     """Show an EEG as a neurologist expects it: double banana with the labelled seconds marked, mel images, Kaggle's
-    spectrogram, votes and prediction. A PNG of one sub-window, and a page that steps through all of them.
+    spectrogram, votes and prediction. A PNG of one sub-window, and a page for going through the whole EEG with
+    montages, filters and all labelled sub-windows.
 
     Attributes:
         eeg_id: id of the EEG in train.csv or test.csv.
@@ -93,7 +94,7 @@ def view(options: View) -> Result:
     why = _reasons(options, seen, position) if options.explain else None
     if why is not None:
         say(why.text)
-    steps = "; the page steps with ← and →" if len(written) == 2 else ""
+    steps = "; the page turns with ← and →, n and p step through sub-windows" if len(written) == 2 else ""
     say(f"in {' and '.join(map(str, written))}{steps}")
     return Result(
         {

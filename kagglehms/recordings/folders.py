@@ -19,7 +19,7 @@ from kagglehms.files import sweep_partials, write_bytes
 from kagglehms.progress import progress
 from kagglehms.recordings.channels import Montage
 from kagglehms.recordings.events import check_threshold, dataset_description, sidecar, to_edf, to_tsv
-from kagglehms.recordings.prediction import Judge, Options, predict_recording
+from kagglehms.recordings.prediction import Judge, Options, electrodes_of, predict_recording
 from kagglehms.recordings.results import RecordingPrediction
 from kagglehms.recordings.sliding import check_every
 from kagglehms.strict_json import JSONError, parse_object
@@ -27,7 +27,25 @@ from kagglehms.strict_json import JSONError, parse_object
 SUMMARY = "_summary.json"
 ENDINGS = ("_windows.csv", "_windows.parquet", "_events.tsv", "_events.json", "_annotations.edf", SUMMARY)
 """Endings of the results of each recording; the summary is written last, so it marks a complete set."""
+TIMELINE = "_timeline.html"
+"""Ending of the page of a recording, which is written if somebody draws it."""
 Told = Callable[[Path, Montage], object]
+Stretch = tuple[float, float]
+"""First and last second of a part of a recording."""
+
+
+@dataclass(frozen=True)
+class Pages:
+    """The pages that are written of every recording.
+
+    Attributes:
+        draw: function that returns the page of a prediction, with the signal of the stretch given, or with as much
+            signal as fits if that is None.
+        stretches: stretches that get pages of their own, by the names of these in their files.
+    """
+
+    draw: Callable[[RecordingPrediction, Stretch | None], str]
+    stretches: Mapping[str, Stretch] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,6 +112,7 @@ def predict_files(
     threshold: float = 0.5,
     digest: str = "",
     told: Told | None = None,
+    pages: Pages | None = None,
 ) -> Outcome:
     """Judge recordings one after the other.
 
@@ -108,6 +127,7 @@ def predict_files(
         threshold: least probability of an event.
         digest: digest of the bundle.
         told: function that is called with the mapping of each recording's channels.
+        pages: pages to write of each recording; None writes none.
 
     Raises:
         UsageError: the step of the windows or the threshold is out of range.
@@ -124,7 +144,7 @@ def predict_files(
             say(f"[{number}/{len(paths)}] {path}")
         try:
             _refuse_overwriting(path, out / stem, inputs)
-            outcome.done.append(_one(judge, path, out / stem, options, threshold, digest, told))
+            outcome.done.append(_one(judge, path, out / stem, options, threshold, digest, told, pages))
         except (BrokenPipeError, RunError):  # whoever read the output has gone, or no result can be kept
             raise
         except HMSError as error:
@@ -156,25 +176,56 @@ def _one(
     threshold: float,
     digest: str,
     told: Told | None,
+    pages: Pages | None,
 ) -> Done:
     written = tuple(stem.with_name(stem.name + ending) for ending in ENDINGS)
     made_from = _made_from(path, options, threshold, digest)
-    known = _earlier(written, made_from)
-    if known is not None:
+    summary = _earlier(written, made_from)
+    reused, prediction = summary is not None, None
+    if summary is None:
+        written[-1].unlink(missing_ok=True)
+        _page_of(stem).unlink(missing_ok=True)
+        prediction = predict_recording(
+            judge,
+            path,
+            options,
+            watch=lambda items, n: progress(items, n, path.name),
+            told=None if told is None else lambda montage: told(path, montage),
+        )
+        summary = {"made_from": made_from, **prediction.summary(threshold)}
+        for target, content in zip(written, _contents(prediction, threshold, summary), strict=True):
+            write_bytes(target, content)
+    else:
         say(f"{path}: judged by an earlier run, see {written[-1]}")
-        return Done(path, written, known, True)
-    written[-1].unlink(missing_ok=True)
-    prediction = predict_recording(
-        judge,
-        path,
-        options,
-        watch=lambda items, n: progress(items, n, path.name),
-        told=None if told is None else lambda montage: told(path, montage),
-    )
-    summary = {"made_from": made_from, **prediction.summary(threshold)}
-    for target, content in zip(written, _contents(prediction, threshold, summary), strict=True):
-        write_bytes(target, content)
-    return Done(path, written, summary, False)
+    wanted = _wanted(pages, stem)
+    if wanted and pages is not None:
+        found = prediction or _again(judge, path, options, written, summary)
+        for target, stretch in wanted.items():
+            write_bytes(target, pages.draw(found, stretch).encode())
+    shown = (_page_of(stem),) if pages is not None else ()
+    return Done(path, tuple(dict.fromkeys((*written, *shown, *wanted))), summary, reused)
+
+
+def _page_of(stem: Path, stretch: str = "") -> Path:
+    return stem.with_name(stem.name + (f"_timeline_{stretch}.html" if stretch else TIMELINE))
+
+
+def _wanted(pages: Pages | None, stem: Path) -> dict[Path, Stretch | None]:
+    """The pages to draw: those of stretches in any case, that of the whole recording unless it exists."""
+    if pages is None:
+        return {}
+    stretches: dict[Path, Stretch | None] = {_page_of(stem, n): s for n, s in pages.stretches.items()}
+    return stretches if _page_of(stem).is_file() else {_page_of(stem): None, **stretches}
+
+
+def _again(
+    judge: Judge, path: Path, options: Options, written: Sequence[Path], summary: Mapping[str, Any]
+) -> RecordingPrediction:
+    """The prediction of an earlier run, read from its results."""
+    import polars as pl
+
+    table = pl.read_parquet(written[ENDINGS.index("_windows.parquet")])
+    return RecordingPrediction.of(str(path), table, summary, electrodes_of(judge, path, options))
 
 
 def _contents(

@@ -22,7 +22,6 @@ from kagglehms.recordings.reading import open_recording
 from kagglehms.recordings.results import Prediction, RecordingPrediction
 from kagglehms.recordings.sliding import FLAGS, LEAD_S, Flags, inspect_window, near_zero, window_starts
 from kagglehms.recordings.spectrograms import Spectrograms
-from kagglehms.recordings.stored import Recording
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,11 +98,7 @@ def predict_recording(
         UsageError: an object or an option cannot be used.
     """
     options = options or Options()
-    opened = open_recording(recording, sfreq_hz, channels)
-    montage = map_channels(opened, judge.pairs, options.allow_missing, options.rename)
-    if told is not None:
-        told(montage)
-    electrodes = Electrodes(opened, montage)
+    electrodes = electrodes_of(judge, recording, options, sfreq_hz=sfreq_hz, channels=channels, told=told)
     starts = window_starts(electrodes.spans, options.every_s)
     walk = _Walk(electrodes, judge.sources, starts)
     batches = [starts[i : i + BLOCK] for i in range(0, len(starts), BLOCK)]
@@ -112,7 +107,24 @@ def predict_recording(
         windows = _ahead(reader, walk.batch, batches)
         for batch in windows if watch is None else watch(windows, len(batches)):
             judged.add(judge, batch, options.keep_flagged)
-    return _result(opened, electrodes, judge.sources, options, starts, judged)
+    return _result(electrodes, judge.sources, options, starts, judged)
+
+
+def electrodes_of(
+    judge: Judge,
+    recording: Any,
+    options: Options,
+    *,
+    sfreq_hz: float | None = None,
+    channels: Sequence[str] | None = None,
+    told: Callable[[Montage], object] | None = None,
+) -> Electrodes:
+    """Open a recording and find its electrodes; see `predict_recording`."""
+    opened = open_recording(recording, sfreq_hz, channels)
+    montage = map_channels(opened, judge.pairs, options.allow_missing, options.rename)
+    if told is not None:
+        told(montage)
+    return Electrodes(opened, montage)
 
 
 @dataclass(frozen=True)
@@ -208,14 +220,13 @@ def _ahead(
 
 
 def _result(
-    recording: Recording,
     electrodes: Electrodes,
     sources: Collection[Source],
     options: Options,
     starts: NDArray[np.int64],
     rows: _Rows,
 ) -> RecordingPrediction:
-    montage = electrodes.montage
+    recording, montage = electrodes.recording, electrodes.montage
     duration_s = electrodes.n_times / SFREQ_HZ
     notes = list(recording.notes)
     if any(not recording.channels[c].unit.strip() for c in montage.channels):
@@ -248,6 +259,7 @@ def _result(
         montage.lines,
         montage.missing,
         tuple(notes),
+        electrodes,
     )
 
 

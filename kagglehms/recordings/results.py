@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import polars
     from numpy.typing import NDArray
 
+    from kagglehms.recordings.electrodes import Electrodes
 
 WARNING = "for research only; not a medical device, and no basis for any decision about a patient"
 """Warning in every output."""
@@ -114,13 +115,14 @@ class RecordingPrediction:
         probabilities: (N, 6) probabilities in the order of `classes`; NaN for a window that was not judged.
         spread: (N, 6) standard deviation over the folds of a recipe, root mean square over recipes; NaN where no
             recipe has two folds.
-        flags: (N,) whether each window has the flag, by its name; see `recordings.sliding.Flags`.
+            flags: (N,) whether each window has the flag, by its name; see `recordings.sliding.Flags`.
         from_fewer_models: (N,) whether the window was empty for some recipes of the bundle only.
         spectrogram_share: (N,) share of the ten minutes of a spectrogram that lies within the recording; NaN if no
             recipe uses spectrograms.
         mapping: channels of each electrode, one line per electrode.
         missing: electrodes that the recording lacks.
         notes: further remarks for the reader.
+        electrodes: the recording itself, for its timeline page; None if it is not at hand.
     """
 
     name: str
@@ -135,6 +137,7 @@ class RecordingPrediction:
     mapping: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    electrodes: Electrodes | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         """Count the windows, judged or not."""
@@ -161,6 +164,35 @@ class RecordingPrediction:
             "from_fewer_models": self.from_fewer_models,
             "spectrogram_share": self.spectrogram_share,
         }
+
+    @classmethod
+    def of(
+        cls, name: str, table: polars.DataFrame, summary: Mapping[str, Any], electrodes: Electrodes
+    ) -> RecordingPrediction:
+        """Restore a prediction from its table and its summary.
+
+        Args:
+            name: path of the file.
+            table: table of the windows, as `to_polars` returns it.
+            summary: summary, as `summary` returns it.
+            electrodes: the recording itself.
+        """
+        numbers = {column: table[column].cast(float).fill_null(np.nan).to_numpy() for column in table.columns}
+        return cls(
+            name,
+            summary["duration_s"],
+            summary["every_s"],
+            numbers["start_s"],
+            np.stack([numbers[column] for column in CLASSES], axis=1),
+            np.stack([numbers[column] for column in SPREAD_COLUMNS], axis=1),
+            {flag: table[flag].to_numpy() for flag in summary["flags"]},
+            table["from_fewer_models"].to_numpy(),
+            numbers["spectrogram_share"],
+            tuple(summary["mapping"]),
+            tuple(summary["missing_electrodes"]),
+            tuple(summary["notes"]),
+            electrodes,
+        )
 
     def to_polars(self) -> polars.DataFrame:
         """Return a polars frame, one row a window, nulls where there is no value."""

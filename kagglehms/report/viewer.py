@@ -1,8 +1,8 @@
-"""`kagglehms view`: one EEG as neurologists read it, as a PNG and as a page that steps through its sub-windows."""
+"""`kagglehms view`: one EEG as neurologists read it, as a PNG and as a page to go through it."""
 
 from __future__ import annotations
 
-import base64
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +21,20 @@ from kagglehms.data.competition import (
     SPECTROGRAM_STEP_S,
     WINDOW_S,
 )
-from kagglehms.data.readers import Half
 from kagglehms.errors import UsageError, closest
 from kagglehms.files import write_bytes
 from kagglehms.inputs.layouts import MEL
 from kagglehms.report import drawing
 from kagglehms.report.eeg_view import EegView, Window
-from kagglehms.report.montage import (
-    DERIVATIONS,
-    PASS_BAND_HZ,
-    SENSITIVITIES_UV,
-    TRACE_HZ,
-    rows,
-    sensitivity_uv,
-    traces,
-)
+from kagglehms.report.montage import traces
+from kagglehms.report.paging import Paged, Spectrogram, Stop, Windows, data_uri, hemispheres, montages, page
+from kagglehms.report.signals import BLOCK_S, Held, count_blocks, pack
 from kagglehms.report.style import LIGHT, figure, palette_png, png, styled
-from kagglehms.report.templating import policy, render, source
 
-MOST_WINDOWS = 60
-"""Most sub-windows on a page; an EEG can have hundreds, and each needs some 100 KB of images."""
+MOST_IMAGES = 60
+"""Sub-windows whose images are on a page; an EEG can have hundreds, and each needs some 100 KB."""
+LEAD_S = (WINDOW_S - LABEL_S) / 2
+"""Seconds of a sub-window before the labelled ones."""
 
 
 def view_png(view: EegView, position: int) -> bytes:
@@ -68,78 +62,90 @@ def _title(view: EegView, window: Window) -> str:
 
 
 def view_page(view: EegView, position: int) -> str:
-    """Return the page that steps through an EEG's sub-windows, the one at `position` first.
+    """Return the page of an EEG, the sub-window at `position` first.
 
-    It holds at most `MOST_WINDOWS` sub-windows, those nearest to that one.
+    All sub-windows are on it; mel images and Kaggle's spectrogram only of the `MOST_IMAGES` that are nearest to that
+    one. The signal is whole unless it is longer than an hour or two; then what is nearest is kept.
     """
+    signal = Held(view.eeg_uv)
+    start_s = [window.offset_s + LEAD_S for window in view.windows]
+    votes = [window.votes_K for window in view.windows]
+    predicted = any(window.prediction_K for window in view.windows)
+    unknown = (np.nan,) * len(CLASSES)
+    windows = Windows(
+        np.array(start_s),
+        LABEL_S,
+        np.array([window.prediction_K or unknown for window in view.windows]) if predicted else None,
+        votes=None if None in votes else [list(v) for v in votes if v is not None],
+        who=f"{view.who}, out of fold," if view.who else "prediction",
+    )
+    count = len(view.windows)
+    paged = Paged(
+        name=f"EEG {view.eeg_id}",
+        about=f"Patient {view.patient_id}, {signal.n_times / SFREQ_HZ:g} s, {count} sub-window{'s'[: count > 1]}",
+        signal=signal,
+        montages=montages(),
+        windows=windows,
+        spectrogram=_spectrogram(view),
+        stops=[
+            Stop(start + LABEL_S / 2, _stop_text(i + 1, count, window))
+            for i, (start, window) in enumerate(zip(start_s, view.windows, strict=True))
+        ],
+        stop=position,
+        start_s=0.0,
+        remedy="repeat the command with --offset {second}",
+        images=_images(view, position),
+    )
+    centre = start_s[position] // BLOCK_S
+    order = sorted(range(count_blocks(signal.n_times)), key=lambda number: abs(number - centre))
+    return page(paged, partial(pack, signal, order))
+
+
+def _stop_text(number: int, count: int, window: Window) -> str:
+    consensus = f": {window.consensus}" if window.consensus else ""
+    return f"{number} of {count}, {window.offset_s:g}–{window.offset_s + WINDOW_S:g} s{consensus}"
+
+
+def _spectrogram(view: EegView) -> Spectrogram:
+    """The rows of the spectrogram file that lie within the EEG."""
+    window = view.windows[0]
+    lead_s = (SPECTROGRAM_ROWS * SPECTROGRAM_STEP_S - WINDOW_S) / 2
+    first_s = (
+        window.offset_s - window.spectrogram_offset_s - lead_s
+    )  # where the spectrogram begins, in the EEG's time
+    first = max(0, int(-first_s // SPECTROGRAM_STEP_S))
+    last = int((len(view.eeg_uv) / SFREQ_HZ - first_s) // SPECTROGRAM_STEP_S) + 1
+    rows = view.log_power[first : max(last, first)]
+    return Spectrogram(first_s + first * SPECTROGRAM_STEP_S, SPECTROGRAM_STEP_S, hemispheres(rows))
+
+
+def _images(view: EegView, position: int) -> dict[str, Any]:
+    """Draw the images of the sub-windows that are nearest to one."""
     centre = view.windows[position].offset_s
-    nearest = sorted(range(len(view.windows)), key=lambda i: abs(view.windows[i].offset_s - centre))
-    shown = sorted(nearest[:MOST_WINDOWS])
-    windows = [view.windows[i] for i in shown]
-    first_row = min(window.start[0] for window in windows)
-    last_row = max(window.start[0] for window in windows) + SPECTROGRAM_ROWS
-    first_s, last_s = min(w.offset_s for w in windows), max(w.offset_s for w in windows) + WINDOW_S
-    script = source("viewer.js")
-    traces_DT = traces(view.eeg_uv)[:, int(first_s * TRACE_HZ) : int(last_s * TRACE_HZ)]
-    content = {
-        "eeg": _packed(traces_DT) | {"first_s": first_s, "hz": TRACE_HZ},
-        "derivations": [{"label": d.label, "group": d.group} for d in DERIVATIONS],
-        "rows": rows(),
-        "sensitivities_uv": SENSITIVITIES_UV,
-        "sensitivity_uv": sensitivity_uv(traces_DT),
-        "spectrogram": _spectrogram(view.log_power[first_row:last_row]) | {"first_row": first_row},
-        "windows": [_content(view, window, view.windows.index(window)) for window in windows],
-        "start": shown.index(position),
-        "classes": [drawing.CLASS_NAMES[name] for name in CLASSES],
-        "who": view.who,
-        "facts": {
-            "window_s": WINDOW_S, "label_s": LABEL_S, "rows": SPECTROGRAM_ROWS, "row_s": SPECTROGRAM_STEP_S,
-            "panels": PANELS, "low_hz": FREQUENCIES_HZ[0], "high_hz": FREQUENCIES_HZ[-1],
-            "mel_high_hz": MEL.fmax, "mel_s": (N_TIMES // MEL.n_frames) * MEL.n_frames / SFREQ_HZ,
-            "mel_columns": MEL.n_frames,
-        },
-    }  # fmt: skip
-    left_out = len(view.windows) - len(windows)
-    shown_with = {"content": content, "view": view, "left_out": left_out, "band": PASS_BAND_HZ}
-    return render("viewer.html", policy=policy(script), script=script, **shown_with)
-
-
-def _content(view: EegView, window: Window, number: int) -> dict[str, Any]:
-    mel_PFT = drawing.panels(view.crop(window), "eeg")
-    return {
-        "title": f"{number + 1} of {len(view.windows)}",
-        "offset_s": window.offset_s,
-        "row": window.start[0],
-        "votes": window.votes_K,
-        "consensus": window.consensus,
-        "prediction": window.prediction_K,
-        "mel": _data_uri(palette_png(_stacked(mel_PFT), *drawing.MEL_LIMITS)),
-    }
-
-
-def _spectrogram(log_power: Half) -> dict[str, Any]:
-    """Draw all rows as one picture, each panel with its low frequencies at the bottom."""
+    nearest = sorted(range(len(view.windows)), key=lambda i: abs(view.windows[i].offset_s - centre))[
+        :MOST_IMAGES
+    ]
+    first_row = min(view.windows[i].start[0] for i in nearest)
+    last_row = max(view.windows[i].start[0] for i in nearest) + SPECTROGRAM_ROWS
+    log_power = view.log_power[first_row:last_row]
     power_PFT = log_power.reshape(len(log_power), len(PANELS), N_BINS).transpose(1, 2, 0).astype(np.float32)
-    image = palette_png(_stacked(power_PFT), *drawing.power_limits(power_PFT))
-    return {"image": _data_uri(image), "n_rows": len(log_power)}
+    return {
+        "windows": [_image(view, window) if i in nearest else None for i, window in enumerate(view.windows)],
+        "spectrogram": data_uri(palette_png(_stacked(power_PFT), *drawing.power_limits(power_PFT))),
+        "first_row": first_row, "rows": SPECTROGRAM_ROWS, "row_s": SPECTROGRAM_STEP_S, "panels": PANELS,
+        "low_hz": FREQUENCIES_HZ[0], "high_hz": FREQUENCIES_HZ[-1], "mel_high_hz": MEL.fmax,
+        "mel_s": (N_TIMES // MEL.n_frames) * MEL.n_frames / SFREQ_HZ, "mel_columns": MEL.n_frames,
+    }  # fmt: skip
+
+
+def _image(view: EegView, window: Window) -> dict[str, Any]:
+    mel_PFT = drawing.panels(view.crop(window), "eeg")
+    return {"mel": data_uri(palette_png(_stacked(mel_PFT), *drawing.MEL_LIMITS)), "row": window.start[0]}
 
 
 def _stacked(panels_PFT: NDArray[np.float32]) -> NDArray[np.float32]:
     """Put four panels one below the other, with high frequencies at the top of each."""
     return np.concatenate(list(panels_PFT[:, ::-1]))
-
-
-def _packed(traces_DT: NDArray[np.float32]) -> dict[str, Any]:
-    """Encode traces as 16-bit integers in base64; −32768 is a gap."""
-    largest = float(np.nanmax(np.abs(traces_DT))) if np.isfinite(traces_DT).any() else 0.0
-    step_uv = max(largest / 32767, 0.01)
-    scaled = np.where(np.isfinite(traces_DT), np.round(np.nan_to_num(traces_DT) / step_uv), -32768)
-    encoded = base64.b64encode(scaled.astype("<i2").tobytes()).decode()
-    return {"samples": encoded, "step_uv": step_uv, "n": traces_DT.shape[1]}
-
-
-def _data_uri(image: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(image).decode()}"
 
 
 def write_view(view: EegView, offset_s: float | None, out: Path) -> list[Path]:

@@ -43,6 +43,29 @@ def test_a_folder_is_judged_and_told(
     assert capsys.readouterr().out.count("judged by an earlier run") == 2
 
 
+def test_pages_are_written_beside_the_tables_and_of_a_stretch_without_judging_again(
+    dist: Path, hospital: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (hospital / "a.edf", "--bundle", dist, "--out", tmp_path / "out")
+
+    def pages() -> set[str]:
+        return {path.name for path in (tmp_path / "out").glob("*.html")}
+
+    assert predict(*words, "--no-timeline") == 0
+    assert pages() == set()
+    assert predict(*words) == 0
+    assert pages() == {"a_timeline.html"}
+    before = (tmp_path / "out/a_timeline.html").read_bytes()
+    assert b"a.edf" in before
+    capsys.readouterr()
+    assert predict(*words, "--stretch", "0:10-0:00:40", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["done"][0]["reused"]
+    assert pages() == {"a_timeline.html", "a_timeline_0.00.10-0.00.40.html"}
+    assert (tmp_path / "out/a_timeline.html").read_bytes() == before
+    assert predict(*words, "--stretch", "1:00:00-1:10:00") == 2
+    assert "has no stretch 1:00:00-1:10:00; it is 0:01:20 long" in capsys.readouterr().err
+
+
 def test_a_program_reads_json(
     dist: Path, hospital: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,6 +108,9 @@ def test_missing_electrodes_end_in_one_line_unless_they_are_allowed(
         (("a.edf", "--every", "soon"), "soon"),
         (("a.edf", "--threshold", "2"), "must be a probability"),
         (("a.edf", "--rename", "x"), "does not rename a channel"),
+        (("a.edf", "--stretch", "5:00"), "'5:00' is no stretch"),
+        (("a.edf", "--stretch", "5:00-4:00"), "'5:00-4:00' is no stretch"),
+        (("a.edf", "--stretch", "4:00-5:00", "--no-timeline"), "leave one of them out"),
         (("missing.edf",), "no such file"),
     ],
 )

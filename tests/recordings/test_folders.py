@@ -18,10 +18,19 @@ from own_recordings import SECRET, TIMED, patched, simulated_uv, write_edf, writ
 from kagglehms.data.competition import CHANNELS, CLASSES, DIFFERENCES
 from kagglehms.errors import RunError, UsageError
 from kagglehms.inputs.layouts import Crop, Source
-from kagglehms.recordings.folders import ENDINGS, Outcome, output_stems, predict_files
+from kagglehms.recordings.folders import (
+    ENDINGS,
+    TIMELINE,
+    Outcome,
+    Pages,
+    Stretch,
+    output_stems,
+    predict_files,
+)
 from kagglehms.recordings.prediction import Options
 from kagglehms.recordings.reading import find_recordings
-from kagglehms.recordings.results import Prediction
+from kagglehms.recordings.results import Prediction, RecordingPrediction
+from kagglehms.report.timeline import timeline_page
 
 UV = simulated_uv(90)
 
@@ -81,12 +90,45 @@ def test_results_stand_beside_each_other(hospital: Path, tmp_path: Path) -> None
     json.dumps(outcome.as_json())
 
 
+def test_pages_are_drawn_of_what_was_found_and_again_only_where_they_lack(
+    hospital: Path, tmp_path: Path
+) -> None:
+    path, out = hospital / "b.bdf", tmp_path / "out"
+    drawn: list[tuple[RecordingPrediction, Stretch | None]] = []
+
+    def draw(found: RecordingPrediction, stretch: Stretch | None) -> str:
+        drawn.append((found, stretch))
+        return f"page of {stretch}"
+
+    def go(stretches: dict[str, Stretch], digest: str = "a") -> Outcome:
+        return predict_files(Loudness(), [path], out, Options(), 0.4, digest, pages=Pages(draw, stretches))
+
+    first = go({})
+    assert first.done[0].written[-1] == out / ("b" + TIMELINE)
+    go({"x": (10.0, 20.0)})
+    assert [stretch for _, stretch in drawn] == [None, (10.0, 20.0)]
+    assert (out / "b_timeline_x.html").read_text() == "page of (10.0, 20.0)"
+    judged, restored = drawn[0][0], drawn[1][0]
+    for name, column in judged.columns().items():
+        np.testing.assert_array_equal(restored.columns()[name], column)
+    assert restored.summary(0.4) == judged.summary(0.4)
+    assert restored.electrodes is not None
+    np.testing.assert_allclose(restored.electrodes.read(0, 400)[:, :19], UV[:400, :19], atol=0.06)
+    (out / ("b" + TIMELINE)).unlink()
+    go({})
+    go({}, "another bundle")
+    assert [stretch for _, stretch in drawn[2:]] == [None, None]
+
+
 def test_nothing_about_the_patient_is_in_any_result(hospital: Path, tmp_path: Path) -> None:
     path = hospital / "sub-01_eeg.edf"
     patched(path, 8, f"4711 F 01-JAN-1950 {SECRET}".encode("latin-1").ljust(80))
     patched(path, 88, b"Startdate 03-MAR-2019 EEG-77 Dr_House Nihon".ljust(80))
     patched(path, 168, b"03.03.19")
-    run(Loudness(), [path], tmp_path / "out")
+    predict_files(
+        Loudness(), [path], tmp_path / "out", Options(), pages=Pages(timeline_page, {"all": (0.0, 90.0)})
+    )
+    assert len(list((tmp_path / "out").glob("*.html"))) == 2
     for result in (tmp_path / "out").iterdir():
         content = result.read_bytes()
         for word in (

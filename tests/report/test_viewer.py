@@ -22,8 +22,7 @@ from kagglehms.data.readers import read_eeg, read_spectrogram
 from kagglehms.errors import DataError, UsageError
 from kagglehms.features import mel_images
 from kagglehms.report.eeg_view import EegView, Window, load_view
-from kagglehms.report.montage import traces
-from kagglehms.report.viewer import MOST_WINDOWS, view_page, view_png, write_view
+from kagglehms.report.viewer import MOST_IMAGES, view_page, view_png, write_view
 
 
 def longest_eeg(folder: Path) -> tuple[int, pl.DataFrame]:
@@ -82,7 +81,7 @@ def test_a_test_recording_has_no_votes(competition_folder: Path) -> None:
     eeg_id = pl.read_csv(competition_folder / "test.csv")["eeg_id"][0]
     view = load_view(eeg_id, competition_folder)
     assert [w.votes_K for w in view.windows] == [None]
-    assert content_of(view_page(view, 0))["windows"][0]["votes"] is None
+    assert content_of(view_page(view, 0))["windows"]["votes"] is None
     assert view_png(view, 0).startswith(b"\x89PNG")
 
 
@@ -105,34 +104,54 @@ def test_recordings_that_end_too_early_are_named(competition_folder: Path, tmp_p
         load_view(eeg_id, folder)
 
 
-def test_the_page_holds_the_traces_and_images_of_each_window(competition_folder: Path) -> None:
-    eeg_id, _ = longest_eeg(competition_folder)
+def test_the_page_holds_votes_and_images_of_each_window(competition_folder: Path) -> None:
+    eeg_id, rows = longest_eeg(competition_folder)
     view = load_view(eeg_id, competition_folder)
     content = content_of(view_page(view, 1))
-    assert content["start"] == 1
-    samples = np.frombuffer(base64.b64decode(content["eeg"]["samples"]), "<i2").reshape(19, -1)
-    made = np.where(samples == -32768, np.nan, samples * content["eeg"]["step_uv"])
-    np.testing.assert_allclose(made, traces(view.eeg_uv), atol=content["eeg"]["step_uv"])
-    for window, shown in zip(view.windows, content["windows"], strict=True):
+    assert content["start"]["stop"] == 1
+    starts = np.frombuffer(base64.b64decode(content["windows"]["start_s"]), "<f8")
+    np.testing.assert_array_equal(starts, rows["eeg_label_offset_seconds"].to_numpy() + 20)
+    assert content["windows"]["votes"] == [list(row) for row in rows.select(pl.col("^.*_vote$")).rows()]
+    assert content["windows"]["probabilities"] is None
+    assert content["signal"]["whole"]
+    for window, shown in zip(view.windows, content["images"]["windows"], strict=True):
         image = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown["mel"].partition(",")[2]))))
         mel = mel_images(view.crop(window).of("eeg")[None])[0]
         expected = np.clip((np.concatenate(list(mel[:, ::-1])) + 0.5) / 1.5, 0, 1) * 254
         assert np.abs(image - expected).max() <= 1
-    spectrogram = Image.open(io.BytesIO(base64.b64decode(content["spectrogram"]["image"].partition(",")[2])))
-    assert spectrogram.size == (content["spectrogram"]["n_rows"], 400)
+        assert shown["row"] == window.start[0]
+    last = max(window.start[0] for window in view.windows) + 300
+    spectrogram = Image.open(io.BytesIO(base64.b64decode(content["images"]["spectrogram"].partition(",")[2])))
+    assert spectrogram.size == (last - content["images"]["first_row"], 400)
 
 
-def test_of_very_many_windows_the_page_holds_the_nearest() -> None:
-    n = 2 * MOST_WINDOWS
+def test_the_timeline_shows_the_rows_of_the_spectrogram_at_their_time() -> None:
+    eeg = np.zeros((60 * 200, len(CHANNELS)), np.float16)
+    power = np.zeros((400, 400), np.float16)
+    # The window's middle is second 25 + 3 of the EEG and second 300 + 40 of the spectrogram: row 170 is at 28 s.
+    power[170, 100:200], power[170, 300:] = 8, 8  # RL and RP
+    window = Window(0, 3.0, 40.0, (1, 0, 0, 0, 0, 0), "Seizure")
+    shown = content_of(view_page(EegView(1, 2, eeg, power, (window,)), 0))["spectrogram"]
+    left, right = (
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(image.partition(",")[2]))))
+        for image in shown["images"]
+    )
+    (column,) = np.flatnonzero(right.max(axis=0) > 100)
+    assert shown["first_s"] + column * shown["column_s"] == 28
+    assert left.max() < 100
+    assert 60 <= shown["first_s"] + shown["n"] * shown["column_s"] <= 64
+
+
+def test_of_very_many_windows_the_page_has_images_of_the_nearest() -> None:
+    n = MOST_IMAGES + 20
     rng = np.random.default_rng(0)
     eeg = rng.normal(0, 30, (10_000 + 200 * n, len(CHANNELS))).astype(np.float16)
     windows = tuple(Window(i, float(i), 2.0 * i, (1, 0, 0, 0, 0, 0), "Seizure") for i in range(n))
     view = EegView(1, 2, eeg, rng.normal(0, 1, (300 + n, 400)).astype(np.float16), windows)
-    page = view_page(view, n - 1)
-    content = content_of(page)
-    assert [w["offset_s"] for w in content["windows"]] == [float(i) for i in range(n - MOST_WINDOWS, n)]
-    assert content["start"] == MOST_WINDOWS - 1
-    assert f"{n - MOST_WINDOWS} sub-windows further away are left out" in page
+    content = content_of(view_page(view, n - 1))
+    drawn = [i for i, image in enumerate(content["images"]["windows"]) if image is not None]
+    assert drawn == list(range(n - MOST_IMAGES, n))
+    assert len(content["stops"]) == n
 
 
 def test_the_command_writes_picture_and_page(
@@ -164,35 +183,40 @@ def test_hostile_strings_of_the_tables_stay_strings() -> None:
     windows = (Window(0, 0.0, 0.0, (1, 0, 0, 0, 0, 0), hostile, (1.0, 0, 0, 0, 0, 0)),)
     page = view_page(EegView(1, 2, eeg, np.zeros((300, 400), np.float16), windows, who=hostile), 0)
     assert hostile not in page
-    assert content_of(page)["windows"][0]["consensus"] == hostile
-    assert page.count("<script") == 2
+    assert hostile in content_of(page)["stops"][0]["text"]
+    assert page.count("<script") == 5  # content, script, envelope, two blocks of signal
 
 
 @pytest.mark.parametrize("width", [1280, 390], ids=["laptop", "phone"])
-def test_a_browser_steps_through_it(
+def test_a_browser_steps_through_its_sub_windows(
     chromium: Chromium, competition_folder: Path, tmp_path: Path, width: int
 ) -> None:
     eeg_id, rows = longest_eeg(competition_folder)
     file = tmp_path / "eeg.html"
     write_view(load_view(eeg_id, competition_folder), None, file)
     offsets = rows["eeg_label_offset_seconds"].to_list()
+    votes = rows.select(pl.col("^.*_vote$")).rows()
+
+    def middle(offset_s: float) -> str:
+        return f"() => Math.abs(kagglehms.state().t + kagglehms.state().page / 2 - {offset_s + 25}) < 0.02"
+
     with chromium.open(file, width, 844) as shown:
-        where, previous = shown.page.locator("#where"), shown.page.locator("#previous")
-        assert where.text_content() == f"{offsets[0]:g}–{offsets[0] + 50:g} s"
-        assert previous.is_disabled()
+        shown.page.wait_for_function(middle(offsets[0]))
+        shown.page.wait_for_function("() => document.body.dataset.busy === ''")
         first = shown.pixels()
-        shown.press("ArrowRight")
-        assert where.text_content() == f"{offsets[1]:g}–{offsets[1] + 50:g} s"
+        shown.press("n")
+        shown.page.wait_for_function(middle(offsets[1]))
+        counts = [int(text.split()[0]) for text in shown.page.locator("#said .figures").all_inner_texts()]
+        assert tuple(counts) == votes[1]
+        shown.page.wait_for_function("() => document.body.dataset.busy === ''")
         second = shown.pixels()
-        previous.click()
-        assert where.text_content() == f"{offsets[0]:g}–{offsets[0] + 50:g} s"
-        for _ in range(len(offsets) + 2):
-            shown.press("ArrowRight")
-        assert where.text_content() == f"{offsets[-1]:g}–{offsets[-1] + 50:g} s"
-        sensitivity = shown.page.locator("#sensitivity")
-        before = sensitivity.text_content()
+        shown.press("p")
+        shown.page.wait_for_function(middle(offsets[0]))
+        shown.page.locator("#stop").select_option(str(len(offsets) - 1))
+        shown.page.wait_for_function(middle(offsets[-1]))
+        before = shown.page.locator("#sensitivity").text_content()
         shown.press("ArrowDown")
-        assert sensitivity.text_content() != before
+        assert shown.page.locator("#sensitivity").text_content() != before
         assert shown.value("document.documentElement.scrollWidth") <= width
         assert shown.complaints == []
         assert [r for r in shown.requests if not r.startswith("data:")] == [file.resolve().as_uri()]
