@@ -112,6 +112,7 @@ class Chromium:
         dark: bool = False,
         patience_s: float = 60,
         before: str = "",
+        fragment: str = "",
     ) -> Iterator[Opened]:
         """Open a file in a fresh profile and wait until it is loaded.
 
@@ -122,6 +123,7 @@ class Chromium:
             dark: whether dark pages are preferred.
             patience_s: how long anything that the page is asked for may take before it counts as hanging.
             before: JavaScript that runs before anything of the page's does.
+            fragment: end of the address, such as `#section`.
         """
         scheme: Literal["dark", "light"] = "dark" if dark else "light"
         size: ViewportSize = {"width": width, "height": height}
@@ -139,5 +141,5 @@ class Chromium:
             context.on("requestfailed", lambda request: complain(f"{request.url}: {request.failure}"))
             context.on("console", lambda message: complain(f"{message.type}: {message.text}"))
             context.on("weberror", lambda web_error: complain(f"exception: {web_error.error}"))
-            opened.page.goto(file.resolve().as_uri())
+            opened.page.goto(file.resolve().as_uri() + fragment)
             yield opened

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from kagglehms.report import drawing
 from kagglehms.report.montage import DERIVATIONS, Derivation
 from kagglehms.report.signals import BLOCK_S, ENVELOPE_PER_OCTAVE, Packed, Signal, envelope
 from kagglehms.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, TEAL, palette_png
-from kagglehms.report.templating import policy, render, source
+from kagglehms.report.templating import policy, render, source, visible
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -138,6 +138,8 @@ def page(paged: Paged, pack: Callable[[int], Packed]) -> str:
         paged: everything that it shows.
         pack: called with the number of bytes that are free; returns the signal.
     """
+    details = [(title, [visible(line) for line in lines]) for title, lines in paged.details]
+    paged = replace(paged, name=visible(paged.name), about=visible(paged.about), details=details)
     script = "\n".join(source(name) for name in ("signals.js", "timeline.js", "viewer.js"))
     levels = envelope(paged.signal)
     heavy = {"windows": _windows(paged.windows), "spectrogram": _spectrogram(paged.spectrogram)}
@@ -155,7 +157,7 @@ def page(paged: Paged, pack: Callable[[int], Packed]) -> str:
         "montage_names": [name for name in MONTAGES if name in paged.montages],
         "envelope": {"step_s": levels.step_s, "n": levels.levels_DT.shape[1], "per_octave": ENVELOPE_PER_OCTAVE,
                      "labels": [d.label for d in DERIVATIONS[:18]]},
-        "stops": [{"centre_s": stop.centre_s, "text": stop.text} for stop in paged.stops],
+        "stops": [{"centre_s": stop.centre_s, "text": visible(stop.text)} for stop in paged.stops],
         "start": {"stop": paged.stop, "t": paged.start_s},
         "remedy": paged.remedy,
         "images": paged.images,
@@ -276,7 +278,7 @@ def _windows(windows: Windows) -> dict[str, Any]:
         "spread": steps(windows.spread),
         "flags": {name: _base64(flag[::every].astype(np.uint8)) for name, flag in windows.flags.items()},
         "votes": windows.votes,
-        "who": windows.who,
+        "who": visible(windows.who),
     }
 
 

@@ -387,8 +387,8 @@
     history.replaceState(null, "", `#${words.join("&")}`);
   }
 
-  function recall() {
-    for (const word of location.hash.slice(1).split("&")) {
+  function recall(hash) {
+    for (const word of hash.slice(1).split("&")) {
       const [name, text] = word.split("="), value = Number(text);
       if (name === "montage" && montages.includes(text)) state.montage = text;
       if (name === "t" && text && Number.isFinite(value)) state.t = value;
@@ -544,12 +544,12 @@
     };
     if (actions[event.key]) { event.preventDefault(); actions[event.key](); }
   });
-  window.addEventListener("hashchange", () => { recall(); show(); });
+  window.addEventListener("hashchange", (event) => { recall(new URL(event.newURL).hash); show(); });
   const redraw = () => { drawTimelines(); drawTraces(); drawImages(); };
   window.addEventListener("resize", redraw);
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 
-  recall();
+  recall(location.hash);
   by("settings").open = !phone;
   const whole = new Timeline(by("timeline"), content, windows, drawTimelines);
   timelines.push({ timeline: whole, span: durationS });
