@@ -1,13 +1,16 @@
 """Own recordings: the memory that a day takes, how much faster than real time it is judged, how spectrograms differ.
 
-    python benchmarks/recordings.py [--hours 24] [--speed-hours 1] [--recipes eeg-two-stage-stats …] [--real hms/]
+    python benchmarks/recordings.py [--hours 24] [--speed-hours 1] [--recipes eeg-two-stage-stats …] [--page-hours 24]
+        [--real hms/]
 
 1. A day of 20 channels at 256 Hz as EDF, EDF+ with interruptions and BDF, judged by a network that costs nothing to
    speak of, each in a process of its own: its peak memory, and that of a tenth of the file; what its processors spent,
    which is what all takes but for a network of full size.
 2. Part of the day, judged by the recipes on the EEG alone and one on both recordings, with untrained weights of their
    true size: windows a second, and times real time at one window every 10 s.
-3. With `--real`, a competition folder: rows of spectrograms computed from its EEGs, against its spectrogram files.
+3. With `--page-hours`, the timeline page of a day with probabilities that were drawn: its size, how much signal it holds, what it took to
+   write, and when chromium has first painted it (by Playwright, where both are installed; the median of five).
+4. With `--real`, a competition folder: rows of spectrograms computed from its EEGs, against its spectrogram files.
 
 Prints tables and one JSON line.
 """
@@ -17,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,8 +39,15 @@ from kagglehms.bundle.predictor import load_bundle
 from kagglehms.console import be_quiet
 from kagglehms.data.competition import CHANNELS, SFREQ_HZ, Competition
 from kagglehms.features import multitaper_rows
+from kagglehms.recordings.channels import map_channels
+from kagglehms.recordings.electrodes import Electrodes
 from kagglehms.recordings.folders import predict_files
 from kagglehms.recordings.prediction import Options
+from kagglehms.recordings.reading import open_recording
+from kagglehms.recordings.results import RecordingPrediction
+from kagglehms.recordings.sliding import FLAGS
+from kagglehms.report.signals import BLOCK_S
+from kagglehms.report.timeline import write_timeline
 from kagglehms.simulator.background import Patient
 from kagglehms.simulator.patterns import Segment
 from kagglehms.simulator.scalp import MARGIN_S
@@ -173,6 +184,53 @@ def speed(folder: Path, hours: float, recipes: Sequence[str]) -> list[dict[str, 
     return found
 
 
+def page_child(recording: Path, out: Path) -> None:
+    """Write the page of a recording whose probabilities are drawn, and print what it took."""
+    electrodes = Electrodes(opened := open_recording(recording), map_channels(opened))
+    n, rng = electrodes.n_times // (10 * SFREQ_HZ), np.random.default_rng(0)
+    probabilities = rng.dirichlet([0.3, 0.3, 0.2, 0.3, 0.2, 4], n)
+    flags = {name: rng.random(n) < 0.02 for name in FLAGS}
+    found = RecordingPrediction(
+        recording.name, electrodes.n_times / SFREQ_HZ, 10.0, 10.0 * np.arange(n), probabilities, probabilities / 10,
+        flags, np.zeros(n, bool), np.full(n, np.nan), electrodes.montage.lines, electrodes=electrodes,
+    )  # fmt: skip
+    begun, before = time.perf_counter(), time.process_time()
+    write_timeline(found, out)
+    seconds, spent = time.perf_counter() - begun, time.process_time() - before
+    blocks = out.read_text().count('<script type="text/plain" id="block-')
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    told = {"s to write": seconds, "processor s": spent, "MiB of memory": memory}
+    print(json.dumps({"MB": out.stat().st_size / 1e6, "minutes of signal": blocks * BLOCK_S / 60, **told}))
+
+
+def page(folder: Path, hours: float) -> dict[str, float]:
+    """The page of a day."""
+    recording, out = folder / "day.edf", folder / "day.html"
+    write_day(recording, simulated(), hours)
+    command = [sys.executable, __file__, "--page-child", str(recording), str(out)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    recording.unlink()
+    return json.loads(done.stdout.splitlines()[-1]) | {"ms to first paint": first_paint(out)}
+
+
+def first_paint(path: Path, tries: int = 5) -> float:
+    """Milliseconds until a fresh chromium has painted a page for the first time; NaN where there is none."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        return float("nan")
+    if not (chromium := shutil.which("chromium")):
+        return float("nan")
+    times = []
+    for _ in range(tries):
+        with sync_playwright() as playwright, playwright.chromium.launch(executable_path=chromium) as browser:
+            opened = browser.new_page()
+            opened.goto(path.resolve().as_uri())
+            entries = opened.evaluate("performance.getEntriesByType('paint').map((entry) => entry.startTime)")
+            times.append(min(entries))
+    return float(np.median(times))
+
+
 def spectrogram_errors(root: Path) -> dict[str, float]:
     """How far computed rows are from a competition's files: logarithms of power + 0.02, 8 s at either end left out."""
     import polars as pl
@@ -208,9 +266,14 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=24.0)
     parser.add_argument("--speed-hours", type=float, default=1.0)
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
+    parser.add_argument("--page-hours", type=float, default=0.0)
     parser.add_argument("--real", type=Path)
     parser.add_argument("--child", nargs=3, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--page-child", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.page_child:
+        page_child(*options.page_child)
+        return
     if options.child:
         child(*options.child)
         return
@@ -220,6 +283,8 @@ def main() -> None:
             found["memory"] = memory(Path(name), options.hours)
         if options.speed_hours:
             found["speed"] = speed(Path(name), options.speed_hours, options.recipes)
+        if options.page_hours:
+            found["page"] = page(Path(name), options.page_hours)
         if options.real:
             found["spectrograms"] = spectrogram_errors(options.real)
     print(machine())

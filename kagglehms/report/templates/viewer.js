@@ -116,7 +116,7 @@
   }
 
   function grid(drawn, { x, height, width }) {
-    const { pen, rule, soft } = drawn, room = width / state.page, every = room > 30 ? 1 : room > 15 ? 2 : 5;
+    const { pen, rule, soft } = drawn, room = width / state.page, every = room > 30 ? 1 : room > 22 ? 2 : 5;
     pen.textAlign = "center";
     pen.textBaseline = "top";
     for (let t = Math.ceil(state.t - 1e-6); t <= state.t + state.page + 1e-6; t++) {
@@ -388,6 +388,7 @@
   }
 
   function recall(hash) {
+    const before = state.page;
     for (const word of hash.slice(1).split("&")) {
       const [name, text] = word.split("="), value = Number(text);
       if (name === "montage" && montages.includes(text)) state.montage = text;
@@ -395,6 +396,7 @@
       const allowed = { page: choices.page, high: [0, ...choices.high], low: [0, ...low], notch: [0, ...notches], uv: [0, ...choices.sensitivity] }[name];
       if (text && allowed?.includes(value)) state[name] = value;
     }
+    if (!/[#&]t=/.test(hash)) state.t -= (state.page - before) / 2; // the middle stays
     settle();
   }
 
