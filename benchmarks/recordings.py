@@ -8,8 +8,8 @@
    which is what all takes but for a network of full size.
 2. Part of the day, judged by the recipes on the EEG alone and one on both recordings, with untrained weights of their
    true size: windows a second, and times real time at one window every 10 s.
-3. With `--page-hours`, the timeline page of a day with probabilities that were drawn: its size, how much signal it holds, what it took to
-   write, and when chromium has first painted it (by Playwright, where both are installed; the median of five).
+3. With `--page-hours`, the timeline page of a day with random probabilities: its size, how much signal it holds, what
+   it took to write, and when chromium has first painted it (by Playwright, if both are installed; median of five).
 4. With `--real`, a competition folder: rows of spectrograms computed from its EEGs, against its spectrogram files.
 
 Prints tables and one JSON line.

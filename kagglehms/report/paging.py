@@ -111,8 +111,8 @@ class Paged:
         stops: places in a list, such as events or labelled sub-windows.
         stop: number of the stop to begin with; None begins at `start_s`.
         start_s: first second that is shown, without a stop.
-        remedy: how to have a page with the signal of a stretch that this one lacks; `{from}`, `{to}` and
-            `{second}` stand for its ends as h:mm:ss and its middle in seconds.
+        remedy: how to have a page with the signal of a stretch that this one lacks; `{from}` and `{to}` stand for its
+            ends as h:mm:ss, `{from_s}` and `{to_s}` for the same in seconds, `{second}` for the offset of a window.
         images: pictures of single windows, see `report.viewer`; None without any.
         details: further paragraphs: a title, and lines.
     """

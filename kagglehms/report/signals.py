@@ -68,7 +68,8 @@ class Held:
         """Return samples `first` … `stop` − 1, NaN beyond the ends."""
         out = np.full((stop - first, len(CHANNELS)), np.nan, np.float32)
         low, high = max(first, 0), min(stop, self.n_times)
-        out[low - first : high - first] = self.eeg_uv[low:high]
+        if high > low:
+            out[low - first : high - first] = self.eeg_uv[low:high]
         return out
 
 

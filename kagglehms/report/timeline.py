@@ -73,7 +73,9 @@ def timeline_page(
         stops=stops,
         stop=0 if stops and stretch_s is None else None,
         start_s=stretch_s[0] if stretch_s else 0.0,
-        remedy="repeat the command with --stretch {from}-{to}",
+        remedy="repeat the command with --stretch {from}-{to}"
+        if electrodes.recording.path
+        else "call write_timeline with stretch_s=({from_s}, {to_s})",
         details=[("Channels", found.mapping), ("Notes", found.notes)],
     )
     if stretch_s is not None:

@@ -351,6 +351,7 @@ def test_what_has_no_common_reference_is_only_shown_bipolar(tmp_path: Path) -> N
     rows = [UV[:, CHANNELS.index(d.plus)] - UV[:, CHANNELS.index(str(d.minus))] for d in pairs]
     path = write_edf(tmp_path / "b.edf", rows, [f"{d.plus}-{d.minus}" for d in pairs], [200] * 18)
     content = content_of(timeline_page(judged(path)))
+    assert content["remedy"] == "repeat the command with --stretch {from}-{to}"
     assert content["montage_names"] == ["bipolar"]
     assert [trace["label"] for trace in content["montages"]["bipolar"]] == [d.label for d in pairs]
     labels = [f"{name}-{'A1' if name[-1] in '1357z' else 'A2'}" for name in CHANNELS[:19]]
@@ -385,9 +386,11 @@ def test_a_day_fits_and_says_what_it_lacks(chromium: Chromium, tmp_path: Path) -
     lacking = next(n for n in range(1200, 2880) if not {n - 1, n, n + 1} & kept)
     with opened(chromium, tmp_path / "day.html", f"#t={30 * lacking + 5}&page=20") as shown:
         words = shown.page.locator("#words").inner_text()
-        stretch = re.search(r"--stretch (\S+-\S+)\.", words)
+        stretch = re.search(
+            r"write_timeline with stretch_s=\((\d+), (\d+)\)", words
+        )  # no file, so no command
         assert stretch
-        first, last = stretch_of(stretch[1])
+        first, last = map(float, stretch.groups())
         assert first <= 30 * lacking < last
         assert np.isnan(drawn(shown)[2]).all()
         shown.page.get_by_role("button", name="signal after").click()

@@ -287,7 +287,8 @@
     if (!unkept.length) { box.append(made("p", "Nothing was recorded here.", "")); return; }
     const from = Math.max(0, Math.floor((unkept[0] * signal.block_s) / 600) * 600);
     const to = Math.min(Math.ceil(durationS), from + 1200), second = Math.max(0, Math.round(state.t + state.page / 2 - facts.window_s / 2));
-    const remedy = content.remedy.replace("{from}", clock(from)).replace("{to}", clock(to)).replace("{second}", String(second));
+    const ends = { from: clock(from), to: clock(to), from_s: from, to_s: to, second };
+    const remedy = content.remedy.replace(/\{(\w+)\}/g, (_, name) => String(ends[name]));
     box.append(made("p", "The signal of this stretch is not on this page, only how large it was (grey, peak to peak). For a page that has it, ", ""));
     const [words, command] = remedy.split(" --");
     box.lastChild.append(`${words} `, command ? made("code", `--${command}`, "") : "", ".");
