@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BLOCK_S = 30
 """Seconds of a block."""
 MISSING = -32768
-"""What stands for a sample that was not recorded."""
+"""Number that marks a sample that was not recorded."""
 _LARGEST = 32766
 _LOW_PASS_HZ, _LOW_PASS_REACH = 42.0, 64
 """Of the filter before every second sample is dropped, and how many samples it looks at to either side."""
@@ -39,7 +39,7 @@ _BLOCKS_READ = 20
 
 
 class Signal(Protocol):
-    """Whatever the electrodes are read from, such as `recordings.electrodes.Electrodes`."""
+    """Electrodes that can be read piece by piece, such as `recordings.electrodes.Electrodes`."""
 
     @property
     def n_times(self) -> int:
@@ -74,11 +74,11 @@ class Held:
 
 
 class Form(NamedTuple):
-    """How finely samples are kept.
+    """The resolution at which samples are kept.
 
     Attributes:
-        hz: samples a second, 200 or 100.
-        step_uv: size of a step in µV, half of which a value may be off.
+        hz: sampling rate in Hz, 200 or 100.
+        step_uv: size of a step in µV; values are rounded to the nearest step.
     """
 
     hz: int
@@ -94,10 +94,10 @@ class Packed:
     """The signal of a recording, or stretches of it.
 
     Attributes:
-        form: how finely samples are kept.
-        n_blocks: blocks that the recording has.
+        form: resolution of the samples.
+        n_blocks: number of blocks of the recording.
         blocks: number → deflated samples, of the blocks that were kept; see `encoded`.
-        empty: numbers of the blocks in which nothing was recorded, as far as they were looked at.
+        empty: numbers of the blocks without any recorded sample, among those that were read.
     """
 
     form: Form
@@ -115,8 +115,8 @@ def pack(signal: Signal, order: Iterable[int], room: int) -> Packed:
     """Pack as much of a signal as fits, as finely as all of it fits.
 
     Args:
-        signal: what is packed.
-        order: numbers of all its blocks, those that matter most first.
+        signal: signal to pack.
+        order: numbers of all its blocks, the most important first.
         room: number of bytes that may be used.
 
     Returns:
