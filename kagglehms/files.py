@@ -30,6 +30,7 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         raise RunError(
             f"{path}: cannot be written ({error.strerror or error}); free space or give another folder"
@@ -37,6 +38,16 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):  # the folder itself may be what could not be made
             partial.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder to the disk, so that a power failure takes back no renaming in it; nothing where it cannot be."""
+    with contextlib.suppress(OSError):  # Windows opens no folder, and some network disks do not flush one
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -33,6 +33,19 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_a_folder_is_flushed_after_the_renaming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, flushed = os.fsync, []
+
+    def noted(descriptor: int) -> None:
+        flushed.append((os.fstat(descriptor).st_ino, sorted(os.listdir(tmp_path))))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write_bytes(tmp_path / "file", b"content")
+    assert flushed[-1] == (tmp_path.stat().st_ino, ["file"])
+    assert flushed[0][0] == (tmp_path / "file").stat().st_ino
+
+
 def test_stale_partial_files_are_swept(tmp_path: Path) -> None:
     (tmp_path / f".model.1234{PARTIAL_SUFFIX}").write_bytes(b"x")
     (tmp_path / "model").write_bytes(b"y")

@@ -12,30 +12,30 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from kagglehms.console import say
 from kagglehms.data.competition import N_TIMES, SPECTROGRAM_ROWS, Competition
-from kagglehms.data.readers import Half, read_eeg, read_spectrogram
+from kagglehms.data.readers import Half, load, read_eeg, read_spectrogram
 from kagglehms.data.records import Records, first_row_and_sample, read_records
-from kagglehms.data.store import INDEX, JOURNAL, WIDTH, Entry, Kind, Store, entry_from, write_index
+from kagglehms.data.store import INDEX, JOURNAL, WIDTH, Entry, Kind, Store, Watch, entry_from, write_index
 from kagglehms.data.workers import Workers, in_order
+from kagglehms.environment import available_cpus
 from kagglehms.errors import DataError, DataErrors, RunError, UsageError
-from kagglehms.files import write_bytes
+from kagglehms.files import sweep_partials, write_bytes
 from kagglehms.locks import exclusive
 from kagglehms.progress import progress
 from kagglehms.strict_json import parse
 
-_READERS: dict[Kind, Callable[[Path, int], Half]] = {"eeg": read_eeg, "spectrogram": read_spectrogram}
+_READERS: dict[Kind, Callable[[Path, int, bytes], Half]] = {"eeg": read_eeg, "spectrogram": read_spectrogram}
 _SYNC_EVERY = 64
 """Recordings between two flushes to disk, which is what a power failure can cost."""
-
-Watch = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,26 @@ class RecordingFile:
 
     @property
     def n_bytes(self) -> int | None:
-        """Size of the file; None if it does not exist."""
-        return self.path.stat().st_size if self.path.is_file() else None
+        """Size of the file; None if it does not exist or cannot be looked at."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A recording as the store keeps it, and the file that it was decoded from.
+
+    Attributes:
+        values: the recording, in half precision, in rows.
+        source_bytes: size of the file.
+        source_crc32: checksum of the file.
+    """
+
+    values: Half
+    source_bytes: int
+    source_crc32: int
 
 
 @dataclass(frozen=True)
@@ -115,7 +133,8 @@ def prepare(
         workers: the workers that decode; threads on all available CPUs by default.
 
     Raises:
-        DataErrors: some files cannot be used; all of them are listed. Recordings before the first one are kept.
+        DataErrors: some files cannot be used, or what the disk gives back differs from what was stored; all of them are
+            listed. Recordings before the first one are kept.
         UsageError: the folder already has a finished store of other data, or the workers cannot be reached.
         RunError: another process is preparing this store, or the disk is full.
     """
@@ -125,11 +144,18 @@ def prepare(
     with exclusive(path, "prepare"):
         if (path / INDEX).is_file():  # another process has just finished it
             return _finished(path, recordings)
+        sweep_partials(path)
         found = _adopt(path, recordings)
         decoded = _decode_missing(path, recordings[len(found) :], watch, workers or Workers())
         write_index(path, found + decoded)
+        store = Store(path)
+        try:
+            store.verify()
+        except DataErrors:
+            (path / INDEX).unlink()  # an unfinished store again, of which the next call keeps what is whole
+            raise
         (path / JOURNAL).unlink()
-        return Prepared(Store(path), decoded=len(decoded), found=len(found))
+        return Prepared(store, decoded=len(decoded), found=len(found))
 
 
 def prepare_competition(data: Path, store: Path, workers: Workers | None = None) -> Prepared:
@@ -157,12 +183,45 @@ def prepare_competition(data: Path, store: Path, workers: Workers | None = None)
         rate = f"{seconds:.0f} s, {done.decoded / seconds:.0f} files/s"
         say(f"decoded {done.decoded} recordings{before} into {store} in {rate}")
     else:
-        say(f"nothing to do: all {done.found} recordings are in {store}")
+        say(f"nothing to do: all {done.found} recordings are in {store}, unchanged")
     return done
 
 
+def changed_sources(
+    store: Store, competition: Competition, watch: Watch = lambda items, total: items
+) -> list[DataError]:
+    """Compare the files of a competition with those that a store was decoded from.
+
+    Args:
+        store: the store.
+        competition: the competition's folder.
+        watch: wrapper around the iteration that shows progress; it is given the items and their number.
+
+    Returns:
+        What is wrong with each file that is missing or whose size or checksum differs. Of recordings that an older
+        version stored, only the size is compared.
+    """
+
+    def problem(entry: Entry) -> DataError | None:
+        path = competition.eeg(entry.id) if entry.kind == "eeg" else competition.spectrogram(entry.id)
+        try:
+            content = load(path)
+        except DataError as error:
+            return error
+        same = entry.source_crc32 is None or entry.source_crc32 == zlib.crc32(content)
+        if same and len(content) == entry.source_bytes:
+            return None
+        return DataError(
+            path, "has changed since the store was made of it", "download it again, or prepare again"
+        )
+
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        found = list(watch(pool.map(problem, store.entries), len(store.entries)))
+    return [error for error in found if error is not None]
+
+
 def _finished(path: Path, recordings: list[RecordingFile]) -> Prepared:
-    """Return the finished store, unless it holds other data."""
+    """Return the finished store, unless it holds other data or has changed."""
     store = Store(path)
     wanted = [(r.kind, r.id, r.n_bytes) for r in recordings]
     held = [(e.kind, e.id, e.source_bytes) for e in store.entries]
@@ -172,6 +231,7 @@ def _finished(path: Path, recordings: list[RecordingFile]) -> Prepared:
     )
     if not same:
         raise UsageError(f"{path}: holds other recordings than this data; delete it or give another --store")
+    store.verify()
     return Prepared(store, decoded=0, found=len(recordings))
 
 
@@ -199,10 +259,12 @@ def _decode_missing(
     return entries
 
 
-def _decode(recording: RecordingFile) -> Half | DataError:
+def _decode(recording: RecordingFile) -> Decoded | DataError:
     try:
+        content = load(recording.path)
+        values = _READERS[recording.kind](recording.path, recording.min_length, content)
         # Polars returns columns. They become rows here, in the worker, because there is only one writer.
-        return np.ascontiguousarray(_READERS[recording.kind](recording.path, recording.min_length))
+        return Decoded(np.ascontiguousarray(values), len(content), zlib.crc32(content))
     except DataError as error:
         return error
 
@@ -223,12 +285,18 @@ class _Appender:
         for file in (*self._files.values(), self._journal):
             file.close()
 
-    def append(self, recording: RecordingFile, values: Half) -> Entry:
+    def append(self, recording: RecordingFile, decoded: Decoded) -> Entry:
         """Append one recording."""
-        data = values.data.cast("B")
+        data = decoded.values.data.cast("B")
         self._files[recording.kind].write(data)
-        n_bytes = recording.path.stat().st_size
-        entry = Entry(recording.kind, recording.id, len(values), n_bytes, zlib.crc32(data))
+        entry = Entry(
+            recording.kind,
+            recording.id,
+            len(decoded.values),
+            decoded.source_bytes,
+            zlib.crc32(data),
+            decoded.source_crc32,
+        )
         self._lines.append(_line(entry))
         if len(self._lines) == _SYNC_EVERY:
             self._flush()

@@ -11,8 +11,9 @@ as the index that pandas writes, are ignored.
 from __future__ import annotations
 
 import io
+import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from kagglehms.data.competition import (
     DIFFERENCES,
     LOG_CLIP,
     N_TIMES,
+    SFREQ_HZ,
     SPECTROGRAM_COLUMNS,
     SPECTROGRAM_STEP_S,
     unpacking,
@@ -38,49 +40,83 @@ Half = NDArray[np.float16]
 HALF_MAX = float(np.finfo(np.float16).max)
 """65,504 µV, thirty times the amplitude of an electrode pop; larger EEG samples are clipped to it."""
 
+MAX_TIMES = 2 * 3600 * SFREQ_HZ
+"""Two hours of EEG; the longest of the competition has 57 minutes. No more is ever decoded of a file."""
+MAX_ROWS = 24 * 1800
+"""A day of spectrogram; the longest of the competition has five hours. No more is ever decoded of a file."""
+MAX_BYTES = 1 << 28
+"""256 MiB, which is more than recordings of that length take without compression, in double precision."""
+
 _BROKEN = "download it again: it is empty, truncated or no parquet file"
 _STRANGE = "this is not a file of this competition"
 _NEIGHBOURS = tuple((CHANNELS.index(a), CHANNELS.index(b)) for a, b in DIFFERENCES)
 
 
-def read_eeg(path: Path, min_times: int = N_TIMES) -> Half:
+def load(path: Path) -> bytes:
+    """Read the bytes of one recording's file.
+
+    Raises:
+        DataError: it is missing, no regular file, larger than `MAX_BYTES`, or cannot be read.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(path, "is no file but a folder, a device or a pipe", _STRANGE)
+        if status.st_size > MAX_BYTES:
+            size = f"{status.st_size / 1e6:,.0f} MB, where a recording has at most {MAX_BYTES / 1e6:.0f}"
+            raise DataError(path, size, _STRANGE)
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        hint = unpacking(path, path.parent.parent) or "the tables name it, so the download is not complete"
+        raise DataError(path, "no such file", hint) from error
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror or error})"
+        raise DataError(path, reason, "look at its permissions and at its disk") from error
+    except MemoryError as error:
+        raise _too_little_memory(path) from error
+
+
+def read_eeg(path: Path, min_times: int = N_TIMES, content: bytes | None = None) -> Half:
     """Read one EEG file.
 
     Args:
         path: path of a file in `train_eegs` or `test_eegs`.
         min_times: smallest number of samples to accept.
+        content: bytes of the file, from `load`; None reads them.
 
     Returns:
         (n_times, 20) float16 µV with the channels in the order of `competition.CHANNELS`; NaN where nothing was
         recorded.
 
     Raises:
-        DataError: the file is missing or broken, lacks a column or has one twice, has wrong types, is too short, or
-            has no value at all.
+        DataError: the file is missing or broken, lacks a column or has one twice, has wrong types, is too short or
+            longer than `MAX_TIMES`, or has no value at all.
     """
-    frame = _read(path, CHANNELS)
+    frame = _read(path, CHANNELS, MAX_TIMES, content)
     if len(frame) < min_times:
         raise DataError(
             path, f"{len(frame)} samples where at least {min_times} are needed", "the file is cut short"
         )
-    return encode_eeg(_values(path, frame))
+    return _encoded(path, frame, encode_eeg)
 
 
-def read_spectrogram(path: Path, min_rows: int = 1) -> Half:
+def read_spectrogram(path: Path, min_rows: int = 1, content: bytes | None = None) -> Half:
     """Read one spectrogram file.
 
     Args:
         path: path of a file in `train_spectrograms` or `test_spectrograms`.
         min_rows: smallest number of rows to accept.
+        content: bytes of the file, from `load`; None reads them.
 
     Returns:
         (n_rows, 400) float16 natural logarithm of power, clipped to `competition.LOG_CLIP`, with one row every two
         seconds and the columns of `competition.SPECTROGRAM_COLUMNS`; NaN where the file has no value.
 
     Raises:
-        DataError: as in `read_eeg`, or the column `time` is not 1, 3, 5 …
+        DataError: as in `read_eeg`, with `MAX_ROWS`, or the column `time` is not 1, 3, 5 …
     """
-    frame = _read(path, ("time", *SPECTROGRAM_COLUMNS))
+    frame = _read(path, ("time", *SPECTROGRAM_COLUMNS), MAX_ROWS, content)
     if len(frame) < min_rows:
         raise DataError(
             path, f"{len(frame)} rows where at least {min_rows} are needed", "the file is cut short"
@@ -88,7 +124,7 @@ def read_spectrogram(path: Path, min_rows: int = 1) -> Half:
     time_s = frame.drop_in_place("time").to_numpy().astype(np.float64)
     if not np.array_equal(time_s, 1 + SPECTROGRAM_STEP_S * np.arange(len(frame))):
         raise DataError(path, "column `time` does not run 1, 3, 5 …", "rows are missing or out of order")
-    return encode_spectrogram(_values(path, frame))
+    return _encoded(path, frame, encode_spectrogram)
 
 
 def encode_eeg(eeg_uv: NDArray[np.floating]) -> Half:
@@ -154,25 +190,35 @@ def spectrogram_is_blank(values: NDArray[np.floating]) -> bool:
     return not np.isfinite(values).any()
 
 
-def _read(path: Path, columns: Sequence[str]) -> pl.DataFrame:
-    """Read columns as floating-point numbers, in this order; a column without values may have any type."""
+def _read(path: Path, columns: Sequence[str], most_rows: int, content: bytes | None) -> pl.DataFrame:
+    """Read columns as floating-point numbers, in this order; a column without values may have any type.
+
+    A few megabytes can unpack to many gigabytes, so that columns and rows are counted before any are unpacked.
+    """
     import polars as pl
 
-    if not path.is_file():
-        hint = unpacking(path, path.parent.parent)
-        raise DataError(path, "no such file", hint or "the tables name it, so the download is not complete")
+    content = load(path) if content is None else content
     try:
         # From memory, because for every path Polars searches the environment for credentials.
-        frame = pl.read_parquet(io.BytesIO(path.read_bytes()), use_statistics=False)
+        names = list(pl.read_parquet_schema(io.BytesIO(content)))
+        reason = misnamed(names, columns)
+        if reason:
+            raise DataError(path, f"wrong columns: it {reason}", _STRANGE)
+        # Selecting hundreds of columns takes longer than decoding them.
+        wanted = None if names == list(columns) else list(columns)
+        frame = pl.read_parquet(
+            io.BytesIO(content), columns=wanted, n_rows=most_rows + 1, use_statistics=False
+        )
     except pl.exceptions.DuplicateError as error:
         raise DataError(path, f"wrong columns: {first_line(error)}", _STRANGE) from error
+    except MemoryError as error:
+        raise _too_little_memory(path) from error
     except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
         raise DataError(path, f"cannot be read ({first_line(error)})", _BROKEN) from error
-    reason = misnamed(frame.columns, columns)
-    if reason:
-        raise DataError(path, f"wrong columns: it {reason}", _STRANGE)
-    if frame.columns != list(columns):  # selecting hundreds of columns takes longer than decoding them
-        frame = frame.select(columns)
+    if len(frame) > most_rows:
+        raise DataError(path, f"more than {most_rows:,} rows, the most that a recording can have", _STRANGE)
+    if wanted is not None and frame.columns != wanted:
+        frame = frame.select(wanted)
     # Columns that are not yet floats are `time`, whole numbers, or nothing but nulls.
     others = [(i, frame.to_series(i)) for i, dtype in enumerate(frame.dtypes) if not dtype.is_float()]
     wrong = [
@@ -188,11 +234,20 @@ def _read(path: Path, columns: Sequence[str]) -> pl.DataFrame:
     return frame
 
 
-def _values(path: Path, frame: pl.DataFrame) -> NDArray[np.floating]:
-    values = frame.to_numpy()
-    if np.isnan(values).all():
-        raise DataError(path, "holds no value, only NaN", "leave it out of train.csv")
-    return values
+def _encoded(path: Path, frame: pl.DataFrame, encode: Callable[[NDArray[np.floating]], Half]) -> Half:
+    try:
+        values = frame.to_numpy()
+        if np.isnan(values).all():
+            raise DataError(path, "holds no value, only NaN", "leave it out of train.csv")
+        return encode(values)
+    except MemoryError as error:
+        raise _too_little_memory(path) from error
+
+
+def _too_little_memory(path: Path) -> DataError:
+    return DataError(
+        path, "does not fit into the memory that is left", "free memory, or decode fewer at a time"
+    )
 
 
 def _some(names: Sequence[str], most: int = 4) -> str:

@@ -18,12 +18,19 @@ import pytest
 from folders import copied, eeg_frame
 
 from kagglehms.data.competition import Competition
-from kagglehms.data.preparing import RecordingFile, prepare, prepare_competition, recordings_of
+from kagglehms.data.preparing import (
+    RecordingFile,
+    changed_sources,
+    prepare,
+    prepare_competition,
+    recordings_of,
+)
 from kagglehms.data.readers import read_spectrogram
 from kagglehms.data.records import SPECTROGRAM_OFFSET, make_records, read_records, read_train_table
-from kagglehms.data.store import Store
+from kagglehms.data.store import Entry, Store, write_index
 from kagglehms.data.workers import Workers
 from kagglehms.errors import DataError, DataErrors, RunError, UsageError
+from kagglehms.files import PARTIAL_SUFFIX
 from kagglehms.locks import exclusive
 
 
@@ -336,6 +343,84 @@ def test_every_recording_of_the_table_is_decoded_once(
     again = prepare_competition(competition_folder, tmp_path / "store")
     assert (again.decoded, again.found) == (0, n_recordings)
     assert f"nothing to do: all {n_recordings} recordings" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["another byte", "shorter", "missing"])
+def test_a_source_that_changed_after_it_was_decoded_is_found(
+    competition_folder: Path, reference: Path, tmp_path: Path, damage: str
+) -> None:
+    folder = copied(competition_folder, tmp_path / "competition")
+    assert changed_sources(Store(reference), Competition(folder)) == []
+    path = files_of(folder)[3].path
+    content = path.read_bytes()
+    if damage == "another byte":
+        path.write_bytes(content[:700] + bytes([content[700] ^ 1]) + content[701:])
+    elif damage == "shorter":
+        path.write_bytes(content[:-1])
+    else:
+        path.unlink()
+    (found,) = changed_sources(Store(reference), Competition(folder))
+    assert found.path == path
+    assert found.reason == (
+        "no such file" if damage == "missing" else "has changed since the store was made of it"
+    )
+
+
+def test_what_a_disk_gives_back_is_compared_before_the_store_counts_as_finished(
+    competition_folder: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_index_on_a_bad_disk(path: Path, entries: list[Entry]) -> None:
+        write_index(path, entries)
+        with (path / "eeg.f16").open("r+b") as file:
+            file.seek(-100, os.SEEK_END)
+            file.write(b"bad disk")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("kagglehms.data.preparing.write_index", write_index_on_a_bad_disk)
+        with pytest.raises(DataErrors, match="has changed since it was stored"):
+            prepare(files_of(competition_folder), tmp_path)
+    with pytest.raises(UsageError, match="unfinished store"):
+        Store(tmp_path)
+    done = prepare(files_of(competition_folder), tmp_path)
+    assert done.found > 0
+    assert contents(tmp_path) == contents(reference)
+
+
+def test_a_finished_store_that_changed_is_not_taken_for_done(
+    competition_folder: Path, reference: Path, tmp_path: Path
+) -> None:
+    store = copied(reference, tmp_path / "store")
+    with (store / "spectrogram.f16").open("r+b") as file:
+        file.write(b"\1\2")
+    with pytest.raises(DataErrors, match=r"spectrogram.f16: recording \d+ has changed"):
+        prepare(files_of(competition_folder), store)
+
+
+def test_partial_files_of_a_killed_call_are_swept(
+    competition_folder: Path, reference: Path, tmp_path: Path
+) -> None:
+    (tmp_path / f".store.json.1234{PARTIAL_SUFFIX}").write_bytes(b"x")
+    prepare(files_of(competition_folder), tmp_path)
+    assert contents(tmp_path) == contents(reference)
+
+
+def test_a_recording_that_cannot_be_read_is_not_blamed_on_the_store(
+    competition_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a folder of recordings that only another user may read."""
+    locked, real = files_of(competition_folder)[1].path, Path.stat
+
+    def denied(path: Path, **options: Any) -> os.stat_result:
+        if path == locked:
+            raise PermissionError(13, "Permission denied")
+        return real(path, **options)
+
+    monkeypatch.setattr(Path, "stat", denied)
+    with pytest.raises(DataErrors) as caught:
+        prepare(files_of(competition_folder), tmp_path)
+    (error,) = caught.value.errors
+    assert error.path == locked
+    assert "Permission denied" in error.reason
 
 
 def test_a_folder_without_a_table_is_named(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ from hypothesis.extra import numpy as hnp
 
 from kagglehms.data.competition import CHANNELS
 from kagglehms.data.readers import (
+    MAX_ROWS,
+    MAX_TIMES,
     eeg_is_blank,
     encode_eeg,
     encode_spectrogram,
@@ -223,3 +227,73 @@ def test_real_files_read(hms_sample: Path) -> None:
             assert np.nanmax(np.abs(half - exact) / np.maximum(1, np.abs(exact))) <= 2**-11
         for path in (hms_sample / f"{split}_spectrograms").glob("*.parquet"):
             assert read_spectrogram(path, min_rows=300).shape[1] == 400
+
+
+def repeated(frame: pl.DataFrame, n_rows: int) -> pl.DataFrame:
+    """A table of as many rows of one value, which a file holds in next to no bytes."""
+    zeros = pl.Series("", np.zeros(n_rows, np.float32))
+    return pl.DataFrame([zeros.alias(name) for name in frame.columns])
+
+
+def test_rows_beyond_the_longest_recording_are_refused_and_never_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "1.parquet"
+    n_rows = 6 * MAX_TIMES
+    repeated(eeg_frame(1), n_rows).write_parquet(path)
+    unpacked = n_rows * len(CHANNELS) * 4
+    assert path.stat().st_size < unpacked / 500
+    written = peak_bytes()
+    with pytest.raises(DataError, match="more than 1,440,000 rows"):
+        read_eeg(path)
+    assert peak_bytes() - written < unpacked / 3
+    repeated(spectrogram_frame(1), MAX_ROWS + 1).write_parquet(path)
+    with pytest.raises(DataError, match="more than 43,200 rows"):
+        read_spectrogram(path)
+
+
+def peak_bytes() -> int:
+    resource = pytest.importorskip("resource", reason="measures memory as POSIX does")
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+
+
+def test_unknown_columns_are_not_unpacked(tmp_path: Path) -> None:
+    """As many as a file can name are left where they are."""
+    frame = eeg_frame()
+    more = frame.with_columns(pl.lit("x" * 1000).alias(f"note {i}") for i in range(5))
+    more.write_parquet(tmp_path / "1.parquet")
+    np.testing.assert_array_equal(read_eeg(tmp_path / "1.parquet"), frame.to_numpy().astype(np.float16))
+
+
+def test_a_file_of_100_gb_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "1.parquet"
+    path.touch()
+    os.truncate(path, 100_000_000_000)  # a hole, which takes no room
+    for read in (read_eeg, read_spectrogram):
+        with pytest.raises(DataError, match="100,000 MB, where a recording has at most 268"):
+            read(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="makes devices, pipes and links as POSIX has them")
+@pytest.mark.parametrize("target", ["/dev/zero", "/dev/random", "fifo", "folder", "itself", "nowhere"])
+def test_what_is_no_file_is_refused_and_never_read(tmp_path: Path, target: str) -> None:
+    path = tmp_path / "1.parquet"
+    if target == "fifo":
+        os.mkfifo(path)  # opening it would wait for a writer for ever
+    elif target == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path if target == "itself" else target)
+    with pytest.raises(DataError, match=r"1.parquet: (is no file|no such file|cannot be read)"):
+        read_eeg(path)
+
+
+def test_too_little_memory_costs_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    eeg_frame().write_parquet(tmp_path / "1.parquet")
+
+    def full(*_: object, **__: object) -> object:
+        raise MemoryError
+
+    for name in ("polars.read_parquet", "kagglehms.data.readers.encode_eeg"):
+        with monkeypatch.context() as patched:
+            patched.setattr(name, full)
+            with pytest.raises(DataError, match="does not fit into the memory that is left"):
+                read_eeg(tmp_path / "1.parquet")

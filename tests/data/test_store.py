@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import random
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +58,63 @@ def test_damage_to_a_finished_store_is_found(made: Path, tmp_path: Path) -> None
     index.write_bytes(b"{}")
     with pytest.raises(DataError, match="no index of a store"):
         Store(store)
+
+
+def test_every_flipped_bit_is_found_by_the_first_use_and_by_a_check(made: Path, tmp_path: Path) -> None:
+    draw, store = random.Random(0), copied(made, tmp_path / "store")
+    for kind in ("eeg", "spectrogram"):
+        data = store / f"{kind}.f16"
+        whole = data.read_bytes()
+        for _ in range(20):
+            at, bit = draw.randrange(len(whole)), 1 << draw.randrange(8)
+            data.write_bytes(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :])
+            opened, used = Store(store), 0
+            with pytest.raises(DataErrors, match=f"{kind}.f16: recording .* has changed"):
+                opened.verify()
+            for entry in opened.entries:
+                try:
+                    opened._recording(entry.kind, entry.id)
+                except DataError:
+                    continue
+                used += 1
+            assert used == len(opened.entries) - 1
+        data.write_bytes(whole)
+    Store(store).verify()
+
+
+def test_a_checksum_is_compared_once_and_the_size_every_time(made: Path, tmp_path: Path) -> None:
+    store = copied(made, tmp_path / "store")
+    opened = Store(store)
+    first, *_, last = [entry.id for entry in opened.entries if entry.kind == "eeg"]
+    opened.eeg(first)
+    os.truncate(store / "eeg.f16", 4096)
+    for eeg_id in (first, last):
+        with pytest.raises(
+            DataError, match="eeg.f16: was cut short while it was in use: 4096 bytes are left"
+        ):
+            opened.eeg(eeg_id)
+
+
+def test_a_store_that_was_made_before_sources_were_hashed_is_read(made: Path, tmp_path: Path) -> None:
+    store = copied(made, tmp_path / "store")
+    content = json.loads((store / "store.json").read_bytes())
+    for entry in content["entries"]:
+        del entry["source_crc32"]
+    (store / "store.json").write_text(json.dumps(content))
+    assert Store(store).fingerprint == Store(made).fingerprint
+    Store(store).verify()
+
+
+@pytest.mark.parametrize("key", ["id", "length", "source_bytes", "crc32", "kind", "source_crc32"])
+@pytest.mark.parametrize("value", ["text", [], {}, 1.5, True, "null"])
+def test_an_index_with_values_of_other_types_is_refused(
+    made: Path, tmp_path: Path, key: str, value: object
+) -> None:
+    content = json.loads((made / "store.json").read_bytes())
+    content["entries"][1][key] = value
+    (tmp_path / "store.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"store.json: is no index of a store"):
+        Store(tmp_path)
 
 
 def test_what_is_not_in_it_is_refused(made: Path, tmp_path: Path) -> None:
