@@ -4,7 +4,8 @@
 
 The pandas loop does what the notebooks do: read_parquet, to NumPy in float32, into a dictionary (and nothing of what
 `prepare` does besides: checks, logarithm, half precision, checksums, a file that survives a power failure). All run in
-turn in one process over a simulated competition; figures are medians over the rounds.
+turn in one process over a simulated competition; figures are medians over the rounds. Below it: what comparing the
+store's checksums costs, all at once (`kagglehms verify`) and recording by recording in training.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from numpy.typing import NDArray
 from kagglehms.data.competition import Competition
 from kagglehms.data.preparing import RecordingFile, _decode, prepare, recordings_of
 from kagglehms.data.records import read_records
+from kagglehms.data.store import Store
 from kagglehms.data.workers import BACKENDS, Backend, Workers, in_order
 from kagglehms.environment import available_cpus
 from kagglehms.simulator.competition import make_competition
@@ -51,6 +54,30 @@ def seconds_of_call(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+def checksum_costs(path: Path, rounds: int) -> dict[str, float]:
+    """Return GB/s of a whole check, and the microseconds of the first use of an EEG, which sums it, and of a later."""
+    gigabytes = sum(file.stat().st_size for file in path.glob("*.f16")) / 1e9
+    whole, first, later = [], [], []
+    ids = [entry.id for entry in Store(path).entries if entry.kind == "eeg"]
+
+    def use(store: Store) -> None:
+        for id_ in ids:
+            store.eeg(id_)
+
+    for _ in range(rounds):
+        store = Store(path)
+        for seconds in (first, later):
+            seconds.append(seconds_of_call(partial(use, store)) / len(ids))
+        whole.append(seconds_of_call(store.verify))
+    return {
+        "gigabytes": gigabytes,
+        "verify_gb_s": gigabytes / statistics.median(whole),
+        "eeg_megabytes": (path / "eeg.f16").stat().st_size / 1e6 / len(ids),
+        "first_use_us": 1e6 * statistics.median(first),
+        "later_use_us": 1e6 * statistics.median(later),
+    }
 
 
 def main() -> None:
@@ -93,6 +120,7 @@ def main() -> None:
                 took = seconds_of_call(call)
                 if number:  # the first round warms up
                     seconds[key].append(took)
+        costs = checksum_costs(folder / chosen.backends[0], chosen.rounds)
         megabytes = sum(recording.path.stat().st_size for recording in recordings) / 1e6
     median = {key: statistics.median(values) for key, values in seconds.items()}
     print(
@@ -108,7 +136,12 @@ def main() -> None:
         for key, value in median.items()
     ]
     print(table(("", "files/s", "MB/s of parquet", "against pandas"), rows))
-    finish({"files": len(recordings), "megabytes": megabytes, "seconds": median})
+    print(
+        f"\nchecksums: {costs['verify_gb_s']:.1f} GB/s over all {costs['gigabytes']:.2f} GB; an EEG of "
+        f"{costs['eeg_megabytes']:.1f} MB takes {costs['first_use_us']:.0f} µs on its first use, "
+        f"{costs['later_use_us']:.1f} µs later"
+    )
+    finish({"files": len(recordings), "megabytes": megabytes, "seconds": median, "checksums": costs})
 
 
 if __name__ == "__main__":

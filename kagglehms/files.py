@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -54,6 +55,16 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically (see `writing`)."""
     with writing(path) as file:
         file.write(content)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file, in hexadecimal digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sweep_partials(folder: Path) -> None:

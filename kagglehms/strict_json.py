@@ -6,6 +6,7 @@ values under one key, half a surrogate pair. Each of them would surface later an
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -21,6 +22,10 @@ T = TypeVar("T")
 
 MAX_DEPTH = 64
 """The deepest nesting that is accepted; no file of this project is nested more than ten levels deep."""
+
+
+_SEAL = "sha256"
+"""Key of the checksum of all other values of an object."""
 
 
 class JSONError(ValueError):
@@ -99,6 +104,33 @@ def validate(adapter: TypeAdapter[T], content: bytes) -> T:
         raise JSONError(first_problem(error)) from error
     except HMSError as error:
         raise JSONError(str(error)) from error
+
+
+def sealed(content: dict[str, Any], **layout: Any) -> bytes:
+    """Return JSON of an object with a checksum of all its values; `unchanged` refuses it once one of them is another.
+
+    Args:
+        content: the object, of which keys and values are JSON's own.
+        layout: arguments of `json.dumps`.
+    """
+    return json.dumps({**content, _SEAL: _checksum(content)}, ensure_ascii=False, **layout).encode()
+
+
+def unchanged(content: bytes) -> bytes:
+    """Return JSON as it is, unless it has a checksum that its values do not have.
+
+    Raises:
+        JSONError: as `parse_object`, or the values were changed after they had been sealed.
+    """
+    found = parse_object(content)
+    stated = found.pop(_SEAL, None)
+    if stated is not None and stated != _checksum(found):
+        raise JSONError(f"was changed after it was written: it is not what its {_SEAL} says")
+    return content
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def first_problem(error: ValidationError) -> str:

@@ -21,6 +21,7 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict, TypeAdapter
 
 from kagglehms.errors import BundleError
+from kagglehms.files import sha256_of
 from kagglehms.strict_json import JSONError, parse_object, validate
 
 FORMAT = 1
@@ -134,9 +135,7 @@ def tree_digest(files: Mapping[str, File]) -> str:
 
 def hash_file(path: Path) -> File:
     """Return sha256 and size of the file at `path`."""
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return File(digest, stream.tell())
+    return File(sha256_of(path), path.stat().st_size)
 
 
 def dump_manifest(manifest: Manifest) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any
 from kagglehms import __version__
 from kagglehms.cli import parsing
 from kagglehms.cli.command import Command
-from kagglehms.cli.data_commands import Prepare, Simulate, prepare, simulate
+from kagglehms.cli.data_commands import Prepare, Simulate, Verify, prepare, simulate, verify
 from kagglehms.cli.kaggle_commands import (
     Build,
     Fetch,
@@ -54,6 +54,7 @@ from kagglehms.errors import (
 
 COMMANDS: dict[str, Command] = {
     "prepare": Command(Prepare, prepare),
+    "verify": Command(Verify, verify),
     "simulate": Command(Simulate, simulate),
     "recipes": Command(Recipes, recipes),
     "train": Command(Train, train),

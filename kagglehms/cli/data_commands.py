@@ -1,4 +1,4 @@
-"""The commands that make data: prepare, simulate."""
+"""The commands that make and check data: prepare, verify, simulate."""
 
 from __future__ import annotations
 
@@ -48,6 +48,57 @@ def prepare(options: Prepare) -> Result:
             "found": done.found,
         }
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify:
+    """Compare every byte of the store with the checksums of the day it was made; ten seconds for the whole competition.
+
+    What is wrong is listed, and the exit code is 2. Nothing is changed.
+
+    Attributes:
+        store: folder of the store.
+        data: the competition's folder, to compare its recordings with those that the store was made of; takes as long
+            as reading them (default: they are not read).
+        runs: folder of runs, to compare weights, predictions and all they say with what was written (default: they are
+            not read).
+    """
+
+    store: Path = Path("store")
+    data: Path | None = None
+    runs: Path | None = None
+
+
+def verify(options: Verify) -> Result:
+    """Compare store, recordings and runs with their checksums."""
+    from kagglehms.data.competition import Competition
+    from kagglehms.data.preparing import changed_sources
+    from kagglehms.data.store import Store
+    from kagglehms.errors import EXIT_OK, EXIT_USER, DataErrors
+    from kagglehms.runs.run_view import check_runs
+
+    store, problems = Store(options.store), []
+    try:
+        store.verify(watched("store"))
+    except DataErrors as error:
+        problems += map(str, error.errors)
+    if options.data is not None:
+        problems += map(str, changed_sources(store, Competition(options.data), watched("recordings")))
+    if options.runs is not None:
+        problems += check_runs(options.runs)
+    content = {
+        "store": options.store,
+        "fingerprint": store.fingerprint,
+        "recordings": len(store.entries),
+        "problems": problems,
+    }
+    found = (
+        f"{len(problems)} file(s) or recordings have changed or are broken"
+        if problems
+        else "nothing has changed"
+    )
+    text = "\n".join([*problems, f"{options.store}: {len(store.entries):,} recordings compared; {found}"])
+    return Result(content, text, EXIT_USER if problems else EXIT_OK)
 
 
 @dataclass(frozen=True, kw_only=True)

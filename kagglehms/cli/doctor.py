@@ -234,17 +234,20 @@ def _check_recordings(competition: Competition) -> Check:
 
 
 def check_store(store: Path, data: Path | None) -> Iterator[Check]:
-    """Check the store, if there is one."""
+    """Read the store, if there is one, and compare its checksums."""
     from kagglehms.data.store import INDEX, JOURNAL, Store
 
     make = f"kagglehms prepare --data {data or 'hms'} --store {store}"
     if (store / INDEX).is_file():
         try:
             opened = Store(store)
+            opened.verify()
         except HMSError as error:
-            yield Check("store", "stop", str(error), f"delete {store}, then {make}")
+            yield Check("store", "stop", " ".join(str(error).split()), f"delete {store}, then {make}")
             return
-        held = f"{len(opened.entries):,} recordings, fingerprint {opened.fingerprint[:12]}"
+        held = (
+            f"{len(opened.entries):,} recordings, all checksums right, fingerprint {opened.fingerprint[:12]}"
+        )
         yield Check("store", "ok", f"{store}: {held}")
     elif (store / JOURNAL).is_file():
         yield Check("store", "note", f"{store}: unfinished", f"{make} (it continues where it stopped)")

@@ -43,6 +43,7 @@ class RunInfo:
         scores: out-of-fold scores; None until all folds are finished.
         prior_scores: scores of the class prior on the same records.
         uniform_scores: scores of a uniform guess on the same records.
+        files: sha256 of the run's other files by their names; of none that an older version wrote.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _SCHEMA
@@ -58,6 +59,7 @@ class RunInfo:
     scores: Scores | None = None
     prior_scores: Scores | None = None
     uniform_scores: Scores | None = None
+    files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,8 @@ class FoldResult:
         device: description of the device that trained.
         processes: number of processes that trained together.
         versions: versions of all packages that can change a result.
+        files: sha256 of the fold's weights, predictions and evaluations by the names of their files; of none that an
+            older version wrote.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _SCHEMA
@@ -96,6 +100,7 @@ class FoldResult:
     device: str
     processes: int = 1
     versions: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
     @property
     def scores(self) -> Scores:

@@ -14,17 +14,20 @@
     RUNS/blends/<name>.json                    fitted blends, see `blend_files`
 
 Reads are strict: whatever is missing or broken raises a `RunError` of one line. `run_view` reads a whole run leniently.
+Whatever has changed since it was written counts as broken: run.json and result.json hold the sha256 of the files beside
+them, and each JSON file one of its own values. Files of older versions, which had none, are read as they are.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import platform
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -32,9 +35,9 @@ from kagglehms import __version__
 from kagglehms.data.competition import PROBABILITY_COLUMNS, VOTE_COLUMNS
 from kagglehms.data.records import RANGES
 from kagglehms.errors import DataError, RunError, UsageError, closest, first_line
-from kagglehms.files import write_bytes
+from kagglehms.files import sha256_of, write_bytes
 from kagglehms.runs.contents import FoldResult, RunInfo, StoredFolds
-from kagglehms.strict_json import JSONError, validate
+from kagglehms.strict_json import JSONError, sealed, unchanged, validate
 from kagglehms.training.checkpoint import WEIGHTS
 from kagglehms.training.first_weights import Origin
 from kagglehms.training.logs import HISTORY
@@ -55,6 +58,7 @@ _NUMBER_COLUMNS = (*RANGES, *PROBABILITY_COLUMNS)
 """Columns of a table of predictions that must be there and hold a number in every row."""
 _VERSIONED = ("torch", "timm", "numba", "numpy", "polars", "scikit-learn", "safetensors")
 _RUN_HINT = "copy the run's folder again, or delete it and train again"
+_CHANGED = "has changed since it was written"
 _FOLD_HINT = "delete the fold's folder and train this fold again"
 T = TypeVar("T")
 
@@ -101,11 +105,14 @@ class RunFolder:
         """Read recipe.json."""
         path = self.path / RECIPE
         try:
-            return recipe_from_json(path.read_bytes(), path)
+            content = path.read_bytes()
+            recipe = recipe_from_json(content, path)
         except OSError as error:
             raise RunError(f"{path}: cannot be read ({error.strerror}); {_RUN_HINT}") from error
         except DataError as error:
             raise RunError(f"{path}: {error.reason}; {_RUN_HINT}") from error
+        self._refuse_changed(path, content, _RUN_HINT)
+        return recipe
 
     def stored_folds(self) -> StoredFolds | None:
         """Read folds.json; None if an older version did not write one."""
@@ -140,7 +147,7 @@ class RunFolder:
         """Return the weights file of a finished fold.
 
         Raises:
-            RunError: the file is missing or truncated, or holds no tensor.
+            RunError: the file is missing or truncated, holds no tensor, or has changed since training wrote it.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -152,11 +159,26 @@ class RunFolder:
             problem = f"cannot be read ({error})" if path.exists() else "missing"
         if problem:
             raise RunError(f"{path}: {problem}; {_FOLD_HINT}")
+        stated = self.result(fold).files.get(WEIGHTS)
+        if stated is not None and sha256_of(path) != stated:
+            raise RunError(f"{path}: {_CHANGED}; {_FOLD_HINT}")
         return path
+
+    def check_fold(self, fold: int) -> None:
+        """Read all files of a finished fold.
+
+        Raises:
+            RunError: one of them is missing or broken, or has changed since training wrote it.
+        """
+        self.result(fold)
+        self.check_weights(fold)
+        self.fold_predictions(fold)
+        if (self.fold(fold) / HISTORY).is_file():
+            self.history(fold)
 
     def fold_predictions(self, fold: int) -> pl.DataFrame:
         """Read a fold's predictions of its held-out records: votes, patient and probabilities of each, all checked."""
-        return _read_predictions(self.fold(fold) / OOF, _FOLD_HINT)
+        return self._read_predictions(self.fold(fold) / OOF, _FOLD_HINT)
 
     def finished_predictions(self) -> pl.DataFrame | None:
         """Read the predictions of all finished folds as one table; None if no fold is finished."""
@@ -164,17 +186,17 @@ class RunFolder:
 
     def predictions(self) -> pl.DataFrame:
         """Read the run's own table of out-of-fold predictions, which it has once all folds are finished."""
-        return _read_predictions(self.path / OOF, f"train {self.name} again")
+        return self._read_predictions(self.path / OOF, f"train {self.name} again")
 
     def history(self, fold: int) -> pl.DataFrame:
         """Read the evaluations of a fold, with the fold's number in a column `fold`."""
         import polars as pl
 
         types = {"stage": pl.Int64, "epoch": pl.Float64, "train_loss": pl.Float64, "score_all": pl.Float64}
-        table = _read_table(
+        table = self._read_table(
             self.fold(fold) / HISTORY,
             _FOLD_HINT,
-            lambda path: pl.read_csv(path).select(
+            lambda content: pl.read_csv(content).select(
                 *(pl.col(name).cast(dtype) for name, dtype in types.items()),
                 pl.col("warm_up").cast(pl.String).str.to_lowercase() == "true",
             ),
@@ -213,18 +235,47 @@ class RunFolder:
         _write_json(self.path / FOLDS, folds, indent=None)
 
     def write_info(self, info: RunInfo) -> None:
-        """Write run.json."""
-        _write_json(self.path / RUN, info)
+        """Write run.json, with the sha256 of the files beside it."""
+        _write_json(self.path / RUN, replace(info, files=_digests(self.path, (RECIPE, FOLDS, OOF))))
 
     def write_result(self, result: FoldResult) -> None:
-        """Write a fold's result.json, after which the fold counts as finished."""
-        _write_json(self.fold(result.fold) / RESULT, result)
+        """Write a fold's result.json, with the sha256 of the files beside it; then the fold counts as finished."""
+        folder = self.fold(result.fold)
+        _write_json(folder / RESULT, replace(result, files=_digests(folder, (WEIGHTS, OOF, HISTORY))))
 
     def write_predictions(self, table: pl.DataFrame, fold: int | None = None) -> None:
         """Write out-of-fold predictions, those of one fold or, without `fold`, of the run."""
         content = io.BytesIO()  # written by polars itself, a full disk would be an error of its own kind
         table.write_parquet(content)
         write_bytes((self.path if fold is None else self.fold(fold)) / OOF, content.getvalue())
+
+    def _stated(self, path: Path) -> str | None:
+        """Return the sha256 that run.json or result.json beside a file states; None where it cannot be read."""
+        try:
+            if path.parent == self.path:
+                return self.info().files.get(path.name)
+            return _read_json(path.with_name(RESULT), FoldResult, _FOLD_HINT).files.get(path.name)
+        except RunError:
+            return None  # which is an error of its own for whoever reads that file
+
+    def _refuse_changed(self, path: Path, content: bytes, hint: str) -> None:
+        stated = self._stated(path)
+        if stated is not None and hashlib.sha256(content).hexdigest() != stated:
+            raise RunError(f"{path}: {_CHANGED}; {hint}")
+
+    def _read_table(self, path: Path, hint: str, read: Callable[[IO[bytes]], pl.DataFrame]) -> pl.DataFrame:
+        import polars as pl
+
+        try:
+            content = path.read_bytes()
+            table = read(io.BytesIO(content))
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            raise RunError(f"{path}: cannot be read ({first_line(error)}); {hint}") from error
+        self._refuse_changed(path, content, hint)
+        return table
+
+    def _read_predictions(self, path: Path, hint: str) -> pl.DataFrame:
+        return self._read_table(path, hint, lambda content: _checked_predictions(path, content, hint))
 
 
 def find_runs(runs: Path) -> list[RunFolder]:
@@ -340,23 +391,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _read_json(path: Path, kind: type[T], hint: str) -> T:
-    try:
-        return validate(TypeAdapter(kind), path.read_bytes())
-    except (OSError, JSONError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RunError(f"{path}: cannot be read ({reason}); {hint}") from error
+def _digests(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    return {name: sha256_of(folder / name) for name in names if (folder / name).is_file()}
 
 
-def _write_json(path: Path, content: object, indent: int | None = 1) -> None:
-    write_bytes(path, TypeAdapter(type(content)).dump_json(content, indent=indent) + b"\n")
-
-
-def _read_predictions(path: Path, hint: str) -> pl.DataFrame:
+def _checked_predictions(path: Path, content: IO[bytes], hint: str) -> pl.DataFrame:
     import polars as pl
 
     needed = (pl.col(_WHOLE_COLUMNS).cast(pl.Int64), pl.col(_NUMBER_COLUMNS).cast(pl.Float64))
-    table = _read_table(path, hint, lambda path: pl.read_parquet(path).with_columns(needed))
+    table = pl.read_parquet(content).with_columns(needed)
     if table["record"].n_unique() < len(table) or any(table.select(needed).null_count().row(0)):
         raise RunError(f"{path}: has a record twice or missing values; {hint}")
     try:
@@ -366,10 +409,14 @@ def _read_predictions(path: Path, hint: str) -> pl.DataFrame:
     return table
 
 
-def _read_table(path: Path, hint: str, read: Callable[[Path], pl.DataFrame]) -> pl.DataFrame:
-    import polars as pl
-
+def _read_json(path: Path, kind: type[T], hint: str) -> T:
     try:
-        return read(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise RunError(f"{path}: cannot be read ({first_line(error)}); {hint}") from error
+        return validate(TypeAdapter(kind), unchanged(path.read_bytes()))
+    except (OSError, JSONError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"{path}: cannot be read ({reason}); {hint}") from error
+
+
+def _write_json(path: Path, content: object, indent: int | None = 1) -> None:
+    plain = TypeAdapter(type(content)).dump_python(content, mode="json")
+    write_bytes(path, sealed(plain, indent=indent) + b"\n")

@@ -207,8 +207,8 @@ def continue_from(earlier: Path, runs: Path, recipe: Recipe, dataset: Dataset, w
         Number of folds taken over.
 
     Raises:
-        RunError: the run there is of another recipe, data, folds or first weights, or does not say of which; or the
-            folder cannot be written.
+        RunError: the run there is of another recipe, data, folds or first weights, or does not say of which; one of its
+            files is broken; or the folder cannot be written.
         UsageError: `earlier` is no folder.
     """
     if not earlier.is_dir():
@@ -239,6 +239,8 @@ def _take_over(source: RunFolder, target: RunFolder, fold: int) -> bool:
     if fold in target.folds(RESULT, STATE):
         return False
     last = RESULT if fold in source.finished else STATE
+    if last == RESULT:
+        source.check_fold(fold)
     with exclusive(target.fold(fold), f"training of {target.name}, fold {fold},"):
         files = (path for path in source.fold(fold).iterdir() if path.is_file() and path.name[0] != ".")
         for path in sorted(files, key=lambda path: (path.name == last, path.name)):

@@ -15,7 +15,7 @@ from kagglehms.data.competition import PROBABILITY_COLUMNS
 from kagglehms.data.records import Records
 from kagglehms.errors import HMSError, UsageError, closest
 from kagglehms.runs.contents import FoldResult, RunInfo
-from kagglehms.runs.folder import RunFolder, joined, named_origin, require_runs
+from kagglehms.runs.folder import OOF, RunFolder, joined, named_origin, require_runs
 from kagglehms.runs.statistics import Scored
 from kagglehms.training.logs import HISTORY
 from kagglehms.training.recipes import Recipe
@@ -110,6 +110,23 @@ def view_run(folder: RunFolder) -> RunView:
     view.history = joined(of_folds(folder.history, folder.folds(HISTORY)))
     view.oof = joined(of_folds(folder.fold_predictions, folder.finished))
     return view
+
+
+def check_runs(runs: Path) -> list[str]:
+    """Read every file of every run below `runs`, weights included, and return a sentence for whatever is wrong.
+
+    Raises:
+        UsageError: there is no such folder, or no run in it.
+    """
+    problems = []
+    for view in view_runs(runs):
+        for fold in view.folder.finished:
+            view.attempt(view.folder.check_weights, fold)
+        view.attempt(view.folder.stored_folds)
+        if (view.folder.path / OOF).is_file():
+            view.attempt(view.folder.predictions)
+        problems += view.problems
+    return problems
 
 
 def focus_of(views: list[RunView], wanted: str | None = None) -> RunView | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from kagglehms.errors import DataError, UsageError, first_line
+from kagglehms.files import sha256_of
 from kagglehms.training.backbones import given_name, timm_name
 
 AUTO, NONE = "auto", "none"
@@ -132,8 +133,7 @@ def find_all(backbones: Sequence[str], asked: str) -> FirstWeights:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror})", "copy it again") from error
 

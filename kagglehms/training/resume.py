@@ -1,8 +1,9 @@
 """The state of an unfinished fold, from which training continues as if it had not been interrupted.
 
 It is one safetensors file. Its tensors are those of the network, its moving average, the optimizer, and the kept
-evaluations; everything else is JSON in the file's header. Nothing is unpickled, and the file is replaced atomically.
-No random state is saved, since random numbers are functions of (seed, epoch, record) and (seed, step).
+evaluations; everything else is JSON in the file's header, with the sha256 of the whole file, in which zeros stand in
+its own place. Nothing is unpickled, and the file is replaced atomically. No random state is saved, since random numbers
+are functions of (seed, epoch, record) and (seed, step).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 STATE = "state.safetensors"
 """Name of the file, in the folder of an unfinished fold."""
 KEY = "kagglehms-state"
-FORMAT = "1"
+FORMAT = "2"
+_UNSEALED = "0" * 64
 _DECIDING = (
     "data/competition.py",
     "data/readers.py",
@@ -81,8 +83,15 @@ def write_state(path: Path, state: State) -> None:
 
     # safetensors refuses tensors that share memory, such as tied weights: clone them.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.tensors.items()}
-    header = {"format": FORMAT, "identity": dict(state.identity), "numbers": dict(state.numbers)}
-    write_bytes(path, save(tensors, {KEY: json.dumps(header)}))
+    header = {
+        "sha256": _UNSEALED,
+        "format": FORMAT,
+        "identity": dict(state.identity),
+        "numbers": dict(state.numbers),
+    }
+    content = save(tensors, {KEY: json.dumps(header)})
+    seal = hashlib.sha256(content).hexdigest()
+    write_bytes(path, content.replace(_UNSEALED.encode(), seal.encode(), 1))
 
 
 def read_state(path: Path, identity: Mapping[str, str]) -> State | None:
@@ -105,17 +114,22 @@ def read_state(path: Path, identity: Mapping[str, str]) -> State | None:
     try:
         with safe_open(path, framework="pt") as file:
             header = parse_object((file.metadata() or {})[KEY])
+            saved_as, found, numbers = (header[name] for name in ("format", "identity", "numbers"))
+            if saved_as == FORMAT:
+                _refuse_changed(path, header.get("sha256"))
+            elif not isinstance(found, dict):
+                raise ValueError("its identity is no object")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        found, numbers = header["identity"], header["numbers"]
     except (SafetensorError, OSError, ValueError, KeyError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
         raise RunError(
-            f"{path}: cannot be read ({error}); delete it to train this fold from its start"
+            f"{path}: cannot be read ({reason}); delete it to train this fold from its start"
         ) from error
-    if header["format"] != FORMAT:
-        found = {**found, "format of the state": header["format"]}
+    if saved_as != FORMAT:
+        found = {**found, "format of the state": str(saved_as)}
         identity = {**identity, "format of the state": FORMAT}
     different = [
-        f"{name} ({found.get(name, 'nothing')[:12]} there, {now[:12]} now)"
+        f"{name} ({str(found.get(name, 'nothing'))[:12]} there, {now[:12]} now)"
         for name, now in identity.items()
         if found.get(name) != now
     ]
@@ -125,6 +139,15 @@ def read_state(path: Path, identity: Mapping[str, str]) -> State | None:
             "this fold from its start"
         )
     return State(tensors, numbers, found)
+
+
+def _refuse_changed(path: Path, stated: object) -> None:
+    """Raise ValueError unless a file has the sha256 that it states, in whose place it had zeros."""
+    content = path.read_bytes()
+    if not isinstance(stated, str) or len(stated) != len(_UNSEALED) or content.count(stated.encode()) != 1:
+        raise ValueError("it does not state its sha256")
+    if hashlib.sha256(content.replace(stated.encode(), _UNSEALED.encode())).hexdigest() != stated:
+        raise ValueError("it has changed since it was saved")
 
 
 @cache

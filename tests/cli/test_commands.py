@@ -28,8 +28,8 @@ from kagglehms.training.recipes import RECIPES
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(COMMANDS) == [
-        *("prepare", "simulate", "recipes", "train", "ladder", "blend", "build", "rehearse", "preflight"),
-        *("push", "status", "fetch", "predict", "report", "view", "doctor", "demo"),
+        *("prepare", "verify", "simulate", "recipes", "train", "ladder", "blend", "build", "rehearse"),
+        *("preflight", "push", "status", "fetch", "predict", "report", "view", "doctor", "demo"),
     ]
     for words in (["--help"], ["-h"], ["help"]):
         assert main(words) == 0
@@ -344,6 +344,32 @@ def test_prepare_says_what_it_did(
     assert "decoded" in capsys.readouterr().out
     assert main(arguments) == 0
     assert "nothing to do: all" in capsys.readouterr().out
+
+
+def test_verify_lists_all_that_changed(
+    competition_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, store, runs = copied(competition_folder, tmp_path / "hms"), tmp_path / "store", tmp_path / "runs"
+    run = make_run(runs, "baseline")
+    assert main(["prepare", "--data", str(data), "--store", str(store), "--quiet"]) == 0
+    words = ["verify", "--data", str(data), "--store", str(store), "--runs", str(runs)]
+    assert main(words) == 0
+    assert capsys.readouterr().out.endswith("recordings compared; nothing has changed\n")
+    source = sorted((data / "train_eegs").iterdir())[0]
+    changed = (source, store / "spectrogram.f16", run / "fold1/weights.safetensors", run / "oof.parquet")
+    for path in changed:
+        with path.open("r+b") as file:
+            file.seek(-50, os.SEEK_END)
+            byte = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte[0] ^ 1]))
+    assert main(words) == 2
+    *problems, summary = capsys.readouterr().out.splitlines()
+    assert summary.endswith("4 file(s) or recordings have changed or are broken")
+    assert {line.partition(": ")[0] for line in problems} == set(map(str, changed))
+    assert main(["verify", "--store", str(store), "--json"]) == 2
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert problem.startswith(f"{store / 'spectrogram.f16'}: recording")
 
 
 def damage_missing(folder: Path) -> str:

@@ -113,6 +113,13 @@ def test_the_store_is_told_apart_finished_unfinished_broken_absent(
     (tmp_path / "broken/store.json").write_text("{}")
     (broken,) = check_store(tmp_path / "broken", None)
     assert broken.state == "stop"
+    changed = copied(dist.parent / "store", tmp_path / "changed")
+    with (changed / "eeg.f16").open("r+b") as file:
+        file.write(b"\0\1\2")
+    (found,) = check_store(changed, None)
+    assert found.state == "stop"
+    assert "has changed since it was stored" in found.finding
+    assert "\n" not in found.finding
 
 
 def test_a_full_disk_stops(competition_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
-from runs_folder import IDENTITY, PRIOR, edit, make_fold, make_run, oof_table, write_json
+from runs_folder import IDENTITY, PRIOR, edit, forget_digests, make_fold, make_run, oof_table, write_json
 
 from kagglehms.errors import RunError, UsageError
 from kagglehms.runs.contents import StoredFolds
@@ -147,6 +148,7 @@ def test_a_recipe_that_the_bundled_library_cannot_read_is_refused(runs: Path) ->
     with pytest.raises(RunError, match="is no recipe of this version: of_another_version") as raised:
         select_runs(runs)
     assert str(path) in str(raised.value)
+    forget_digests(runs / "baseline")
     path.write_bytes(get_recipe("percentiles").to_json())
     with pytest.raises(RunError, match="is of recipe 'percentiles' in the run of 'baseline'"):
         select_runs(runs)
@@ -193,6 +195,7 @@ def test_a_column_that_only_some_folds_have_is_empty_in_the_others(tmp_path: Pat
     folder = RunFolder(make_run(tmp_path, "baseline", table=table))
     part = table.filter(pl.col("fold") == 1).with_columns(pl.lit(7).alias("new"))
     folder.write_predictions(part, 1)
+    forget_digests(folder.path)
     joined = folder.finished_predictions()
     assert joined is not None
     assert joined.filter(pl.col("fold") == 0)["new"].is_null().all()
@@ -216,3 +219,47 @@ def test_predictions_that_are_none_are_refused(tmp_path: Path, change: pl.Expr, 
         folder.finished_predictions()
     assert str(folder.fold(0) / "oof.parquet") in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def everything(folder: RunFolder) -> tuple[object, ...]:
+    """All that a run folder says; only the weights are compared by their bytes."""
+    folder.check_fold(0)
+    tables = (folder.fold_predictions(0), folder.predictions(), folder.history(0))
+    weights = folder.check_weights(0).read_bytes()
+    content = (folder.info(), folder.recipe(), folder.stored_folds(), folder.result(0))
+    return (*content, *(table.to_dict(as_series=False) for table in tables), weights)
+
+
+def test_every_flipped_bit_of_a_run_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
+    folder, draw = RunFolder(make_run(tmp_path, "baseline")), random.Random(0)
+    folder.write_folds(StoredFolds("a" * 64, 2, [0, 1, 1, 0]))
+    folder.write_info(folder.info())
+    before, noticed = everything(folder), dict.fromkeys(FILES, 0)
+    for name in FILES:
+        path = folder.path / name
+        whole = path.read_bytes()
+        for at in draw.sample(range(len(whole)), 25):
+            flipped = bytearray(whole)
+            flipped[at] ^= 1 << draw.randrange(8)
+            path.write_bytes(flipped)
+            try:
+                assert everything(folder) == before
+            except RunError as error:
+                noticed[name] += str(path) in str(error)
+        path.write_bytes(whole)
+    assert everything(folder) == before
+    binary = [name for name in FILES if not name.endswith(".json")]
+    assert [noticed[name] for name in (*binary, "recipe.json")] == [25] * (len(binary) + 1)
+    assert min(noticed.values()) > 12  # what is left are blanks between values
+
+
+FILES = (
+    "run.json",
+    "recipe.json",
+    "folds.json",
+    "oof.parquet",
+    "fold0/result.json",
+    "fold0/oof.parquet",
+    "fold0/history.csv",
+    "fold0/weights.safetensors",
+)

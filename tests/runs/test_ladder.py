@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from runs_folder import IDENTITY, edit, make_run, oof_table
+from runs_folder import IDENTITY, edit, forget_digests, make_run, oof_table
 
 from kagglehms.data.competition import CLASSES, PROBABILITY_COLUMNS, VOTE_COLUMNS
 from kagglehms.runs.blends import Blend, Fitting
@@ -80,7 +80,7 @@ def test_with_a_truth_the_way_from_prior_to_perfect_is_shown(tmp_path: Path) -> 
         row = next(row for row in ladder(tmp_path, tmp_path / "truth.csv") if row.recipe == "baseline")
         return row.recovered, row.recovered_votes10
 
-    edit(tmp_path / "baseline/run.json", prior=prior.tolist())
+    edit(forget_digests(tmp_path / "baseline") / "run.json", prior=prior.tolist())
     assert way(truth) == pytest.approx((1, 1))
     assert way(np.tile(prior, (40, 1))) == pytest.approx((0, 0), abs=1e-12)
     between = 0.5 * truth + 0.5 * prior

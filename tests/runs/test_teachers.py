@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 from numpy.typing import NDArray
-from runs_folder import edit, make_run, oof_table
+from runs_folder import edit, forget_digests, make_run, oof_table
 from stand_ins import stand_in
 
 from kagglehms.data.competition import PROBABILITY_COLUMNS, VOTE_COLUMNS, Competition
@@ -258,6 +258,7 @@ def test_a_student_is_trained_and_never_continued_with_other_teachers(
     other = table.with_columns(pl.Series(PROBABILITY_COLUMNS[0], table[PROBABILITY_COLUMNS[1]]))
     other = other.with_columns(pl.Series(PROBABILITY_COLUMNS[1], table[PROBABILITY_COLUMNS[0]]))
     folder.write_predictions(other, 1)
+    forget_digests(folder.path)
     with pytest.raises(RunError, match=r"pupil: holds another run \(other predictions of raw-fold\)"):
         cross_validate(pupil, dataset, tmp_path, cpu)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -68,8 +69,25 @@ def test_a_truncated_state_is_refused(tmp_path: Path, keep: int) -> None:
 def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_state(tmp_path / "s", a_state())
     monkeypatch.setattr(module, "FORMAT", "99")
-    with pytest.raises(RunError, match=r"other format of the state .1 there, 99 now"):
+    with pytest.raises(RunError, match=r"other format of the state .2 there, 99 now"):
         read_state(tmp_path / "s", IDENTITY)
+
+
+def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    """Of the length, the header, the numbers, the tensors: wherever it is, no training goes on from it."""
+    path, draw = tmp_path / "s", random.Random(0)
+    write_state(path, a_state())
+    whole = path.read_bytes()
+    tensors = len(whole) - 24 * 3 - 4 - 96  # where those of `a_state` begin
+    places = [*range(8), *draw.sample(range(8, tensors), 150), *draw.sample(range(tensors, len(whole)), 100)]
+    for at in places:
+        flipped = bytearray(whole)
+        flipped[at] ^= 1 << draw.randrange(8)
+        path.write_bytes(flipped)
+        with pytest.raises(RunError, match="cannot be read|was saved with other"):
+            read_state(path, IDENTITY)
+    path.write_bytes(whole)
+    assert read_state(path, IDENTITY) is not None
 
 
 EDIT_EACH = """
