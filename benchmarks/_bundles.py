@@ -18,7 +18,7 @@ from kagglehms.bundle.manifest import (
     dump_manifest,
     hash_file,
     read_manifest,
-    tree_digest,
+    with_digest,
 )
 from kagglehms.inputs.layouts import Normaliser
 from kagglehms.training.checkpoint import save_weights
@@ -64,5 +64,5 @@ def _weights(number: int, fold: int) -> str:
 def _write_manifest(folder: Path, models: Sequence[Model]) -> None:
     files = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
     library = Library(__version__, "library.whl", None)
-    manifest = Manifest(FORMAT, library, {}, tuple(models), PRIOR, files, digest=tree_digest(files))
-    (folder / "manifest.json").write_bytes(dump_manifest(manifest))
+    manifest = Manifest(FORMAT, library, {}, tuple(models), PRIOR, files)
+    (folder / "manifest.json").write_bytes(dump_manifest(with_digest(manifest)))

@@ -3,7 +3,8 @@
 A bundle is one flat folder, because Kaggle unpacks archives and its client skips folders. It holds the library as a
 wheel, one recipe per experiment, one weights file per fold, LICENSE and `manifest.json`, which names every other file
 with its size and sha256. A damaged safetensors file can load without an error, so no file of a bundle is used before
-`verify` has read it.
+`verify` has read it. A kernel's script compares manifest and wheels with the digest it was built with before it imports
+anything of them.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter
 
@@ -24,13 +26,13 @@ from kagglehms.errors import BundleError
 from kagglehms.files import sha256_of
 from kagglehms.strict_json import JSONError, parse_object, validate
 
-FORMAT = 1
+FORMAT = 2
 """Version of the format; raised whenever older bundles can no longer be read."""
 MANIFEST = "manifest.json"
 BLEND = "blend.json"
 """File that says how the recipes of a bundle are combined; a bundle without it takes their plain mean."""
 CARD = "dataset-metadata.json"
-"""The Kaggle dataset's card. It names the owner and is not uploaded as a file, so no digest covers it."""
+"""The Kaggle dataset's card. It names the owner, and Kaggle rewrites it, so that no digest covers it."""
 
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 _READERS = 8
@@ -103,7 +105,7 @@ class Manifest:
         prior: prediction for rows that no model can predict: the class means of the training targets and one further
             record with equal votes, or those of the records that the blend is for.
         files: all files except the manifest and the card, by name.
-        digest: digest of all these files, see `tree_digest`; the kernels are stamped with it.
+        digest: digest of the manifest, see `with_digest`; the kernels are stamped with it.
         wheels: names of the wheels of packages that Kaggle's image lacks.
     """
 
@@ -115,7 +117,7 @@ class Manifest:
     models: tuple[Model, ...]
     prior: Prior
     files: dict[str, File]
-    digest: str
+    digest: str = ""
     wheels: tuple[str, ...] = ()
 
     @property
@@ -124,13 +126,15 @@ class Manifest:
         return sum(file.size for file in self.files.values())
 
 
-def tree_digest(files: Mapping[str, File]) -> str:
-    """Return one digest of many files: the sha256 of their sorted `sha256  name` lines.
+def with_digest(manifest: Manifest) -> Manifest:
+    """Return a manifest with its digest: the sha256 of all that it says, and thereby of every byte of the bundle.
 
-    It equals the output of `sha256sum FILES | LC_ALL=C sort | sha256sum`.
+    The commit alone is left out: the same files are not uploaded again because they were built from another commit.
     """
-    lines = sorted(f"{file.sha256}  {name}\n" for name, file in files.items())
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    content = _plain(manifest)
+    del content["digest"], content["library"]["commit"]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return replace(manifest, digest=digest)
 
 
 def hash_file(path: Path) -> File:
@@ -140,10 +144,7 @@ def hash_file(path: Path) -> File:
 
 def dump_manifest(manifest: Manifest) -> bytes:
     """Return `manifest` as JSON, always the same bytes for the same content."""
-    return (
-        json.dumps(_adapter().dump_python(manifest, mode="json"), indent=2, ensure_ascii=False).encode()
-        + b"\n"
-    )
+    return json.dumps(_plain(manifest), indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def read_manifest(bundle: Path) -> Manifest:
@@ -218,6 +219,11 @@ def verify(
         )
 
 
+def _plain(manifest: Manifest) -> dict[str, Any]:
+    content: dict[str, Any] = _adapter().dump_python(manifest, mode="json")
+    return content
+
+
 @cache
 def _adapter() -> TypeAdapter[Manifest]:
     return TypeAdapter(Manifest)
@@ -249,8 +255,8 @@ def _check_sense(path: Path, manifest: Manifest) -> None:
         )
     if not math.isclose(sum(manifest.prior), 1, abs_tol=1e-6) or min(manifest.prior) < 0:
         raise BundleError(f"{path}: prior {manifest.prior} is not a distribution; build the bundle again")
-    if tree_digest(manifest.files) != manifest.digest:
-        raise BundleError(f"{path}: its digest is not that of the files it lists; build the bundle again")
+    if with_digest(manifest).digest != manifest.digest:
+        raise BundleError(f"{path}: its digest is not that of what it says; build the bundle again")
 
 
 def _check_name(path: Path, name: str) -> None:
@@ -272,7 +278,8 @@ def _missing_or_extra(bundle: Path, manifest: Manifest) -> Iterable[str]:
 
 def _changed(bundle: Path, manifest: Manifest, watch: Callable[[str], object]) -> Iterable[str]:
     different = []
-    present = [name for name in sorted(manifest.files) if (bundle / name).exists()]
+    # A link without a target is there and cannot be read.
+    present = [name for name in sorted(manifest.files) if os.path.lexists(bundle / name)]
     with ThreadPoolExecutor(_READERS) as pool:
         reasons = pool.map(lambda name: _difference(bundle / name, manifest.files[name]), present)
         for name, reason in zip(present, reasons, strict=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from kagglehms.bundle.manifest import CARD, MANIFEST, Manifest, manifest_from_json, read_manifest
@@ -77,17 +76,10 @@ def difference(manifest: Manifest, ref: str, kaggle: Kaggle) -> str | None:
         return str(error)
     if there.digest != manifest.digest:
         return f"digest {there.digest[:12]} there, {manifest.digest[:12]} here"
-    if _without_commit(there) != _without_commit(manifest):
-        return "another manifest of the same files"
     sizes = {name: file.size for name, file in manifest.files.items()}
     wrong = [name for name, size in sizes.items() if listed.get(name) != size]
     wrong += [name for name in listed if name not in sizes and name not in {MANIFEST, CARD}]
     return f"missing, extra or of another size: {', '.join(wrong)}" if wrong else None
-
-
-def _without_commit(manifest: Manifest) -> Manifest:
-    """Return a manifest without its commit, which may differ although the files are the same."""
-    return replace(manifest, library=replace(manifest.library, commit=None))
 
 
 def _wait_until_ready(ref: str, newer_than: int, kaggle: Kaggle, ready_s: float) -> DatasetState:

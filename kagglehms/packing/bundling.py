@@ -25,8 +25,8 @@ from kagglehms.bundle.manifest import (
     dump_manifest,
     hash_file,
     read_manifest,
-    tree_digest,
     verify,
+    with_digest,
 )
 from kagglehms.console import say
 from kagglehms.device import choose_device
@@ -117,16 +117,9 @@ def write_bundle(folder: Path, sources: Sources, content: Content, owner: str) -
     card_bytes = model_card(content.runs, models, versions, prior, content.blend)
     files[MODEL_CARD] = write_file(folder / MODEL_CARD, card_bytes)
     files = dict(sorted(files.items()))
-    manifest = Manifest(
-        FORMAT,
-        Library(kagglehms.__version__, wheel, sources.commit()),
-        versions,
-        tuple(models),
-        prior,
-        files,
-        digest=tree_digest(files),
-        wheels=tuple(path.name for path in vendored),
-    )
+    library = Library(kagglehms.__version__, wheel, sources.commit())
+    wheels = tuple(path.name for path in vendored)
+    manifest = with_digest(Manifest(FORMAT, library, versions, tuple(models), prior, files, wheels=wheels))
     write_file(folder / MANIFEST, dump_manifest(manifest))
     write_file(folder / CARD, card)
     verify(

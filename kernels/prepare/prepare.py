@@ -1,5 +1,9 @@
 """Decode every recording of the competition once; the store is the output of this kernel."""
 
+import contextlib
+import hashlib
+import io
+import json
 import os
 import sys
 import tempfile
@@ -17,23 +21,61 @@ os.environ["NUMBA_CACHE_DIR"] = str(scratch / "numba")
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 
+def checked_wheels(place: Path) -> dict[str, bytes]:
+    """Return the wheels of the bundle that is mounted in `place`, unless it is not the one this kernel was built with.
+
+    The digest is that of all that the manifest says, but for the commit; see `kagglehms.bundle.manifest`.
+    """
+    try:
+        manifest = json.loads((place / "manifest.json").read_bytes())
+        stated = str(manifest.pop("digest"))
+        del manifest["library"]["commit"]
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"manifest.json is broken ({error!r:.200})") from error
+    if hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest() != DIGEST:
+        what = "its manifest was changed" if stated == DIGEST else f"stale version, digest {stated[:12]}"
+        raise ValueError(f"{what}; this kernel was built with {DIGEST[:12]}")
+    wheels = {
+        name: (place / name).read_bytes() for name in (manifest["library"]["wheel"], *manifest["wheels"])
+    }
+    changed = [
+        name
+        for name in wheels
+        if hashlib.sha256(wheels[name]).hexdigest() != manifest["files"][name]["sha256"]
+    ]
+    changed += sorted(path.name for path in place.glob("*.whl") if path.name not in wheels)
+    if changed:
+        raise ValueError(f"not of the manifest: {', '.join(changed)}")
+    return wheels
+
+
 def unpack_library() -> Path:
     """Make the library in the bundle importable, and return the folder in which the bundle is mounted."""
     # Each place by its name: listing /kaggle/input takes minutes.
     places = [root / "input" / BUNDLE, root / "input/datasets" / OWNER / BUNDLE]
-    mounted = [place for place in places if any(place.glob("kagglehms-*.whl"))]
-    if not mounted:
-        sys.exit(
-            f"error: no library in {places[0]} or {places[1]}; add the dataset {OWNER}/{BUNDLE} to the inputs"
-        )
-    try:
-        for wheel in sorted(mounted[0].glob("*.whl")):  # the library, and packages that the image lacks
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(scratch / "library")  # Numba cannot cache code imported from a zip file
-    except Exception as error:
-        sys.exit(f"error: bad library in {mounted[0]}: {error!r}; upload the bundle again")
-    sys.path.insert(0, str(scratch / "library"))
-    return mounted[0]
+    used, refused = None, []
+    for place in (place for place in places if any(place.glob("*.whl"))):
+        try:
+            wheels = checked_wheels(place)  # the library, and packages that the image lacks
+            for content in wheels.values() if used is None else ():
+                with zipfile.ZipFile(
+                    io.BytesIO(content)
+                ) as archive:  # Numba cannot cache code inside a zip file
+                    archive.extractall(scratch / "library")
+            used = used or place
+        except Exception as error:
+            refused.append(f"bad library in {place}: {error}")
+    if used is not None:
+        with contextlib.suppress(OSError):
+            for reason in refused:
+                print(f"note: {reason}; {used} is used", file=sys.stderr)
+        sys.path.insert(0, str(scratch / "library"))
+        return used
+    if refused:
+        sys.exit(f"error: {'; '.join(refused)}; upload the bundle again, or push both again")
+    sys.exit(
+        f"error: no library in {places[0]} or {places[1]}; add the dataset {OWNER}/{BUNDLE} to the inputs"
+    )
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no weights are needed here

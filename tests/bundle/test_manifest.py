@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +18,14 @@ from kagglehms.bundle.manifest import (
     CARD,
     FORMAT,
     MANIFEST,
-    File,
     Library,
     Manifest,
     Model,
     dump_manifest,
     hash_file,
     read_manifest,
-    tree_digest,
     verify,
+    with_digest,
 )
 from kagglehms.errors import BundleError
 
@@ -51,8 +49,8 @@ def make_bundle(folder: Path) -> Manifest:
         models=(Model("a", 0, "a.fold0.safetensors", "a.recipe.json", {"all": 0.5, "votes10": None}),),
         prior=(0.5, 0.1, 0.1, 0.1, 0.1, 0.1),
         files=files,
-        digest=tree_digest(files),
     )
+    manifest = with_digest(manifest)
     (folder / MANIFEST).write_bytes(dump_manifest(manifest))
     return manifest
 
@@ -76,27 +74,18 @@ def test_a_manifest_survives_writing_and_reading(tmp_path: Path) -> None:
     assert manifest.size == sum(map(len, CONTENTS.values()))
 
 
-def test_the_digest_is_what_the_coreutils_print(bundle: Path) -> None:
-    if shutil.which("sha256sum") is None:
-        pytest.skip("needs sha256sum")
-    command = f"sha256sum {' '.join(CONTENTS)} | LC_ALL=C sort | sha256sum"
-    printed = subprocess.run(
-        command, shell=True, cwd=bundle, capture_output=True, text=True, check=True
-    ).stdout
-    assert read_manifest(bundle).digest == printed.split()[0]
-
-
-def test_the_digest_by_hand_whatever_the_order() -> None:
-    one, two = "1" * 64, "2" * 64
-    expected = hashlib.sha256(f"{one}  z\n{two}  a\n".encode()).hexdigest()
-    assert tree_digest({"z": File(one, 1), "a": File(two, 2)}) == expected
-    assert tree_digest({"a": File(two, 2), "z": File(one, 1)}) == expected
+def test_the_digest_is_that_of_the_plain_content(bundle: Path) -> None:
+    """As a kernel's script computes it, which has nothing but the standard library."""
+    content = json.loads((bundle / MANIFEST).read_bytes())
+    stated = content.pop("digest")
+    del content["library"]["commit"]
+    assert stated == hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @given(names=st.permutations(sorted(CONTENTS)))
-def test_the_digest_depends_on_no_order(names: list[str]) -> None:
-    files = {name: File(hashlib.sha256(CONTENTS[name]).hexdigest(), len(CONTENTS[name])) for name in names}
-    assert tree_digest(files) == tree_digest(dict(sorted(files.items())))
+def test_the_digest_depends_on_no_order(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
+    manifest = make_bundle(tmp_path_factory.mktemp("order") / "bundle")
+    assert with_digest(replace(manifest, files={name: manifest.files[name] for name in names})) == manifest
 
 
 @pytest.mark.parametrize(
@@ -117,6 +106,14 @@ def test_the_digest_depends_on_no_order(names: list[str]) -> None:
         (lambda m: m["library"].update(wheel="other.whl"), "other.whl"),
         (lambda m: m["files"]["LICENSE"].update(sha256="0" * 64), "digest"),
         (lambda m: m.update(digest="0" * 64), "digest"),
+        (lambda m: m.pop("digest"), "digest"),
+        (lambda m: m.update(prior=[0.4, 0.2, 0.1, 0.1, 0.1, 0.1]), "digest"),
+        (lambda m: m["models"].clear(), "digest"),
+        (lambda m: m["models"].append(m["models"][0]), "digest"),
+        (lambda m: m["models"][0].update(recipe="b"), "digest"),
+        (lambda m: m["models"][0]["scores"].update(all=0.25), "digest"),
+        (lambda m: m["library"].update(version="9"), "digest"),
+        (lambda m: m["versions"].update(torch="9"), "digest"),
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_refused(
@@ -136,7 +133,7 @@ def test_a_path_that_leaves_the_bundle_is_refused(bundle: Path, name: str) -> No
     (bundle.parent / "secret").write_bytes(b"licence")
     manifest = read_manifest(bundle)
     files = manifest.files | {name: manifest.files["LICENSE"]}
-    hostile = replace(manifest, files=files, digest=tree_digest(files))
+    hostile = with_digest(replace(manifest, files=files))
     (bundle / MANIFEST).write_bytes(dump_manifest(hostile))
     with pytest.raises(BundleError, match="leads out of the bundle"):
         read_manifest(bundle)
@@ -200,6 +197,15 @@ def test_a_folder_in_the_place_of_a_file_is_no_file(bundle: Path) -> None:
     (bundle / "LICENSE").unlink()
     (bundle / "LICENSE").mkdir()
     with pytest.raises(BundleError, match="LICENSE"):
+        verify(bundle, manifest)
+
+
+@pytest.mark.parametrize("name", sorted(CONTENTS))
+def test_a_link_without_a_target_is_no_file(bundle: Path, name: str) -> None:
+    manifest = read_manifest(bundle)
+    (bundle / name).unlink()
+    (bundle / name).symlink_to("nowhere")
+    with pytest.raises(BundleError, match=f"{name} .cannot be read, No such file"):
         verify(bundle, manifest)
 
 

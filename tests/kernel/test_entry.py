@@ -11,11 +11,13 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kagglehms.bundle.manifest import dump_manifest, read_manifest, with_digest
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.errors import EXIT_FAILURE, EXIT_USER
 from kagglehms.kernel.mounts import MOUNT_STYLES, ROOT_VARIABLE, MountStyle, competition_mount, dataset_mount
@@ -26,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 IDS = [5, 6]
 SCRIPTS = sorted((ROOT / "kernels").glob("*/*.py"))
-OF_ONE_KERNEL = ("import contextlib\n", "RECIPES", "OPTIONS")
+OF_ONE_KERNEL = ("RECIPES", "OPTIONS")
 """How statements begin that stand among those that all kernels share."""
 
 
@@ -111,8 +113,7 @@ def shared_lines(text: str) -> str:
         words = "".join(lines[node.lineno - 1 : node.end_lineno])
         if not words.startswith(OF_ONE_KERNEL):
             shared += words
-        if isinstance(node, ast.FunctionDef):
-            assert node.name == "unpack_library"
+        if isinstance(node, ast.FunctionDef) and node.name == "unpack_library":
             return shared
     raise AssertionError("no function")
 
@@ -180,8 +181,49 @@ def test_a_stale_version_is_named_as_such(built: Built, root: Path) -> None:
     stale.mkdir(parents=True)
     (stale / "infer.py").write_text(script.read_text().replace(built.manifest.digest, "e" * 64))
     newer = Built(built.dataset, (stale,), built.manifest, built.owner, built.owner_source, built.slug)
-    assert_one_line(run(newer, root), EXIT_FAILURE, "stale version")
-    np.testing.assert_allclose(submitted(root), [built.manifest.prior] * 2)
+    done = run(newer, root)
+    assert_one_line(done, EXIT_FAILURE, f"stale version, digest {built.manifest.digest[:12]}; ")
+    assert "from " not in done.stdout  # nothing of it was imported
+    np.testing.assert_allclose(submitted(root), 1 / 6)
+
+
+def test_of_two_versions_the_right_one_is_found_and_the_stale_one_named(built: Built, root: Path) -> None:
+    first, second = (mount(built, root, style, copy=True) for style in MOUNT_STYLES)
+    content = read_manifest(first)
+    older = with_digest(replace(content, versions={"torch": "1.0"}))
+    for stale, right in ((first, second), (second, first)):
+        (stale / "manifest.json").write_bytes(dump_manifest(older))
+        (right / "manifest.json").write_bytes(dump_manifest(content))
+        done = run(built, root)
+        assert f"bundle {right}: 2 model(s), digest {content.digest[:12]} verified" in done.stdout
+        assert f"note: bad library in {stale}: stale version, digest {older.digest[:12]}" in done.stderr
+        np.testing.assert_allclose(submitted(root), [content.prior] * 2)
+
+
+@pytest.mark.parametrize("damage", ["prior", "extra wheel", "wheel missing", "link", "deep", "not an object"])
+def test_nothing_is_imported_from_a_bundle_that_is_not_the_one_of_the_kernel(
+    built: Built, root: Path, damage: str
+) -> None:
+    place = mount(built, root, copy=True)
+    manifest, wheel = place / "manifest.json", next(place.glob("kagglehms-*.whl"))
+    content = json.loads(manifest.read_text())
+    match damage:
+        case "prior":
+            manifest.write_text(json.dumps(content | {"prior": [0.75, 0.05, 0.05, 0.05, 0.05, 0.05]}))
+        case "extra wheel":
+            (place / "aaa-1-py3-none-any.whl").write_bytes(wheel.read_bytes())
+        case "wheel missing":
+            wheel.rename(place / "other.whl")
+        case "link":
+            (place / "zzz-1-py3-none-any.whl").symlink_to("nowhere")
+        case "deep":
+            manifest.write_text("[" * 100_000)
+        case _:
+            manifest.write_text("[]")
+    done = run(built, root)
+    assert_one_line(done, EXIT_FAILURE, f"bad library in {place}: ")
+    assert "from " not in done.stdout
+    np.testing.assert_allclose(submitted(root), 1 / 6)
 
 
 @pytest.mark.parametrize(
