@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from typing import IO, Any, Literal
 
@@ -11,6 +12,11 @@ from kagglehms.environment import leads
 
 _STRICT = frozenset({"strict", "surrogateescape"})
 """Error handlers of an encoding with which a character that it lacks is an error."""
+
+_INVISIBLE = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+)
+"""Control characters but for tabs and ends of lines, marks of writing direction, and halves of characters."""
 
 
 class _Unfailing:
@@ -68,9 +74,20 @@ def _occupy_descriptors() -> None:
 
 
 def printable(text: str, stream: IO[str]) -> str:
-    """Return `text` with a `?` for each character that the stream's encoding lacks."""
+    """Return `text` as it can be shown: visible, with a `?` for each character that the stream's encoding lacks."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    return text.encode(encoding, "replace").decode(encoding)
+    return visible(text).encode(encoding, "replace").decode(encoding)
+
+
+def visible(text: str) -> str:
+    """Return `text` with control characters and marks of writing direction as escapes, such as `\\x1b` and `\\u202e`.
+
+    Names of files, columns and recipes may hold them; a terminal would obey, and a page show words in another order.
+    Tabs and ends of lines stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return _INVISIBLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def discard_output() -> None:
@@ -124,18 +141,19 @@ def tell(line: str) -> None:
     command ends, which is when that becomes an error.
     """
     if leads():
-        show(line + "\n")
+        show(visible(line) + "\n")
 
 
 def show(text: str) -> None:
-    """Print text without adding a newline, otherwise like `tell`."""
+    """Print text without adding a newline, otherwise like `tell`; carriage returns, which bars are made of, stay."""
     stream: IO[str] | None = sys.stdout  # a process can have none
     if stream is None:
         return
     from tqdm import tqdm
 
     try:
-        tqdm.write(printable(text, stream), file=stream, end="")
+        text = "\r".join(printable(part, stream) for part in text.split("\r"))
+        tqdm.write(text, file=stream, end="")
         stream.flush()
     except BrokenPipeError:
         raise

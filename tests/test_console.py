@@ -9,10 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from markupsafe import Markup
 
-from kagglehms.console import be_quiet, coloured, open_streams, printable, say, show, tell
+from kagglehms.cli.command import Result
+from kagglehms.cli.commands import main
+from kagglehms.console import be_quiet, coloured, open_streams, printable, say, show, tell, visible
 from kagglehms.environment import child_environment
 from kagglehms.progress import progress
+from kagglehms.report.templating import environment
 
 SIGNS = "≥ – → ╭ 脳波"
 
@@ -181,3 +185,38 @@ def test_only_the_leader_of_a_team_speaks(
     say("hello")
     assert list(progress("ab", 2, "count", every_s=0)) == ["a", "b"]
     assert capsys.readouterr().out == ""
+
+
+HOSTILE = {
+    "\x1b[31mred\x1b[0m": r"\x1b[31mred\x1b[0m",
+    "\x1b]0;title\x07": r"\x1b]0;title\x07",
+    "abc\u202etxt.exe": r"abc\u202etxt.exe",
+    "\u2066a\u2069 \u200fb": r"\u2066a\u2069 \u200fb",
+    "over\rwritten": r"over\rwritten",
+    "\x9b2J": r"\x9b2J",
+    "half \ud83d": r"half \ud83d",
+    "脳波 é ≥ \t kept\n": "脳波 é ≥ \t kept\n",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_what_a_terminal_would_obey_is_shown(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert visible(text) == HOSTILE[text]
+    tell(text)
+    Result(text=text).print(as_json=False)
+    assert capsys.readouterr().out == 2 * (HOSTILE[text] + "\n")
+
+
+def test_an_error_and_a_page_show_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "\x1b[2Jgone\u202e"
+    assert main(["report", "--runs", str(tmp_path / name)]) == 2
+    assert r"\x1b[2Jgone\u202e: no such folder" in capsys.readouterr().err
+    page = (
+        environment().from_string("{{ name }} {{ kept }}").render(name=f"<{name}>", kept=Markup("<b>\u200e"))
+    )
+    assert page == "&lt;\\x1b[2Jgone\\u202e&gt; <b>\u200e"
+
+
+def test_bars_of_a_rehearsed_kernel_are_still_bars(capsys: pytest.CaptureFixture[str]) -> None:
+    show("\r10 %\r20 %\x1b[A\n")
+    assert capsys.readouterr().out == "\r10 %\r20 %\\x1b[A\n"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kagglehms.console import visible
 from kagglehms.environment import leads
 from kagglehms.errors import EXIT_OK
 
@@ -21,11 +22,13 @@ class Result:
         content: result for programs, which `--json` prints; paths and dataclasses may be part of it.
         text: the same for a person; empty if the command has printed everything on its way.
         exit_code: exit code of the command.
+        coloured: whether the text has colours, and whatever it quotes has been made `visible`.
     """
 
     content: Any = None
     text: str = ""
     exit_code: int = EXIT_OK
+    coloured: bool = False
 
     def print(self, as_json: bool) -> None:
         """Print the result, as JSON or for a person.
@@ -33,7 +36,8 @@ class Result:
         Raises:
             OSError: the result cannot be written, as on a full disk: a command whose answer is lost has failed.
         """
-        text = json.dumps(self.content, indent=1, allow_nan=False, default=_plain) if as_json else self.text
+        text = self.text if self.coloured else visible(self.text)
+        text = json.dumps(self.content, indent=1, allow_nan=False, default=_plain) if as_json else text
         if text and leads():
             print(text, flush=True)
 

@@ -35,7 +35,7 @@ from kagglehms.cli.parsing import General
 from kagglehms.cli.recording_commands import Predict, predict
 from kagglehms.cli.report_commands import Demo, Doctor, Report, View, demo, doctor, report, view
 from kagglehms.cli.training_commands import FitBlend, Ladder, Recipes, Train, blend, ladder, recipes, train
-from kagglehms.console import be_quiet, coloured, discard_output, open_streams
+from kagglehms.console import be_quiet, coloured, discard_output, open_streams, visible
 from kagglehms.errors import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
@@ -170,7 +170,7 @@ def _end_in_error(error: BaseException, debug: bool) -> int:
     stopped = isinstance(error, Stopped)
     start = "kagglehms:" if stopped else coloured("kagglehms: error:", "red", sys.stderr)
     with contextlib.suppress(OSError, ValueError):  # the code says it too
-        print(start, message, file=sys.stderr)
+        print(start, visible(message), file=sys.stderr)
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

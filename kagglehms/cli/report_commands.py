@@ -142,11 +142,11 @@ def doctor(options: Doctor) -> Result:
     stops = list(dict.fromkeys(check.name for check in checks if check.state == "stop"))
     verdict = f"mend first: {', '.join(stops)}" if stops else "nothing stops you"
     text = "\n".join([*_check_lines(checks), "", verdict])
-    return Result(checks, text, EXIT_FAILURE if stops else EXIT_OK)
+    return Result(checks, text, EXIT_FAILURE if stops else EXIT_OK, coloured=True)
 
 
 def _check_lines(checks: Sequence[Check]) -> Iterator[str]:
-    from kagglehms.console import coloured
+    from kagglehms.console import coloured, visible
 
     marks = {
         "ok": coloured("ok  ", "green", sys.stdout),
@@ -155,9 +155,9 @@ def _check_lines(checks: Sequence[Check]) -> Iterator[str]:
     }
     width = max(len(check.name) for check in checks)
     for check in checks:
-        yield f"{marks[check.state]}  {check.name:<{width}}  {check.finding}"
+        yield f"{marks[check.state]}  {check.name:<{width}}  {visible(check.finding)}"
         if check.fix:
-            yield f"{'':<{width + 6}}  → {check.fix}"
+            yield f"{'':<{width + 6}}  → {visible(check.fix)}"
 
 
 @dataclass(frozen=True, kw_only=True)

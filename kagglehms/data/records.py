@@ -37,6 +37,9 @@ FEW_VOTES = 3
 
 EEG_OFFSET = "eeg_label_offset_seconds"
 SPECTROGRAM_OFFSET = "spectrogram_label_offset_seconds"
+_MOST_VOTES = 10_000
+_MOST_OFFSET_S = 10_000_000
+"""Bounds far beyond any real table, within which sums of votes and numbers of samples are exact."""
 _IDS = ("eeg_id", "eeg_sub_id", "spectrogram_id", "label_id", "patient_id")
 _OFFSETS = (EEG_OFFSET, SPECTROGRAM_OFFSET)
 RANGES = (
@@ -195,9 +198,9 @@ def read_train_table(path: Path) -> pl.DataFrame:
     """Read and check train.csv, or a Parquet file with the same columns.
 
     Raises:
-        DataError: the file is unreadable, lacks columns, or has wrong types, negative votes or none at all, duplicate
-            sub-windows, negative offsets, or an unknown class name; the message names the first such rows, counted
-            from 0.
+        DataError: the file is unreadable, lacks columns, or has wrong types, negative votes, none at all or absurdly
+            many, duplicate sub-windows, negative or absurd offsets, or an unknown class name; the message names the
+            first such rows, counted from 0.
     """
     table = read_table(path, _TRAIN_COLUMNS)
     if table.is_empty():
@@ -255,9 +258,12 @@ def _check_rows(path: Path, table: pl.DataFrame) -> None:
 
     votes = table.select(VOTE_COLUMNS)
     refuse_rows(path, table, (votes.min_horizontal() < 0), "negative votes")
+    many = f"more than {_MOST_VOTES:,} votes for a class, which are no experts'"
+    refuse_rows(path, table, (votes.max_horizontal() > _MOST_VOTES), many)
     refuse_rows(path, table, (votes.sum_horizontal() == 0), "no votes at all")
     for name in _OFFSETS:
         refuse_rows(path, table, table[name] < 0, f"negative {name}")
+        refuse_rows(path, table, table[name] > _MOST_OFFSET_S, f"{name} of more than {_MOST_OFFSET_S:,} s")
     duplicated = table.select(pl.struct("eeg_id", "eeg_sub_id").is_duplicated()).to_series()
     refuse_rows(path, table, duplicated, "the same sub-window (eeg_id, eeg_sub_id) twice")
     consensus = table["expert_consensus"]

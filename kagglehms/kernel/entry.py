@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kagglehms
-from kagglehms.console import open_streams
+from kagglehms.console import open_streams, visible
 from kagglehms.data.preparing import prepare_competition
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError
 from kagglehms.kernel.mounts import find_competition, find_output
@@ -175,5 +175,5 @@ def _usable_gpus() -> int:
 
 
 def _failed(error: HMSError) -> int:
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    print(f"error: {visible(str(error))}", file=sys.stderr, flush=True)
     return error.exit_code

@@ -20,7 +20,7 @@ import numpy as np
 
 from kagglehms.bundle.manifest import read_manifest, verify
 from kagglehms.bundle.predictor import LoadedModel, Predictor
-from kagglehms.console import open_streams, say
+from kagglehms.console import open_streams, say, visible
 from kagglehms.data.competition import Competition
 from kagglehms.device import choose_device
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
@@ -67,7 +67,7 @@ def work(task: Task) -> int:
     try:
         run.improve()
     except HMSError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {visible(str(error))}", file=sys.stderr, flush=True)
         run.marker.problems.append(str(error))
     run.finish()
     return EXIT_FAILURE if run.marker.problems else EXIT_OK

@@ -17,7 +17,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from kagglehms.console import open_streams
+from kagglehms.console import open_streams, visible
 from kagglehms.environment import child_environment, leads
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, UsageError, closest
 from kagglehms.files import write_bytes
@@ -146,5 +146,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except HMSError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {visible(str(error))}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)

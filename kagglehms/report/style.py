@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kagglehms.console import visible
+
 if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
@@ -122,7 +124,7 @@ def svg(drawn: Figure, label: str) -> Markup:
         text = text.replace(colour, variable)
     width, height = (float(drawn.get_size_inches()[i]) * 72 for i in (0, 1))
     opening = (
-        f'<svg class="figure" role="img" aria-label="{html.escape(label)}" viewBox="0 0 {width:g} {height:g}"'
+        f'<svg class="figure" role="img" aria-label="{html.escape(visible(label))}" viewBox="0 0 {width:g} {height:g}"'
         f' width="{width * 1.25:.0f}" height="{height * 1.25:.0f}" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
     return Markup(opening + text[text.index(">") + 1 :].rstrip() + "\n")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
 from kagglehms import __version__
+from kagglehms.console import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -64,12 +65,18 @@ def environment() -> Environment:
     made = Environment(
         loader=PackageLoader("kagglehms.report"),
         autoescape=True,
+        finalize=_visible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     made.filters["score"] = _score
     return made
+
+
+def _visible(value: object) -> object:
+    """Show what no reader sees, and what would turn the words of a page around, as escapes."""
+    return visible(value) if type(value) is str else value
 
 
 def _score(value: float | None) -> str:

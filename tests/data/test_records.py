@@ -152,6 +152,15 @@ FAULTS = {
     r"column lpd_vote has no usable value in row\(s\) 0": GOOD.with_columns(
         pl.Series("lpd_vote", [1.5, 1.0, 1.0, 1.0])
     ),
+    r"more than 10,000 votes for a class.*row\(s\) 2": GOOD.with_columns(
+        pl.Series("gpd_vote", [0, 0, 9 * 10**18, 0])
+    ),
+    r"eeg_label_offset_seconds of more than 10,000,000 s in row\(s\) 1": GOOD.with_columns(
+        pl.Series("eeg_label_offset_seconds", [0.0, 1e300, 0.0, 0.0])
+    ),
+    r"column eeg_id has no usable value in row\(s\) 0; whole numbers of at most 64 bits": GOOD.with_columns(
+        pl.Series("eeg_id", [str(2**64), "2", "3", "4"])
+    ),
     r"negative eeg_label_offset_seconds in row\(s\) 3": GOOD.with_columns(
         pl.Series("eeg_label_offset_seconds", [0.0, 1.0, 2.0, -1.0])
     ),
