@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,10 +68,17 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sweep_partials(folder: Path) -> None:
-    """Delete partial files that an interrupted `writing` left in `folder`."""
+def sweep_partials(folder: Path, older_than_s: float = 0) -> None:
+    """Delete partial files that an interrupted `writing` left in `folder`.
+
+    Args:
+        folder: a folder, which need not exist.
+        older_than_s: age of the files to delete; an hour where another process may be writing.
+    """
     for path in folder.glob(f".*{PARTIAL_SUFFIX}"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone meanwhile
+            if time.time() - path.stat().st_mtime >= older_than_s:
+                path.unlink()
 
 
 def home() -> Path | None:

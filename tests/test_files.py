@@ -51,6 +51,12 @@ def test_stale_partial_files_are_swept(tmp_path: Path) -> None:
     (tmp_path / "model").write_bytes(b"y")
     sweep_partials(tmp_path)
     assert os.listdir(tmp_path) == ["model"]
+    old, young = (tmp_path / f".{name}{PARTIAL_SUFFIX}" for name in ("old", "young"))
+    old.touch()
+    young.touch()
+    os.utime(old, (0, 0))
+    sweep_partials(tmp_path, older_than_s=3600)
+    assert sorted(os.listdir(tmp_path)) == [young.name, "model"]
 
 
 @pytest.mark.parametrize("variables", [{}, {"HOME": "/somewhere"}])

@@ -37,7 +37,7 @@ FEW_VOTES = 3
 
 EEG_OFFSET = "eeg_label_offset_seconds"
 SPECTROGRAM_OFFSET = "spectrogram_label_offset_seconds"
-_MOST_VOTES = 10_000
+MOST_VOTES = 10_000
 _MOST_OFFSET_S = 10_000_000
 """Bounds far beyond any real table, within which sums of votes and numbers of samples are exact."""
 _IDS = ("eeg_id", "eeg_sub_id", "spectrogram_id", "label_id", "patient_id")
@@ -258,8 +258,8 @@ def _check_rows(path: Path, table: pl.DataFrame) -> None:
 
     votes = table.select(VOTE_COLUMNS)
     refuse_rows(path, table, (votes.min_horizontal() < 0), "negative votes")
-    many = f"more than {_MOST_VOTES:,} votes for a class, which are no experts'"
-    refuse_rows(path, table, (votes.max_horizontal() > _MOST_VOTES), many)
+    many = f"more than {MOST_VOTES:,} votes for a class, which are no experts'"
+    refuse_rows(path, table, (votes.max_horizontal() > MOST_VOTES), many)
     refuse_rows(path, table, (votes.sum_horizontal() == 0), "no votes at all")
     for name in _OFFSETS:
         refuse_rows(path, table, table[name] < 0, f"negative {name}")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kagglehms.bundle.manifest import MANIFEST, File
 from kagglehms.errors import UsageError
-from kagglehms.files import PARTIAL_SUFFIX
+from kagglehms.files import PARTIAL_SUFFIX, sync_folder
 from kagglehms.locks import HOLDER, LOCK
 
 _STAGE = ".build-"
@@ -71,6 +71,8 @@ def swap_in(stage: Path, dist: Path, kernels: Sequence[str]) -> None:
     _move(stage / "dataset", dist / "dataset")
     for name in kernels:
         _move(stage / "kernels" / name, dist / "kernels" / name)
+    for folder in (dist / "kernels", dist):
+        sync_folder(folder)
 
 
 def _move(source: Path, target: Path) -> None:

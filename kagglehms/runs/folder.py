@@ -33,7 +33,7 @@ from pydantic import TypeAdapter
 
 from kagglehms import __version__
 from kagglehms.data.competition import PROBABILITY_COLUMNS, VOTE_COLUMNS
-from kagglehms.data.records import RANGES
+from kagglehms.data.records import MOST_VOTES, RANGES
 from kagglehms.errors import DataError, RunError, UsageError, closest, first_line
 from kagglehms.files import sha256_of, write_bytes
 from kagglehms.runs.contents import FoldResult, RunInfo, StoredFolds
@@ -368,11 +368,19 @@ def _read_finished(folder: RunFolder, folds: Collection[int] | None) -> Finished
 
 
 def joined(tables: Sequence[pl.DataFrame]) -> pl.DataFrame | None:
-    """Join the tables of folds; a column that one of them lacks has no values there. None without any rows."""
+    """Join the tables of folds; a column that one of them lacks has no values there. None without any rows.
+
+    Raises:
+        RunError: a column has other types of values in one table than in another, which nothing can hold together.
+    """
     import polars as pl
 
     filled = [table for table in tables if len(table)]
-    return pl.concat(filled, how="diagonal_relaxed") if filled else None
+    try:
+        return pl.concat(filled, how="diagonal_relaxed") if filled else None
+    except pl.exceptions.PolarsError as error:
+        reason = f"the tables of the folds do not fit together ({first_line(error)})"
+        raise RunError(f"{reason}; {_FOLD_HINT}") from error
 
 
 def named_origin(origin: Origin | None) -> str:
@@ -402,6 +410,9 @@ def _checked_predictions(path: Path, content: IO[bytes], hint: str) -> pl.DataFr
     table = pl.read_parquet(content).with_columns(needed)
     if table["record"].n_unique() < len(table) or any(table.select(needed).null_count().row(0)):
         raise RunError(f"{path}: has a record twice or missing values; {hint}")
+    votes_NK = table.select(pl.col(VOTE_COLUMNS).cast(pl.Float64)).to_numpy()
+    if not ((votes_NK >= 0) & (votes_NK <= MOST_VOTES)).all() or not votes_NK.any(axis=1).all():
+        raise RunError(f"{path}: has votes that no record can have; {hint}")
     try:
         check_probabilities(table.select(PROBABILITY_COLUMNS).to_numpy())
     except UsageError as error:

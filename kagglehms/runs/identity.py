@@ -16,7 +16,7 @@ import numpy as np
 
 from kagglehms.console import say
 from kagglehms.errors import DataError, RunError, UsageError
-from kagglehms.files import write_bytes
+from kagglehms.files import sweep_partials, write_bytes
 from kagglehms.locks import exclusive
 from kagglehms.runs.contents import RunInfo, StoredFolds
 from kagglehms.runs.dataset import Dataset
@@ -43,6 +43,7 @@ def begin(folder: RunFolder, recipe: Recipe, dataset: Dataset, origin: Origin) -
         raise UsageError(
             f"a run cannot be called {folder.name!r}: {folder.path} holds blends; rename the recipe"
         )
+    sweep_partials(folder.path, older_than_s=3600)  # other folds may be trained by other processes
     if folder.begun:
         try:
             refuse_other_run(folder, recipe, with_stored_folds(folder, dataset), origin)

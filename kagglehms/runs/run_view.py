@@ -107,8 +107,8 @@ def view_run(folder: RunFolder) -> RunView:
     view.results = of_folds(folder.result, folder.finished)
     if view.info is not None:
         view.attempt(folder.origin)
-    view.history = joined(of_folds(folder.history, folder.folds(HISTORY)))
-    view.oof = joined(of_folds(folder.fold_predictions, folder.finished))
+    view.history = view.attempt(joined, of_folds(folder.history, folder.folds(HISTORY)))
+    view.oof = view.attempt(joined, of_folds(folder.fold_predictions, folder.finished))
     return view
 
 

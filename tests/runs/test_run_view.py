@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import json
+import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
-from runs_folder import edit, make_run, oof_table
+from runs_folder import edit, forget_digests, make_run, oof_table
 
 from kagglehms.errors import UsageError
 from kagglehms.runs.folder import RunFolder
+from kagglehms.runs.ladder import ladder
 from kagglehms.runs.run_view import RunView, focus_of, view_run, view_runs
 from kagglehms.training.metric import kl_score
 
@@ -123,3 +131,90 @@ def test_the_run_in_focus_is_the_best_complete_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'baseline'"):
         focus_of(views, "basline")
     assert focus_of([seen for seen in views if seen.name == "global-norm"]) is None
+
+
+ODD = (
+    None,
+    True,
+    -1,
+    1.5,
+    1e308,
+    10**19,
+    10**400,
+    "",
+    "\x1b[2J\u202e",
+    [],
+    [[1]],
+    {},
+    {"a": 1},
+    float("nan"),
+)
+"""Values that stand where others are expected."""
+
+
+def deviations(content: Any, draw: random.Random) -> Iterator[Any]:
+    """Copies of parsed JSON, in each of which one value is gone or has become an odd one."""
+    for where in places(content):
+        for value in (draw.choice(ODD), "gone"):
+            changed = copy.deepcopy(content)
+            inner = changed
+            for key in where[:-1]:
+                inner = inner[key]
+            if value == "gone":
+                del inner[where[-1]]
+            else:
+                inner[where[-1]] = value
+            yield changed
+
+
+def places(content: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    keys = content if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ()
+    for key in keys:
+        yield (*before, key)
+        yield from places(content[key], (*before, key))
+
+
+def odd_tables(table: pl.DataFrame, draw: random.Random) -> Iterator[pl.DataFrame]:
+    yield table.head(0)
+    for name in table.columns:
+        yield table.drop(name)
+        for value in ([1], *draw.sample((None, -1, 0, 2**62, 1e300, float("nan"), "x"), 2)):
+            yield table.with_columns(pl.Series(name, [value] * len(table)))
+
+
+@pytest.mark.parametrize("name", ["run.json", "recipe.json", "fold0/result.json", "fold0/oof.parquet"])
+def test_whatever_a_file_says_is_shown_or_a_sentence(tmp_path: Path, name: str) -> None:
+    """All that a report and a ladder compute of it, too."""
+    folder = RunFolder(forget_digests(make_run(tmp_path, "baseline")))
+    path, draw, told = folder.path / name, random.Random(0), []
+    if path.suffix == ".parquet":
+        files = []
+        for table in odd_tables(pl.read_parquet(path), draw):
+            content = io.BytesIO()
+            table.write_parquet(content)
+            files.append(content.getvalue())
+    else:
+        parsed = {key: value for key, value in json.loads(path.read_text()).items() if key != "sha256"}
+        files = [json.dumps(changed).encode() for changed in deviations(parsed, draw)]
+    for content in files:
+        path.write_bytes(content)
+        view = view_run(folder)
+        rows = {row.recipe: row for row in ladder(tmp_path)}
+        if view.scored is not None:
+            assert np.isfinite(view.score)
+            assert np.isfinite(view.scored.terms_N).all()
+        told.append(bool(view.problems))
+        assert all("\n" not in problem for problem in view.problems)
+        assert all(problem in rows["baseline"].note for problem in view.problems)
+    assert sum(told) > len(told) / 3  # the others are values that a run may have
+
+
+HISTORIES = (b"", b"\0" * 99, b"a,b\n", b"stage\n" + b"9" * 30, b"\xff\xfe,\n", b'"', b"stage,stage\n1,2\n")
+
+
+@pytest.mark.parametrize("content", HISTORIES)
+def test_a_history_that_is_none_is_a_sentence(tmp_path: Path, content: bytes) -> None:
+    folder = RunFolder(forget_digests(make_run(tmp_path, "baseline")))
+    (folder.fold(0) / "history.csv").write_bytes(content)
+    (problem,) = view_run(folder).problems
+    assert problem.startswith(f"{folder.fold(0) / 'history.csv'}: cannot be read")
