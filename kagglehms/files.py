@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -40,6 +41,22 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):  # the folder itself may be what could not be made
             partial.unlink(missing_ok=True)
+
+
+def require_regular(path: Path, most_bytes: int) -> None:
+    """Make sure that reading a file ends: that it is no device, no pipe, and not far larger than such a file can be.
+
+    Raises:
+        ValueError: it is something else, or larger than `most_bytes`; the message is the reason alone.
+        OSError: it cannot be looked at.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("is no file but a folder, a device or a pipe")
+    if status.st_size > most_bytes:
+        raise ValueError(
+            f"has {status.st_size / 1e6:,.0f} MB, where such a file has at most {most_bytes / 1e6:,.0f}"
+        )
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,7 +11,6 @@ as the index that pandas writes, are ignored.
 from __future__ import annotations
 
 import io
-import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from kagglehms.data.competition import (
     unpacking,
 )
 from kagglehms.errors import DataError, first_line
+from kagglehms.files import require_regular
 
 if TYPE_CHECKING:
     import polars as pl
@@ -59,12 +59,7 @@ def load(path: Path) -> bytes:
         DataError: it is missing, no regular file, larger than `MAX_BYTES`, or cannot be read.
     """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(path, "is no file but a folder, a device or a pipe", _STRANGE)
-        if status.st_size > MAX_BYTES:
-            size = f"{status.st_size / 1e6:,.0f} MB, where a recording has at most {MAX_BYTES / 1e6:.0f}"
-            raise DataError(path, size, _STRANGE)
+        require_regular(path, MAX_BYTES)
         with path.open("rb") as file:
             return file.read(MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -73,6 +68,8 @@ def load(path: Path) -> bytes:
     except OSError as error:
         reason = f"cannot be read ({error.strerror or error})"
         raise DataError(path, reason, "look at its permissions and at its disk") from error
+    except ValueError as error:
+        raise DataError(path, str(error), _STRANGE) from error
     except MemoryError as error:
         raise _too_little_memory(path) from error
 

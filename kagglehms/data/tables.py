@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Literal
 from kagglehms.data.competition import unpacking
 from kagglehms.data.whole import BLANKS, whole_number
 from kagglehms.errors import DataError, first_line
+from kagglehms.files import require_regular
 
 if TYPE_CHECKING:
     import polars as pl
+
+MAX_BYTES = 1 << 30
+"""1 GiB, a hundred times the competition's largest table."""
 
 Content = Literal["whole", "number", "text"]
 """Content of a column's cells."""
@@ -42,11 +46,12 @@ def read_table(path: Path, columns: Mapping[str, Content]) -> pl.DataFrame:
         hint = unpacking(path, path.parent) or "give the folder of the competition's download"
         raise DataError(path, "no such file", hint)
     try:
+        require_regular(path, MAX_BYTES)
         if path.suffix == ".parquet":
             table = pl.read_parquet(path)
         else:
             table = _without_blank_lines(pl.read_csv(io.BytesIO(path.read_bytes()), infer_schema=False))
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+    except (pl.exceptions.PolarsError, OSError, ValueError, MemoryError) as error:
         raise DataError(
             path, f"cannot be read as a table ({first_line(error)})", "download it again"
         ) from error

@@ -15,9 +15,11 @@ from pathlib import Path
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS, Competition
 from kagglehms.data.whole import BLANKS, whole_number
-from kagglehms.files import write_bytes
+from kagglehms.files import require_regular, write_bytes
 from kagglehms.strict_json import parse
 
+_MAX_BYTES = 1 << 28
+"""256 MiB, far beyond any table of ids."""
 SUBMISSION = "submission.csv"
 SUBMISSION_COLUMNS = ("eeg_id", *VOTE_COLUMNS)
 
@@ -175,8 +177,9 @@ def _read_lines(path: Path) -> list[dict[str, str]]:
 
     Raises:
         OSError, csv.Error: the file cannot be read.
-        ValueError: it has no such column.
+        ValueError: it has no such column, is no file, or is far larger than a table of ids.
     """
+    require_regular(path, _MAX_BYTES)
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.DictReader(file, restval="")
         names = [name.strip(BLANKS) for name in reader.fieldnames or ()]

@@ -268,7 +268,7 @@ def test_a_file_of_100_gb_is_refused_unread(tmp_path: Path) -> None:
     path.touch()
     os.truncate(path, 100_000_000_000)  # a hole, which takes no room
     for read in (read_eeg, read_spectrogram):
-        with pytest.raises(DataError, match="100,000 MB, where a recording has at most 268"):
+        with pytest.raises(DataError, match="100,000 MB, where such a file has at most 268"):
             read(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kagglehms.data.competition import VOTE_COLUMNS, Competition
+from kagglehms.data.tables import read_table
+from kagglehms.errors import DataError
 from kagglehms.kernel.prior import TRAIN_PRIOR, Rows, read_prior, read_rows, submission_ids, write_prior
 from kagglehms.kernel.submission import read_submission
 
@@ -88,6 +91,25 @@ def test_without_a_usable_table_the_sample_names_the_rows(
     assert (rows.eeg_ids, rows.spectrogram_ids) == (("5", "6"), (None, None))
     assert rows.source.name == "sample_submission.csv"
     assert note in rows.notes[0]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="makes devices and pipes as POSIX has them")
+@pytest.mark.parametrize("kind", ["hole of 100 GB", "pipe", "device"])
+def test_a_table_whose_reading_would_not_end_is_not_read(tmp_path: Path, kind: str) -> None:
+    competition, path = Competition(tmp_path), tmp_path / "test.csv"
+    competition.sample_submission_csv.write_text("eeg_id,seizure_vote\n7,1\n")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.touch()
+        os.truncate(path, 100_000_000_000)
+    rows = read_rows(competition)
+    assert rows.eeg_ids == ("7",)
+    assert "100,000 MB" in rows.notes[0] or "a device or a pipe" in rows.notes[0]
+    with pytest.raises(DataError, match=r"test.csv: (cannot be read as a table|no such file)"):
+        read_table(path, {"eeg_id": "whole"})
 
 
 def test_without_any_table_there_are_no_rows(tmp_path: Path) -> None:
