@@ -77,7 +77,8 @@ def verify(options: Verify) -> Result:
     from kagglehms.errors import EXIT_OK, EXIT_USER, DataErrors
     from kagglehms.runs.run_view import check_runs
 
-    store, problems = Store(options.store), []
+    store = Store(options.store)
+    problems: list[str] = []
     try:
         store.verify(watched("store"))
     except DataErrors as error:

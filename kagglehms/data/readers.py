@@ -47,6 +47,9 @@ MAX_ROWS = 24 * 1800
 MAX_BYTES = 1 << 28
 """256 MiB, which is more than recordings of that length take without compression, in double precision."""
 
+_WORKING_BYTES = 1 << 29
+"""Memory that decoding one file takes at most; Polars, left without, would end the process."""
+
 _BROKEN = "download it again: it is empty, truncated or no parquet file"
 _STRANGE = "this is not a file of this competition"
 _NEIGHBOURS = tuple((CHANNELS.index(a), CHANNELS.index(b)) for a, b in DIFFERENCES)
@@ -60,8 +63,7 @@ def load(path: Path) -> bytes:
     """
     try:
         require_regular(path, MAX_BYTES)
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES)
+        return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         hint = unpacking(path, path.parent.parent) or "the tables name it, so the download is not complete"
         raise DataError(path, "no such file", hint) from error
@@ -196,6 +198,7 @@ def _read(path: Path, columns: Sequence[str], most_rows: int, content: bytes | N
 
     content = load(path) if content is None else content
     try:
+        np.empty(_WORKING_BYTES, np.uint8)  # takes microseconds, as no page of it is touched
         # From memory, because for every path Polars searches the environment for credentials.
         names = list(pl.read_parquet_schema(io.BytesIO(content)))
         reason = misnamed(names, columns)

@@ -149,7 +149,7 @@ class Store:
         data.refuse_cut()
         values = data.array[start : start + entry.length]
         if again or key not in self._checked:
-            if zlib.crc32(values) != entry.crc32:
+            if zlib.crc32(values.data) != entry.crc32:
                 raise DataError(data.path, f"recording {id_} has changed since it was stored", _REMEDY)
             self._checked.add(key)
         return values

@@ -95,7 +95,13 @@ def read_parquet(path: Path) -> ArrayRecording:
     import polars as pl
 
     try:
-        frame = pl.read_parquet(io.BytesIO(path.read_bytes()), use_statistics=False)
+        content = path.read_bytes()
+        n_rows = pl.scan_parquet(io.BytesIO(content)).select(pl.len()).collect().item()
+        # A few megabytes can unpack to more than there is: whether there is room is asked before anything is unpacked.
+        np.empty((n_rows, len(pl.read_parquet_schema(io.BytesIO(content)))))
+        frame = pl.read_parquet(io.BytesIO(content), use_statistics=False)
+    except (MemoryError, ValueError) as error:  # NumPy's ValueError is of sizes that no machine has
+        raise DataError(path, "does not fit into the memory that is left", "cut it into parts") from error
     except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
         reason = f"cannot be read ({first_line(error)})"
         raise DataError(path, reason, "it is empty, truncated or no parquet file") from error

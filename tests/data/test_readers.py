@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from kagglehms.data.readers import (
     read_eeg,
     read_spectrogram,
 )
+from kagglehms.environment import child_environment
 from kagglehms.errors import DataError
 
 
@@ -297,3 +299,31 @@ def test_too_little_memory_costs_the_file(tmp_path: Path, monkeypatch: pytest.Mo
             patched.setattr(name, full)
             with pytest.raises(DataError, match="does not fit into the memory that is left"):
                 read_eeg(tmp_path / "1.parquet")
+
+
+LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+from kagglehms.data.readers import read_eeg
+from kagglehms.errors import DataError
+read_eeg(Path(sys.argv[1]))  # all code is loaded
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+for left in (500 << 20, 300 << 20, 100 << 20, 10 << 20):
+    resource.setrlimit(resource.RLIMIT_AS, (used + left, resource.RLIM_INFINITY))
+    for path in sys.argv[1:]:
+        try:
+            read_eeg(Path(path))
+        except DataError as error:
+            print(error.reason)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of a process as Linux does")
+def test_a_limit_of_memory_costs_files_and_never_the_process(tmp_path: Path) -> None:
+    small, large = tmp_path / "1.parquet", tmp_path / "2.parquet"
+    eeg_frame().write_parquet(small)
+    repeated(eeg_frame(1), MAX_TIMES).write_parquet(large)
+    command = [sys.executable, "-c", LITTLE_MEMORY, str(small), str(large)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=child_environment())
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.splitlines()) == {"does not fit into the memory that is left"}

@@ -247,3 +247,19 @@ def test_folders_are_searched_and_results_are_not_taken_for_recordings(tmp_path:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no file in it ends in .edf"):
         find_recordings([tmp_path / "empty"])
+
+
+def test_a_parquet_file_that_unpacks_to_more_than_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, asked = tmp_path / "a.parquet", []
+    FRAME.write_parquet(path)
+
+    def full(shape: Any, *_: Any, **__: Any) -> Any:
+        asked.append(shape)
+        raise MemoryError
+
+    monkeypatch.setattr("kagglehms.recordings.objects.np.empty", full)
+    with pytest.raises(DataError, match=r"a.parquet: does not fit into the memory that is left"):
+        open_recording(path)
+    assert asked == [FRAME.shape]
