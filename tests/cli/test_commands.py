@@ -111,7 +111,7 @@ def test_the_list_of_commands_loads_nothing_that_takes_time() -> None:
     ("arguments", "message"),
     [
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
-        (["xyzzy"], "unknown command 'xyzzy'; known are: prepare, simulate, recipes"),
+        (["xyzzy"], "unknown command 'xyzzy'; known are: prepare, verify, simulate"),
         (["help", "trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["train", "--data", "x"], "train needs RECIPE: recipes to train"),
         (["train", "basline", "--data", "x"], "unknown recipe 'basline'; did you mean 'baseline'?"),
