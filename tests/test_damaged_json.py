@@ -65,6 +65,15 @@ def test_damage_is_one_line_that_names_the_file(tmp_path: Path, reader: str, dam
     assert len(message) < 400
 
 
+@pytest.mark.parametrize(
+    "values", [None, 5, "ab", {}, [], [1], [1, 2, 3], [None, 1], ["a", 1], [[1], 1], [True, 1], [10**400, 1]]
+)
+def test_statistics_that_are_no_pair_of_numbers_are_refused(tmp_path: Path, values: object) -> None:
+    path = weights(tmp_path / "w", NORMALISER_KEY, json.dumps({"eeg": values}).encode())
+    with pytest.raises(HMSError, match="statistics are unusable"):
+        load_weights(nn.Linear(1, 1, bias=False), path)
+
+
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_marker_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / MARKER).write_bytes(content)

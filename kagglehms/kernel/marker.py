@@ -1,6 +1,6 @@
 """The marker of a scored run: what its submission was made from, in a file beside it and as a line in the log.
 
-Needs only the standard library, because the supervisor writes one even when nothing else works.
+Writing one needs only the standard library, because the supervisor does so even when nothing else works.
 """
 
 from __future__ import annotations
@@ -96,11 +96,14 @@ class Marker:
     @classmethod
     def read(cls, folder: Path) -> Marker | None:
         """Read the marker in `folder`; return None if there is none, or only one of another version."""
+        from pydantic import TypeAdapter
+
         try:
             content = parse((folder / MARKER).read_bytes())
             content.pop("status")
-            names = {field.name for field in fields(cls)}
-            return cls(**content) if set(content) == names else None
+            if set(content) != {field.name for field in fields(cls)}:
+                return None
+            return TypeAdapter(cls).validate_json(json.dumps(content), strict=True)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,8 @@ WEIGHTS = "weights.safetensors"
 """Name of the file of a fold's weights."""
 NORMALISER_KEY = "kagglehms-normaliser"
 
+_LARGEST = 1e30
+"""Bound of statistics, far beyond any of a recording."""
 _WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DistributedDataParallel and torch.compile add to the names of a model's tensors."""
 
@@ -97,9 +98,14 @@ def _normaliser(content: str) -> Normaliser:
     """Parse the statistics of each source; raise ValueError if they are not a mean and a standard deviation."""
     statistics: dict[Any, Any] = parse_object(content)
     for source, values in statistics.items():
-        if source not in PANEL_SHAPES or len(values) != 2 or not all(math.isfinite(v) for v in values):
+        pair = isinstance(values, list) and len(values) == 2
+        if source not in PANEL_SHAPES or not pair or not all(map(_is_number, values)):
             raise ValueError(f"its statistics are unusable: {content[:80]}")
     return Normaliser({source: (float(mean), float(std)) for source, (mean, std) in statistics.items()})
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < _LARGEST  # type: ignore[arg-type]
 
 
 def _plain(name: str) -> str:

@@ -25,6 +25,21 @@ def test_what_is_no_marker_is_none(tmp_path: Path, content: str) -> None:
     assert Marker.read(tmp_path) is None
 
 
+@pytest.mark.parametrize("value", [None, True, -1.5, "x", [], [1], {}, {"a": 1}])
+def test_values_of_other_types_make_no_marker(tmp_path: Path, value: object) -> None:
+    Marker(rows=3).write(tmp_path, 1.0)
+    content = json.loads((tmp_path / MARKER).read_text())
+    read = []
+    for name in content.keys() - {"status"}:
+        (tmp_path / MARKER).write_text(json.dumps(content | {name: value}))
+        marker = Marker.read(tmp_path)
+        if marker is not None:
+            read.append(name)
+            marker.judge()
+            assert marker.lines()
+    assert len(read) < 8
+
+
 def test_the_status_says_what_took_part() -> None:
     assert Marker(rows=1).status == "prior"
     assert Marker(rows=1, models=["a"]).status == "complete"
