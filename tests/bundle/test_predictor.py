@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from trained import make_dist
 
 import kagglehms
 from kagglehms.bundle.averaging import FoldMeans
+from kagglehms.bundle.manifest import dump_manifest, read_manifest, with_digest
 from kagglehms.bundle.predictor import Predictor, load_bundle
 from kagglehms.data.competition import CHANNELS, CLASSES, PROBABILITY_COLUMNS
 from kagglehms.data.readers import encode_spectrogram
@@ -302,8 +303,8 @@ def test_a_flipped_bit_is_refused(dist: Path, tmp_path: Path) -> None:
 
 def test_a_bundle_without_models_is_refused(dist: Path, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(dist / "dataset", tmp_path / "dataset"))
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    (bundle / "manifest.json").write_text(json.dumps(manifest | {"models": []}))
+    without = with_digest(replace(read_manifest(bundle), models=()))
+    (bundle / "manifest.json").write_bytes(dump_manifest(without))
     with pytest.raises(UsageError, match="holds no models"):
         load_bundle(bundle)
 
