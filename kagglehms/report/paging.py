@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kagglehms.console import visible
 from kagglehms.data.competition import CHANNELS, CLASSES, LABEL_S, PANELS, SFREQ_HZ, WINDOW_S
 from kagglehms.data.competition import N_BINS as ALL_BINS
 from kagglehms.report import drawing
 from kagglehms.report.montage import DERIVATIONS, Derivation
 from kagglehms.report.signals import BLOCK_S, ENVELOPE_PER_OCTAVE, Packed, Signal, envelope
 from kagglehms.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, TEAL, palette_png
-from kagglehms.report.templating import policy, render, source, visible
+from kagglehms.report.templating import policy, render, source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

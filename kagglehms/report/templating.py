@@ -10,7 +10,6 @@ import base64
 import hashlib
 from functools import cache
 from typing import TYPE_CHECKING, Any
-from unicodedata import category
 
 from kagglehms import __version__
 from kagglehms.console import visible
@@ -44,17 +43,6 @@ def source(name: str) -> str:
     from importlib.resources import files
 
     return files("kagglehms.report").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def visible(text: str) -> str:
-    """Spell out what would not be seen, or would change how the text around it is seen.
-
-    Control characters, marks of the writing direction, line separators and halves of surrogate pairs, which file names
-    and labels can have, become escapes such as `\\x1b` and `\\u202e`.
-    """
-    return "".join(
-        ascii(c)[1:-1] if category(c)[0] == "C" or category(c) in {"Zl", "Zp"} else c for c in text
-    )
 
 
 @cache

@@ -77,7 +77,7 @@ def test_of_very_many_windows_some_are_shown() -> None:
         ("a\x1b[31mb", "a\\x1b[31mb"),
         ("\u202egnp", "\\u202egnp"),
         ("x\u2066y\u200e", "x\\u2066y\\u200e"),
-        ("1\n2\u20283", "1\\n2\\u20283"),
+        ("1\n2\u20283", "1\n2\\u20283"),
         ("\udcff", "\\udcff"),
         ("<b>&", "<b>&"),
     ],
