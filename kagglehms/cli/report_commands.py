@@ -88,12 +88,12 @@ def view(options: View) -> Result:
 
     seen = load_view(options.eeg_id, data_folder(options.data), options.store, options.runs, options.recipe)
     position = seen.nearest(options.offset)
-    written = write_view(seen, options.offset, options.out or Path(f"eeg-{options.eeg_id}"))
-    offsets = [window.offset_s for window in seen.windows]
-    say(f"EEG {seen.eeg_id}: sub-window {position + 1} of {len(offsets)}, at {offsets[position]:g} s")
     why = _reasons(options, seen, position) if options.explain else None
     if why is not None:
         say(why.text)
+    written = write_view(seen, options.offset, options.out or Path(f"eeg-{options.eeg_id}"), why)
+    offsets = [window.offset_s for window in seen.windows]
+    say(f"EEG {seen.eeg_id}: sub-window {position + 1} of {len(offsets)}, at {offsets[position]:g} s")
     steps = "; the page turns with ← and →, n and p step through sub-windows" if len(written) == 2 else ""
     say(f"in {' and '.join(map(str, written))}{steps}")
     return Result(

@@ -6,8 +6,8 @@ Shape legend: D derivations, T time, P the four panels, F frequency, K the six c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +27,16 @@ from kagglehms.data.records import vote_fractions
 from kagglehms.inputs.layouts import MEL, PANEL_SHAPES, Crop, Source
 from kagglehms.inputs.rendering import draw_source
 from kagglehms.report.montage import DERIVATIONS, PASS_BAND_HZ, TRACE_HZ, ekg_gain, rows, sensitivity_uv
-from kagglehms.report.style import BLUE, GREY, ORANGE, RED, Theme, tidy
+from kagglehms.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Theme, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import FigureBase
 
+    from kagglehms.bundle.explanation import Explanation
+
 Floats = NDArray[np.float32]
+T = TypeVar("T")
 
 LABEL_SPAN_S = ((WINDOW_S - LABEL_S) / 2, (WINDOW_S + LABEL_S) / 2)
 """Labelled seconds within the window: 20 to 30."""
@@ -83,6 +86,35 @@ def draw_traces(axes: Axes, traces_DT: Floats, span_s: tuple[float, float], them
     _scale_bar(axes, span_s, spacing_uv, heights[-2] + 0.2, theme)
     low, high = PASS_BAND_HZ
     axes.set_title(f"Double banana, {low:g}–{high:g} Hz, negative up; EKG on its own scale")
+
+
+def draw_reasons(axes: Axes, explanation: Explanation, span_s: tuple[float, float]) -> None:
+    """Tint the traces of a window by what mattered to a model: green where it speaks for its class, else purple.
+
+    Args:
+        axes: axes that `draw_traces` drew on.
+        explanation: what each chain and each second adds to the probability of the most likely class.
+        span_s: first and last second of the window that are shown.
+    """
+    name, heights = explanation.most_likely, rows()
+    seconds, chains = explanation.seconds_for(), explanation.chains_for()
+    for second, tint in _tints(seconds, 0.4).items():
+        if span_s[0] <= second < span_s[1]:
+            axes.axvspan(second, second + 1, **tint)
+    for chain, tint in _tints(chains, 0.3).items():
+        own = [y for y, derivation in zip(heights, DERIVATIONS, strict=True) if derivation.group == chain]
+        axes.axhspan(own[0] - 0.5, own[-1] + 0.5, **tint)
+        axes.text(span_s[0] + 0.1, own[0] - 0.45, f"{chain} {chains[chain]:+.2f}", va="top", fontsize=8)
+    axes.set_title(f"What speaks for {CLASS_NAMES[name]} (green) and against it (purple)")
+
+
+def _tints(values: Mapping[T, float], strongest: float) -> dict[T, dict[str, Any]]:
+    """Return the colour of each part, as strong as what it adds."""
+    most = max(map(abs, values.values())) or 1.0
+    return {
+        part: {"color": GREEN if value > 0 else PURPLE, "alpha": strongest * abs(value) / most, "lw": 0}
+        for part, value in values.items()
+    }
 
 
 def _scale_bar(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -99,6 +99,23 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class Tint:
+    """How much each second and each chain of a window speaks for a class, drawn behind the traces.
+
+    Attributes:
+        start_s: the recording's second at which the window begins.
+        of: name of the class.
+        by_second: what each second adds to the probability of the class.
+        by_chain: chain → what it adds.
+    """
+
+    start_s: float
+    of: str
+    by_second: Sequence[float]
+    by_chain: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Paged:
     """Everything that a page shows.
 
@@ -116,6 +133,7 @@ class Paged:
             ends as h:mm:ss, `{from_s}` and `{to_s}` for the same in seconds, `{second}` for the offset of a window.
         images: pictures of single windows, see `report.viewer`; None without any.
         details: further paragraphs: a title, and lines.
+        tint: what mattered in a window; None if that was not measured.
     """
 
     name: str
@@ -130,6 +148,7 @@ class Paged:
     remedy: str
     images: Mapping[str, Any] | None = None
     details: Sequence[tuple[str, Sequence[str]]] = ()
+    tint: Tint | None = None
 
 
 def page(paged: Paged, pack: Callable[[int], Packed]) -> str:
@@ -162,6 +181,7 @@ def page(paged: Paged, pack: Callable[[int], Packed]) -> str:
         "start": {"stop": paged.stop, "t": paged.start_s},
         "remedy": paged.remedy,
         "images": paged.images,
+        "tint": None if paged.tint is None else asdict(paged.tint),
         "classes": [{"name": drawing.CLASS_NAMES[name], "colour": CLASS_COLOURS[name]} for name in CLASSES],
         "flag_colours": list(FLAG_COLOURS.items()),
         "choices": {"page": PAGE_S, "sensitivity": SENSITIVITIES_UV_MM, "high": HIGH_PASS_HZ, "low": LOW_PASS_HZ,

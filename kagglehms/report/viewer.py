@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kagglehms.bundle.explanation import CHAIN_NAMES, Explanation
 from kagglehms.data.competition import (
     CLASSES,
     FREQUENCIES_HZ,
@@ -26,8 +27,19 @@ from kagglehms.files import write_bytes
 from kagglehms.inputs.layouts import MEL
 from kagglehms.report import drawing
 from kagglehms.report.eeg_view import EegView, Window
+from kagglehms.report.explaining import Reasons
 from kagglehms.report.montage import traces
-from kagglehms.report.paging import Paged, Spectrogram, Stop, Windows, data_uri, hemispheres, montages, page
+from kagglehms.report.paging import (
+    Paged,
+    Spectrogram,
+    Stop,
+    Tint,
+    Windows,
+    data_uri,
+    hemispheres,
+    montages,
+    page,
+)
 from kagglehms.report.signals import BLOCK_S, Held, count_blocks, pack
 from kagglehms.report.style import LIGHT, figure, palette_png, png, styled
 
@@ -37,14 +49,23 @@ LEAD_S = (WINDOW_S - LABEL_S) / 2
 """Seconds of a sub-window before the labelled ones."""
 
 
-def view_png(view: EegView, position: int) -> bytes:
-    """Draw one sub-window on white paper: traces on the left, images and votes on the right."""
+def view_png(view: EegView, position: int, reasons: Reasons | None = None) -> bytes:
+    """Draw one sub-window on white paper: traces on the left, images and votes on the right.
+
+    Args:
+        view: the EEG.
+        position: position of the sub-window.
+        reasons: what mattered to a network in it, drawn behind the traces.
+    """
     window = view.windows[position]
     crop = view.crop(window)
     with styled(LIGHT):
         drawn = figure(15.5, 9.2, LIGHT)
         left, right = np.ravel(drawn.subfigures(1, 2, width_ratios=(1.45, 1)))  # type: ignore[arg-type]
-        drawing.draw_traces(left.add_subplot(), traces(crop.of("eeg")), drawing.SHOWN_S, LIGHT)
+        axes = left.add_subplot()
+        drawing.draw_traces(axes, traces(crop.of("eeg")), drawing.SHOWN_S, LIGHT)
+        if reasons is not None:
+            drawing.draw_reasons(axes, reasons.explanation, drawing.SHOWN_S)
         upper, lower = np.ravel(right.subfigures(2, 1, height_ratios=(2.6, 1)))
         drawing.draw_images(upper, crop, LIGHT)
         if window.votes_K is not None:
@@ -61,8 +82,8 @@ def _title(view: EegView, window: Window) -> str:
     return f"EEG {view.eeg_id}, patient {view.patient_id}: {where}{consensus}"
 
 
-def view_page(view: EegView, position: int) -> str:
-    """Return the page of an EEG, the sub-window at `position` first.
+def view_page(view: EegView, position: int, reasons: Reasons | None = None) -> str:
+    """Return the page of an EEG, the sub-window at `position` first, with what mattered to a network in it.
 
     All sub-windows are on it; mel images and Kaggle's spectrogram only of the `MOST_IMAGES` that are nearest to that
     one. The signal is whole unless it is longer than an hour or two; then what is nearest is kept.
@@ -95,10 +116,19 @@ def view_page(view: EegView, position: int) -> str:
         start_s=0.0,
         remedy="repeat the command with --offset {second}",
         images=_images(view, position),
+        details=[] if reasons is None else [("Why the model says so", reasons.text.splitlines())],
+        tint=None if reasons is None else _tint(view.windows[position], reasons.explanation),
     )
     centre = start_s[position] // BLOCK_S
     order = sorted(range(count_blocks(signal.n_times)), key=lambda number: abs(number - centre))
     return page(paged, partial(pack, signal, order))
+
+
+def _tint(window: Window, explanation: Explanation) -> Tint:
+    name = explanation.most_likely
+    k = CLASSES.index(name)
+    by_chain = dict(zip(CHAIN_NAMES, explanation.by_chain[:, k].tolist(), strict=True))
+    return Tint(window.offset_s, name, explanation.by_second[:, k].tolist(), by_chain)
 
 
 def _stop_text(number: int, count: int, window: Window) -> str:
@@ -148,13 +178,16 @@ def _stacked(panels_PFT: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate(list(panels_PFT[:, ::-1]))
 
 
-def write_view(view: EegView, offset_s: float | None, out: Path) -> list[Path]:
+def write_view(
+    view: EegView, offset_s: float | None, out: Path, reasons: Reasons | None = None
+) -> list[Path]:
     """Write the PNG, the page, or both.
 
     Args:
         view: EEG to show.
         offset_s: offset of the sub-window to show first, or of one near it; None takes the first.
         out: path that ends in .png or .html; both are written if it has no ending.
+        reasons: what mattered to a network in that sub-window.
 
     Raises:
         UsageError: the path has another ending.
@@ -169,8 +202,10 @@ def write_view(view: EegView, offset_s: float | None, out: Path) -> list[Path]:
     written = []
     for ending in endings[out.suffix]:
         path = out.with_suffix(ending)
+        drawn = ending == ".png"
         write_bytes(
-            path, view_png(view, position) if ending == ".png" else view_page(view, position).encode()
+            path,
+            view_png(view, position, reasons) if drawn else view_page(view, position, reasons).encode(),
         )
         written.append(path)
     return written

@@ -16,13 +16,16 @@ from browser import Chromium
 from folders import copied
 from PIL import Image
 
+from kagglehms.bundle.explanation import CHAIN_NAMES, Explanation
 from kagglehms.cli.commands import main
-from kagglehms.data.competition import CHANNELS, Competition
+from kagglehms.data.competition import CHANNELS, CLASSES, Competition
 from kagglehms.data.readers import read_eeg, read_spectrogram
 from kagglehms.errors import DataError, UsageError
 from kagglehms.features import mel_images
 from kagglehms.report.eeg_view import EegView, Window, load_view
+from kagglehms.report.explaining import Reasons
 from kagglehms.report.viewer import MOST_IMAGES, view_page, view_png, write_view
+from kagglehms.runs.nearest import Case
 
 
 def longest_eeg(folder: Path) -> tuple[int, pl.DataFrame]:
@@ -222,3 +225,44 @@ def test_a_browser_steps_through_its_sub_windows(
         assert [r for r in shown.requests if not r.startswith("data:")] == [file.resolve().as_uri()]
     assert len(np.unique(first.reshape(-1, 3), axis=0)) > 100
     assert (first != second).any(axis=2).mean() > 0.01
+
+
+def lpd_by_the_left(explained_second: int) -> Reasons:
+    """Reasons in which one chain and one second speak for `lpd`, and one chain against it."""
+    k = CLASSES.index("lpd")
+    by_chain, by_second = np.zeros((5, 6)), np.zeros((50, 6))
+    by_chain[CHAIN_NAMES.index("LL"), k], by_chain[CHAIN_NAMES.index("RP"), k] = 0.3, -0.2
+    by_second[explained_second, k] = 0.1
+    probabilities = np.where(np.arange(6) == k, 0.75, 0.05)
+    case = Case(eeg_id=77, patient_id=5, similarity=0.9, votes={"lpd": 3})
+    return Reasons("baseline", 0, True, Explanation(probabilities, by_chain, by_second), (case,))
+
+
+def test_what_mattered_is_drawn_behind_the_traces(
+    chromium: Chromium, competition_folder: Path, tmp_path: Path
+) -> None:
+    eeg_id, _ = longest_eeg(competition_folder)
+    view = load_view(eeg_id, competition_folder)
+    window, reasons = view.windows[0], lpd_by_the_left(explained_second=22)
+    content = content_of(view_page(view, 0, reasons))
+    assert content["tint"]["start_s"] == window.offset_s
+    assert content["tint"]["of"] == "lpd"
+    assert content["tint"]["by_chain"] == {"LL": 0.3, "RL": 0, "LP": 0, "RP": -0.2, "midline": 0}
+    assert np.flatnonzero(content["tint"]["by_second"]).tolist() == [22]
+    assert "similar (0.900): EEG 77, votes lpd 3" in view_page(view, 0, reasons)
+    assert content_of(view_page(view, 0))["tint"] is None
+
+    def seen(name: str, reasons: Reasons | None) -> np.ndarray:
+        write_view(view, window.offset_s, tmp_path / name, reasons)
+        with chromium.open(tmp_path / name, 1280, 844) as shown:
+            shown.page.wait_for_function("() => document.body.dataset.busy === ''")
+            assert shown.complaints == []
+            return shown.pixels().astype(int)
+
+    changed = seen("with.html", reasons) - seen("without.html", None)
+    greener = changed[..., 1] - changed[..., 0] > 4  # green takes more of the red than of the green away
+    assert greener.any()
+    assert (changed[..., 1] - changed[..., 2] < -4).any()  # purple
+    png = np.asarray(Image.open(io.BytesIO(view_png(view, 0, reasons))))
+    assert png.shape == np.asarray(Image.open(io.BytesIO(view_png(view, 0)))).shape
+    assert (png != np.asarray(Image.open(io.BytesIO(view_png(view, 0))))).any()

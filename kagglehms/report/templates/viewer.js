@@ -143,6 +143,42 @@
     drawn.pen.fillRect(x(from), TOP, x(to) - x(from), height - TOP - BOTTOM);
   }
 
+  // What mattered to a model in a window: its seconds from top to bottom, its chains from side to side.
+  function tinted({ pen, card, ink }, { x, y, height, width, unit }) {
+    const { tint } = content;
+    if (!tint) return;
+    const ends = (s) => [Math.max(tint.start_s + s, state.t), Math.min(tint.start_s + s + 1, state.t + state.page)];
+    const fill = (value, most, strongest) => {
+      pen.fillStyle = value > 0 ? "rgb(31, 138, 76)" : "rgb(126, 87, 194)";
+      pen.globalAlpha = most > 0 ? (strongest * Math.abs(value)) / most : 0;
+    };
+    const largest = (values) => Math.max(...values.map(Math.abs), 0);
+    tint.by_second.forEach((value, s) => {
+      const [from, to] = ends(s);
+      if (to <= from) return;
+      fill(value, largest(tint.by_second), 0.4);
+      pen.fillRect(x(from), TOP, x(to) - x(from), height - TOP - BOTTOM);
+    });
+    const from = Math.max(tint.start_s, state.t), to = Math.min(tint.start_s + facts.window_s, state.t + state.page);
+    pen.textAlign = "left";
+    pen.textBaseline = "middle";
+    for (const [chain, value] of Object.entries(tint.by_chain)) {
+      const of = content.montages[state.montage].map(({ group }, row) => (group === chain ? row : -1)).filter((row) => row >= 0);
+      if (!of.length || to <= from) continue;
+      const top = y(of[0]) - unit / 2, bottom = y(of[of.length - 1]) + unit / 2;
+      fill(value, largest(Object.values(tint.by_chain)), 0.3);
+      pen.fillRect(x(from), top, x(to) - x(from), bottom - top);
+      const text = `${chain} ${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`, wide = pen.measureText(text).width + 8;
+      pen.globalAlpha = 0.85;
+      pen.fillStyle = card;
+      pen.fillRect(x(from) + 4, top + 1, wide, 16);
+      pen.globalAlpha = 1;
+      pen.fillStyle = ink;
+      pen.fillText(text, x(from) + 8, top + 9);
+    }
+    pen.globalAlpha = 1;
+  }
+
   // Peak-to-peak voltages of some derivations, at one place or on the page; nothing where nothing was recorded.
   function envelopeOf(first, stop, only = null) {
     const { step_s: stepS, n, per_octave: octave } = content.envelope, found = [];
@@ -185,6 +221,7 @@
     if (!shown) return;
     const canvas = by("traces"), place = geometry(canvas), drawn = paper(canvas), { pen } = drawn;
     const style = getComputedStyle(document.documentElement);
+    tinted(drawn, place);
     labelled(drawn, place);
     grid(drawn, place);
     const missing = (t) => !has(t) && !empty.has(Math.floor(t / signal.block_s));
