@@ -6,6 +6,7 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kagglehms.bundle.manifest import CARD, MANIFEST, Manifest, read_manifest, verify
 from kagglehms.errors import BundleError, DataError
@@ -13,6 +14,9 @@ from kagglehms.kaggle.findings import Finding
 from kagglehms.kaggle.image import kaggle_image
 from kagglehms.kaggle.scripts import LIBRARY, Wheel, read_wheel
 from kagglehms.kaggle.stamping import KERNEL_METADATA
+
+if TYPE_CHECKING:
+    from kagglehms.training.recipe import Recipe
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 """Endings of files that Kaggle unpacks, so that a kernel would see other files than the manifest lists."""
@@ -89,16 +93,40 @@ def verified_manifest(dataset: Path, findings: list[Finding]) -> Manifest | None
     return manifest
 
 
-def recipe_findings(dataset: Path, manifest: Manifest) -> Iterator[Finding]:
-    """Yield the recipes that the kernel could not read, so that it would leave out their models."""
+def recipe_findings(dataset: Path, manifest: Manifest, wheels: Mapping[str, Wheel]) -> Iterator[Finding]:
+    """Yield the recipes that the kernel could not read or make a network of, so that it would leave out their models.
+
+    Args:
+        dataset: folder of the bundle.
+        manifest: manifest of the bundle.
+        wheels: wheels of the bundle by the name of their distribution.
+    """
     from kagglehms.training.recipes import recipe_from_json
 
     for name in dict.fromkeys(model.recipe_file for model in manifest.models):
         path = dataset / name
         try:
-            recipe_from_json(path.read_bytes(), path)
+            recipe = recipe_from_json(path.read_bytes(), path)
         except DataError as error:
             yield Finding(str(path), error.reason, "train it again, or build without it")
+            continue
+        yield from package_findings(path, recipe, wheels)
+
+
+def package_findings(where: Path, recipe: Recipe, wheels: Mapping[str, Wheel]) -> Iterator[Finding]:
+    """Yield the packages that a recipe's network is made from and that neither the image nor the bundle has.
+
+    Args:
+        where: file that asks for the recipe.
+        recipe: the recipe.
+        wheels: wheels of the bundle by the name of their distribution.
+    """
+    vendored = {name for wheel in wheels.values() for name in wheel.top_levels}
+    for package in kaggle_image().lacks(recipe.packages):
+        if package not in vendored:
+            what = f"the network of {recipe.name} is made from {package}, which the image lacks"
+            fix = f"bundle it with `kagglehms build --wheels {package}`, or do without it"
+            yield Finding(str(where), what, fix)
 
 
 def readable_wheels(dataset: Path, findings: list[Finding]) -> dict[str, Wheel]:

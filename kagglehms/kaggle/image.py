@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -83,6 +84,10 @@ class Image:
     limits: Limits
     packages: dict[str, Package]
     absent: dict[str, str]
+
+    def lacks(self, packages: Iterable[str]) -> list[str]:
+        """Return which of these packages, by the name under which they are imported, are not in the table."""
+        return [name for name in packages if name not in self.packages]
 
     def distributions(self) -> dict[str, Package]:
         """Return the packages by their canonical distribution name."""

@@ -90,12 +90,12 @@ def preflight(dist: Path) -> Preflight:
     findings += card_findings(card, dataset) if card is not None else ()
     findings += file_findings(dataset)
     manifest = verified_manifest(dataset, findings)
-    findings += recipe_findings(dataset, manifest) if manifest else ()
     bundle_id = str((card or {}).get("id"))
     folders = kernel_folders(dist)
     if not folders:
         findings.append(Finding(str(dist / "kernels"), "there is no kernel", "build again"))
     wheels = readable_wheels(dataset, findings)
+    findings += recipe_findings(dataset, manifest, wheels) if manifest else ()
     kernels: dict[str, Mapping[str, Any]] = {}
     for folder in folders:
         metadata = _read(folder / KERNEL_METADATA, findings)
@@ -106,7 +106,7 @@ def preflight(dist: Path) -> Preflight:
         script = folder / str(metadata.get("code_file"))
         if script.is_file() and metadata.get("kernel_type") == "script":
             findings += stamp_findings(script, bundle_id, manifest)
-            findings += training_findings(script)
+            findings += training_findings(script, wheels)
             findings += script_findings(script, kaggle_image(), wheels.get(LIBRARY), list(wheels.values()))
     findings += _clashes({dataset.name: card or {}} | {f"kernel {name}": kernels[name] for name in kernels})
     files = [path for path in dataset.rglob("*") if path.is_file() and path != dataset / CARD]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kagglehms.bundle.manifest import Manifest
 from kagglehms.errors import UsageError
+from kagglehms.kaggle.bundle_rules import package_findings
 from kagglehms.kaggle.findings import Finding
+from kagglehms.kaggle.scripts import Wheel
 from kagglehms.kaggle.stamping import STAMPS
 
 _TRAINING = ("RECIPES", "OPTIONS")
@@ -41,8 +43,13 @@ def stamp_findings(script: Path, bundle_id: str, manifest: Manifest | None) -> I
             )
 
 
-def training_findings(script: Path) -> Iterator[Finding]:
-    """Yield what the training kernel would refuse of the recipes and options that its owner wrote into it."""
+def training_findings(script: Path, wheels: Mapping[str, Wheel]) -> Iterator[Finding]:
+    """Yield what the training kernel would refuse of the recipes and options that its owner wrote into it.
+
+    Args:
+        script: file of the kernel's script.
+        wheels: wheels of the bundle by the name of their distribution.
+    """
     from kagglehms.kernel.training_session import training_options
 
     try:
@@ -59,7 +66,9 @@ def training_findings(script: Path) -> Iterator[Finding]:
         return
     try:
         recipes, options = (ast.literal_eval(written[name] or "") for name in _TRAINING)
-        training_options(recipes, options)
+        checked = training_options(recipes, options)
+        for recipe in checked.recipes(recipes):
+            yield from package_findings(script, recipe, wheels)
     except UsageError as error:
         yield Finding(str(script), str(error), "correct it in the script")
     except (ValueError, TypeError, SyntaxError):

@@ -32,6 +32,7 @@ from kagglehms.console import say
 from kagglehms.device import choose_device
 from kagglehms.errors import RunError
 from kagglehms.kaggle.scripts import read_wheel
+from kagglehms.kaggle.image import kaggle_image
 from kagglehms.kaggle.stamping import stamp_card
 from kagglehms.packing.half_precision import HeldOut, half_changes, halve, open_held_out
 from kagglehms.packing.model_card import MODEL_CARD, model_card
@@ -160,7 +161,7 @@ def _vendor(folder: Path, kernels: Path, wheel: str, content: Content) -> list[P
     if content.wheels is None:
         return []
     scripts = sorted(kernels.glob("*/*.py"))
-    wanted = [*lacking(scripts, read_wheel(folder / wheel)), *content.wheels]
+    wanted = [*lacking(scripts, read_wheel(folder / wheel)), *needed, *content.wheels]
     with tempfile.TemporaryDirectory(prefix="wheels-", dir=folder.parent) as scratch:
         return [path.rename(folder / path.name) for path in vendor(wanted, Path(scratch))]
 
@@ -177,3 +178,8 @@ def _versions(runs: Sequence[FinishedRun]) -> dict[str, str]:
         for package, version in run.info.versions.items():
             merged.setdefault(package, set()).add(version)
     return {package: ", ".join(sorted(versions)) for package, versions in sorted(merged.items())}
+    needed = {package: run for run in content.runs for package in kaggle_image().lacks(run.recipe.packages)}
+        for package, run in needed.items():
+            say(
+                f"{run.recipe.name} needs {package}, which Kaggle's image lacks; build with --wheels to bring it along"
+            )

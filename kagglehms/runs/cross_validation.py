@@ -266,7 +266,7 @@ class _Run:
                 seconds=round(done.seconds, 1),
                 device=self.device.reason,
                 processes=self.session.team.size,
-                versions=versions(),
+                versions=versions(self.recipe.packages),
             )
         )
         (self.folder.fold(fold) / STATE).unlink(missing_ok=True)

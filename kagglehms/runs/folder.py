@@ -23,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import io
 import platform
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -388,10 +388,14 @@ def named_origin(origin: Origin | None) -> str:
     return "not recorded" if origin is None else str(origin)
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of all packages that can change a result."""
+def versions(packages: Iterable[str] = ()) -> dict[str, str]:
+    """Return the versions of all packages that can change a result.
+
+    Args:
+        packages: names of optional packages that the network is made from.
+    """
     found = {"kagglehms": __version__, "python": platform.python_version()}
-    for name in _VERSIONED:
+    for name in (*_VERSIONED, *packages):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -70,7 +70,7 @@ def begin(folder: RunFolder, recipe: Recipe, dataset: Dataset, origin: Origin) -
             first_weights=origin,
             records=len(stored.records),
             prior=tuple(stored.records.targets_NK.mean(axis=0).tolist()),
-            versions=versions(),
+            versions=versions(recipe.packages),
         )
     )
 

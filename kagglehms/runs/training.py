@@ -35,7 +35,8 @@ class TrainingOptions:
         limit: use only about this many records, of whole patients, for a quick pass.
         epochs: epochs of each stage, instead of the recipe's.
         batch_size: records in a batch, instead of the recipe's.
-        backbone: any timm model, instead of the recipe's; `half:` before its name halves the images.
+        backbone: any timm model, instead of the recipe's; `half:` before its name halves the images. For recipes of
+            signals also `eeg:` and the name of a model of braindecode.
         lr: highest learning rate, instead of the recipe's.
         seed: seed of first weights, order and augmentations, instead of the recipe's.
         set: other settings of the recipe, such as `dropout=0.2`, `ema=0.998` or `stages.0.epochs=3`.

@@ -1,4 +1,4 @@
-"""Names of backbones in recipes, and their names in timm."""
+"""Names of backbones in recipes, and their names in timm and braindecode."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ AST = "ast:"
 """Prefix of a timm ViT for patches of 16 × 16 with a stride of 10, as in the Audio Spectrogram Transformer."""
 HALF = "half:"
 """Prefix of any model for images of half the height and width, a quarter of the work, for quick runs."""
+EEG = "eeg:"
+"""Prefix of a network of braindecode, which sees signals."""
 
 
 def given_name(backbone: str) -> str:

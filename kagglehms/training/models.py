@@ -9,6 +9,7 @@ from kagglehms.data.competition import CLASSES
 from kagglehms.errors import first_line
 from kagglehms.inputs.kinds import Signals, View, Views
 from kagglehms.training.classifiers import classifier_layers
+from kagglehms.training.eeg_networks import create_eeg_network, eeg_classifier
 from kagglehms.training.first_weights import NONE, FirstWeights, find_all
 from kagglehms.training.front_ends.options import EffNet1dOptions, SqueezeOptions
 from kagglehms.training.image_networks import cannot_take, create_network, set_pooling
@@ -25,15 +26,15 @@ def make_model(recipe: Recipe, weights: str | FirstWeights = NONE) -> tuple[nn.M
     """Build the network of a recipe, which takes an image, signals or two views, and returns six logits.
 
     Args:
-        recipe: recipe of the run; its backbones may be any timm models.
+        recipe: recipe of the run; its backbones may be any timm models, or one of braindecode's.
         weights: first weights of the network, as found by `first_weights.find_all`, or the name of those to find.
 
     Returns:
         The network, in float32 on the CPU, and a line that says where its weights come from.
 
     Raises:
-        UsageError: timm has no such model, it cannot take the images, it is only an encoder, or the hub does not
-            provide its weights.
+        UsageError: timm or braindecode has no such model, it cannot take the input, it is only an encoder, or the hub
+            does not provide its weights; or braindecode is not installed.
         DataError: the file of the weights is missing, or contains those of another model.
     """
     first = find_all(recipe.backbones, weights) if isinstance(weights, str) else weights
@@ -84,6 +85,8 @@ def _one_view(recipe: Recipe, view: View, first: FirstWeights) -> nn.Module:
     from kagglehms.training.front_ends.network import SignalNetwork, encoder_with_head, make_front_end
 
     match recipe.front_end:
+        case None if isinstance(view, Signals):
+            return create_eeg_network(recipe.eeg_model, view, recipe.dropout)
         case None:
             return _image_network(recipe, 0, view.array_shape[0], first)
         case SqueezeOptions() | EffNet1dOptions() as encoder:
@@ -134,7 +137,7 @@ def _without_classifier(model: Any, recipe: Recipe) -> int:
     return int(getattr(model, "head_hidden_size", model.num_features))
 
 
-def head_layers(model: nn.Module, recipe: Recipe) -> list[nn.Linear | nn.Conv2d]:
+def head_layers(model: nn.Module, recipe: Recipe) -> list[nn.Linear | nn.Conv1d | nn.Conv2d]:
     """Return the layers of a recipe's network that compute the logits."""
     from torch import nn
 
@@ -143,6 +146,10 @@ def head_layers(model: nn.Module, recipe: Recipe) -> list[nn.Linear | nn.Conv2d]
 
     if isinstance(model, TwoViews):
         return [model.head]
+    if recipe.eeg_model:
+        return eeg_classifier(model, recipe.eeg_model)
     if not recipe.image_shapes:
         return [layer for layer in model.backbone.modules() if isinstance(layer, nn.Linear)]  # type: ignore[union-attr]
-    return classifier_layers(model.backbone if isinstance(model, SignalNetwork) else model, recipe.backbone)
+    return [
+        *classifier_layers(model.backbone if isinstance(model, SignalNetwork) else model, recipe.backbone)
+    ]

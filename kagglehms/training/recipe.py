@@ -13,6 +13,7 @@ from kagglehms.data.records import Windows
 from kagglehms.errors import DataError, UsageError
 from kagglehms.inputs.kinds import Folded, Input, Signals, View, Views, Zoomed
 from kagglehms.strict_json import JSONError, validate
+from kagglehms.training.backbones import EEG
 from kagglehms.training.front_ends.options import (
     EffNet1dOptions,
     FoldOptions,
@@ -36,9 +37,10 @@ class Recipe:
         name: name of the recipe on the command line.
         layout: input of the network: an image, signals, two images, or signals and an image.
         front_end: part of the network that turns signals into the image that the backbone sees, or into an embedding;
-            None if the input has no signals.
+            None if the input has no signals, or if the backbone sees them as they are.
         backbone: name of any timm model. The prefix `ast:` gives a timm ViT overlapping patches; `half:` shows any
-            model images of half the height and width. Empty if there is no image.
+            model images of half the height and width. `eeg:` and the name of a model of braindecode is a network for
+            an input that is nothing but signals. Empty if there is no image and no such network.
         stages: stages of the training, in order.
         augmentations: augmentations of the training records, except during a warm-up, see `options`.
         drop_path_rate: rate of stochastic depth in the backbone.
@@ -127,11 +129,13 @@ class Recipe:
                 f"second_backbone must be None where there is one image, but got {self.second_backbone!r}"
             )
         signals = [view for view in self.views if isinstance(view, Signals)]
-        if bool(signals) != (self.front_end is not None) or len(signals) > 1:
+        if self.eeg_model:
+            self._check_eeg_model()
+        elif bool(signals) != (self.front_end is not None) or len(signals) > 1:
             raise UsageError(
                 "signals need a front end that turns them into an image or an embedding, and images must have none"
             )
-        if bool(self.backbone) != bool(self.image_shapes):
+        elif bool(self.backbone) != bool(self.image_shapes):
             raise UsageError(
                 f"backbone must name a timm model if there is an image, and be empty if there is none, but got "
                 f"{self.backbone!r}; {self.name} has {'an image' if self.image_shapes else 'none'}"
@@ -153,6 +157,14 @@ class Recipe:
                 f"augmentations {', '.join(unfit)} do not fit {which}; {', '.join(sorted(fitting))} do"
             )
         self._check_band_pass(asked)
+
+    def _check_eeg_model(self) -> None:
+        """Refuse what a network for signals has no use for."""
+        if not isinstance(self.layout, Signals) or self.front_end is not None or self.pooling is not None:
+            raise UsageError(
+                f"backbone {self.backbone!r} sees signals alone, as they are: the input must be Signals, front_end and "
+                "pooling must be None"
+            )
 
     @staticmethod
     def _check_units(front_end: SpectrumOptions, layout: Signals) -> None:
@@ -202,10 +214,20 @@ class Recipe:
         return both[: len(self.image_shapes)]
 
     @property
+    def eeg_model(self) -> str:
+        """Name of braindecode's model that sees the signals; empty if the network is none of braindecode's."""
+        return self.backbone.removeprefix(EEG) if self.backbone.startswith(EEG) else ""
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Names of the optional packages that the network is made from."""
+        return ("braindecode",) if self.eeg_model else ()
+
+    @property
     def network(self) -> str:
         """Description of the networks that see the views."""
         backbones = iter(self.backbones)
-        encoder = "" if self.front_end is None else self.front_end.kind
+        encoder = self.backbone if self.front_end is None else self.front_end.kind
         return " beside ".join(
             encoder if self._image_shape(view) is None else next(backbones) for view in self.views
         )
@@ -260,10 +282,12 @@ class Recipe:
     ) -> Recipe:
         """Return this recipe with the settings that are given; for the epochs see `with_epochs`.
 
-        A backbone replaces both of two.
+        A backbone replaces both of two; one of braindecode also replaces the front end.
         """
         recipe = self if epochs is None else self.with_epochs(epochs)
         recipe = recipe if batch_size is None else replace(recipe, batch_size=batch_size)
+        if backbone is not None and backbone.startswith(EEG):
+            return replace(recipe, backbone=backbone, second_backbone=None, front_end=None, pooling=None)
         if backbone is not None and not self.image_shapes:
             raise UsageError(f"{self.name} has no image network that {backbone} could replace; leave it out")
         return recipe if backbone is None else replace(recipe, backbone=backbone, second_backbone=None)

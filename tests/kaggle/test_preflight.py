@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runs_folder import make_run
 
 from kagglehms.bundle.manifest import CARD
 from kagglehms.cli.commands import main
@@ -126,6 +127,33 @@ def test_a_recipe_that_the_kernel_could_not_read_is_found(
     (finding,) = preflight(tmp_path / "dist").findings
     assert finding.where.endswith("baseline.recipe.json")
     assert "is no recipe of this version" in finding.what
+
+
+def test_a_network_of_a_package_that_the_image_lacks_is_found_until_it_is_bundled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = get_recipe("squeeze-1d").changed(backbone="eeg:EEGNet")
+    make_run(tmp_path / "runs", recipe)
+    dist = tmp_path / "dist"
+    build(tmp_path / "runs", dist, owner="some-owner")
+    assert "squeeze-1d needs braindecode, which Kaggle's image lacks" in capsys.readouterr().out
+    (finding,) = preflight(dist).findings
+    assert finding.where.endswith("squeeze-1d.recipe.json")
+    assert "the network of squeeze-1d is made from braindecode, which the image lacks" in finding.what
+    with zipfile.ZipFile(dist / "dataset/braindecode-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("braindecode/__init__.py", "")
+    assert not any("is made from braindecode" in finding.what for finding in preflight(dist).findings)
+
+
+def test_so_is_one_that_the_training_kernel_would_make(dist: Path) -> None:
+    script = "kernels/train/train.py"
+    lines = (dist / script).read_text().splitlines()
+    new = {"RECIPES": 'RECIPES = ["squeeze-1d"]', "OPTIONS": 'OPTIONS = {"backbone": "eeg:EEGNet"}'}
+    changed = [new.get(line.partition("=")[0].partition(":")[0].strip(), line) for line in lines]
+    (dist / script).write_text("\n".join(changed) + "\n")
+    (finding,) = preflight(dist).findings
+    assert finding.where == str(dist / script)
+    assert "the network of squeeze-1d is made from braindecode" in finding.what
 
 
 @pytest.mark.parametrize(

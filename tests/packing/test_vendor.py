@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from runs_folder import visible
+from runs_folder import make_run, visible
 from strangers import work_among_strangers
 
 from kagglehms.bundle.manifest import read_manifest, verify
@@ -17,6 +17,7 @@ from kagglehms.kaggle.preflight import preflight
 from kagglehms.kaggle.scripts import LIBRARY, Wheel
 from kagglehms.packing.build import build
 from kagglehms.packing.vendor import lacking, vendor
+from kagglehms.training.recipes import get_recipe
 
 Q = "tinyparser"
 
@@ -134,6 +135,15 @@ def test_none_is_needed_by_the_projects_own_kernels(index: Path, runs: Path, tmp
     built = build(runs, tmp_path / "dist", owner="some-owner", wheels=[])
     assert built.manifest.wheels == ()
     assert len(list(built.dataset.glob("*.whl"))) == 1
+
+
+def test_the_package_of_a_recipes_network_comes_along(index: Path, tmp_path: Path) -> None:
+    make_run(tmp_path / "runs", get_recipe("squeeze-1d").changed(backbone="eeg:EEGNet"))
+    make_wheel(index, "braindecode", "1.0", "py3-none-any", "torchaudio>=2.0", Q)
+    make_wheel(index, Q)
+    built = build(tmp_path / "runs", tmp_path / "dist", owner="some-owner", wheels=[])
+    assert built.manifest.wheels == ("braindecode-1.0-py3-none-any.whl", f"{Q}-1.0-py3-none-any.whl")
+    assert preflight(tmp_path / "dist").ok
 
 
 def test_a_kernel_finds_what_was_vendored(index: Path, runs: Path, tmp_path: Path) -> None:
