@@ -1,10 +1,10 @@
 """The bundle's manifest: what a bundle holds, and the proof that a folder is that bundle.
 
 A bundle is one flat folder, because Kaggle unpacks archives and its client skips folders. It holds the library as a
-wheel, one recipe per experiment, one weights file per fold, LICENSE and `manifest.json`, which names every other file
-with its size and sha256. A damaged safetensors file can load without an error, so no file of a bundle is used before
-`verify` has read it. A kernel's script compares manifest and wheels with the digest it was built with before it imports
-anything of them.
+wheel, one recipe per experiment, one weights file per fold, the networks as ONNX if that was asked for, LICENSE and
+`manifest.json`, which names every other file with its size and sha256. A damaged safetensors file can load without an
+error, so no file of a bundle is used before `verify` has read it. A kernel's script compares manifest and wheels with
+the digest it was built with before it imports anything of them.
 """
 
 from __future__ import annotations
@@ -59,6 +59,24 @@ class Library:
 
 
 @dataclass(frozen=True)
+class Onnx:
+    """One fold's network as an ONNX file, which takes `inputs` and returns `logits`.
+
+    Attributes:
+        file: name of the file in the bundle.
+        opset: version of ONNX's operators.
+        max_difference: largest difference of any logit from that of the PyTorch network, measured on a few inputs when
+            the bundle was built.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    file: str
+    opset: int
+    max_difference: float
+
+
+@dataclass(frozen=True)
 class Model:
     """One fold's model.
 
@@ -70,6 +88,7 @@ class Model:
         scores: out-of-fold scores of this fold (KL divergence) by name; None where no record counts.
         precision: precision of the stored weights; predictions are made in float32 or mixed precision either way.
         changes: how half precision changed each of `scores`, measured on the fold; None if it was not measured.
+        onnx: network as an ONNX file; None if there is none.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -81,6 +100,7 @@ class Model:
     scores: dict[str, float | None]
     precision: Literal["float32", "float16"] = "float32"
     changes: dict[str, float | None] | None = None
+    onnx: Onnx | None = None
 
 
 @dataclass(frozen=True)
@@ -248,6 +268,7 @@ def _check_sense(path: Path, manifest: Manifest) -> None:
         _check_name(path, name)
     named = [manifest.library.wheel, *manifest.wheels]
     named += [name for model in manifest.models for name in (model.weights, model.recipe_file)]
+    named += [model.onnx.file for model in manifest.models if model.onnx is not None]
     unlisted = sorted({name for name in named if name not in manifest.files})
     if unlisted:
         raise BundleError(

@@ -21,11 +21,13 @@ from kagglehms.data.competition import CLASSES
 from kagglehms.data.readers import eeg_is_blank, spectrogram_is_blank
 from kagglehms.device import Device, choose_device
 from kagglehms.errors import UsageError
+from kagglehms.inputs.drawing import stack
 from kagglehms.inputs.kinds import differences_of
 from kagglehms.inputs.layouts import Crop, Source
 from kagglehms.recordings.prediction import Options, predict_recording
 from kagglehms.recordings.results import Prediction, RecordingPrediction
 from kagglehms.runs.blends import Blend, blend_from_json
+from kagglehms.training.checkpoint import load_normaliser
 from kagglehms.training.recipes import Recipe, recipe_from_json
 from kagglehms.training.trained_network import TrainedNetwork
 
@@ -152,6 +154,26 @@ class Predictor:
         crops, single = as_crops(self.sources, eeg_uv, spectrogram)
         found = self.judge(crops)
         return found[0] if single else found
+
+    def inputs(
+        self, entry: Model, eeg_uv: Recordings | None = None, *, spectrogram: Recordings | None = None
+    ) -> NDArray[np.float32]:
+        """Draw what one model's network is given, to run its ONNX file elsewhere.
+
+        Args:
+            entry: entry of the manifest.
+            eeg_uv: see `predict`.
+            spectrogram: see `predict`.
+
+        Returns:
+            One input a window, (B, …) float32: the `inputs` of the ONNX file.
+
+        Raises:
+            UsageError: see `predict`.
+        """
+        layout = self.recipe(entry).layout
+        crops, _ = as_crops(layout.sources, eeg_uv, spectrogram)
+        return stack(crops, layout, load_normaliser(self.bundle / entry.weights))
 
     def predict_recording(
         self,

@@ -47,6 +47,7 @@ class Build(Following):
             given: as for other commands).
         store: with --half, its store (default, if --data is given: store).
         wheels: bring along what the kernels import and Kaggle's image lacks, and these packages.
+        onnx: write networks as ONNX files too, each compared with PyTorch's.
         library_only: leave the weights out: what the kernels `prepare` and `train` need.
         push: push these kernels afterwards (`infer` if none is named; `dataset` for none), as `kagglehms push` does.
     """
@@ -61,6 +62,7 @@ class Build(Following):
     data: Path | None = None
     store: Path | None = None
     wheels: tuple[str, ...] | None = field(default=None, metadata={"metavar": "PACKAGE"})
+    onnx: bool = False
     library_only: bool = False
     push: tuple[str, ...] | None = field(default=None, metadata={"metavar": "KERNEL"})
 
@@ -89,6 +91,7 @@ def build(options: Build) -> Result:
         held_out=HeldOut(data_folder(options.data), options.store or Path("store")) if measures else None,
         wheels=options.wheels,
         library_only=options.library_only,
+        onnx=options.onnx,
     )
     tell(describe(built))
     content = {

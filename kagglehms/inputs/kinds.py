@@ -372,6 +372,23 @@ def describe(layout: Input) -> str:
     return f"{name}, {planes}{layout.shape[0]} × {layout.shape[1]}"
 
 
+def unit(layout: Input) -> str:
+    """Return the unit of an input's values, in words."""
+    match layout:
+        case Layout():
+            return (
+                f"log power, normalised: {', '.join(dict.fromkeys(tile.normalise for tile in layout.tiles))}"
+            )
+        case Folded(given) | Signals(given):
+            return f"{given.scale_uv:g} µV"
+        case Zoomed():
+            return f"{layout.zoom.unit_db:g} dB"
+        case Views():
+            return " beside ".join(unit(part) for part in layout.parts)
+        case Spectra():
+            return "log power, normalised: image"
+
+
 FOLDED_CAUSAL = Folded(FoldSpec(filter="causal"))
 """Sixteen differences, causal band-pass 0.5–20 Hz, ten phases, 160 × 1000."""
 FOLDED_LINEAR = Folded(FoldSpec(filter="linear"))

@@ -16,6 +16,7 @@ from kagglehms.kaggle.stamping import find_owner, stamp_kernel
 from kagglehms.locks import exclusive
 from kagglehms.packing.bundling import Content, write_bundle
 from kagglehms.packing.half_precision import HeldOut
+from kagglehms.packing.onnx_export import require_packages
 from kagglehms.packing.sources import find_sources
 from kagglehms.packing.staging import refuse_to_replace_others, staged, swap_in, write_file
 from kagglehms.runs.blends import Blend
@@ -56,6 +57,7 @@ def build(
     held_out: HeldOut | None = None,
     wheels: Sequence[str] | None = None,
     library_only: bool = False,
+    onnx: bool = False,
 ) -> Built:
     """Build the bundle and the kernels.
 
@@ -72,12 +74,16 @@ def build(
         held_out: records on which to measure how half precision changes the scores; None measures nothing.
         wheels: packages to bundle, in addition to those that the kernels import and the image lacks; None for neither.
         library_only: whether to leave out the weights, for the kernels that prepare and train; `runs` need not exist.
+        onnx: whether to write networks as ONNX files too, see `onnx_export`.
 
     Raises:
-        UsageError: a name is unknown, or `dist/dataset` is not a bundle and would be lost.
+        UsageError: a name is unknown, `dist/dataset` is not a bundle and would be lost, or a package that ONNX needs is
+            not installed.
         RunError: a run is unfinished or damaged, the checkout is broken, another build into `dist` is running, or the
             disk is full.
     """
+    if onnx:
+        require_packages()
     sources = find_sources(root)
     owner, owner_source = find_owner(owner)
     chosen = find_blend(runs, blend) if blend else None
@@ -85,7 +91,9 @@ def build(
         chosen = chosen if recipes is None else chosen.only(recipes)
         recipes = _heaviest_first(chosen)
     selected = [] if library_only else select_runs(runs, recipes, folds)
-    content = Content(tuple(selected), chosen, half, held_out, None if wheels is None else tuple(wheels))
+    content = Content(
+        tuple(selected), chosen, half, held_out, None if wheels is None else tuple(wheels), onnx
+    )
     dataset = dist / "dataset"
     refuse_to_replace_others(dataset)
     try:

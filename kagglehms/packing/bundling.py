@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import kagglehms
@@ -21,6 +21,7 @@ from kagglehms.bundle.manifest import (
     Library,
     Manifest,
     Model,
+    Onnx,
     Prior,
     dump_manifest,
     hash_file,
@@ -31,8 +32,8 @@ from kagglehms.bundle.manifest import (
 from kagglehms.console import say
 from kagglehms.device import choose_device
 from kagglehms.errors import RunError
-from kagglehms.kaggle.scripts import read_wheel
 from kagglehms.kaggle.image import kaggle_image
+from kagglehms.kaggle.scripts import read_wheel
 from kagglehms.kaggle.stamping import stamp_card
 from kagglehms.packing.half_precision import HeldOut, half_changes, halve, open_held_out
 from kagglehms.packing.model_card import MODEL_CARD, model_card
@@ -44,6 +45,7 @@ from kagglehms.runs.contents import FoldResult
 from kagglehms.runs.folder import RECIPE, FinishedRun
 from kagglehms.runs.prior_correction import joint_prior
 from kagglehms.training.checkpoint import WEIGHTS
+from kagglehms.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Content:
         half: whether to store weights in half precision.
         held_out: records on which to measure how that changes the scores; None measures nothing.
         wheels: packages to bundle, in addition to those that the kernels import and the image lacks; None for neither.
+        onnx: whether to write networks as ONNX files too.
     """
 
     runs: tuple[FinishedRun, ...]
@@ -63,6 +66,7 @@ class Content:
     half: bool = False
     held_out: HeldOut | None = None
     wheels: tuple[str, ...] | None = None
+    onnx: bool = False
 
     @property
     def prior(self) -> Prior:
@@ -130,8 +134,9 @@ def write_bundle(folder: Path, sources: Sources, content: Content, owner: str) -
 
 
 def _write_models(folder: Path, content: Content, files: dict[str, File]) -> list[Model]:
-    """Write recipes and weights, add them to `files`, and return the models' entries of the manifest."""
+    """Write recipes, weights and ONNX files, add them to `files`, and return the models' entries of the manifest."""
     measure = content.measure()
+    export = _exporter(folder) if content.onnx else None
     models = []
     for run in content.runs:
         recipe = run.recipe.name
@@ -149,19 +154,56 @@ def _write_models(folder: Path, content: Content, files: dict[str, File]) -> lis
             if content.half:
                 files[name] = write_file(folder / name, halve(weights))
                 changes = measure(run, fold, folder / name)
-                models.append(Model(recipe, fold.fold, name, recipe_file, scores, "float16", changes))
+                model = Model(recipe, fold.fold, name, recipe_file, scores, "float16", changes)
             else:
                 files[name] = copy_file(weights, folder / name)
-                models.append(Model(recipe, fold.fold, name, recipe_file, scores))
+                model = Model(recipe, fold.fold, name, recipe_file, scores)
+            if export is not None and (written := export(run.recipe, model)) is not None:
+                files[written.file] = hash_file(folder / written.file)
+                model = replace(model, onnx=written)
+            models.append(model)
     return models
+
+
+def _exporter(folder: Path) -> Callable[[Recipe, Model], Onnx | None]:
+    """Return a function that writes a model of the bundle as an ONNX file.
+
+    The first model of a recipe that cannot be written is named, and the recipe's others are not tried.
+    """
+    from kagglehms.packing.onnx_export import NotExportable, export_network
+
+    refused: set[str] = set()
+
+    def export(recipe: Recipe, model: Model) -> Onnx | None:
+        if recipe.name in refused:
+            return None
+        try:
+            return export_network(
+                recipe, folder / model.weights, (folder / model.weights).with_suffix(".onnx")
+            )
+        except NotExportable as error:
+            refused.add(recipe.name)
+            say(f"{recipe.name} fold {model.fold}: not written as ONNX: {error}")
+            return None
+
+    return export
 
 
 def _vendor(folder: Path, kernels: Path, wheel: str, content: Content) -> list[Path]:
     """Fetch the wheels that the bundle is to hold besides the library's."""
+    needed = {package: run for run in content.runs for package in kaggle_image().lacks(run.recipe.packages)}
     if content.wheels is None:
+        for package, run in needed.items():
+            say(
+                f"{run.recipe.name} needs {package}, which Kaggle's image lacks; build with --wheels to bring it along"
+            )
         return []
     scripts = sorted(kernels.glob("*/*.py"))
-    wanted = [*lacking(scripts, read_wheel(folder / wheel)), *needed, *content.wheels]
+    wanted = [
+        *content.wheels,
+        *lacking(scripts, read_wheel(folder / wheel)),
+        *needed,
+    ]  # pinned versions first
     with tempfile.TemporaryDirectory(prefix="wheels-", dir=folder.parent) as scratch:
         return [path.rename(folder / path.name) for path in vendor(wanted, Path(scratch))]
 
@@ -178,8 +220,3 @@ def _versions(runs: Sequence[FinishedRun]) -> dict[str, str]:
         for package, version in run.info.versions.items():
             merged.setdefault(package, set()).add(version)
     return {package: ", ".join(sorted(versions)) for package, versions in sorted(merged.items())}
-    needed = {package: run for run in content.runs for package in kaggle_image().lacks(run.recipe.packages)}
-        for package, run in needed.items():
-            say(
-                f"{run.recipe.name} needs {package}, which Kaggle's image lacks; build with --wheels to bring it along"
-            )

@@ -50,6 +50,8 @@ def _next_commands(built: Built) -> list[str]:
 
 def _scores_line(model: Model) -> str:
     text = ", ".join(f"{name} {score:.4f}" for name, score in model.scores.items() if score is not None)
+    if model.onnx is not None:
+        text += f"; ONNX within {model.onnx.max_difference:.1e}"
     if model.precision == "float32":
         return text
     if model.changes is None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kagglehms import __version__
-from kagglehms.bundle.manifest import Model, Prior
+from kagglehms.bundle.manifest import Model, Onnx, Prior
 from kagglehms.data.competition import CLASSES
-from kagglehms.inputs.kinds import describe
+from kagglehms.inputs.kinds import Input, describe, unit
 from kagglehms.runs.blends import Blend, score_name
 from kagglehms.runs.folder import FinishedRun, named_origin
 from kagglehms.runs.prior_correction import PriorCorrection
@@ -40,6 +40,7 @@ def model_card(
         blend: how recipes are combined; None for their plain mean.
     """
     described = [_described(run) for run in runs]
+    layouts = {run.recipe.name: run.recipe.layout for run in runs}
     keeping: dict[str, list[str]] = {}
     for each in described:
         keeping.setdefault(each["kept"], []).append(each["name"])
@@ -47,6 +48,7 @@ def model_card(
         runs=described,
         keeping=keeping,
         models=models,
+        onnx=[_onnx_row(layouts[model.recipe], model.onnx) for model in models if model.onnx],
         shortcomings=[told for model in models if (told := _shortcoming(model))],
         version=__version__,
         half=any(model.precision == "float16" for model in models),
@@ -93,6 +95,17 @@ def _described(run: FinishedRun) -> dict[str, Any]:
         "n_folds": run.info.n_folds,
         "records": run.info.records,
         "teachers": recipe.teachers,
+    }
+
+
+def _onnx_row(layout: Input, onnx: Onnx) -> dict[str, Any]:
+    return {
+        "file": onnx.file,
+        "opset": onnx.opset,
+        "shape": " × ".join(("B", *map(str, layout.array_shape))),
+        "input": describe(layout),
+        "unit": unit(layout),
+        "difference": onnx.max_difference,
     }
 
 

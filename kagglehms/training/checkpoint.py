@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,18 +74,9 @@ def load_weights(model: nn.Module, path: Path) -> Normaliser:
         DataError: the file is missing, truncated, or has the weights of another model; the message names the first
             differences.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise DataError(path, "no such file", "train the recipe, or copy its run folder whole")
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = {_plain(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            normaliser = _normaliser((file.metadata() or {}).get(NORMALISER_KEY, "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(
-            path, f"cannot be read ({error})", "copy it again, it is truncated or no weights"
-        ) from error
+    with _opened(path, "pt") as file:
+        state = {_plain(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        normaliser = _normaliser(file)
     problems = _differences(model.state_dict(), state)
     if problems:
         raise DataError(
@@ -94,8 +87,35 @@ def load_weights(model: nn.Module, path: Path) -> Normaliser:
     return normaliser
 
 
-def _normaliser(content: str) -> Normaliser:
+def load_normaliser(path: Path) -> Normaliser:
+    """Return the statistics that were saved with the weights at `path`, without loading these.
+
+    Raises:
+        DataError: the file is missing or truncated.
+    """
+    with _opened(path, "np") as file:
+        return _normaliser(file)
+
+
+@contextmanager
+def _opened(path: Path, framework: str) -> Iterator[Any]:
+    """Open a .safetensors file; what goes wrong while it is read is a DataError."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise DataError(path, "no such file", "train the recipe, or copy its run folder whole")
+    try:
+        with safe_open(path, framework=framework) as file:
+            yield file
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(
+            path, f"cannot be read ({error})", "copy it again, it is truncated or no weights"
+        ) from error
+
+
+def _normaliser(file: Any) -> Normaliser:
     """Parse the statistics of each source; raise ValueError if they are not a mean and a standard deviation."""
+    content = (file.metadata() or {}).get(NORMALISER_KEY, "{}")
     statistics: dict[Any, Any] = parse_object(content)
     for source, values in statistics.items():
         pair = isinstance(values, list) and len(values) == 2

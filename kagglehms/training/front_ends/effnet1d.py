@@ -69,7 +69,7 @@ class EffNet1d(nn.Module):
         Raises:
             UsageError: the signals are too short.
         """
-        n_batch, n_chains = len(signals_BCT), self.options.n_chains
+        n_batch, n_chains = signals_BCT.shape[0], self.options.n_chains
         chains_MCT = self._chains(signals_BCT)
         features_MDL = self.layers(self.stem(chains_MCT))
         by_frame = features_MDL.reshape(n_batch, n_chains, *features_MDL.shape[1:]).permute(0, 3, 1, 2)
