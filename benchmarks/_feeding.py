@@ -177,6 +177,7 @@ def steps_in_turn(
     seconds: float,
     settle_s: float = SETTLE_S,
     ahead: Mapping[str, int] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[dict[str, float], dict[str, float | None]]:
     """Seconds per step of each (medians), and the peak of device memory in MB; every round begins with another.
 
@@ -188,11 +189,13 @@ def steps_in_turn(
         settle_s: silence before each turn.
         ahead: steps of a contender that do not count at the start of its turns, since their batches were drawn in the
             meantime; one where nothing is said, which brings its weights back into memory and caches.
+        clock: seconds; `time.process_time` counts what a busy CPU gave to this process.
     """
     took: dict[str, list[float]] = {name: [] for name in contenders}
     memory: dict[str, float | None] = {}
     n_steps = {
-        name: max(1, round(seconds / _warm(step, device, seconds))) for name, step in contenders.items()
+        name: max(1, round(seconds / _warm(step, device, seconds, clock)))
+        for name, step in contenders.items()
     }
     names = list(contenders)
     for number in range(rounds):
@@ -203,29 +206,29 @@ def steps_in_turn(
             time.sleep(settle_s)
             for _ in range((ahead or {}).get(name, 1)):
                 contenders[name]()
-            took[name].append(_seconds(contenders[name], device, n_steps[name]))
+            took[name].append(_seconds(contenders[name], device, n_steps[name], clock))
             memory[name] = (torch.cuda.max_memory_allocated() - base) / 1e6 if device.name == "cuda" else None
     return {name: statistics.median(values) for name, values in took.items()}, memory
 
 
-def _warm(step: Step, device: Device, seconds: float) -> float:
+def _warm(step: Step, device: Device, seconds: float, clock: Callable[[], float]) -> float:
     """Seconds of a step, after some that do not count: cuDNN tries algorithms, caches fill."""
     step()
     for _ in range(3):
-        took = _seconds(step, device, 1)
+        took = _seconds(step, device, 1, clock)
         if took > seconds:
             break
     return took
 
 
-def _seconds(step: Step, device: Device, n: int) -> float:
+def _seconds(step: Step, device: Device, n: int, clock: Callable[[], float]) -> float:
     """Of each of `n` steps."""
     wait(device)
-    start = time.perf_counter()
+    start = clock()
     for _ in range(n):
         step()
     wait(device)
-    return (time.perf_counter() - start) / n
+    return (clock() - start) / n
 
 
 def rates_in_turn(

@@ -2,6 +2,7 @@
 
     python benchmarks/training.py                      # what this machine allows: a GPU with large batches, or a CPU
     python benchmarks/training.py --backbones efficientnet_b0 --images 400x300 --batches 32 --rounds 9
+    python benchmarks/training.py --front-ends --batches 2   # networks for signals against one for an image
 
 All contenders of a setting (see `_feeding.py`) take steps in turn in one process on one device; figures are medians
 over the rounds. Each stage of feeding is also measured by itself, without a network. Prints tables and one JSON line.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -35,6 +37,17 @@ from _measure import finish, machine, table, versions
 
 from kagglehms.device import Device, choose_device
 from kagglehms.environment import available_cpus
+from kagglehms.features import DifferenceSpec
+from kagglehms.inputs.kinds import FOLDED_CAUSAL, SIXTEEN_SIGNALS, Input, Signals
+from kagglehms.training.front_ends import (
+    EffNet1dOptions,
+    FoldOptions,
+    SpectrumOptions,
+    SqueezeOptions,
+    WaveStackOptions,
+)
+from kagglehms.training.front_ends.options import FrontEnd
+from kagglehms.training.recipe import Recipe
 from kagglehms.training.recipes import get_recipe
 
 KINDS = {"400x300": "baseline", "512x512": "eeg+percentiles"}
@@ -110,6 +123,44 @@ def measure_feeding(size: str, device: Device, rounds: int) -> dict[str, float]:
     return medians
 
 
+FRONT_ENDS: dict[str, tuple[Input, FrontEnd | None]] = {
+    "image network alone": (FOLDED_CAUSAL, None),
+    "fold": (SIXTEEN_SIGNALS, FoldOptions()),
+    "spectrum": (Signals(DifferenceSpec(filter="none", midline=True)), SpectrumOptions(unit_uv=32.0)),
+    "wave-stack": (SIXTEEN_SIGNALS, WaveStackOptions()),
+    "squeeze": (SIXTEEN_SIGNALS, SqueezeOptions()),
+    "effnet1d": (SIXTEEN_SIGNALS, EffNet1dOptions()),
+}
+"""Input and front end of each network; those that make an image have the same image network behind them."""
+
+
+def measure_front_ends(backbone: str, batch_size: int, device: Device, rounds: int) -> dict[str, float]:
+    """Seconds of a step of each network without feeding; on a CPU, of the time that one thread was given."""
+    records, contenders, images = make_records(), {}, {}
+    on_cpu = device.name == "cpu"
+    if on_cpu:
+        torch.set_num_threads(1)
+    for name, (layout, front_end) in FRONT_ENDS.items():
+        embeds = isinstance(front_end, SqueezeOptions | EffNet1dOptions)
+        recipe = Recipe(
+            name="measured",
+            layout=layout,
+            front_end=front_end,
+            backbone="" if embeds else backbone,
+            batch_size=batch_size,
+        )
+        images[name] = " × ".join(map(str, recipe.image_shapes[0])) if recipe.image_shapes else "–"
+        feed, learner = make_feed(recipe, records, device), make_learner(recipe, device)
+        contenders[name] = network_steps(device, feed, learner, batch_size)
+    clock = time.process_time if on_cpu else time.perf_counter
+    per_step, _ = steps_in_turn(contenders, device, rounds, 1.0, clock=clock)
+    alone = per_step["image network alone"]
+    rows = [(n, images[n], f"{1 / s:.2f}", f"{s / alone:.2f} ×") for n, s in per_step.items()]
+    print(f"\nnetworks for signals, {backbone} behind those that make an image, batch {batch_size}\n")
+    print(table(("front end", "image", "steps/s", "time of the image network alone"), rows))
+    return per_step
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -119,6 +170,7 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, help="default: 32 and 256 on a GPU, 8 on a CPU")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each contender in each round, about")
+    parser.add_argument("--front-ends", action="store_true", help="networks for signals, and nothing else")
     parser.add_argument("--compile", action="store_true", help="torch.compile as another contender")
     parser.add_argument("--device", choices=["cpu", "cuda"])
     chosen = parser.parse_args()
@@ -127,6 +179,10 @@ def main() -> None:
     torch.backends.cudnn.benchmark = True
     print(f"{device.reason}\n{machine()}; {versions(*PACKAGES)}; medians of {chosen.rounds} rounds")
     batches = chosen.batches or ([32, 256] if device.name == "cuda" else [8])
+    if chosen.front_ends:
+        steps = [measure_front_ends(chosen.backbones[0], n, device, chosen.rounds) for n in batches]
+        finish({"device": device.reason, "rounds": chosen.rounds, "batches": batches, "front_ends": steps})
+        return
     feeding = {size: measure_feeding(size, device, chosen.rounds) for size in chosen.images}
     settings = [
         measure_setting(backbone, size, batch_size, device, chosen.rounds, chosen.seconds, chosen.compile)
