@@ -122,10 +122,14 @@ def shared_lines(text: str) -> str:
 def test_everything_is_found_unpacked_and_verified_in_each_style(
     built: Built, tmp_path: Path, style: MountStyle
 ) -> None:
+    """Also where the sample alone names the rows, as it does in the second style here."""
     for name in ("input", "working", "tmp"):
         (tmp_path / name).mkdir()
     competition, place = mount_competition(tmp_path, style), mount(built, tmp_path, style)
+    if style != MOUNT_STYLES[0]:
+        (competition / "test.csv").unlink()
     done = run(built, tmp_path)
+    assert ("2 rows from sample_submission.csv" in done.stdout) is (style != MOUNT_STYLES[0])
     assert f"competition {competition}\n" in done.stdout
     assert f"bundle {place}: 2 model(s), digest {built.manifest.digest[:12]} verified" in done.stdout
     library = Path(done.stdout.splitlines()[0].partition(" from ")[2])
@@ -137,14 +141,6 @@ def test_everything_is_found_unpacked_and_verified_in_each_style(
         "submission.csv",
     ]
     np.testing.assert_allclose(submitted(tmp_path), [built.manifest.prior] * 2)
-
-
-def test_a_problem_is_no_failure_in_a_scored_run(built: Built, root: Path) -> None:
-    """Kaggle throws away the submission of a scored run that does not end with 0."""
-    mount(built, root)
-    done = run(built, root, rerun=True)
-    assert json.loads(done.stdout.splitlines()[-1])["status"] == "prior"  # a failure otherwise, see above
-    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("rerun", [False, True])
@@ -165,13 +161,6 @@ def test_a_competition_of_another_name_is_not_taken(built: Built, tmp_path: Path
     (other / "test.csv").write_text("eeg_id\n")
     for rerun in (False, True):
         assert_one_line(run(built, tmp_path, rerun), EXIT_USER, "the competition is not mounted")
-
-
-def test_without_test_csv_the_sample_names_the_rows(built: Built, root: Path) -> None:
-    mount(built, root)
-    (root / "input" / competition_mount(SLUG, "owner") / "test.csv").unlink()
-    assert "2 rows from sample_submission.csv" in run(built, root).stdout
-    np.testing.assert_allclose(submitted(root), [built.manifest.prior] * 2)
 
 
 def test_a_stale_version_is_named_as_such(built: Built, root: Path) -> None:
@@ -253,13 +242,18 @@ def test_a_damaged_wheel_leaves_the_sample(built: Built, root: Path, damage: str
     np.testing.assert_allclose(submitted(root), 1 / 6)
 
 
-def test_a_sample_that_cannot_be_read_keeps_nothing_else(built: Built, root: Path) -> None:
+def test_neither_a_sample_that_cannot_be_read_nor_a_problem_fails_a_scored_run(
+    built: Built, root: Path
+) -> None:
+    """Kaggle throws away the submission of a scored run that does not end with 0."""
     place = mount(built, root)
     sample = root / "input" / competition_mount(SLUG, "owner") / "sample_submission.csv"
     sample.unlink()
     sample.mkdir()
-    done = run(built, root)
+    done = run(built, root, rerun=True)
     assert f"bundle {place}: 2 model(s)" in done.stdout
+    assert json.loads(done.stdout.splitlines()[-1])["status"] == "prior"  # a failure otherwise, see above
+    assert done.returncode == 0
     np.testing.assert_allclose(submitted(root), [built.manifest.prior] * 2)
 
 
