@@ -5,13 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import torch
-from _feeding import make_feed, make_learner, make_records, network_steps, steps_in_turn
 from _gpu_book import Book, figure
-from _gpu_feed import ROUNDS, SECONDS, Setting
 from _gpu_parts import Circumstances
-
-from kagglehms.device import choose_device
 
 BATCHES = (32, 256)
 
@@ -20,6 +15,12 @@ def run(told: Circumstances, book: Book) -> None:
     if told.dry_run:
         book.text("Not part of a dry run: a test compares a compiled network with its original.")
         return
+    import torch
+    from _feeding import make_feed, make_learner, make_records, network_steps, steps_in_turn
+    from _gpu_feed import ROUNDS, SECONDS, Setting
+
+    from kagglehms.device import choose_device
+
     device = choose_device(told.device)
     first_s = 10.0
     for batch in BATCHES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ def run(told: Circumstances, book: Book) -> None:
     book.text("\n".join(f"- {name}: {value}" for name, value in figures.items()))
     with book.guarded("compiling the features"):
         start = time.monotonic()
-        compile_features()
+        compile_features(told.ladder if told.dry_run else None)
         seconds = round(time.monotonic() - start, 1)
         book.note("features compiled", seconds=seconds)
         book.text(f"- features compiled, or read from their cache, in {seconds} s")
@@ -81,8 +81,8 @@ def _seconds(work: Callable[[], object]) -> float:
     return statistics.median(took[3:])
 
 
-def compile_features() -> None:
-    """Draw each recipe's input once, so that no part waits for Numba."""
+def compile_features(names: Collection[str] | None = None) -> None:
+    """Draw each recipe's input once, or that of those named, so that no part waits for Numba."""
     from _feeding import InMemory, make_records
 
     from kagglehms.inputs.layouts import Normaliser
@@ -90,7 +90,7 @@ def compile_features() -> None:
     from kagglehms.training.recipes import RECIPES
 
     records, normaliser = make_records(), Normaliser({"kaggle": (0.0, 1.0), "eeg": (0.0, 1.0)})
-    for layout in {recipe.layout for recipe in RECIPES.values()}:
+    for layout in {recipe.layout for name, recipe in RECIPES.items() if names is None or name in names}:
         feed = Feed(InMemory(), records, layout, normaliser)
         for batch in feed.batches(np.arange(2), 2):
             assert torch.isfinite(batch.images_BCHW).all()
