@@ -25,6 +25,16 @@ os.environ.pop("KAGGLEHMS_DATA", None)
 REAL_DATA = Path(os.environ.get("KAGGLEHMS_REAL_DATA", Path(__file__).resolve().parents[2] / "shared"))
 """Folder of real competition data and weights; tests that need what it lacks are skipped. See CONTRIBUTING.md."""
 
+LONG_FILES_S = {
+    "kernel/test_entry.py": 45,
+    "report/test_page.py": 45,
+    "cuda/test_networks.py": 40,
+    "test_portability.py": 35,
+    "cuda/test_training.py": 30,
+    "bundle/test_explanation.py": 20,
+}
+"""Files that take long though no test of theirs does; their seconds, where they say more than the tests' number."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let pytest-xdist hand files out in the order below: its own begins with those of many tests, however short."""
@@ -40,6 +50,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         slow = item.get_closest_marker("slow")
         seconds[item.path] += 0.4 if slow is None else slow.args[0] if slow.args else 15
+    for name, long_s in LONG_FILES_S.items():
+        path = Path(__file__).parent / name
+        seconds[path] = max(seconds[path], long_s)
     items.sort(key=lambda item: -seconds[item.path])
 
 
