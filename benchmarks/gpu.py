@@ -86,7 +86,7 @@ def _run(told: Circumstances, parts: list[str], budget_s: float) -> int:
         simulation = start("simulate", budget_s, told, niceness=10)
     try:
         for name in list(shares):
-            if name in {"feed", "scored"} and simulation is not None:  # which are timed, or need it
+            if name in {"feed", "scored", "ladder"} and simulation is not None:  # which are timed, or need it
                 book.note("simulation", ending=finish(simulation, min(60.0, book.left_s / 3)))
                 simulation = None
             share = 1.0 if told.dry_run else shares[name] / sum(shares.values())
