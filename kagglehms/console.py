@@ -144,10 +144,20 @@ def tell(line: str) -> None:
         show(visible(line) + "\n")
 
 
-def show(text: str) -> None:
-    """Print text without adding a newline, otherwise like `tell`; carriage returns, which bars are made of, stay."""
-    stream: IO[str] | None = sys.stdout  # a process can have none
-    if stream is None:
+def warn(line: str) -> None:
+    """Print one line on standard error, with `--quiet` too."""
+    if leads():
+        with contextlib.suppress(BrokenPipeError):
+            show(visible(line) + "\n", sys.stderr)
+
+
+def show(text: str, stream: IO[str] | None = None) -> None:
+    """Print text without adding a newline, otherwise like `tell`, on `stream` or else on standard output.
+
+    Carriage returns, which bars are made of, stay.
+    """
+    stream = stream or sys.stdout
+    if stream is None:  # a process can have none
         return
     from tqdm import tqdm
 

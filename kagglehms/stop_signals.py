@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import socket
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from kagglehms.console import warn
 from kagglehms.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
+
+
+_ANSWER = "stopping after this step"
+_UNWINDING_S = 5.0
+"""Seconds that a second Ctrl-C gives the running work to end in an orderly way."""
 
 
 class StopRequest:
@@ -24,7 +33,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a request that the running work checks.
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a request that the running work checks, and answer it at once.
 
     A second Ctrl-C or SIGTERM ends at once. A second SIGHUP does not: a terminal that goes sends one, and its shell
     another. A process started under `nohup` receives neither. Outside the main thread, which alone can receive
@@ -48,10 +57,49 @@ def stop_signals() -> Iterator[StopRequest]:
             else:  # a shell starts what it puts in the background with signals ignored
                 signal.signal(known, defaults[known] if handler is signal.SIG_IGN else handler)
 
-    for number in before:
-        signal.signal(number, note)
+    with _answered(before):
+        for number in before:
+            signal.signal(number, note)
+        try:
+            yield request
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _answered(numbers: Iterable[int]) -> Iterator[None]:
+    """Say what becomes of each signal as soon as it comes, from a thread.
+
+    Python's own handlers wait until the main thread leaves the compiled code that it is in, such as a backward pass.
+    """
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    over = threading.Event()
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(target=_answer, args=(ours, frozenset(numbers), over), daemon=True)
+    thread.start()
     try:
-        yield request
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        over.set()
+        signal.set_wakeup_fd(before)
+        theirs.close()
+        thread.join()
+        ours.close()
+
+
+def _answer(wakes: socket.socket, numbers: frozenset[int], over: threading.Event) -> None:
+    """Answer each signal whose number arrives, until the other end is closed."""
+    asked = False
+    while received := wakes.recv(1):
+        number = received[0]
+        if number not in numbers:
+            continue
+        if number != signal.SIGINT:
+            warn(f"{signal.Signals(number).name} came; {_ANSWER}")
+        elif not asked:
+            warn(f"{_ANSWER}; press again to quit now")
+        elif not over.wait(_UNWINDING_S) and "ipykernel" not in sys.modules:  # a notebook outlives its cells
+            os._exit(EXIT_INTERRUPTED)
+        asked = True

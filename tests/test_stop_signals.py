@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +34,60 @@ def test_the_first_signal_is_a_request_and_the_second_ends(interrupt_handler: An
         signal.raise_signal(signal.SIGTERM)
         assert stop.exit_code == 143
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+_BLOCKED = """
+import ctypes, sys, threading
+from kagglehms.stop_signals import stop_signals
+
+libc = ctypes.CDLL(None)
+step = ctypes.create_string_buffer(256)  # a mutex: compiled code that no signal interrupts waits for it
+libc.pthread_mutex_lock(step)
+threading.Thread(target=lambda: (sys.stdin.readline(), libc.pthread_mutex_unlock(step)), daemon=True).start()
+with stop_signals() as stop:
+    print("in a step", flush=True)
+    libc.pthread_mutex_lock(step)
+    print(stop.signal.name, flush=True)
+"""
+
+
+@contextlib.contextmanager
+def blocked_step() -> Iterator[subprocess.Popen[str]]:
+    """Yield a process whose main thread is in compiled code until a line is written to it."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", _BLOCKED]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "in a step\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the mutex of another system may not be unlocked by a thread"
+)
+def test_a_signal_is_answered_before_the_step_ends() -> None:
+    with blocked_step() as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert process.stderr.readline() == "stopping after this step; press again to quit now\n"
+        rest, _ = process.communicate("end the step\n")
+    assert rest == "SIGINT\n"
+    assert process.returncode == 0
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the mutex of another system may not be unlocked by a thread"
+)
+def test_a_second_interrupt_ends_a_step_that_does_not_return() -> None:
+    with blocked_step() as process:
+        assert process.stderr is not None
+        process.send_signal(signal.SIGINT)
+        process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
 
 
 @pytest.fixture
