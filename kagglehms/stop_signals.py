@@ -14,7 +14,6 @@ from typing import Any
 from kagglehms.console import warn
 from kagglehms.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 
-
 _ANSWER = "stopping after this step"
 _UNWINDING_S = 5.0
 """Seconds that a second Ctrl-C gives the running work to end in an orderly way."""

@@ -57,7 +57,11 @@ def ladder_chart(rows: Sequence[Row]) -> Figure:
 
 
 def learning_curves(history: pl.DataFrame) -> Figure:
-    """Draw held-out score and training loss of each fold over epochs, with warm-ups shaded and stages separated."""
+    """Draw each fold over epochs, with warm-ups shaded and stages separated.
+
+    The held-out score and, on the same axis and dashed, the KL divergence in training, whose distance shows
+    over-fitting; the training loss below, on a scale of its own.
+    """
     drawn = figure(*SMALL)
     with styled(PAGE):
         score, loss = drawn.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -73,11 +77,12 @@ def learning_curves(history: pl.DataFrame) -> Figure:
                 markersize=3.5,
                 label=f"fold {fold}",
             )
+            score.plot(table["epoch"], table["train_kl"], color=colour, linewidth=1, linestyle="--")
             loss.plot(table["epoch"], table["train_loss"], color=colour, linewidth=1)
         for axes in (score, loss):
             _mark_stages(axes, history)
             tidy(axes)
-        score.set_ylabel("held out")
+        score.set_ylabel("KL divergence")
         loss.set_ylabel("training loss")
         loss.set_xlabel("epoch")
         loss.set_xlim(left=0)

@@ -192,11 +192,12 @@ class RunFolder:
         """Read the evaluations of a fold, with the fold's number in a column `fold`."""
         import polars as pl
 
-        types = {"stage": pl.Int64, "epoch": pl.Float64, "train_loss": pl.Float64, "score_all": pl.Float64}
+        numbers = ("epoch", "train_loss", "train_kl", "score_all")
+        types = {"stage": pl.Int64, **dict.fromkeys(numbers, pl.Float64)}
         table = self._read_table(
             self.fold(fold) / HISTORY,
             _FOLD_HINT,
-            lambda content: pl.read_csv(content).select(
+            lambda content: _with_divergence(pl.read_csv(content)).select(
                 *(pl.col(name).cast(dtype) for name, dtype in types.items()),
                 pl.col("warm_up").cast(pl.String).str.to_lowercase() == "true",
             ),
@@ -422,6 +423,13 @@ def _checked_predictions(path: Path, content: IO[bytes], hint: str) -> pl.DataFr
     except UsageError as error:
         raise RunError(f"{path}: {error}; {hint}") from error
     return table
+
+
+def _with_divergence(history: pl.DataFrame) -> pl.DataFrame:
+    """Return a table of evaluations with the column `train_kl`, which earlier versions did not write."""
+    import polars as pl
+
+    return history if "train_kl" in history.columns else history.with_columns(pl.lit(None).alias("train_kl"))
 
 
 def _read_json(path: Path, kind: type[T], hint: str) -> T:

@@ -37,7 +37,7 @@ class Evaluation:
         step: number of optimizer steps before the evaluation, over all stages.
         epoch: number of passes over the training records before the evaluation, over all stages; a fraction within
             an epoch.
-        train_loss: mean training loss since the previous evaluation.
+        train_loss: mean training loss since the previous evaluation, as the stage weights it.
         score_stage: the competition's score on the held-out records by which the stage is judged; it decides which
             evaluation is best.
         score_all: score on all held-out records.
@@ -50,6 +50,8 @@ class Evaluation:
         uniform_all: score of a uniform prediction on all held-out records.
         uniform_many: score of a uniform prediction on those with many votes.
         averaged: number of evaluations whose weights were averaged; 1 for the weights at that step.
+        train_kl: mean unweighted KL divergence of the training batches since the previous evaluation, which can be
+            compared with held-out scores; None in the files of earlier versions.
     """
 
     stage: int
@@ -68,6 +70,7 @@ class Evaluation:
     uniform_all: float
     uniform_many: float | None
     averaged: int = 1
+    train_kl: float | None = None
 
     @property
     def row(self) -> dict[str, Any]:
@@ -106,10 +109,17 @@ class Evaluation:
             return f"  mean of the weights of the {self.averaged} best evaluations: {held_out}  (kept)"
         warm_up = " (warm-up)" if self.warm_up else ""
         best = "  (the last so far, kept)" if recipe.keep == "last" else "  (best so far)" if improved else ""
-        return (
-            f"  epoch {self.epoch:.1f}/{recipe.epochs}{warm_up}, step {self.step}: loss {self.train_loss:.4f}, "
-            f"{held_out}{best}"
-        )
+        place = f"epoch {self.epoch:.1f}/{recipe.epochs}{warm_up}, step {self.step}"
+        return f"  {place}: {self._training}, {held_out}{best}"
+
+    @property
+    def _training(self) -> str:
+        """The training loss in words: what can be compared with held-out scores first."""
+        loss = f"{self.train_loss:.4f}"
+        if self.train_kl is None:
+            return f"loss {loss}"
+        divergence = f"{self.train_kl:.4f}"
+        return f"training KL {divergence}" + ("" if loss == divergence else f" (loss {loss})")
 
 
 @dataclass(frozen=True)

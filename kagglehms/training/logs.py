@@ -68,7 +68,7 @@ class Journal:
         write_history(self.folder / HISTORY, history)
         self.event("evaluation", **last, improved=improved, **details)
         if self._board:
-            for name in ("train_loss", "score_stage", "score_all", "score_votes10"):
+            for name in ("train_loss", "train_kl", "score_stage", "score_all", "score_votes10"):
                 if last[name] is not None:
                     self._board.add_scalar(name, last[name], last["step"])
             self._board.flush()
@@ -85,7 +85,7 @@ def write_history(path: Path, history: Sequence[Evaluation]) -> None:
     """Write evaluations as CSV, one row each."""
     import polars as pl
 
-    optional = ("score_votes10", "prior_votes10", "uniform_votes10")
+    optional = ("score_votes10", "prior_votes10", "uniform_votes10", "train_kl")
     table = pl.DataFrame([e.row for e in history], schema_overrides=dict.fromkeys(optional, pl.Float64))
     write_bytes(path, table.write_csv().encode())
 

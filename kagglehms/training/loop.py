@@ -264,8 +264,8 @@ class _Training:
             drawn.close()
 
     def _status(self, learner: Learner) -> str:
-        loss, last = learner.recent_loss(), self.history.last
-        parts = [] if loss is None else [f"loss {loss:.4f}"]
+        divergence, last = learner.recent_divergence(), self.history.last
+        parts = [] if divergence is None else [f"training KL {divergence:.4f}"]
         if last is not None:
             parts.append(f"held out {last.score_all:.4f} (class prior {last.prior_all:.4f})")
         return ", ".join(parts)
@@ -293,7 +293,7 @@ class _Training:
         return last is not None and last.step == learner.steps_of_run
 
     def _evaluate(self, plan: StagePlan, learner: Learner) -> None:
-        train_loss = learner.mean_loss()
+        train_loss, train_kl = learner.mean_losses()
         predictions_NK, scores = self._scored(learner.evaluated, plan, learner)
         now = Evaluation(
             stage=plan.number,
@@ -301,6 +301,7 @@ class _Training:
             step=learner.steps_of_run,
             epoch=plan.first_epoch + learner.step / plan.steps_per_epoch,
             train_loss=train_loss,
+            train_kl=train_kl,
             seconds=self.history.seconds,
             **scores.attributes,
         )

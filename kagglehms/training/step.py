@@ -21,7 +21,7 @@ from kagglehms.training.augmentation_draws import augment, device_augmentations,
 from kagglehms.training.augmentations import smooth
 from kagglehms.training.batches import Batch
 from kagglehms.training.distributed import Team
-from kagglehms.training.losses import weighted_loss
+from kagglehms.training.losses import kl_loss, weighted_loss
 from kagglehms.training.memory import largest_fitting, out_of_memory
 from kagglehms.training.optimization import load_optimizer, make_optimizer, make_schedule
 from kagglehms.training.precision import autocast, laid_out
@@ -67,7 +67,7 @@ class Learner:
         self.total_steps = total_steps
         self.scaler = torch.amp.GradScaler(device.name, enabled=device.amp == "float16")
         self.step = 0
-        self.loss_sum = torch.zeros((), device=device.name)
+        self.loss_sums = torch.zeros(2, device=device.name)  # the loss, and the unweighted KL divergence
         self.n_losses = 0
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=device.name)
         self._asked: tuple[Tensor, Callable[[], bool]] | None = None
@@ -108,26 +108,26 @@ class Learner:
         """
         # Every step has a seed of its own, and no random state is saved: a resumed run drops the same units.
         torch.manual_seed(_seed(self.recipe.seed, self.steps_of_run, _DROPOUT, self.team.rank))
-        loss = None
+        losses = None
         try:
             batch = self._augmented(batch, epoch, warm_up, n_all)
-            loss = self._forward_backward(batch, warm_up, n_all)
+            losses = self._forward_backward(batch, warm_up, n_all)
             self._clip()
             self.scaler.step(self.optimizer)  # the first call allocates the moments
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-            loss = None
-        if loss is None:  # not inside the handler, where the error still holds on to the memory
+            losses = None
+        if losses is None:  # not inside the handler, where the error still holds on to the memory
             raise self._too_large(batch)
         self.scaler.update()
         self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
         self.step += 1
-        self.loss_sum += loss
+        self.loss_sums += losses
         self.n_losses += 1
-        first = (self._first_bad < 0) & ~torch.isfinite(loss)
+        first = (self._first_bad < 0) & ~torch.isfinite(losses[0])
         self._first_bad = torch.where(first, self.step, self._first_bad)
 
     def _augmented(self, batch: Batch, epoch: int, warm_up: bool, n_all: int) -> Batch:
@@ -153,7 +153,7 @@ class Learner:
         return augment(batch, asked, recipe.seed, epoch, widths, tile_heights=heights, layout=recipe.layout)
 
     def _forward_backward(self, batch: Batch, warm_up: bool, n_all: int) -> Tensor:
-        """Compute the gradients of one batch, and return this process's part of its mean loss."""
+        """Compute the gradients of one batch, and return this process's parts of its mean loss and KL divergence."""
         images_BCHW = laid_out(batch.images_BCHW, self.device)
         with autocast(self.device):
             logits_BK = self.network(images_BCHW)
@@ -165,10 +165,12 @@ class Learner:
             None if warm_up else self.stage.weights,  # a mosaic has no number of votes
             self.elapsed,
         )
-        loss = loss * self.team.weight(n_all, len(images_BCHW))
+        share = self.team.weight(n_all, len(images_BCHW))
+        loss = loss * share
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        return loss.detach() / self.team.size
+        divergence = kl_loss(logits_BK.detach(), batch.targets_BK) * share
+        return torch.stack([loss.detach(), divergence]) / self.team.size
 
     def _clip(self) -> None:
         """Scale the gradients of all parameters together down to the norm that the stage allows."""
@@ -176,27 +178,30 @@ class Learner:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.stage.clip_norm)
 
-    def mean_loss(self) -> float:
-        """Return the mean loss since the previous call; waits for the device."""
-        mean = float(self.team.total(self.loss_sum)) / self.n_losses
-        self.loss_sum, self.n_losses = torch.zeros_like(self.loss_sum), 0
-        return mean
+    def mean_losses(self) -> tuple[float, float]:
+        """Return the mean loss and the mean unweighted KL divergence since the previous call; waits for the device.
+
+        Only the divergence can be compared with held-out scores. It is that of the targets and inputs as augmented.
+        """
+        loss, divergence = (self.team.total(self.loss_sums) / self.n_losses).tolist()
+        self.loss_sums, self.n_losses = torch.zeros_like(self.loss_sums), 0
+        return loss, divergence
 
     def first_bad_step(self) -> int | None:
         """Return the first step of the stage, counted from 1, whose loss was not finite; waits for the device."""
         step = int(self._first_bad)
         return step if step > 0 else None
 
-    def recent_loss(self) -> float | None:
-        """Return the mean loss since the last evaluation, as of the previous call, without waiting for the device.
+    def recent_divergence(self) -> float | None:
+        """Return the mean unweighted KL divergence since the last evaluation, as of the previous call.
 
-        In a team it is estimated from this process's share alone.
+        It does not wait for the device. In a team it is estimated from this process's share alone.
         """
         answer = None
         if self._asked is not None and self._asked[1]():
             answer = float(self._asked[0])
         if self.n_losses:
-            mean = self.loss_sum * (self.team.size / self.n_losses)
+            mean = self.loss_sums[1] * (self.team.size / self.n_losses)
             if mean.device.type == "cuda":
                 host = torch.empty((), pin_memory=True).copy_(mean, non_blocking=True)
                 self._asked = host, torch.cuda.current_stream().record_event().query
@@ -225,7 +230,7 @@ class Learner:
         parts: dict[str, Mapping[str, Tensor]] = {
             "model": self.model.state_dict(),
             "average": {} if self.average is None else self.average.state_dict(),
-            "loss": {"sum": self.team.total(self.loss_sum)},
+            "loss": {"sum": self.team.total(self.loss_sums)},
         }
         for number, values in self.optimizer.state_dict()["state"].items():
             parts[f"optimizer/{number}"] = values
@@ -256,8 +261,8 @@ class Learner:
         self.step, self.n_losses = numbers["step"], numbers["n_losses"]
         # Learning rates and momenta are functions of the step, and part of the saved groups.
         LRScheduler.load_state_dict(self.schedule, {"last_epoch": self.step, "_step_count": self.step + 1})
-        # The saved sum is that of all processes.
-        self.loss_sum += state.tensors["loss/sum"].to(self.loss_sum.device) / self.team.size
+        # The saved sums are those of all processes.
+        self.loss_sums += state.tensors["loss/sum"].to(self.loss_sums.device) / self.team.size
 
 
 def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:

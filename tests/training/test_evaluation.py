@@ -18,15 +18,18 @@ def test_an_evaluation_prints_all_and_many_and_its_own_records_with_their_floors
         "0.8000 (class prior 0.8500, uniform 1.1000), settled 0.7000 (class prior 1.0000, uniform 1.2000), 12 s"
         "  (best so far)"
     )
+    weighted = Evaluation(1, False, 40, 2.5, 1.25, *numbers, train_kl=0.6).line(get_recipe("two-stage"), True)
+    assert "step 40: training KL 0.6000 (loss 1.2500), held out 0.9000" in weighted
     few = (0.7, 0.9, None, 12.0, 1.0, 1.3, None, 1.2, 1.5, None)
     assert "many" not in Evaluation(0, True, 40, 2.5, 1.25, *few).line(get_recipe("baseline"), False)
 
 
 def test_files_keep_the_columns_of_earlier_versions() -> None:
-    one = Evaluation(0, True, 40, 2.5, 1.25, 0.7, 0.8, 0.6, 9.0, 1.0, 1.1, 1.2, 1.7, 1.8, 1.9, 2)
+    one = Evaluation(0, True, 40, 2.5, 1.25, 0.7, 0.8, 0.6, 9.0, 1.0, 1.1, 1.2, 1.7, 1.8, 1.9, 2, 0.9)
     assert list(one.row) == [
         "stage", "warm_up", "step", "epoch", "train_loss", "score_stage", "score_all", "score_votes10", "seconds",
         "prior_stage", "prior_all", "prior_votes10", "uniform_stage", "uniform_all", "uniform_votes10", "averaged",
+        "train_kl",
     ]  # fmt: skip
     assert (one.row["score_votes10"], one.row["prior_votes10"], one.row["uniform_votes10"]) == (0.6, 1.2, 1.9)
     assert Evaluation.from_row(one.row) == one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import re
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.special import rel_entr
 from striped import CPU, RECIPE, striped_feed
 
 from kagglehms.data.records import Records
@@ -314,9 +316,25 @@ def test_the_loss_shown_is_a_mean_whatever_the_size_of_the_team() -> None:
     resumed.restore(State(alone.tensors(), {"learner": alone.numbers()}, {}))
     shown = []
     for each in (alone, member, resumed):
-        each.recent_loss()  # asks; the next call answers
-        shown.append(each.recent_loss())
-    assert shown == pytest.approx([alone.mean_loss()] * 3)
+        each.recent_divergence()  # asks; the next call answers
+        shown.append(each.recent_divergence())
+    assert shown == pytest.approx([alone.mean_losses()[1]] * 3)
+
+
+def test_the_training_divergence_is_comparable_with_the_score_whatever_the_loss() -> None:
+    """One step with a weighted loss; the logits of the first step are those of the new network in training mode."""
+    stage = Stage(epochs=1, loss="kl", weights="votes")
+    recipe = replace(RECIPE, stages=(stage,), dropout=0.0)
+    torch.manual_seed(0)
+    model, _ = make_model(recipe)
+    batch = next(striped_feed(8).batches(np.arange(4), 4))
+    logits = copy.deepcopy(model).train()(batch.images_BCHW).detach().numpy().astype(np.float64)
+    learner = step.Learner(recipe, model.train(), model, 10, 0, CPU, Team())
+    learner.learn(batch, 0, False, 4)
+    p, q = batch.targets_BK.numpy(), np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    loss, divergence = learner.mean_losses()
+    assert divergence == pytest.approx(float(rel_entr(p, q).sum(axis=1).mean()), rel=1e-4)
+    assert loss == pytest.approx(divergence * 12 / 20, rel=1e-4)  # each record has twelve votes
 
 
 def test_the_moving_average_is_what_is_kept(tmp_path: Path) -> None:
