@@ -117,7 +117,8 @@ def _rehearse(out: Path) -> None:
     report = rehearse("infer", out / "dist", out / "competition", out / "rehearsal")
     if report.exit_code != EXIT_OK:
         raise RunError(report.sentence)
-    say(report.sentence)
+    for line in report.lines:
+        say(line)
 
 
 def _report(out: Path) -> None:

@@ -190,7 +190,8 @@ def rehearse(options: Rehearse) -> Result:
             options.hidden,
             options.hidden_from,
         )
-        tell(report.sentence)
+        for line in report.lines:
+            tell(line)
         reports.append(report)
     return Result(reports, exit_code=max(report.exit_code for report in reports))
 

@@ -62,6 +62,11 @@ def assign_folds(records: Records, n_folds: int = 5, seed: int = FOLD_SEED) -> N
 
     patients = records.patients
     n_patients = len(np.unique(patients))
+    if n_patients < 2:
+        raise UsageError(
+            f"{n_folds} folds cannot be made of {n_patients} patient(s), who stay in one fold each; use more records "
+            "(a larger --limit, or none)"
+        )
     if not 2 <= n_folds <= n_patients:
         raise UsageError(
             f"{n_folds} folds cannot be made of {n_patients} patient(s); choose 2 to {n_patients} (--folds)"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kagglehms.data.competition import Competition
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError
+from kagglehms.kaggle.image import kaggle_image
 from kagglehms.kernel.marker import Marker
 from kagglehms.kernel.mounts import MountStyle
 from kagglehms.kernel.prior import read_rows
@@ -17,6 +18,7 @@ from kagglehms.rehearsal.hidden_test_set import HIDDEN_ROWS
 from kagglehms.rehearsal.machine import Isolation
 from kagglehms.rehearsal.spec import Outcome
 from kagglehms.strict_json import parse
+from kagglehms.timing import duration
 
 FEWEST_ROWS = 20
 """Fewest rows from which the time of a row can be told; with fewer, the start-up hides it."""
@@ -68,21 +70,28 @@ class RehearsalReport:
         return EXIT_OK if self.ok else EXIT_FAILURE
 
     @property
+    def lines(self) -> tuple[str, ...]:
+        """The report in five lines: the outcome, its time, what it took, its isolation, its log."""
+        left = f"; what it left is in {self.output}" if self.output else ""
+        outcome = (
+            f"made {self.submission or self.output} with the bundle's own library"
+            if self.ok
+            else f"FAILED: {'; '.join(self.problems)}{left}"
+        )
+        disk = f"{self.peak_disk_bytes / 2**20:,.0f} MiB in /kaggle/working"
+        note = f" ({self.isolation_note})" if self.isolation_note else ""
+        return (
+            f"kernel {self.kernel} {outcome}",
+            f"time: {self.seconds:.1f} s{f'; {self.projection}' if self.projection else ''}",
+            f"peak memory: {self.peak_memory_bytes / 2**20:,.0f} MiB, {disk}",
+            f"isolation: {self.isolation}{note}, mounts as {self.mounts!r}",
+            f"log: {self.log}",
+        )
+
+    @property
     def sentence(self) -> str:
         """The report in one line."""
-        note = f" ({self.isolation_note})" if self.isolation_note else ""
-        how = (
-            f"{self.seconds:.1f} s, peak memory {self.peak_memory_bytes / 2**20:,.0f} MiB, "
-            f"{self.peak_disk_bytes / 2**20:,.0f} MiB in /kaggle/working, mounts as {self.mounts!r}, "
-            f"isolated by {self.isolation}{note}; its output is in {self.log}"
-        )
-        if self.projection:
-            how += f"; {self.projection}"
-        if self.ok:
-            made = self.submission or self.output
-            return f"kernel {self.kernel} made {made} with the bundle's own library: {how}"
-        left = f"; what it left is in {self.output}" if self.output else ""
-        return f"kernel {self.kernel} FAILED: {'; '.join(self.problems)}: {how}{left}"
+        return "; ".join(self.lines)
 
 
 def projection(marker: Marker | None) -> str:
@@ -100,10 +109,11 @@ def projection(marker: Marker | None) -> str:
         return f"{marker.rows} row(s) say nothing about the time of {HIDDEN_ROWS:,}: try --hidden 100"
     passes_s = sum(step["seconds"] for step in marker.steps)
     whole_s = marker.seconds - passes_s + passes_s * HIDDEN_ROWS / marker.rows
-    said = f"{HIDDEN_ROWS:,} rows would take {whole_s / 60:,.0f} min on this machine ({len(marker.steps)} passes)"
+    took, limit = duration(whole_s), duration(kaggle_image().limits.kernel_seconds)
+    said = f"{HIDDEN_ROWS:,} rows would take {took} of {limit} on this machine ({len(marker.steps)} passes)"
     if whole_s > TIME_LIMIT_S:
-        limit = f"the {TIME_LIMIT_S / 60:,.0f} min that the kernel gives itself"
-        said += f", more than {limit}: the last passes would be left out"
+        own = duration(TIME_LIMIT_S)
+        said += f", more than the {own} that the kernel gives itself: the last passes would be left out"
     return said
 
 

@@ -152,20 +152,27 @@ def _rehearse(
 
 
 def _launch(spec: Spec, log: Path) -> Outcome:
-    """Run a kernel, and pass its output on to `log` and, unless quiet, to the terminal."""
+    """Run a kernel, and pass its output on to `log` and, unless quiet, without its JSON, to the terminal."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    begun = ""
     with log.open("wb") as file:
 
-        def pass_on(chunk: bytes) -> None:
+        def pass_on(chunk: bytes, final: bool = False) -> None:
+            nonlocal begun
             file.write(chunk)
             file.flush()
+            *lines, begun = (begun + decoder.decode(chunk, final)).splitlines(keepends=True) or [""]
+            if final or begun.endswith("\n"):
+                lines, begun = [*lines, begun], ""
             if not quiet():
-                show(decoder.decode(chunk))
+                show("".join(line for line in lines if not line.startswith('{"')))
 
         try:
             return launch(spec, pass_on)
         except RunError as error:
             raise RunError(f"{error}; see {log}") from error
+        finally:
+            pass_on(b"", final=True)
 
 
 def _report(

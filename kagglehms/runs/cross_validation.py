@@ -137,14 +137,15 @@ def cross_validate(
         begin(folder, recipe, dataset, first.origin)
     team.wait()
     run = _Run(folder, recipe, with_stored_folds(folder, dataset), device, first, session)
-    for fold in folds:
+    for number, fold in enumerate(folds, 1):
         what = f"training of {recipe.name}, fold {fold},"
         with exclusive(folder.fold(fold), what) if team.leads else nullcontext():
             # Only the leading process knows what is finished: it alone writes.
             if team.agree(int(team.leads and is_finished(folder, fold, run.fingerprint))):
                 say(f"{recipe.name} fold {fold}: already trained, in {folder.fold(fold)}")
             else:
-                run.train(fold)
+                place = f"{session.place}fold {number} of {len(folds)}, "
+                run.train(fold, replace(session, place=place, later=session.later + len(folds) - number))
     team.wait()
     return run.conclude()
 
@@ -190,18 +191,18 @@ class _Run:
     def fingerprint(self) -> str:
         return fingerprint(self.recipe, self.dataset, self.first.origin)
 
-    def train(self, fold: int) -> None:
-        """Train one fold, or continue it, and write its files."""
+    def train(self, fold: int, session: Session) -> None:
+        """Train one fold, or continue it, and write its files; `session` says where it stands in the command."""
         from kagglehms.training.loop import fit
 
-        dataset, folder, team = self.dataset, self.folder.fold(fold), self.session.team
+        dataset, folder, team = self.dataset, self.folder.fold(fold), session.team
         if team.leads:
             sweep_partials(folder)
         team.wait()
         train, valid = np.flatnonzero(dataset.folds != fold), np.flatnonzero(dataset.folds == fold)
         say(
-            f"{self.recipe.name} fold {fold} of {dataset.n_folds}: {len(train)} records to learn from, {len(valid)} "
-            "held out"
+            f"{session.place}{self.recipe.name} fold {fold}: {len(train)} records to learn from, "
+            f"{len(valid)} held out"
         )
         identity = {
             "recipe": self.recipe.digest,
@@ -217,7 +218,7 @@ class _Run:
             self.device,
             folder,
             self.first,
-            self.session,
+            session,
             identity,
         )
         if team.leads:

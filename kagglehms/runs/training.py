@@ -176,7 +176,11 @@ def _train_all(
     trained = Trained()
     for number, recipe in enumerate(recipes):
         try:
-            trained.outcomes.append(_train(recipe, options, dataset, device, session))
+            epochs = sum(later.epochs for later in recipes[number + 1 :])
+            later = epochs / recipe.epochs * len(options.fold or range(dataset.n_folds))
+            place = f"recipe {number + 1} of {len(recipes)}, " if len(recipes) > 1 else ""
+            own = replace(session, place=place, later=later)
+            trained.outcomes.append(_train(recipe, options, dataset, device, own))
         except Stopped as stopped:
             if not keep_going:
                 raise

@@ -60,7 +60,8 @@ class HeldOut:
         Raises:
             RunError: a prediction is not finite.
         """
-        predictions_NK = predict(model, self.feed, self.valid, self.recipe.batch_size, self.device, self.team)
+        size, what = self.recipe.batch_size, f"evaluate {self.recipe.name}"
+        predictions_NK = predict(model, self.feed, self.valid, size, self.device, self.team, what)
         self._refuse_not_finite(predictions_NK, step)
         return predictions_NK, score(self.feed.records, self.valid, judged, predictions_NK)
 

@@ -268,6 +268,7 @@ class _Training:
         parts = [] if divergence is None else [f"training KL {divergence:.4f}"]
         if last is not None:
             parts.append(f"held out {last.score_all:.4f} (class prior {last.prior_all:.4f})")
+        parts += [self._command_left(learner)] if self.session.later else []
         return ", ".join(parts)
 
     def _refuse_bad_loss(self, plan: StagePlan, learner: Learner) -> None:
@@ -310,6 +311,8 @@ class _Training:
             keeper.forget()
         improved = keeper.offer(now, lambda: plain_state(learner.evaluated), predictions_NK)
         self.history.add(now, improved, learner.lr)
+        if left := self._command_left(learner):
+            say(f"  {left}")
 
     def _keep_mean(self, plan: StagePlan, learner: Learner) -> None:
         """Keep the mean of the stage's best weights, if the recipe asks for it, and score it.
@@ -360,14 +363,33 @@ class _Training:
         """Number of steps of all stages."""
         return sum(plan.n_steps for plan in self.plans)
 
+    @property
+    def _n_evaluations(self) -> int:
+        """Number of evaluations of all stages."""
+        return sum(plan.stage.epochs * len(plan.evaluate_after) for plan in self.plans)
+
+    def _left(self, learner: Learner) -> tuple[int, int, float]:
+        """Return the number of steps and evaluations of the fold that are left, and the seconds that they take."""
+        steps = self._n_steps - learner.steps_of_run
+        evaluations = self._n_evaluations - sum(e.averaged == 1 for e in self.history.evaluations)
+        return steps, evaluations, self._seconds(steps, evaluations)
+
+    def _seconds(self, steps: int, evaluations: int) -> float:
+        return steps * self.pace.mean("step") + evaluations * self.pace.mean("evaluation")
+
+    def _command_left(self, learner: Learner) -> str:
+        """Estimate in words what is left of the command, by the pace of this fold; empty before its first step."""
+        if not self.pace.mean("step"):
+            return ""
+        fold = self._seconds(self._n_steps, self._n_evaluations)
+        seconds = self._left(learner)[2] + self.session.later * fold
+        return f"about {duration(seconds)} left for all that this command trains" if seconds else ""
+
     def _stopped(self, learner: Learner) -> Stopped:
         """Return the exception that ends this session, with an estimate of the time that is left."""
         stop, done = self.session.stop, learner.steps_of_run
+        left, evaluations, seconds = self._left(learner)
         why = "the time limit is near" if stop.signal is None else f"{stop.signal.name} came"
-        left = self._n_steps - done
-        evaluations = sum(plan.stage.epochs * len(plan.evaluate_after) for plan in self.plans)
-        evaluations -= sum(e.averaged == 1 for e in self.history.evaluations)
-        seconds = left * self.pace.mean("step") + evaluations * self.pace.mean("evaluation")
         estimate = f", about {duration(seconds)}" if self.pace.mean("step") else ""
         self.history.journal.event(
             "stopped", step=done, why=why, steps_left=left, seconds_left=round(seconds, 1)

@@ -5,6 +5,7 @@ Shape legend: B batch, C channel, H image rows, W image columns, N records, K th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,8 @@ from torch import nn
 
 from kagglehms.data.competition import CLASSES
 from kagglehms.device import Device
+from kagglehms.progress import progress
+from kagglehms.training.batches import Batch
 from kagglehms.training.distributed import ALONE, Team
 from kagglehms.training.feed import Feed
 from kagglehms.training.precision import autocast, laid_out
@@ -28,6 +31,7 @@ def predict(
     batch_size: int,
     device: Device,
     team: Team = ALONE,
+    what: str = "",
 ) -> NDArray[np.float64]:
     """Predict records, each in one process of the team. The network is left in evaluation mode.
 
@@ -38,12 +42,16 @@ def predict(
         batch_size: largest number of records in a batch.
         device: device to compute on.
         team: the processes among which the records are divided.
+        what: short description of the work, under which its progress is shown; empty shows none.
 
     Returns:
         (N, 6) float64 probabilities, in the order of `positions`.
     """
     own = team.share(positions)
-    outputs = [_probabilities(model, batch.images_BCHW, device) for batch in feed.batches(own, batch_size)]
+    batches: Iterable[Batch] = feed.batches(own, batch_size)
+    if what:
+        batches = progress(batches, -(-len(own) // batch_size), what)
+    outputs = [_probabilities(model, batch.images_BCHW, device) for batch in batches]
     own_NK = torch.cat(outputs).cpu().numpy() if outputs else np.empty((0, len(CLASSES)))
     return team.gather_rows(own_NK, len(positions))
 

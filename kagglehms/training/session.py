@@ -26,6 +26,8 @@ class Session:
             time limit, before the first one.
         compile: whether to compile the network with `torch.compile`.
         tensorboard: whether to write event files for TensorBoard beside the logs.
+        place: where the fold stands in the command, in words.
+        later: work of the command that comes after the fold, in multiples of the fold's.
     """
 
     clock: Clock = field(default_factory=Clock)
@@ -34,6 +36,8 @@ class Session:
     save_every_s: float = 600.0
     compile: bool = False
     tensorboard: bool = False
+    place: str = ""
+    later: float = 0.0
 
 
 Wish = Literal["go on", "save", "stop"]

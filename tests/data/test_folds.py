@@ -75,6 +75,14 @@ def test_more_folds_than_patients_are_refused(tmp_path: Path) -> None:
         assign_folds(records, 3)
 
 
+def test_one_patient_is_refused_without_naming_a_range_that_is_empty(tmp_path: Path) -> None:
+    records = read_records(written(GOOD, tmp_path))
+    alone = records.take(records.patients == records.patients[0])
+    with pytest.raises(UsageError, match="--limit") as refused:
+        assign_folds(alone, 2)
+    assert "choose" not in str(refused.value)
+
+
 def test_limits_keep_whole_patients(competition_folder: Path) -> None:
     records = read_records(competition_folder / "train.csv")
     few = limit_records(records, 5)

@@ -137,6 +137,7 @@ def test_a_fold_worse_than_the_class_prior_says_so(
     )
     assert "held out" in out
     assert "uniform" in out
+    assert "fold 1 of 1, baseline fold 0: " in out
 
 
 def test_what_is_finished_is_not_trained_again(

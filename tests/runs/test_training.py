@@ -60,6 +60,11 @@ def test_recipes_are_trained_in_order_as_the_options_say(
     assert (recipe.batch_size, recipe.stages[0].epochs) == (4, 2)
     assert (dataset.n_folds, runs, device.name, weights, folds) == (2, tmp_path, "cpu", "none", (1,))
     assert session.save_every_s == 600
+    places = [call[-1].place for call in trainer.calls]
+    assert places == [f"recipe {number} of 3, " for number in (1, 2, 3)]
+    later = [call[-1].later for call in trainer.calls]  # one fold of two epochs in each stage
+    epochs = [2 * len(get_recipe(name).stages) for name in RECIPES]
+    assert later == pytest.approx([(epochs[1] + epochs[2]) / epochs[0], epochs[2] / epochs[1], 0])
     said = [line for line in capsys.readouterr().out.splitlines() if "trained" in line]
     assert said == [f"{name} is trained" for name in RECIPES]
 
