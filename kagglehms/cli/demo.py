@@ -125,7 +125,9 @@ def _report(out: Path) -> None:
     from kagglehms.report.page import write_report
 
     _title(6, "write all of it on one page")
-    written = write_report(out / "runs", out / "report.html", out / "store", watch=watched("report"))
+    written = write_report(
+        out / "runs", out / "report.html", out / "store", watch=watched("report"), data=out / "competition"
+    )
     say(f"{written.path}: open it in a browser")
 
 

@@ -34,7 +34,7 @@ State = Literal["ok", "note", "stop"]
 """`stop` would end a command in an error; a `note` is worth knowing."""
 
 _INSTALL = "install the project again: pip install -e . in its folder"
-_NEW_TOKEN = "https://www.kaggle.com/settings → API → Create New Token, put into ~/.kaggle"
+_NEW_TOKEN = "`kaggle auth login`, or a token of https://www.kaggle.com/settings in ~/.kaggle"
 
 
 @dataclass(frozen=True)

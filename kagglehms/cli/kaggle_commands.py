@@ -71,6 +71,7 @@ def build(options: Build) -> Result:
     """Bundle library and weights for Kaggle, with the kernels."""
     from kagglehms.console import tell
     from kagglehms.kaggle.fetch import make_output_folder
+    from kagglehms.kaggle.stamping import PLACEHOLDER_OWNER, find_owner
     from kagglehms.packing.build import build
     from kagglehms.packing.description import describe
     from kagglehms.packing.half_precision import HeldOut
@@ -80,6 +81,8 @@ def build(options: Build) -> Result:
         raise UsageError("--data and --store belong to --half: they measure what it changes")
     if options.push is not None and not options.no_follow:
         make_output_folder(options.out)
+    if options.push is not None and find_owner(options.owner)[0] == PLACEHOLDER_OWNER:
+        raise UsageError("--push needs your Kaggle user name, and none is known; give --owner NAME")
     built = build(
         options.runs,
         options.dist,

@@ -109,7 +109,7 @@ def projection(marker: Marker | None) -> str:
         return f"{marker.rows} row(s) say nothing about the time of {HIDDEN_ROWS:,}: try --hidden 100"
     passes_s = sum(step["seconds"] for step in marker.steps)
     whole_s = marker.seconds - passes_s + passes_s * HIDDEN_ROWS / marker.rows
-    took, limit = duration(whole_s), duration(kaggle_image().limits.kernel_seconds)
+    took, limit = duration(whole_s), f"{kaggle_image().limits.kernel_seconds / 3600:g} h"
     said = f"{HIDDEN_ROWS:,} rows would take {took} of {limit} on this machine ({len(marker.steps)} passes)"
     if whole_s > TIME_LIMIT_S:
         own = duration(TIME_LIMIT_S)

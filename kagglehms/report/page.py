@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,6 +65,7 @@ def write_report(
     recipe: str | None = None,
     n_hardest: int = 6,
     watch: Watch = lambda items, total: items,
+    data: Path | None = None,
 ) -> Written:
     """Write the report of all runs below `runs`.
 
@@ -74,6 +76,7 @@ def write_report(
         recipe: name of the run to show in detail; None takes the best.
         n_hardest: number of that run's hardest records to show.
         watch: function that is given the sections and their number, and yields them, to show progress.
+        data: folder of the competition, for the commands that the page names; None leaves it to them to find it.
 
     Raises:
         UsageError: there are no runs or no such run, or `n_hardest` is below 0.
@@ -104,6 +107,12 @@ def write_report(
         "report.html",
         policy=policy(),
         runs=str(runs),
+        places=shlex.join(
+            word
+            for name, folder in (("data", data), ("store", store), ("runs", runs))
+            if folder is not None and folder != Path(name)
+            for word in (f"--{name}", str(folder))
+        ),
         views=views,
         shortcomings=[sentence for view in views if (sentence := _shortcoming(view))],
         focus=focus,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kagglehms.errors import RunError, UsageError
+from kagglehms.inputs.kinds import describe
 from kagglehms.runs.blends import Blend
 from kagglehms.runs.contents import RunInfo
 from kagglehms.runs.folder import find_runs
@@ -152,7 +153,7 @@ def _changes(recipe: Recipe) -> str:
     try:
         planned = get_recipe(recipe.name)
     except UsageError:
-        return "no recipe of this version"
+        return f"own recipe: {describe(recipe.layout)}"
     names = [f.name for f in fields(Recipe) if getattr(planned, f.name) != getattr(recipe, f.name)]
     return f"quick pass: other {', '.join(names)}" if names else ""
 

@@ -38,10 +38,14 @@ _LEFT_OUT_FIRST = ("folds", "published_lb", "published_cv", "recovered_votes10",
 """Fields that a table which would be too wide does without, one after the other."""
 _DIGITS = {"published_lb": 2, "seconds_per_fold": 0}
 """Digits after the decimal point of fields that have not four."""
-_LEGEND_UNTRAINED = "KL divergence, lower is better, on the source's records; nothing is trained here yet."
+_EXPLAINED = " `kagglehms recipes` shows what each recipe is."
+_LEGEND_UNTRAINED = (
+    f"KL divergence, lower is better, on the source's records; nothing is trained here yet.{_EXPLAINED}"
+)
 _LEGEND = (
     "KL divergence, lower is better, on all records and on those with many (≥ 10) votes; class prior: what the class "
     "means of the same records score. Published CV is on the source's records. `--format csv` has everything."
+    f"{_EXPLAINED}"
 )
 
 

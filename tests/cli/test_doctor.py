@@ -40,7 +40,7 @@ def test_an_empty_machine_is_told_where_to_get_the_data(capsys: pytest.CaptureFi
     text = capsys.readouterr().out
     assert "kaggle competitions download -c hms-harmful-brain-activity-classification" in text
     assert "`kagglehms demo` needs none" in text
-    assert "Create New Token" in text
+    assert "kaggle auth login" in text
     assert "nothing stops you" in text
     assert "\033" not in text
 

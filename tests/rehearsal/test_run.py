@@ -738,7 +738,7 @@ def test_the_projection_goes_by_the_rows() -> None:
     assert projection(Marker(rows=50)) == ""
     assert "1 row(s) say nothing" in projection(Marker(rows=1, steps=steps, seconds=50))
     assert projection(Marker(rows=50, steps=steps, seconds=160)).startswith(
-        "4,000 rows would take 55 min of 9.0 h"
+        "4,000 rows would take 55 min of 9 h"
     )
     assert "would be left out" in projection(Marker(rows=50, steps=steps * 10, seconds=500))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +17,8 @@ import pytest
 from browser import Chromium
 from runs_folder import edit, forget_digests, make_run, oof_table
 
-from kagglehms.cli.commands import main
+from kagglehms.cli.commands import main, parse
+from kagglehms.cli.report_commands import View
 from kagglehms.data.competition import PROBABILITY_COLUMNS, VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError
 from kagglehms.report.page import write_report
@@ -240,6 +243,15 @@ def test_what_cannot_be_reported_is_refused_in_one_line(runs: Path, tmp_path: Pa
 def test_hardest_records_say_why_they_have_no_traces(runs: Path, tmp_path: Path) -> None:
     assert "no store of decoded recordings was given" in report(runs)
     assert "no store; run `kagglehms prepare" in report(runs, store=tmp_path / "nowhere")
+
+
+def test_the_command_of_a_record_names_the_folders_of_the_page(runs: Path, tmp_path: Path) -> None:
+    page = report(runs, store=tmp_path / "decoded", data=tmp_path / "rest")
+    found = re.search(r"<code>kagglehms (view [^<]*)</code>", page)
+    assert found
+    view = parse("view", shlex.split(unescape(found[1]))[1:])
+    assert isinstance(view, View)
+    assert (view.data, view.store, view.runs) == (tmp_path / "rest", tmp_path / "decoded", runs)
 
 
 @pytest.fixture(scope="module")

@@ -103,7 +103,7 @@ def test_quick_passes_and_unfinished_runs_say_so(tmp_path: Path) -> None:
     assert rows["baseline"].note.startswith("its notebook: 0.7289; quick pass: other backbone, stages")
     assert rows["percentiles"].folds == "1/5"
     assert "; over the folds so far" in rows["percentiles"].note
-    assert rows["my-own"].note.startswith("no recipe of this version")
+    assert rows["my-own"].note.startswith("own recipe: ")
     assert rows["two-stage"].note == "published 0.4142, on settled records only"
     assert rows["two-stage"].published_cv is None
     missing = untrained(list(rows.values()))
