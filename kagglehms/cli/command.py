@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import sys
+import webbrowser
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kagglehms.console import visible
+from kagglehms.console import say, visible
 from kagglehms.environment import leads
 from kagglehms.errors import EXIT_OK
 
@@ -23,12 +26,14 @@ class Result:
         text: the same for a person; empty if the command has printed everything on its way.
         exit_code: exit code of the command.
         coloured: whether the text has colours, and whatever it quotes has been made `visible`.
+        page: written page or picture that was asked to be opened in a browser; None opens nothing.
     """
 
     content: Any = None
     text: str = ""
     exit_code: int = EXIT_OK
     coloured: bool = False
+    page: Path | None = None
 
     def print(self, as_json: bool) -> None:
         """Print the result, as JSON or for a person.
@@ -40,6 +45,15 @@ class Result:
         text = json.dumps(self.content, indent=1, allow_nan=False, default=_plain) if as_json else text
         if text and leads():
             print(text, flush=True)
+
+    def open_page(self) -> None:
+        """Open the page, if there is one, in the browser; where there is no display, say so instead."""
+        if self.page is None:
+            return
+        # Without a display `webbrowser` would start one for terminals, which ends only when its reader leaves it.
+        seen = sys.platform in {"darwin", "win32"} or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+        if not (seen and webbrowser.open(self.page.resolve().as_uri())):
+            say(f"--open: no {'browser' if seen else 'display'} was found; open {self.page} yourself")
 
 
 @dataclass(frozen=True)

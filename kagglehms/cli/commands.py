@@ -148,6 +148,8 @@ def _run_command(name: str, words: Sequence[str]) -> int:
         result = command.run(options)
     result.print(general.json)
     sys.stdout.flush()
+    if not (general.json or general.quiet):  # a program reads the answer
+        result.open_page()
     return result.exit_code
 
 

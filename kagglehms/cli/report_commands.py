@@ -30,6 +30,7 @@ class Report:
         out: page to write.
         recipe: run to look at closely (default: the best).
         hardest: number of its hardest records to show.
+        open: open the page in the browser; not with --json or --quiet, nor where there is no display.
     """
 
     runs: Path = Path("runs")
@@ -37,6 +38,7 @@ class Report:
     out: Path = Path("report.html")
     recipe: str | None = None
     hardest: int = 6
+    open: bool = False
 
 
 def report(options: Report) -> Result:
@@ -49,7 +51,7 @@ def report(options: Report) -> Result:
     say(f"{written.n_runs} run(s) in {written.path}; open it in a browser")
     if written.problems:
         say(f"{len(written.problems)} file(s) could not be read; the page lists them")
-    return Result(written)
+    return Result(written, page=written.path if options.open else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,8 @@ class View:
             (default: eeg-ID).
         explain: measure which chains and seconds mattered to the run's network, by hiding them one at a time, and find
             the training records that it finds most similar. The first time, it embeds all records of a fold.
+        open: open the page in the browser, or the PNG if it alone is written; not with --json or --quiet, nor where
+            there is no display.
     """
 
     eeg_id: int = field(metadata={"positional": True, "metavar": "EEG_ID"})
@@ -79,6 +83,7 @@ class View:
     offset: float | None = None
     out: Path | None = None
     explain: bool = False
+    open: bool = False
 
 
 def view(options: View) -> Result:
@@ -103,7 +108,8 @@ def view(options: View) -> Result:
             "offsets_s": offsets,
             "prediction_of": seen.who,
             "reasons": None if why is None else why.content,
-        }
+        },
+        page=written[-1] if options.open else None,
     )
 
 

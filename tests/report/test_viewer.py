@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import webbrowser
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,11 @@ def test_the_command_writes_picture_and_page(
     assert main(arguments) == 0
     assert json.loads(capsys.readouterr().out)["written"] == ["one.png"]
     assert not (tmp_path / "one.html").exists()
+    opened: list[str] = []
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(webbrowser, "open", lambda address: not opened.append(address))
+    assert main([*arguments[:-3], "--open"]) == 0
+    assert opened == [f"file://{tmp_path}/eeg-{eeg_id}.html"]
     with pytest.raises(UsageError, match=r"cannot be written as '\.pmg'; did you mean '\.png'"):
         write_view(load_view(eeg_id, competition_folder), None, Path("one.pmg"))
 
