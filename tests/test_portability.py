@@ -17,8 +17,12 @@ from kagglehms.environment import child_environment
 
 BARE = ("albumentations", "kaggle")
 """What no model needs to be trained or to predict."""
-UNIX_MODULES = ("fcntl", "resource", "termios", "pwd", "grp")
-UNIX_FUNCTIONS = ("preadv", "pwrite", "sched_getaffinity", "fork", "killpg", "getuid", "geteuid")
+UNIX_MODULES = ("fcntl", "resource", "termios", "tty", "pty", "pwd", "grp", "syslog", "readline")
+UNIX_FUNCTIONS = (
+    *("preadv", "pwrite", "pread", "pwritev", "posix_fadvise", "posix_fallocate", "mkfifo", "chroot"),
+    *("sched_getaffinity", "fork", "forkpty", "killpg", "getpgid", "setsid", "wait3", "wait4", "nice"),
+    *("getuid", "geteuid", "getgid", "getegid", "chown", "fchown"),
+)
 
 
 def lacking(folder: Path, modules: tuple[str, ...], functions: tuple[str, ...] = ()) -> dict[str, str]:
@@ -52,18 +56,28 @@ def windows(tmp_path: Path) -> dict[str, str]:
 PACKAGE = Path(__file__).resolve().parents[1] / "kagglehms"
 
 
-def test_no_module_needs_what_is_not_asked_for(bare: dict[str, str], tmp_path: Path) -> None:
+def module_names() -> list[str]:
     names = {
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in PACKAGE.rglob("*.py")
     }
     names = {name.removesuffix(".__init__") for name in names if not name.endswith("__main__")}
     assert len(names) > 80
+    return sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("modules", "functions"), [(BARE, ()), (UNIX_MODULES, UNIX_FUNCTIONS)], ids=["bare", "windows"]
+)
+def test_no_module_needs_what_a_machine_may_lack(
+    modules: tuple[str, ...], functions: tuple[str, ...], tmp_path: Path
+) -> None:
     code = (
-        "import importlib, sys\n"
+        "import importlib, os, sys\n"
         "for name in sys.argv[1:]: importlib.import_module(name)\n"
-        f"assert not [name for name in {BARE} if sys.modules[name]]\n"
+        f"assert not [name for name in {modules} if sys.modules[name]]\n"
+        f"assert not [name for name in {functions} if hasattr(os, name)]\n"
     )
-    done = run(bare, "-c", code, *sorted(names), folder=tmp_path)
+    done = run(lacking(tmp_path, modules, functions), "-c", code, *module_names(), folder=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

@@ -120,7 +120,7 @@ def _ray(workers: Workers) -> Iterator[None]:
         import ray
         from ray.util.joblib import register_ray
     except ImportError as error:
-        raise UsageError("the ray backend needs Ray: pip install ray") from error
+        raise UsageError("the ray backend needs Ray: pip install 'kagglehms[ray]'") from error
     try:
         ray.init(
             address=workers.scheduler,
