@@ -34,10 +34,11 @@ def stand_in(name: str) -> Recipe:
     if recipe.backbone:
         recipe = recipe.changed(backbone="half:test_efficientnet")
     stages = tuple(replace(stage, warm_up_steps=min(stage.warm_up_steps, 2)) for stage in recipe.stages)
-    return replace(recipe, stages=stages, front_end=_small(recipe.front_end))
+    return replace(recipe, stages=stages, front_end=small(recipe.front_end))
 
 
-def _small(front_end: FrontEnd | None) -> FrontEnd | None:
+def small(front_end: FrontEnd | None) -> FrontEnd | None:
+    """The front end with few features, if it is learned."""
     match front_end:
         case WaveStackOptions():
             return WaveStackOptions(widths=(2,), layers=(2,), n_columns=64)

@@ -9,6 +9,12 @@ import pytest
 from own_recordings import simulated_uv, write_referential
 from readme_text import README, commands, python_blocks
 
+MINE = """
+from dataclasses import replace
+from kagglehms.training.recipes import get_recipe
+mine = replace(get_recipe("demo"), name="mine", dropout=0.2)
+"""
+
 
 def quick(words: list[str], eeg_id: int) -> list[str]:
     """The same command on a small competition: fewer epochs of a tiny network, an EEG that is there."""
@@ -40,6 +46,7 @@ def test_every_command_does_what_it_says(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "hms").symlink_to(competition_folder)
     write_referential(tmp_path / "night.edf", simulated_uv(90))
+    (tmp_path / "mine.py").write_text(MINE)
     eeg_id = pl.read_csv("hms/train.csv")["eeg_id"][0]
     done = []
     for words in commands():

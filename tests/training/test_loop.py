@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from scipy.special import rel_entr
+from stand_ins import small
 from striped import CPU, RECIPE, striped_feed
 
 from kagglehms.data.records import Records
@@ -24,7 +25,6 @@ from kagglehms.training.batches import shuffled
 from kagglehms.training.checkpoint import load_weights
 from kagglehms.training.distributed import Team
 from kagglehms.training.feed import Feed
-from kagglehms.training.front_ends.options import WaveStackOptions
 from kagglehms.training.loop import WEIGHTS, fit
 from kagglehms.training.metric import kl_score
 from kagglehms.training.models import make_model
@@ -190,9 +190,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_records(
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_takes_a_step(name: str, tmp_path: Path) -> None:
     """Layout, stages, augmentations and losses of every recipe; only the network is a small one."""
-    recipe = replace(get_recipe(name).with_epochs(2), backbone="half:test_efficientnet", batch_size=4)
-    if isinstance(recipe.front_end, WaveStackOptions):
-        recipe = replace(recipe, front_end=WaveStackOptions(widths=(4, 8), layers=(2, 1), n_columns=64))
+    recipe = replace(get_recipe(name).with_epochs(2), batch_size=4)
+    backbone = "half:test_efficientnet" if recipe.backbone else ""
+    recipe = replace(recipe, backbone=backbone, front_end=small(recipe.front_end))
     feed = striped_feed(8, recipe.layout, few=4, teachers=recipe.teachers)
     done = fit(recipe, feed, np.array([0, 1, 4, 5]), np.array([2, 3, 6, 7]), CPU, tmp_path)
     assert np.isfinite([e.train_loss for e in done.history]).all()
