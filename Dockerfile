@@ -1,4 +1,4 @@
-# kagglehms with PyTorch for the CPU (about 3 GB) or for NVIDIA GPUs (about 7 GB):
+# kagglehms with PyTorch for the CPU or for NVIDIA GPUs:
 #   docker build --target cpu -t kagglehms .
 #   docker build --target cuda -t kagglehms:cuda .        docker run --gpus all kagglehms:cuda doctor
 FROM python:3.12-slim AS base

@@ -6,6 +6,7 @@ notes about the machine and the source of each operator is removed.
 
 from __future__ import annotations
 
+import os
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -138,8 +139,14 @@ def _remove_notes(model: Any) -> None:
 
 def _largest_difference(network: nn.Module, inputs: NDArray[np.float32], path: Path) -> float:
     """Return the largest difference of any logit, for all records at once and for one by itself."""
-    import onnxruntime
     import torch
+
+    os.environ.setdefault(
+        "ORT_DISABLE_TELEMETRY", "1"
+    )  # ONNX Runtime would tell its makers about the session
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
