@@ -14,7 +14,6 @@ from kagglehms.device import Device
 from kagglehms.errors import RunError, UsageError
 from kagglehms.report.eeg_view import EegView, Window
 from kagglehms.runs.dataset import open_dataset
-from kagglehms.runs.folder import RunFolder
 from kagglehms.runs.identity import with_stored_folds
 from kagglehms.runs.nearest import Case, TrainingCases, Watch
 from kagglehms.runs.run_view import RunView, focus_of, view_runs
@@ -109,7 +108,7 @@ def reasons(
             f"{run.folder.path}: was trained on other records than those of {data}; give the folder of its competition"
         )
     fold, unseen = _fold(run, dataset.folds[dataset.records.eeg_ids == view.eeg_id])
-    cases = TrainingCases(RunFolder(run.folder.path), fold, dataset, device, watch)
+    cases = TrainingCases(run.folder, fold, dataset, device, watch)
     crop = view.crop(window)
     explanation = explain(crop, cases.network.predict)
     return Reasons(run.name, fold, unseen, explanation, tuple(cases.nearest(crop, without_eeg=view.eeg_id)))

@@ -220,7 +220,7 @@ class RunFolder:
 
         Args:
             fold: number of the fold.
-            key: digest of what they were computed from.
+            key: digests of what they were computed from.
             embeddings_ND: embedding of each training record.
         """
         from safetensors.numpy import save

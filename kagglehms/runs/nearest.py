@@ -9,7 +9,6 @@ Ictal-Interictal-Injury Continuum" (ProtoPMed-EEG), where similar cases explain 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ import numpy as np
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.device import Device
+from kagglehms.files import sha256_of
 from kagglehms.inputs.drawing import stack
 from kagglehms.inputs.layouts import Crop
 from kagglehms.runs.dataset import Dataset
@@ -78,7 +78,7 @@ class TrainingCases:
         self._dataset = dataset
         self._positions = np.flatnonzero(dataset.folds != fold)
         self._fold, self._run = fold, run
-        self._key = hashlib.sha256(weights.read_bytes() + dataset.records.digest.encode()).hexdigest()
+        self._key = f"{sha256_of(weights)} {dataset.records.digest}"
         stored = run.embeddings(fold, self._key)
         if stored is None:
             stored = self._embedded(watch)

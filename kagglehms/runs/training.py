@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -105,7 +106,7 @@ class TrainingOptions:
         from kagglehms.training.variants import find_recipes
 
         recipes = [self.changed(recipe) for name in names for recipe in find_recipes(name)]
-        twice = {recipe.name for recipe in recipes if sum(r.name == recipe.name for r in recipes) > 1}
+        twice = [name for name, count in Counter(r.name for r in recipes).items() if count > 1]
         if twice:
             raise UsageError(
                 f"several runs would be called {', '.join(sorted(twice))}; train one at a time, each with its --name"

@@ -11,7 +11,7 @@ from kagglehms.inputs.kinds import Signals, View, Views
 from kagglehms.training.classifiers import classifier_layers
 from kagglehms.training.eeg_networks import create_eeg_network, eeg_classifier
 from kagglehms.training.first_weights import NONE, FirstWeights, find_all
-from kagglehms.training.front_ends.options import EffNet1dOptions, SqueezeOptions
+from kagglehms.training.front_ends.options import Encoder
 from kagglehms.training.image_networks import cannot_take, create_network, set_pooling
 from kagglehms.training.recipe import Recipe
 from kagglehms.training.weight_fitting import fill
@@ -84,15 +84,14 @@ def _one_view(recipe: Recipe, view: View, first: FirstWeights) -> nn.Module:
     """Build the network of a recipe with one input."""
     from kagglehms.training.front_ends.network import SignalNetwork, encoder_with_head, make_front_end
 
-    match recipe.front_end:
-        case None if isinstance(view, Signals):
-            return create_eeg_network(recipe.eeg_model, view, recipe.dropout)
-        case None:
-            return _image_network(recipe, 0, view.array_shape[0], first)
-        case SqueezeOptions() | EffNet1dOptions() as encoder:
-            return encoder_with_head(encoder, view.shape[0], recipe.dropout)
-        case options:
-            return SignalNetwork(make_front_end(options), _image_network(recipe, 0, 1, first))
+    front_end = recipe.front_end
+    if isinstance(front_end, Encoder):
+        return encoder_with_head(front_end, view.shape[0], recipe.dropout)
+    if front_end is not None:
+        return SignalNetwork(make_front_end(front_end), _image_network(recipe, 0, 1, first))
+    if isinstance(view, Signals):
+        return create_eeg_network(recipe.eeg_model, view, recipe.dropout)
+    return _image_network(recipe, 0, view.array_shape[0], first)
 
 
 def _two_views(recipe: Recipe, parts: tuple[View, View], first: FirstWeights) -> nn.Module:
@@ -119,7 +118,7 @@ def _embedding(
     from kagglehms.training.front_ends.network import SignalNetwork, make_encoder, make_front_end
 
     front_end = recipe.front_end if isinstance(part, Signals) else None
-    if isinstance(front_end, SqueezeOptions | EffNet1dOptions):
+    if isinstance(front_end, Encoder):
         encoder = make_encoder(front_end, part.shape[0])
         return encoder, encoder.width
     without = replace(recipe, dropout=0.0)  # it is applied once, after both

@@ -15,12 +15,11 @@ from kagglehms.inputs.kinds import Folded, Input, Signals, View, Views, Zoomed
 from kagglehms.strict_json import JSONError, validate
 from kagglehms.training.backbones import EEG
 from kagglehms.training.front_ends.options import (
-    EffNet1dOptions,
+    Encoder,
     FoldOptions,
     FrontEnd,
     PoolingName,
     SpectrumOptions,
-    SqueezeOptions,
 )
 from kagglehms.training.options import Augmentation, BandPass, KeepName, OptimizerName
 from kagglehms.training.stages import Schedule, Stage
@@ -198,7 +197,7 @@ class Recipe:
         """Return (height, width) of the image that is made of a view; None for signals that are embedded directly."""
         if not isinstance(view, Signals):
             return view.shape
-        if self.front_end is None or isinstance(self.front_end, SqueezeOptions | EffNet1dOptions):
+        if self.front_end is None or isinstance(self.front_end, Encoder):
             return None
         return self.front_end.image_shape(*view.shape)
 
