@@ -31,11 +31,11 @@ from kagglehms.data.competition import (
     SPECTROGRAM_ROWS,
 )
 from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_study, spectrogram
-from kagglehms.simulator.studies import CLASS_MEANS
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 from eeg_statistics import eeg_statistics, panel_statistics, side_by_side, statistics_of  # noqa: E402
+from recordings_to_compare import simulated_recording  # noqa: E402
 
 MOST_BYTES = 300_000
 COLOURS = ("#1f5aa6", "#b8442c", "#2a8a6a", "#8a5a9e")
@@ -100,13 +100,8 @@ def panels(studies: dict[str, NDArray[np.float32]]) -> Any:
 
 def one_recording(seed: int) -> tuple[dict[str, float], dict[str, float]]:
     """Statistics of a random patient's EEG of 70 s and of its spectrogram."""
-    rng = np.random.default_rng((seed, 5))
-    concentration = np.full(len(CLASSES), 0.2)
-    concentration[rng.choice(len(CLASSES), p=CLASS_MEANS)] += 4
-    segment = Segment(295, 320, tuple(rng.dirichlet(concentration).tolist()))
-    uv_CT = simulate_study(620, [(segment,)], Patient.draw(rng), rng)
-    eeg = uv_CT[:, (MARGIN_S + 275) * SFREQ_HZ :][:, : 70 * SFREQ_HZ].T
-    return eeg_statistics(eeg), panel_statistics(np.round(spectrogram(uv_CT, 310), 2))
+    eeg_TC, power_TF = simulated_recording(seed)
+    return eeg_statistics(eeg_TC), panel_statistics(power_TF)
 
 
 def statistics_picture(rows: Sequence[tuple[str, NDArray[np.float64], NDArray[np.float64]]]) -> Any:

@@ -1,5 +1,7 @@
 """Artefacts, the parts of a recording that do not come from the brain: eyes, muscle, electrodes, cables, mains, heart.
 
+Those of intensive care are in `intensive_care`.
+
 Shape suffixes: C channel, T time, F frequency.
 """
 
@@ -8,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from kagglehms.data.competition import SFREQ_HZ
-from kagglehms.simulator.background import Patient, States
+from kagglehms.simulator.background import States
+from kagglehms.simulator.patients import Patient
 from kagglehms.simulator.scalp import (
     ELECTRODES,
     F32,
@@ -21,6 +24,7 @@ from kagglehms.simulator.scalp import (
     events,
     field,
     knots,
+    one_electrode,
     shaped_noise,
     wander,
 )
@@ -31,7 +35,7 @@ LINE_HZ = 60
 def artefacts(
     n_times: int, patient: Patient, states: States, heart_T: F32, rng: np.random.Generator
 ) -> list[Source]:
-    """Simulate all artefacts except muscle and flat electrodes."""
+    """Simulate all artefacts except muscle and those of intensive care."""
     return [
         *_eyes(n_times, patient, states, rng),
         *_pops(n_times, patient, rng),
@@ -73,7 +77,7 @@ def muscle(n_times: int, patient: Patient, rng: np.random.Generator) -> tuple[F3
     """
     hz = bins_hz(n_times, 90)
     # Surface muscle has a broad spectrum with a maximum at 30–60 Hz, cut off by the filter of the amplifier.
-    amplitude = hz / (hz + 25) / (1 + (hz / 75) ** 6)
+    amplitude = hz / (hz + 25) / (1 + (hz / patient.muscle_cutoff_hz) ** 6)
     noise = shaped_noise(amplitude + 0.02, len(ELECTRODES), n_times, rng)
     where = (
         0.15
@@ -83,7 +87,7 @@ def muscle(n_times: int, patient: Patient, rng: np.random.Generator) -> tuple[F3
     )
     tense = np.clip(wander(n_times, 8, rng) - 0.8, 0, 1.5)
     left, right = (np.clip(tense + np.float32(0.3) * wander(n_times, 20, rng), 0, 2) for _ in range(2))
-    floor = patient.floor_uv * np.exp(0.4 * rng.standard_normal(len(ELECTRODES)))
+    floor = patient.floor_uv * np.exp(patient.floor_spread * rng.standard_normal(len(ELECTRODES)))
     for number, (x, _) in enumerate(POSITIONS):
         tension = left if x < 0 else right if x > 0 else tense
         noise[number] *= np.float32(floor[number]) + tension * np.float32(patient.muscle_uv * where[number])
@@ -97,11 +101,7 @@ def _pops(n_times: int, patient: Patient, rng: np.random.Generator) -> list[Sour
     decay = np.exp(-np.arange(SFREQ_HZ) / (rng.uniform(0.05, 0.3) * SFREQ_HZ)).astype(np.float32)
     places = at_random(n_times, patient.pops_per_min, rng)
     sizes = rng.normal(0, 1, len(places)) * 10 ** rng.uniform(2, 3.5)
-    return [Source(events(places, sizes, decay, n_times), _one_electrode(rng))]
-
-
-def _one_electrode(rng: np.random.Generator) -> F32:
-    return np.eye(len(ELECTRODES), dtype=np.float32)[rng.integers(len(ELECTRODES))]
+    return [Source(events(places, sizes, decay, n_times), one_electrode(rng))]
 
 
 def _sway(n_times: int, patient: Patient, rng: np.random.Generator) -> list[Source]:
@@ -126,7 +126,7 @@ def _movement(n_times: int, patient: Patient, rng: np.random.Generator) -> list[
         if start > at_s[-1]:
             at_s += [start, start + 0.5, start + rng.uniform(1, 6), start + 8]
             values += [0, float(rng.uniform(30, 250)), float(rng.uniform(30, 250)), 0]
-    amplitude = 1 / (1 + (bins_hz(n_times, 12) / 2) ** 2)
+    amplitude = 1 / (1 + (bins_hz(n_times, 50) / rng.uniform(1.5, 5)) ** 2)
     course = shaped_noise(amplitude, 1, n_times, rng)[0] * knots(np.array(at_s), np.array(values), n_times)
     return [Source(course, rng.normal(0.3, 0.6, len(ELECTRODES)).astype(np.float32))]
 
@@ -160,22 +160,3 @@ def heart(n_times: int, patient: Patient, rng: np.random.Generator) -> tuple[F32
     sway = wander(n_times, 3, rng) * np.float32(np.exp(rng.uniform(0, 3.4)))
     noise = rng.standard_normal(n_times, np.float32) * np.float32(rng.uniform(1, 6))
     return beat, beat * size * np.float32(rng.choice([-1, 1])) + sway + noise
-
-
-def spoil_electrodes(uv_CT: F32, patient: Patient, rng: np.random.Generator) -> None:
-    """Make one or two electrodes flat for part of some studies, with an offset and the noise of the amplifier.
-
-    Args:
-        uv_CT: EEG in µV, which is changed in place.
-        patient: the patient.
-        rng: random generator.
-    """
-    if rng.random() >= patient.flat:
-        return
-    for channel in rng.choice(len(ELECTRODES), int(rng.integers(1, 3)), replace=False):
-        length = int(rng.uniform(5, 200) * SFREQ_HZ)
-        start = int(rng.integers(0, max(uv_CT.shape[1] - length, 1)))
-        stretch = uv_CT[channel, start : start + length]
-        stretch[:] = np.float32(rng.normal(0, 30)) + np.float32(0.01) * np.round(
-            rng.standard_normal(len(stretch), np.float32)
-        )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kagglehms.data.competition import SFREQ_HZ
+from kagglehms.simulator.patients import STATES, Patient
 from kagglehms.simulator.scalp import (
     ELECTRODES,
     F32,
@@ -22,6 +23,7 @@ from kagglehms.simulator.scalp import (
     Source,
     at_random,
     bins_hz,
+    distances,
     events,
     field,
     knots,
@@ -30,7 +32,6 @@ from kagglehms.simulator.scalp import (
     wander,
 )
 
-STATES = ("awake", "asleep", "slow", "suppressed")
 _HOW_MUCH = {
     "awake": (1.0, 0.3, 0.0),
     "asleep": (0.1, 1.1, 1.0),
@@ -42,98 +43,14 @@ _NEXT = {
     "awake": ("asleep", "awake", "slow"), "asleep": ("awake", "asleep", "slow"),
     "slow": ("slow", "slow", "awake", "asleep"), "suppressed": ("suppressed", "slow"),
 }  # fmt: skip
-WAXING = 0.3
-"""Standard deviation of the logarithm of the background's slowly varying level."""
+WAXING = 0.12
+"""Standard deviation of the logarithm of the slowly varying level of the whole background."""
+_REGIONS = np.array(
+    [(-0.5, 0.65), (0.5, 0.65), (-0.7, -0.1), (0.7, -0.1), (-0.4, -0.75), (0.4, -0.75), (0.0, 0.0)]
+)
+"""Centres of the regions whose levels change on their own."""
 CUTOFF_HZ = 60
 """Highest frequency of the background; above it there are only muscle and the amplifier."""
-
-
-@dataclass(frozen=True)
-class Patient:
-    """Properties of a patient that are the same in all recordings. By default the patient is quiet, without artefacts.
-
-    Attributes:
-        level_uv: standard deviation of the 1/f background at an electrode.
-        spectral_exponent: exponent of the frequency by which the background's power falls.
-        slow_uv: standard deviation of the slow activity in slow states.
-        alpha_hz: frequency of the posterior rhythm when awake.
-        alpha_uv: amplitude of the posterior rhythm.
-        asymmetry: half the logarithm of the ratio between right and left ear.
-        unevenness: standard deviation of the logarithm of the electrodes' gains.
-        reference_uv: activity at the common reference, which all electrodes share and differences do not contain.
-        state: the most frequent state.
-        blinks_per_min: number of blinks per minute.
-        muscle_uv: amplitude of muscle activity.
-        floor_uv: constant noise of electrodes and amplifier.
-        line_uv: amplitude of mains hum.
-        sway_uv: amplitude of slow drifts.
-        heart_hz: heart rate.
-        heart_uv: amplitude of the heartbeat on the scalp.
-        moves_per_min: number of movements of the patient per minute.
-        pops_per_min: number of electrode pops per minute.
-        flat: probability that an electrode is flat for part of a study.
-        strays_per_min: number of isolated sharp waves per minute, which are not a pattern.
-    """
-
-    level_uv: float = 16
-    spectral_exponent: float = 2.4
-    slow_uv: float = 12
-    alpha_hz: float = 9.5
-    alpha_uv: float = 0
-    asymmetry: float = 0
-    unevenness: float = 0
-    reference_uv: float = 0
-    state: str = "slow"
-    blinks_per_min: float = 0
-    muscle_uv: float = 0
-    floor_uv: float = 0.3
-    line_uv: float = 0
-    sway_uv: float = 0
-    heart_hz: float = 1.2
-    heart_uv: float = 0
-    moves_per_min: float = 0
-    pops_per_min: float = 0
-    flat: float = 0
-    strays_per_min: float = 0
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> Patient:
-        """Draw a patient, with levels that resemble those of the real recordings in docs/simulator.md."""
-        state = str(rng.choice(STATES, p=[0.3, 0.17, 0.45, 0.08]))
-        level_uv = float(13 * np.exp(0.35 * rng.standard_normal()))
-        return cls(
-            level_uv=level_uv,
-            spectral_exponent=float(np.clip(rng.normal(2.15, 0.45), 1.2, 3.2)),
-            slow_uv=level_uv * float(0.6 * np.exp(0.4 * rng.standard_normal())),
-            alpha_hz=float(rng.uniform(7.5, 11)),
-            alpha_uv=float(rng.choice([0, 5, 12], p=[0.3, 0.45, 0.25]) * np.exp(0.3 * rng.standard_normal())),
-            asymmetry=float(0.35 * rng.standard_normal()),
-            unevenness=float(rng.uniform(0.1, 0.4)),
-            reference_uv=level_uv * float(0.75 * np.exp(0.7 * rng.standard_normal())),
-            state=state,
-            blinks_per_min=float(rng.choice([0, 4, 14], p=[0.45, 0.3, 0.25])),
-            muscle_uv=float(7 * np.exp(1.0 * rng.standard_normal())),
-            floor_uv=float(1.1 * np.exp(1.0 * rng.standard_normal())),
-            line_uv=float(3 * np.exp(0.8 * rng.standard_normal())),
-            sway_uv=float(rng.choice([0, 20, 60], p=[0.5, 0.35, 0.15])),
-            heart_hz=float(rng.uniform(1, 1.7)),
-            heart_uv=float(1.5 * np.exp(1.0 * rng.standard_normal())),
-            moves_per_min=float(rng.choice([0, 0.15], p=[0.6, 0.4])),
-            pops_per_min=float(rng.choice([0, rng.uniform(0.2, 3)], p=[0.85, 0.15])),
-            flat=0.06,
-            strays_per_min=float(rng.choice([0, 2, 8], p=[0.6, 0.3, 0.1])),
-        )
-
-    def quiet(self) -> Patient:
-        """Return a patient with the same level and rhythm, but hardly any artefacts, in a single steady state."""
-        return Patient(
-            level_uv=self.level_uv,
-            alpha_hz=self.alpha_hz,
-            alpha_uv=self.alpha_uv,
-            asymmetry=self.asymmetry / 3,
-            blinks_per_min=self.blinks_per_min / 3,
-            line_uv=self.line_uv,
-        )
 
 
 @dataclass(frozen=True)
@@ -158,7 +75,7 @@ class States:
         seconds = n_times / SFREQ_HZ
         at_s, names = [0.0], [patient.state if rng.random() < 0.8 else str(rng.choice(STATES[:3]))]
         while at_s[-1] < seconds:
-            at_s.append(at_s[-1] + rng.uniform(60, 400))
+            at_s.append(at_s[-1] + rng.uniform(90, 600))
             names.append(str(rng.choice(_NEXT[names[-1]])))
         # Each state lasts until ten seconds before the next one begins, and then changes gradually.
         times = np.array(
@@ -169,7 +86,7 @@ class States:
             knots(times, np.repeat([_HOW_MUCH[name][k] for name in names], 2), n_times) for k in range(3)
         )
         suppressed = knots(times, np.repeat([float(name == "suppressed") for name in names], 2), n_times)
-        gain = np.exp(np.float32(WAXING) * wander(n_times, 15, rng))
+        gain = np.exp(np.float32(WAXING) * wander(n_times, 40, rng))
         if suppressed.any():
             gain *= 1 + suppressed * (_bursts(n_times, rng) - 1)
         return cls(alpha, slow, spindles, gain)
@@ -200,28 +117,63 @@ def background(n_times: int, patient: Patient, states: States, rng: np.random.Ge
     Returns:
         (N, n_times) time courses and their (19, N) fields in µV.
     """
-    hz = bins_hz(n_times, CUTOFF_HZ)
-    high_pass = hz / np.sqrt(hz**2 + 0.3**2)
-    one_over_f = shaped_noise(
-        (1.5**2 + hz**2) ** (-patient.spectral_exponent / 4) * high_pass, len(ELECTRODES), n_times, rng
-    )
+    one_over_f = shaped_noise(_one_over_f(n_times, patient, rng), len(ELECTRODES), n_times, rng)
     hz = bins_hz(n_times, 8)
-    delta = np.exp(-((np.log(np.maximum(hz, 0.05)) - np.log(rng.uniform(0.9, 2.0))) ** 2) / (2 * 0.5**2))
+    delta = np.exp(
+        -((np.log(np.maximum(hz, 0.05)) - np.log(rng.uniform(0.8, 2.4))) ** 2)
+        / (2 * rng.uniform(0.4, 0.8) ** 2)
+    )
     slow = shaped_noise(delta, len(ELECTRODES), n_times, rng)
     hz = bins_hz(n_times, CUTOFF_HZ)
-    reference = shaped_noise(hz / (hz**2 + 0.5**2) ** 0.72, 1, n_times, rng)
-    one_over_f *= states.gain_T
-    slow *= states.gain_T * states.slow_T
-    places = patient.asymmetry * POSITIONS[:, :1] + patient.unevenness * rng.standard_normal(
-        (len(ELECTRODES), 1)
-    )
-    sides = np.exp(places)
+    reference = shaped_noise(hz / (hz**2 + 0.5**2) ** rng.uniform(0.62, 0.8), 1, n_times, rng)
+    _wax(one_over_f, states.gain_T, patient.restlessness, rng)
+    _wax(slow, states.gain_T * states.slow_T, patient.restlessness, rng)
+    positions = POSITIONS + patient.misplaced * rng.standard_normal(POSITIONS.shape)
+    places = patient.asymmetry * POSITIONS[:, 0] + patient.unevenness * rng.standard_normal(len(ELECTRODES))
+    front, temple = POSITIONS[:, 1], np.abs(POSITIONS[:, 0]) - 0.5
+    slower, faster = _lesion(patient, rng)
+    fast_C = patient.level_uv * np.exp(places + 0.15 * rng.standard_normal() * front - 0.25 * temple) * faster
+    slow_C = patient.slow_uv * np.exp(places + patient.frontality * front + 0.3 * temple) * slower
     fields = [
-        mixing(0.37) * (patient.level_uv * sides),
-        mixing(0.42) * (patient.slow_uv * sides * np.exp(rng.normal(0, 0.4) * POSITIONS[:, 1:])),
+        mixing(patient.width, positions) * fast_C[:, None],
+        mixing(patient.width * 1.15, positions) * slow_C[:, None],
         np.full((len(ELECTRODES), 1), patient.reference_uv),
     ]
     return np.concatenate([one_over_f, slow, reference]), np.concatenate(fields, axis=1)
+
+
+def _one_over_f(n_times: int, patient: Patient, rng: np.random.Generator) -> F64:
+    """Return the amplitudes of the 1/f background, with the maximum that sedatives cause."""
+    hz = bins_hz(n_times, CUTOFF_HZ)
+    high_pass = hz / np.sqrt(hz**2 + 0.3**2)
+    amplitude = (1.5**2 + hz**2) ** (-patient.spectral_exponent / 4) * high_pass
+    if patient.beta:
+        amplitude *= 1 + patient.beta * np.exp(-((hz - rng.uniform(14, 25)) ** 2) / (2 * 4.0**2))
+    return amplitude
+
+
+def _wax(noise_NT: F32, gain_T: F32, restlessness: float, rng: np.random.Generator) -> None:
+    """Let the level of each region change, in seconds and in tens of seconds, each on its own."""
+    if not restlessness:
+        noise_NT *= gain_T
+        return
+    n_times = noise_NT.shape[1]
+    nearest = distances(POSITIONS, _REGIONS).argmin(axis=1)
+    for region in range(len(_REGIONS)):
+        level = np.float32(restlessness) * (
+            wander(n_times, 0.9, rng) + np.float32(0.35) * wander(n_times, 12, rng)
+        )
+        noise_NT[nearest == region] *= np.exp(level) * gain_T
+
+
+def _lesion(patient: Patient, rng: np.random.Generator) -> tuple[F64, F64]:
+    """Return the factors by which a lesion and a gap of the skull change slow and faster activity, (19,) each."""
+    y = float(rng.uniform(-0.5, 0.6))
+    over = field(patient.side * 0.6, y, 0.5).astype(np.float64)
+    under = field(patient.side * 0.55, y, 0.25).astype(np.float64)
+    slower = 1 + 2 * patient.lesion * over
+    faster = np.exp(-0.5 * patient.lesion * over) * (1 + patient.breach * under)
+    return slower, faster
 
 
 def rhythms(n_times: int, patient: Patient, states: States, rng: np.random.Generator) -> list[Source]:

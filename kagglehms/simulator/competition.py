@@ -42,10 +42,10 @@ from kagglehms.progress import progress
 from kagglehms.simulator.scalp import F32
 from kagglehms.simulator.signal import MARGIN_S, Patient, simulate_study, spectrogram
 from kagglehms.simulator.spectrogram import rows_of
-from kagglehms.simulator.studies import Recording, Study, draw_studies
+from kagglehms.simulator.studies import Recording, Study, draw_studies, usual_probabilities
 from kagglehms.strict_json import parse
 
-GENERATOR = 2
+GENERATOR = 3
 """Version of the simulator; a folder that another version has left unfinished is not completed, as its bytes differ."""
 
 _PLAN, _PATIENT, _STUDY = range(3)
@@ -110,19 +110,29 @@ def make_competition(
     tables = _tables(competition, studies)
     _claim(root, {*tables, *(path for study in studies for path in _files(competition, study))}, made_by)
     missing = [s for s in studies if not all(path.exists() for path in _files(competition, s))]
-    _simulate(competition, missing, seed, threads, easy)
+    _simulate(competition, missing, usual_probabilities(studies), seed, threads, easy)
     for path, table in tables.items():
         if not path.exists():
             write_bytes(path, table.write_csv().encode())
     return _truth(truth_folder(root) / "test_truth.csv", studies)
 
 
-def _simulate(competition: Competition, studies: list[Study], seed: int, threads: int, easy: bool) -> None:
+def _simulate(
+    competition: Competition,
+    studies: list[Study],
+    usual: dict[int, NDArray[np.float64]],
+    seed: int,
+    threads: int,
+    easy: bool,
+) -> None:
     pool = ThreadPoolExecutor(threads)
     # Threads of BLAS would compete with these, and could change the order of additions.
     with threadpool_limits(limits=1, user_api="blas"):
         try:
-            jobs = [pool.submit(_write_study, competition, study, seed, easy) for study in studies]
+            jobs = [
+                pool.submit(_write_study, competition, study, usual[study.patient_index], seed, easy)
+                for study in studies
+            ]
             for job in progress(as_completed(jobs), len(jobs), "simulate"):
                 job.result()
         finally:
@@ -196,11 +206,13 @@ def _files(competition: Competition, study: Study) -> list[Path]:
 # ---- The files ----
 
 
-def _write_study(competition: Competition, study: Study, seed: int, easy: bool = False) -> None:
+def _write_study(
+    competition: Competition, study: Study, usual_K: NDArray[np.float64], seed: int, easy: bool = False
+) -> None:
     """Simulate one study and write its files."""
-    patient = Patient.draw(np.random.default_rng((seed, _PATIENT, study.patient_index)))
-    patient = patient.quiet() if easy else patient
     rng = np.random.default_rng((seed, _STUDY, study.index))
+    patient = Patient.draw(np.random.default_rng((seed, _PATIENT, study.patient_index)), usual_K)
+    patient = (patient.quiet() if easy else patient).in_study(rng)
     n_rows = study.n_rows
     segments = [recording.segments() for recording in study.recordings]
     uv_CT = simulate_study(n_rows * SPECTROGRAM_STEP_S, segments, patient, rng)

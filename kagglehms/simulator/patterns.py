@@ -10,13 +10,11 @@ Shape suffixes: C channel, T time, S seconds, K class, G segment.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CLASSES, SFREQ_HZ
-from kagglehms.simulator.background import Patient
+from kagglehms.simulator.patients import Patient
 from kagglehms.simulator.scalp import (
     F32,
     F64,
@@ -25,32 +23,20 @@ from kagglehms.simulator.scalp import (
     Source,
     at_random,
     beats,
+    delayed,
     events,
     field,
+    generalised,
     hemisphere,
     knots,
     wander,
 )
+from kagglehms.simulator.seizures import Segment, brief_runs, seizures
 
-DISCHARGE, DELTA, ICTAL = 13.0, 5.5, 6.5
+DISCHARGE, DELTA = 13.0, 6.5
 """Median amplitudes of the patterns, in standard deviations of the background."""
 NOISE = 0.3
 """Standard deviation of the logarithm of a segment's pattern strength that its probabilities do not explain."""
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A labelled stretch of a study.
-
-    Attributes:
-        start_s: start of the first labelled 10 s, in seconds of the study.
-        stop_s: end of the last labelled 10 s, in seconds of the study.
-        probabilities: true probability of each class.
-    """
-
-    start_s: float
-    stop_s: float
-    probabilities: tuple[float, ...]
 
 
 def patterns(
@@ -67,23 +53,23 @@ def patterns(
         patient: the patient.
         rng: random generator.
     """
-    level_uv = patient.level_uv
     segments = [segment for recording in recordings for segment in recording]
     truth_GK = np.array([segment.probabilities for segment in segments])
     strengths_GK = _strengths(truth_GK) * np.exp(NOISE * rng.standard_normal((len(segments), 5)))
-    over_time_SK = _over_time(n_times // SFREQ_HZ, segments, strengths_GK, rng)
+    over_time_SK = _over_time(n_times // SFREQ_HZ, segments, strengths_GK, patient, rng)
     at_s = np.arange(len(over_time_SK)) + 0.5
     seizure, lpd, gpd, lrda, grda = (knots(at_s, strength_S, n_times) for strength_S in over_time_SK.T)
-    side = float(rng.choice([-1.0, 1.0]))
-    lateral = hemisphere(side, float(rng.uniform(-0.5, 0.6)), float(rng.uniform(0.3, 0.48)))
     ictal = float(truth_GK[:, CLASSES.index("seizure")].max())
-    sources = _periodic(n_times, lpd, gpd, lateral, ictal, level_uv, rng)
+    sources: list[Source] = []
+    if lpd.any() or gpd.any():
+        sources += _periodic(n_times, lpd, gpd, ictal, patient, rng)
     if lrda.any() or grda.any():
-        delta = _rhythmic_delta(n_times, rng) * np.float32(DELTA * level_uv * _spread(rng))
-        slow_lateral = hemisphere(side, float(rng.uniform(-0.2, 0.6)), float(rng.uniform(0.4, 0.6)))
-        sources += [Source(delta * lrda, slow_lateral), Source(delta * grda, _generalised())]
-    sources += _seizures(n_times, seizure, recordings, side, level_uv, rng)
+        sources += _rhythmic(n_times, lrda, grda, patient, rng)
+    if seizure.any():
+        sources += seizures(n_times, seizure, recordings, patient, rng)
     sources.append(_stray_sharp_waves(n_times, patient, rng))
+    if patient.runs_per_min:
+        sources.append(brief_runs(n_times, patient, rng))
     return sources
 
 
@@ -98,63 +84,94 @@ def _strengths(truth_GK: F64) -> F64:
     return np.stack([seizure**0.7, lpd * discharges, gpd * discharges, lrda * delta, grda * delta], axis=1)
 
 
-def _over_time(n_seconds: int, segments: list[Segment], strengths_GK: F64, rng: np.random.Generator) -> F64:
-    """Return (n_seconds, 5) strengths: those of the nearest segment, with interruptions far from the labels."""
+def _over_time(
+    n_seconds: int, segments: list[Segment], strengths_GK: F64, patient: Patient, rng: np.random.Generator
+) -> F64:
+    """Return (n_seconds, 5) strengths: those of the nearest segment, with interruptions far from the labels.
+
+    Some patterns are there all the time, some come and go; some stop and start within seconds even where labelled.
+    """
     at_S = np.arange(n_seconds) + 0.5 - MARGIN_S
     away = np.stack([np.maximum(s.start_s - at_S, at_S - s.stop_s) for s in segments])
     strengths_SK = strengths_GK[away.argmin(axis=0)]
-    present = away.min(axis=0) < 15
+    present = (away.min(axis=0) < 15).astype(np.float64)
+    how_often = float(rng.choice([1.0, 0.75], p=[0.5, 0.5]))
     second = 0
     while second < n_seconds:
         length = int(rng.integers(15, 90))
-        present[second : second + length] |= rng.random() < 0.75
+        if rng.random() < how_often:
+            present[second : second + length] = 1
         second += length
-    padded = np.pad(strengths_SK * present[:, None], ((2, 2), (0, 0)), mode="edge")
+    strengths_SK = strengths_SK * present[:, None]
+    strengths_SK *= np.exp(0.2 * patient.irregularity * rng.standard_normal((n_seconds, 1)))
+    padded = np.pad(strengths_SK, ((2, 2), (0, 0)), mode="edge")
     sums = np.cumsum(np.concatenate([np.zeros((1, 5)), padded]), axis=0)
     return (sums[5:] - sums[:-5]) / 5
 
 
 def _spread(rng: np.random.Generator) -> float:
-    return float(np.exp(0.25 * rng.standard_normal()))
-
-
-def _generalised() -> F32:
-    """Return a symmetric field, largest in front; a field without a gradient vanishes in bipolar derivations."""
-    return 0.2 + 0.8 * np.exp(-((POSITIONS[:, 1] - 0.7) ** 2) / np.float32(2 * 0.55**2))
+    return float(np.exp(0.3 * rng.standard_normal()))
 
 
 def _periodic(
-    n_times: int, lpd: F32, gpd: F32, lateral: F32, ictal: float, level_uv: float, rng: np.random.Generator
+    n_times: int, lpd: F32, gpd: F32, ictal: float, patient: Patient, rng: np.random.Generator
 ) -> list[Source]:
-    """Simulate discharges at 0.5–3 Hz, faster if a seizure is likely; triphasic ones reach the back with a delay."""
-    if not (lpd.any() or gpd.any()):
-        return []
+    """Simulate discharges at 0.5–3 Hz, faster if a seizure is likely, that reach neighbouring regions with a delay.
+
+    Intervals vary from one discharge to the next and drift over minutes, some discharges are left out, and sizes and
+    widths vary, all the more the more irregular the patient's patterns are. Triphasic waves reach the back later.
+    """
     triphasic = gpd.sum() > lpd.sum() and rng.random() < 0.4
     rate_hz = min(float(rng.uniform(0.5, 1.9)) + 1.1 * ictal, 3.0)
-    wave = _triphasic(rng) if triphasic else _sharp(rng)
-    places = beats(n_times, rate_hz, float(rng.uniform(0.03, 0.12)), rng)
-    course = events(places, 1 + 0.15 * rng.standard_normal(len(places)), wave, n_times)
-    course *= np.float32(DISCHARGE * level_uv * _spread(rng))
-    sources = [Source(course * lpd, lateral)]
-    general = _generalised()
-    if not triphasic:
-        return [*sources, Source(course * gpd, general)]
-    lag = int(rng.uniform(0.03, 0.1) * SFREQ_HZ)
+    places = _irregular_beats(n_times, rate_hz, patient.irregularity, rng)
+    sizes = np.exp((0.12 + 0.25 * patient.irregularity) * rng.standard_normal(len(places)))
+    course = np.zeros(n_times, np.float32)
+    shape = _triphasic if triphasic else _sharp
+    first = shape(rng)
+    kind = rng.random(len(places)) < 0.3 * min(patient.irregularity, 1)
+    for wave, mine in ((first, ~kind), (shape(rng), kind)):
+        course += events(places[mine], sizes[mine], wave, n_times)
+    course *= np.float32(DISCHARGE * patient.pattern_uv * _spread(rng))
+    y = float(rng.uniform(-0.6, 0.6))
+    near = hemisphere(patient.side, y, float(rng.uniform(0.3, 0.48)))
+    wide = hemisphere(patient.side, y + float(rng.uniform(-0.5, 0.5)), 0.5) * np.float32(
+        rng.uniform(0.1, 0.5)
+    )
+    general = generalised(rng)
     front = 1 / (1 + np.exp(-4 * POSITIONS[:, 1]))
-    late = np.concatenate([np.zeros(lag, np.float32), course[:-lag]])
+    late = delayed(course, float(rng.uniform(0.03, 0.1) if triphasic else rng.uniform(0.0, 0.04)))
     return [
-        *sources,
+        Source(course * lpd, near),
         Source(course * gpd, (general * front).astype(np.float32)),
+        Source(late * lpd, wide),
         Source(late * gpd, (general * (1 - front)).astype(np.float32)),
     ]
 
 
+def _irregular_beats(
+    n_times: int, rate_hz: float, irregularity: float, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return the samples of discharges: a drifting rate, jittered intervals, and some left out."""
+    drift = 1 + 0.12 * irregularity * wander(n_times, 20, rng)
+    at_T = np.cumsum(drift, dtype=np.float64) / SFREQ_HZ
+    places = beats(
+        int(at_T[-1] * SFREQ_HZ), rate_hz, float(rng.uniform(0.03, 0.12)) + 0.12 * irregularity, rng
+    )
+    places = np.searchsorted(at_T, places / SFREQ_HZ)
+    kept = rng.random(len(places)) >= 0.1 * irregularity
+    return places[kept & (places < n_times)]
+
+
 def _sharp(rng: np.random.Generator) -> F32:
-    """Return a sharp wave of 40–80 ms with a slow after-wave, of amplitude 1."""
-    t = np.arange(-0.15, 0.6, 1 / SFREQ_HZ)
-    sharp = np.exp(-(t**2) / (2 * rng.uniform(0.02, 0.04) ** 2))
-    slow = np.exp(-((t - 0.2) ** 2) / (2 * 0.07**2))
-    return (sharp - rng.uniform(0.4, 0.8) * slow).astype(np.float32)
+    """Return a sharp wave of 40–200 ms of amplitude 1, alone, with a slow after-wave, or of two phases."""
+    t = np.arange(-0.2, 0.6, 1 / SFREQ_HZ)
+    width_s = float(np.exp(rng.uniform(np.log(0.015), np.log(0.06))))
+    sharp = np.exp(-(t**2) / (2 * width_s**2))
+    after = np.exp(-((t - rng.uniform(0.12, 0.28)) ** 2) / (2 * rng.uniform(0.05, 0.12) ** 2))
+    before = np.exp(-((t + 2.2 * width_s) ** 2) / (2 * width_s**2))
+    wave = sharp - rng.uniform(0.1, 0.9) * after - rng.choice([0, rng.uniform(0.2, 0.8)]) * before
+    # Most discharges are negative at the scalp.
+    return (wave * (1 if rng.random() < 0.25 else -1)).astype(np.float32)
 
 
 def _triphasic(rng: np.random.Generator) -> F32:
@@ -166,58 +183,43 @@ def _triphasic(rng: np.random.Generator) -> F32:
     return (first - second + third).astype(np.float32)
 
 
-def _rhythmic_delta(n_times: int, rng: np.random.Generator) -> F32:
-    """Return a waxing and waning, nearly sinusoidal wave of 1–4 Hz, mostly below 3 Hz, of amplitude about 1."""
-    hz = (1 + 3 * rng.beta(1.5, 2.5)) * (1 + np.float32(0.08) * wander(n_times, 2, rng))
-    phase = 2 * np.pi * np.cumsum(hz, dtype=np.float64) / SFREQ_HZ
-    wave = np.sin(phase) + 0.15 * np.sin(2 * phase + 1)
-    return wave.astype(np.float32) * (1 + np.float32(0.25) * wander(n_times, 10, rng))
+def _rhythmic(n_times: int, lrda: F32, grda: F32, patient: Patient, rng: np.random.Generator) -> list[Source]:
+    """Simulate rhythmic delta, which spreads over its region with a lag of a few hundredths of a second."""
+    delta = _delta(n_times, patient.irregularity, rng) * np.float32(DELTA * patient.pattern_uv * _spread(rng))
+    late = delayed(delta, float(rng.uniform(0.01, 0.08)))
+    y = float(rng.uniform(-0.2, 0.7))
+    near = hemisphere(patient.side, y, float(rng.uniform(0.35, 0.6)))
+    wide = hemisphere(patient.side, y - float(rng.uniform(0.2, 0.8)), 0.45) * np.float32(
+        rng.uniform(0.1, 0.6)
+    )
+    back = field(0, -0.5, 0.6) * np.float32(rng.uniform(0.0, 0.4))
+    return [
+        Source(delta * lrda, near), Source(delta * grda, generalised(rng)),
+        Source(late * lrda, wide), Source(late * grda, back),
+    ]  # fmt: skip
 
 
-def _seizures(
-    n_times: int,
-    strength_T: F32,
-    recordings: list[tuple[Segment, ...]],
-    side: float,
-    level_uv: float,
-    rng: np.random.Generator,
-) -> list[Source]:
-    """Simulate one seizure around each recording's labels, which grows, slows down, spreads and stops."""
-    if not strength_T.any():
-        return []
-    generalised = rng.random() < 0.3
-    if generalised:
-        focus, spread = _generalised(), _generalised()
-    else:
-        x, y = side * rng.uniform(0.45, 0.85), rng.uniform(-0.6, 0.6)
-        focus = field(x, y, float(rng.uniform(0.3, 0.45)))
-        far = side * -0.6 if rng.random() < 0.3 else side * 0.6
-        spread = field(far, y - float(np.sign(y)) * 0.6, 0.5)
-    near, wide = np.zeros(n_times, np.float32), np.zeros(n_times, np.float32)
-    for segments in recordings:
-        _one_seizure(near, wide, segments, rng)
-    scale = strength_T * np.float32(ICTAL * level_uv * _spread(rng))
-    return [Source(near * scale, focus), Source(wide * scale, spread)]
+def _delta(n_times: int, irregularity: float, rng: np.random.Generator) -> F32:
+    """Return a waxing and waning wave of 1–4 Hz, mostly below 2.5 Hz, of amplitude about 1.
 
-
-def _one_seizure(near: F32, wide: F32, segments: tuple[Segment, ...], rng: np.random.Generator) -> None:
-    """Add one seizure to the signals of its focus and its surroundings."""
-    start = segments[0].start_s - rng.uniform(4, 25)
-    stop = segments[-1].stop_s + rng.uniform(6, 40)
-    first = max(int((start + MARGIN_S) * SFREQ_HZ), 0)
-    last = min(int((stop + MARGIN_S) * SFREQ_HZ), len(near))
-    at_s = np.arange(first, last) / SFREQ_HZ - MARGIN_S
-    progress = (at_s - start) / (stop - start)
-    # A third begin fast and low; all end slow and high. Clonic endings are sharper than sine waves.
-    from_hz = rng.uniform(9, 16) if rng.random() < 0.33 else rng.uniform(5, 8)
-    to_hz = rng.uniform(2, 4)
-    hz = to_hz + (from_hz - to_hz) * (1 - progress) ** 1.5
-    phase = 2 * np.pi * np.cumsum(hz * (1 + 0.08 * wander(len(at_s), 2, rng))) / SFREQ_HZ
-    edge = np.clip(np.minimum(at_s - start, stop - at_s) / 2, 0, 1)
-    wave = np.sin(phase) + (0.2 + 0.4 * progress) * np.sin(2 * phase + 0.7)
-    growing = edge * (0.35 + 0.65 * progress) * wave
-    near[first:last] += growing.astype(np.float32)
-    wide[first:last] += (growing * np.clip(2 * progress - 0.4, 0, 1)).astype(np.float32)
+    The terminology calls delta rhythmic while neighbouring cycles differ by less than half in duration.
+    """
+    hz = 0.9 + 3 * rng.beta(1.4, 3.2)
+    from_cycle_to_cycle = 0.04 + rng.uniform(0.08, 0.22) * irregularity
+    rate = (
+        1
+        + from_cycle_to_cycle * wander(n_times, 0.8 / hz, rng)
+        + 0.1 * irregularity * wander(n_times, 15, rng)
+    )
+    phase = (2 * np.pi / SFREQ_HZ * hz) * np.cumsum(np.maximum(rate, 0.3), dtype=np.float64)
+    second, third = rng.uniform(0.05, 0.45), rng.uniform(0, 0.2)
+    wave = (
+        np.sin(phase)
+        + second * np.sin(2 * phase + rng.uniform(0, 2 * np.pi))
+        + third * np.sin(3 * phase + rng.uniform(0, 2 * np.pi))
+    )
+    size = 0.3 * irregularity * wander(n_times, 1.5, rng) + 0.2 * wander(n_times, 10, rng)
+    return (wave * np.exp(size)).astype(np.float32)
 
 
 def _stray_sharp_waves(n_times: int, patient: Patient, rng: np.random.Generator) -> Source:

@@ -33,6 +33,9 @@ POSITIONS = np.array(
     np.float32,
 )  # fmt: skip
 """Positions (right, front) of the 19 electrodes on a disc, with the ears at ±1. Source: the 10–20 system, flattened."""
+RADIUS_RAD = np.radians(72)
+"""Angle at the centre of the head that is one unit of the disc: T3 and T4 are 40 % of the way between the ears from the
+vertex."""
 
 
 class Source(NamedTuple):
@@ -47,10 +50,22 @@ class Source(NamedTuple):
     field_C: F32
 
 
+def on_sphere(places: NDArray[np.floating]) -> F64:
+    """Return (…, 3) points of the unit sphere for (…, 2) places on the disc."""
+    radius = np.sqrt((np.asarray(places, np.float64) ** 2).sum(axis=-1, keepdims=True))
+    angle = radius * RADIUS_RAD
+    return np.concatenate([np.sin(angle) * places / np.maximum(radius, 1e-9), np.cos(angle)], axis=-1)
+
+
+def distances(a: NDArray[np.floating], b: NDArray[np.floating]) -> F64:
+    """Return the (A, B) distances along the head between places on the disc, in units of the disc."""
+    return np.arccos(np.clip(on_sphere(a) @ on_sphere(b).T, -1, 1)) / RADIUS_RAD
+
+
 def field(x: float, y: float, width: float) -> F32:
-    """Return a (19,) field that is 1 at (x, y) and falls off like a Gaussian."""
-    distance2 = ((POSITIONS - np.array([x, y], np.float32)) ** 2).sum(axis=1)
-    return np.exp(-distance2 / np.float32(2 * width**2))
+    """Return a (19,) field that is 1 at (x, y) and falls off like a Gaussian along the head."""
+    away_C = distances(POSITIONS, np.array([(x, y)]))[:, 0]
+    return np.exp(-(away_C**2) / (2 * width**2)).astype(np.float32)
 
 
 def hemisphere(side: float, y: float, width: float) -> F32:
@@ -64,10 +79,31 @@ def hemisphere(side: float, y: float, width: float) -> F32:
     return field(side * 0.65, y, width) + np.float32(0.12) * field(-side * 0.65, y, width)
 
 
-def mixing(width: float) -> F64:
-    """Return (19, 19) volume conduction: neighbouring electrodes record similar signals. Rows have unit power."""
-    distance2 = ((POSITIONS[:, None] - POSITIONS[None]) ** 2).sum(axis=-1)
-    weights = np.exp(-distance2 / (2 * width**2))
+def generalised(rng: np.random.Generator) -> F32:
+    """Return a symmetric field, largest in front; a field without a gradient vanishes in bipolar derivations."""
+    y, width, least = rng.uniform(0.5, 0.9), rng.uniform(0.4, 0.65), rng.uniform(0.1, 0.35)
+    return (least + (1 - least) * np.exp(-((POSITIONS[:, 1] - y) ** 2) / (2 * width**2))).astype(np.float32)
+
+
+def one_electrode(rng: np.random.Generator) -> F32:
+    """Return the (19,) field of something that happens at a single electrode."""
+    return np.eye(len(ELECTRODES), dtype=np.float32)[rng.integers(len(ELECTRODES))]
+
+
+def delayed(course_T: F32, lag_s: float) -> F32:
+    """Return a time course that lags behind another."""
+    lag = round(lag_s * SFREQ_HZ)
+    return np.concatenate([np.zeros(lag, np.float32), course_T[: len(course_T) - lag]])
+
+
+def mixing(width: float, positions: NDArray[np.floating] = POSITIONS) -> F64:
+    """Return (19, 19) volume conduction: neighbouring electrodes record similar signals. Rows have unit power.
+
+    Args:
+        width: standard deviation of a source's field, in units of the disc.
+        positions: (19, 2) places of the electrodes, above sources that stand where they should.
+    """
+    weights = np.exp(-(distances(positions, POSITIONS) ** 2) / (2 * width**2))
     return weights / np.sqrt((weights**2).sum(axis=1, keepdims=True))
 
 
@@ -124,7 +160,9 @@ def knots(at_s: NDArray[np.floating], values: NDArray[np.floating], n_times: int
     return np.interp(np.arange(n_times) / SFREQ_HZ, at_s, values).astype(np.float32)
 
 
-def wander(n_times: int, every_s: int, rng: np.random.Generator) -> F32:
+def wander(n_times: int, every_s: float, rng: np.random.Generator) -> F32:
     """Return (n_times,) a slowly changing number with a standard deviation of about 1."""
-    n_knots = -(-n_times // (every_s * SFREQ_HZ)) + 1
-    return knots(np.arange(n_knots) * float(every_s), rng.standard_normal(n_knots), n_times)
+    step = max(round(every_s * SFREQ_HZ), 1)
+    values = rng.standard_normal(-(-n_times // step) + 1, np.float32)
+    ramp = np.arange(step, dtype=np.float32) / np.float32(step)
+    return (values[:-1, None] + np.diff(values)[:, None] * ramp).ravel()[:n_times]

@@ -14,10 +14,13 @@ import numpy as np
 from scipy.fft import next_fast_len
 
 from kagglehms.data.competition import CHANNELS, SFREQ_HZ
-from kagglehms.simulator.artefacts import artefacts, heart, muscle, spoil_electrodes
-from kagglehms.simulator.background import Patient, States, background, rhythms
-from kagglehms.simulator.patterns import Segment, patterns
+from kagglehms.simulator.artefacts import artefacts, heart, muscle
+from kagglehms.simulator.background import States, background, rhythms
+from kagglehms.simulator.intensive_care import intensive_care, spoil_electrodes
+from kagglehms.simulator.patients import Patient
+from kagglehms.simulator.patterns import patterns
 from kagglehms.simulator.scalp import F32, MARGIN_S
+from kagglehms.simulator.seizures import Segment
 from kagglehms.simulator.spectrogram import spectrogram
 
 __all__ = ["MARGIN_S", "Patient", "Segment", "simulate_study", "spectrogram"]
@@ -39,9 +42,8 @@ def simulate_study(
     """
     n_times = next_fast_len(seconds + 2 * MARGIN_S, real=True) * SFREQ_HZ
     # Each part has its own generator, so that its draws do not change the others.
-    for_states, for_all, for_rhythms, for_patterns, for_muscle, for_heart, for_artefacts, for_flat = (
-        rng.spawn(8)
-    )
+    for_states, for_all, for_rhythms, for_patterns, for_muscle = rng.spawn(5)
+    for_heart, for_artefacts, for_care, for_contact = rng.spawn(4)
     states = States.draw(n_times, patient, for_states)
     everywhere_NT, everywhere_CN = background(n_times, patient, states, for_all)
     tense_NT, tense_CN = muscle(n_times, patient, for_muscle)
@@ -50,6 +52,7 @@ def simulate_study(
         *rhythms(n_times, patient, states, for_rhythms),
         *patterns(n_times, recordings, patient, for_patterns),
         *artefacts(n_times, patient, states, heart_T, for_artefacts),
+        *intensive_care(n_times, patient, for_care),
     ]
     sources_NT = np.concatenate([everywhere_NT, tense_NT, np.stack([s.course_T for s in sources])])
     fields_CN = np.stack([s.field_C for s in sources], axis=1)
@@ -57,5 +60,5 @@ def simulate_study(
     uv_CT = np.empty((len(CHANNELS), n_times), np.float32)
     np.matmul(mixing_CN, sources_NT, out=uv_CT[:-1])
     uv_CT[-1] = ekg_T
-    spoil_electrodes(uv_CT[:-1], patient, for_flat)
+    spoil_electrodes(uv_CT[:-1], patient, for_contact)
     return uv_CT

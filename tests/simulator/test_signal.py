@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.signal import welch
+from scipy.signal import find_peaks, welch
 
-from kagglehms.data.competition import CHANNELS, SFREQ_HZ
+from kagglehms.data.competition import CHAINS, CHANNELS, SFREQ_HZ
 from kagglehms.simulator.background import States, rhythms
 from kagglehms.simulator.patterns import patterns
-from kagglehms.simulator.scalp import hemisphere, mixing, shaped_noise
+from kagglehms.simulator.scalp import (
+    POSITIONS,
+    delayed,
+    distances,
+    hemisphere,
+    mixing,
+    one_electrode,
+    shaped_noise,
+)
 from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_study
 from kagglehms.simulator.spectrogram import rows_of
 
@@ -196,3 +205,90 @@ def test_rows_of_a_gap() -> None:
         rows = rows_of(first, last)
         touched = [r for r in range(60) if 2 * r - 1 < last_s and 2 * r + 3 > first_s]
         assert list(range(rows.start, rows.stop)) == touched
+
+
+@pytest.mark.parametrize(("irregularity", "least", "most"), [(0.0, 0.0, 0.15), (1.0, 0.15, 0.6)])
+def test_irregular_discharges_come_at_uneven_intervals(
+    irregularity: float, least: float, most: float
+) -> None:
+    patient = replace(QUIET, irregularity=irregularity)
+    found = []
+    for seed in range(6):
+        sources = patterns(
+            N_TIMES, [(Segment(0, 110, (0, 1.0, 0, 0, 0, 0)),)], patient, np.random.default_rng(seed)
+        )
+        x_T = np.abs(sources[0].course_T)
+        peaks, _ = find_peaks(x_T, height=0.35 * x_T.max(), distance=SFREQ_HZ // 4)
+        intervals = np.diff(peaks)
+        intervals = intervals[intervals < 1.6 * np.median(intervals)]
+        found.append(intervals.std() / intervals.mean())
+    assert least <= np.median(found) <= most
+
+
+def test_rhythmic_delta_keeps_neighbouring_cycles_alike() -> None:
+    """By the terminology, most cycles differ from the one before by less than half."""
+    patient = replace(QUIET, irregularity=1.0)
+    for seed in range(6):
+        sources = patterns(
+            N_TIMES, [(Segment(0, 110, (0, 0, 0, 1.0, 0, 0)),)], patient, np.random.default_rng(seed)
+        )
+        loudest = max(sources, key=lambda source: source.course_T.std() * source.field_C.max())
+        hz, power = welch(loudest.course_T, SFREQ_HZ, nperseg=2048)
+        assert 0.7 < hz[power.argmax()] < 4.2
+        rising = np.flatnonzero(np.diff(np.signbit(loudest.course_T).astype(int)) < 0)
+        cycles = np.diff(rising)[SFREQ_HZ // 50 :]
+        cycles = cycles[cycles > SFREQ_HZ // 6]
+        change = np.abs(np.diff(cycles)) / cycles[:-1]
+        assert np.mean(change < 0.5) > 0.75
+
+
+def test_a_lesion_is_slower_and_less_fast_than_the_other_side() -> None:
+    for side, over, opposite in ((-1.0, "C3", "C4"), (1.0, "C4", "C3")):
+        patient = replace(QUIET, lesion=1.2, side=side, slow_uv=20, floor_uv=0.05)
+        studies = [
+            study(patient, seed)[[CHANNELS.index(over), CHANNELS.index(opposite)]] for seed in range(4)
+        ]
+        slow, fast = (
+            np.median([p[0] / p[1] for x in studies for p in (power(x, *band),)])
+            for band in ((1, 4), (12, 25))
+        )
+        assert slow > 1.3
+        assert fast < 0.9
+
+
+def test_sedatives_add_beta_and_a_breach_is_over_one_place() -> None:
+    beta = study(replace(QUIET, beta=2.0))
+    assert np.median(power(beta[:19], 14, 25) / power(study(QUIET)[:19], 14, 25)) > 1.5
+    breach = study(replace(QUIET, breach=1.5, lesion=0.0))[:19].std(axis=1) / study(QUIET)[:19].std(axis=1)
+    assert breach.max() > 1.4
+    assert np.quantile(breach, 0.5) < 1.1
+
+
+def test_restless_regions_change_from_second_to_second_on_their_own() -> None:
+    level = np.log(study(replace(QUIET, restlessness=0.6))[:19].reshape(19, -1, SFREQ_HZ).std(axis=2))
+    steady = np.log(study(QUIET)[:19].reshape(19, -1, SFREQ_HZ).std(axis=2))
+    assert np.median(level.std(axis=1)) > 1.2 * np.median(steady.std(axis=1))
+    correlation = np.corrcoef(level[CHANNELS.index("Fp1")], level[CHANNELS.index("O2")])[0, 1]
+    assert correlation < 0.5
+
+
+def test_one_electrodes_field_and_a_delay() -> None:
+    assert np.count_nonzero(one_electrode(np.random.default_rng(0))) == 1
+    course = np.arange(1000, dtype=np.float32)
+    np.testing.assert_array_equal(delayed(course, 0.05)[10:], course[:-10])
+    np.testing.assert_array_equal(delayed(course, 0.05)[:10], 0)
+    np.testing.assert_array_equal(delayed(course, 0), course)
+
+
+def test_distances_along_the_head() -> None:
+    """T3 and T4 are 144° apart; the vertex is 72° from both; the electrodes of a chain are about equally far apart."""
+    at = {name: POSITIONS[i] for i, name in enumerate(CHANNELS[:19])}
+    cz, t3, t4 = (np.array([at[name]]) for name in ("Cz", "T3", "T4"))
+    assert distances(t3, t4).item() == pytest.approx(2, abs=1e-5)
+    assert distances(cz, t3).item() == pytest.approx(1, abs=1e-6)
+    steps = [
+        distances(np.array([at[a]]), np.array([at[b]])).item()
+        for chain in CHAINS.values()
+        for a, b in pairwise(chain)
+    ]
+    assert max(steps) / min(steps) < 1.3
