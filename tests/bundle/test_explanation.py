@@ -79,7 +79,7 @@ def strength(crops: Sequence[Crop]) -> np.ndarray:
 
 def quiet(rng: np.random.Generator) -> tuple[np.ndarray, Patient]:
     """(19, n) µV of background activity without patterns and artefacts, and its patient."""
-    patient, n_times = Patient.draw(rng), (N_STUDY_S + 2 * MARGIN_S) * SFREQ_HZ
+    patient, n_times = Patient.draw(rng).quiet(), (N_STUDY_S + 2 * MARGIN_S) * SFREQ_HZ
     courses_NT, fields_CN = background(n_times, patient, States.draw(n_times, patient, rng), rng)
     return fields_CN @ courses_NT, patient
 
