@@ -15,7 +15,6 @@ from kagglehms.simulator.patients import Patient
 from kagglehms.simulator.scalp import (
     ELECTRODES,
     F32,
-    F64,
     POSITIONS,
     Source,
     at_random,
@@ -64,7 +63,7 @@ def _eyes(n_times: int, patient: Patient, states: States, rng: np.random.Generat
     return [Source(blinks, front), Source(looks, field(0.85, 0.7, 0.3) - field(-0.85, 0.7, 0.3))]
 
 
-def muscle(n_times: int, patient: Patient, rng: np.random.Generator) -> tuple[F32, F64]:
+def muscle(n_times: int, patient: Patient, rng: np.random.Generator) -> F32:
     """Simulate muscle activity, which comes in bouts and is strongest at temples and forehead, and constant noise.
 
     Args:
@@ -73,7 +72,7 @@ def muscle(n_times: int, patient: Patient, rng: np.random.Generator) -> tuple[F3
         rng: random generator.
 
     Returns:
-        (19, n_times) time courses, one per electrode, and their (19, 19) mixing matrix in µV.
+        (19, n_times) µV, different at every electrode.
     """
     hz = bins_hz(n_times, 90)
     # Surface muscle has a broad spectrum with a maximum at 30–60 Hz, cut off by the filter of the amplifier.
@@ -91,7 +90,7 @@ def muscle(n_times: int, patient: Patient, rng: np.random.Generator) -> tuple[F3
     for number, (x, _) in enumerate(POSITIONS):
         tension = left if x < 0 else right if x > 0 else tense
         noise[number] *= np.float32(floor[number]) + tension * np.float32(patient.muscle_uv * where[number])
-    return noise, np.eye(len(ELECTRODES))
+    return noise
 
 
 def _pops(n_times: int, patient: Patient, rng: np.random.Generator) -> list[Source]:

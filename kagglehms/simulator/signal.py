@@ -46,7 +46,6 @@ def simulate_study(
     for_heart, for_artefacts, for_care, for_contact = rng.spawn(4)
     states = States.draw(n_times, patient, for_states)
     everywhere_NT, everywhere_CN = background(n_times, patient, states, for_all)
-    tense_NT, tense_CN = muscle(n_times, patient, for_muscle)
     heart_T, ekg_T = heart(n_times, patient, for_heart)
     sources = [
         *rhythms(n_times, patient, states, for_rhythms),
@@ -54,11 +53,11 @@ def simulate_study(
         *artefacts(n_times, patient, states, heart_T, for_artefacts),
         *intensive_care(n_times, patient, for_care),
     ]
-    sources_NT = np.concatenate([everywhere_NT, tense_NT, np.stack([s.course_T for s in sources])])
     fields_CN = np.stack([s.field_C for s in sources], axis=1)
-    mixing_CN = np.concatenate([everywhere_CN, tense_CN, fields_CN], axis=1).astype(np.float32)
     uv_CT = np.empty((len(CHANNELS), n_times), np.float32)
-    np.matmul(mixing_CN, sources_NT, out=uv_CT[:-1])
+    np.matmul(everywhere_CN.astype(np.float32), everywhere_NT, out=uv_CT[:-1])
+    uv_CT[:-1] += fields_CN.astype(np.float32) @ np.stack([s.course_T for s in sources])
+    uv_CT[:-1] += muscle(n_times, patient, for_muscle)
     uv_CT[-1] = ekg_T
     spoil_electrodes(uv_CT[:-1], patient, for_contact)
     return uv_CT
