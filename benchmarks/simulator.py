@@ -1,10 +1,10 @@
-"""How long a simulated recording takes: signal, spectrogram, files; and what 2,000 of them would take.
+"""How long a simulated recording takes: signal, spectrogram, files; and what 4,000 of them would take.
 
 python benchmarks/simulator.py [--studies 24] [--threads 2]
 
 Each study is ten minutes with one EEG of 50 s and its spectrogram, and what of the time the parts take is measured
 on one thread. Then the studies are made as `kagglehms simulate` makes them, on all threads, files and all. The
-extrapolation is the measured time per study times 2,000, nothing else.
+extrapolation is the measured time per study times 4,000, nothing else.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from kagglehms.simulator.competition import make_competition
 from kagglehms.simulator.signal import Patient, Segment, simulate_study, spectrogram
 from kagglehms.simulator.studies import draw_studies
 
-N_WANTED = 2000
-MOST_MINUTES = 15
+N_WANTED = 4000
+MOST_MINUTES = 10
 
 
 def parts(n_studies: int) -> dict[str, float]:

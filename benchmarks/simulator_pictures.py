@@ -41,8 +41,9 @@ MOST_BYTES = 300_000
 COLOURS = ("#1f5aa6", "#b8442c", "#2a8a6a", "#8a5a9e")
 SHOWN_S = 10
 PATIENT = Patient(
-    alpha_uv=5, asymmetry=0.1, unevenness=0.2, reference_uv=8, floor_uv=1, muscle_uv=3, line_uv=1
-)
+    level_uv=10, slow_uv=8, alpha_uv=5, asymmetry=0.1, frontality=0.3, unevenness=0.25, restlessness=0.35,
+    irregularity=0.7, lesion=0.6, reference_uv=8, floor_uv=1, muscle_uv=3, line_uv=1,
+)  # fmt: skip
 
 
 def typical(name: str, seed: int = 3) -> NDArray[np.float32]:
