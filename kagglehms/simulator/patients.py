@@ -57,7 +57,7 @@ class Patient:
         reference_uv: activity at the common reference, which all electrodes share and differences do not contain.
         state: the most frequent state.
         blinks_per_min: number of blinks per minute.
-        muscle_uv: amplitude of muscle activity.
+        muscle_uv: amplitude of muscle activity; little in patients who are paralysed or deeply sedated.
         muscle_cutoff_hz: highest frequency of muscle activity that the amplifier lets through.
         floor_uv: constant noise of electrodes and amplifier.
         floor_spread: standard deviation of the logarithm of that noise over the electrodes.
@@ -141,7 +141,7 @@ class Patient:
             width=float(rng.uniform(0.24, 0.42)),
             asymmetry=float(0.3 * rng.standard_normal()),
             frontality=float(rng.normal(0.45, 0.4)),
-            unevenness=float(rng.uniform(0.15, 0.5)),
+            unevenness=float(rng.uniform(0.05, 0.4)),
             misplaced=float(rng.uniform(0.02, 0.1)),
             restlessness=float(rng.uniform(0.2, 0.6)),
             irregularity=float(rng.uniform(0.35, 1.2)),
@@ -174,10 +174,10 @@ class Patient:
 def _artefacts(rng: np.random.Generator) -> dict[str, float]:
     return {
         "blinks_per_min": float(rng.choice([0, 4, 14], p=[0.45, 0.3, 0.25])),
-        "muscle_uv": 6 * _lognormal(1.0, rng),
+        "muscle_uv": float(rng.choice([0.2, 6], p=[0.2, 0.8])) * _lognormal(1.0, rng),
         "muscle_cutoff_hz": float(rng.uniform(40, 90)),
-        "floor_uv": 1.1 * _lognormal(0.9, rng),
-        "floor_spread": float(rng.uniform(0.3, 1.1)),
+        "floor_uv": 0.8 * _lognormal(1.1, rng),
+        "floor_spread": float(rng.uniform(0.1, 1.1)),
         "line_uv": 3 * _lognormal(0.8, rng),
         "sway_uv": float(rng.choice([0, 20, 60], p=[0.5, 0.35, 0.15])),
         "heart_hz": float(rng.uniform(0.9, 1.9)),

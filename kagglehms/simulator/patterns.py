@@ -113,6 +113,11 @@ def _spread(rng: np.random.Generator) -> float:
     return float(np.exp(0.3 * rng.standard_normal()))
 
 
+def _on_other_side(rng: np.random.Generator) -> float:
+    """Return how much of a lateralised pattern the other hemisphere shows; bilateral ones are asymmetric."""
+    return float(0.6 * rng.beta(1.0, 1.6))
+
+
 def _periodic(
     n_times: int, lpd: F32, gpd: F32, ictal: float, patient: Patient, rng: np.random.Generator
 ) -> list[Source]:
@@ -133,7 +138,7 @@ def _periodic(
         course += events(places[mine], sizes[mine], wave, n_times)
     course *= np.float32(DISCHARGE * patient.pattern_uv * _spread(rng))
     y = float(rng.uniform(-0.6, 0.6))
-    near = hemisphere(patient.side, y, float(rng.uniform(0.3, 0.48)))
+    near = hemisphere(patient.side, y, float(rng.uniform(0.3, 0.48)), _on_other_side(rng))
     wide = hemisphere(patient.side, y + float(rng.uniform(-0.5, 0.5)), 0.5) * np.float32(
         rng.uniform(0.1, 0.5)
     )
@@ -188,7 +193,7 @@ def _rhythmic(n_times: int, lrda: F32, grda: F32, patient: Patient, rng: np.rand
     delta = _delta(n_times, patient.irregularity, rng) * np.float32(DELTA * patient.pattern_uv * _spread(rng))
     late = delayed(delta, float(rng.uniform(0.01, 0.08)))
     y = float(rng.uniform(-0.2, 0.7))
-    near = hemisphere(patient.side, y, float(rng.uniform(0.35, 0.6)))
+    near = hemisphere(patient.side, y, float(rng.uniform(0.35, 0.6)), _on_other_side(rng))
     wide = hemisphere(patient.side, y - float(rng.uniform(0.2, 0.8)), 0.45) * np.float32(
         rng.uniform(0.1, 0.6)
     )

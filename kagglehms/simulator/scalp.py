@@ -68,15 +68,16 @@ def field(x: float, y: float, width: float) -> F32:
     return np.exp(-(away_C**2) / (2 * width**2)).astype(np.float32)
 
 
-def hemisphere(side: float, y: float, width: float) -> F32:
-    """Return a (19,) field over one hemisphere with its peak at height y, and a little of it on the other.
+def hemisphere(side: float, y: float, width: float, other: float = 0.12) -> F32:
+    """Return a (19,) field over one hemisphere with its peak at height y, and less of it on the other.
 
     Args:
         side: −1 for left, 1 for right.
         y: position of the peak from back (−1) to front (1).
         width: standard deviation of the field.
+        other: strength at the same place of the other hemisphere.
     """
-    return field(side * 0.65, y, width) + np.float32(0.12) * field(-side * 0.65, y, width)
+    return field(side * 0.65, y, width) + np.float32(other) * field(-side * 0.65, y, width)
 
 
 def generalised(rng: np.random.Generator) -> F32:
