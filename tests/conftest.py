@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import defaultdict
 from collections.abc import Iterator
@@ -56,6 +57,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         path = Path(__file__).parent / name
         seconds[path] = max(seconds[path], long_s)
     items.sort(key=lambda item: -seconds[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what has been imported: it stays to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def _real(name: str, what: str = "real competition data, which are not part of the project") -> Path:

@@ -258,7 +258,7 @@ def test_neither_a_sample_that_cannot_be_read_nor_a_problem_fails_a_scored_run(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell closes the streams")
-@pytest.mark.parametrize("closed", [">&- 2>&-", ">&-", ">/dev/full 2>/dev/full"])
+@pytest.mark.parametrize("closed", [">&- 2>&-", ">/dev/full 2>/dev/full"])
 def test_a_scored_run_goes_on_whatever_becomes_of_its_output(
     dist: Path, competition_folder: Path, tmp_path: Path, closed: str
 ) -> None:
