@@ -30,9 +30,9 @@ def _found(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "gpu.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.slow(90)
+@pytest.mark.slow(60)
 def test_a_dry_run_goes_through_all_parts(tmp_path: Path) -> None:
-    done = _gpu(tmp_path, "--ladder", "baseline", "mosaic-xloss", "raw-fold", "stft-50-10")
+    done = _gpu(tmp_path, "--ladder", "baseline", "raw-fold")
     assert done.returncode == 0, done.stdout + (tmp_path / "gpu.log").read_text()[-8000:]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "gpu.jsonl",
@@ -56,7 +56,7 @@ def test_a_dry_run_goes_through_all_parts(tmp_path: Path) -> None:
     floors = {line["of"]: line["all"] for line in found if line["what"] == "floor"}
     assert floors["perfect predictor"] < floors["class prior"] < floors["uniform"]
     trained = [line for line in found if line["what"] == "trained"]
-    assert len(trained) >= 4
+    assert [line["recipe"] for line in trained] == ["baseline", "raw-fold"]
     assert all(np.isfinite(line["scores"]).all() and line["note"] == "" for line in trained)
     page = (tmp_path / "gpu.md").read_text()
     assert all(f"## {part} " in page for part in PARTS)
