@@ -33,14 +33,12 @@ for package in ("onnx", "onnxscript", "onnxruntime"):
 
 KINDS = {
     "baseline": (1, 400, 300),
-    "mel-zoom": (3, 1024, 852),
     "wave-stack": (16, 10_000),
-    "squeeze-1d": (16, 10_000),
     "effnet1d": (16, 10_000),
     "two-views": (160 * 1000 + 400 * 300,),
     "raw+spectrogram": (16 * 10_000 + 400 * 300,),
 }
-"""Recipe of each kind of network → shape of its input."""
+"""Recipe of each kind of network → shape of its input. The tests of one run export a Squeezeformer alone."""
 NORMALISER = Normaliser({"kaggle": (0.5, 2.0)})
 
 
@@ -87,7 +85,7 @@ def softmax(logits_BK: np.ndarray) -> np.ndarray:
     return powers_BK / powers_BK.sum(axis=1, keepdims=True)
 
 
-@pytest.mark.slow(seconds=60)
+@pytest.mark.slow(seconds=10)
 @pytest.mark.parametrize("name", KINDS)
 def test_another_runtime_makes_the_same_predictions(bundle: Built, name: str) -> None:
     import onnxruntime
@@ -121,8 +119,7 @@ def test_the_bundle_is_whole_and_says_what_the_files_take(bundle: Built) -> None
     card = (bundle.dataset / MODEL_CARD).read_text()
     row = r"\| B × 1 × 400 × 300 \| panels, 400 × 300 \| log power, normalised: panel \| \d\.\de-\d\d \|"
     assert re.search(r"\| baseline\.fold0\.onnx " + row, card)
-    assert "| mel-zoom.fold0.onnx | B × 3 × 1024 × 852 | mel spectra of" in card
-    assert "| squeeze-1d.fold0.onnx | B × 16 × 10000 | raw EEG, 16 × 10000 | 32 µV |" in card
+    assert "| effnet1d.fold0.onnx | B × 16 × 10000 | raw EEG, 16 × 10000 | 32 µV |" in card
     both = "raw EEG folded into an image, 160 × 1000 beside global-panels, 400 × 300"
     assert (
         f"| two-views.fold0.onnx | B × 280000 | {both} | 32 µV beside log power, normalised: global |" in card
@@ -145,12 +142,13 @@ def test_the_inputs_are_by_the_statistics_of_the_fold(bundle: Built) -> None:
     assert panels.mean() == pytest.approx((np.log(power).mean() - 0.5) / 2.0, abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_changed_file_is_noticed_and_a_model_needs_none(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = build(runs, runs.parent / "plain", owner=OWNER)
-    built = build(runs, runs.parent / "dist", owner=OWNER, onnx=True)
-    again = build(runs, runs.parent / "again", owner=OWNER, onnx=True)
+    plain = build(runs, runs.parent / "plain", folds=[1], owner=OWNER)
+    built = build(runs, runs.parent / "dist", folds=[1], owner=OWNER, onnx=True)
+    again = build(runs, runs.parent / "again", folds=[1], owner=OWNER, onnx=True)
     assert again.manifest.digest == built.manifest.digest
     assert not any(name.endswith(".onnx") for name in plain.manifest.files)
     for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -188,6 +186,7 @@ def test_a_network_without_counterpart_is_named_once_and_the_build_goes_on(
 def test_a_file_with_other_logits_is_not_kept(
     runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(onnx_export, "_write", lambda network, inputs, path: path.touch())
     for difference in (0.25, float("nan")):
         monkeypatch.setattr(onnx_export, "_largest_difference", lambda *_, found=difference: found)
         built = build(runs, runs.parent / "dist", folds=[1], owner=OWNER, onnx=True)
