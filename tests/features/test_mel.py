@@ -43,6 +43,7 @@ def test_nothing_to_see_is_all_as_loud_as_the_loudest(kind: str) -> None:
     np.testing.assert_allclose(oracle.mel_image(window), 1, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what librosa imports
 def test_agrees_with_librosa() -> None:
     librosa = pytest.importorskip("librosa", reason="librosa is an oracle, not a dependency")

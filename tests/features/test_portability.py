@@ -101,6 +101,7 @@ def test_without_a_compiler_plain_numpy_says_so_once(tmp_path: Path, here: dict[
     assert_alike(np.load(tmp_path / "results.npz"), here)
 
 
+@pytest.mark.slow(20)
 def test_a_processor_of_the_base_kind_a_read_only_package_and_no_home(
     tmp_path: Path, here: dict[str, Any]
 ) -> None:
