@@ -97,7 +97,7 @@ def _fit_exponent(data: BlendData, prior: PriorCorrection, space: Space, shrinka
 
     def loss(exponent: float) -> float:
         stack_MNK = replace(prior, exponent=float(exponent)).apply(data.predictions_MNK)
-        value, _ = _cross_entropy(pool(stack_MNK, equal, space), data.targets_NK, rows)
+        value, _ = _cross_entropy(pool(stack_MNK, equal, space).T, data.targets_NK.T, rows)
         return value + shrinkage / 2 * (exponent - 1) ** 2
 
     # Convex for one member; a mean of several could have two minima, so look around the best point of a grid.
@@ -160,13 +160,13 @@ def _mixture_entropy(predictions_MNK: Floats, targets_NK: Floats, row_weights_N:
 
 
 def _log_linear_entropy(predictions_MNK: Floats, targets_NK: Floats, row_weights_N: Floats) -> Loss:
-    logs_MX = np.log(np.maximum(predictions_MNK, CLIP)).reshape(len(predictions_MNK), -1)
+    members_MKN, targets_KN = predictions_MNK.transpose(0, 2, 1), np.ascontiguousarray(targets_NK.T)
+    logs_MX = np.log(np.maximum(members_MKN, CLIP)).reshape(len(predictions_MNK), -1)
 
     def entropy(weights: Floats) -> tuple[float, Floats]:
-        value, slope_NK = _cross_entropy(
-            (weights @ logs_MX).reshape(targets_NK.shape), targets_NK, row_weights_N
-        )
-        return value, logs_MX @ slope_NK.ravel()
+        scores_KN = (weights @ logs_MX).reshape(targets_KN.shape)
+        value, slope_KN = _cross_entropy(scores_KN, targets_KN, row_weights_N)
+        return value, logs_MX @ slope_KN.ravel()
 
     return entropy
 
@@ -174,26 +174,28 @@ def _log_linear_entropy(predictions_MNK: Floats, targets_NK: Floats, row_weights
 def calibration_loss(pool_NK: Floats, targets_NK: Floats, row_weights_N: Floats, shrinkage: float) -> Loss:
     """Return the loss of 1 / temperature and the six biases; see `weights_loss` for the arguments."""
     nothing = np.eye(1 + len(CLASSES))[0]
+    pool_KN, targets_KN = np.ascontiguousarray(pool_NK.T), np.ascontiguousarray(targets_NK.T)
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
-        scores_NK = parameters[0] * pool_NK + parameters[1:]
-        value, slope_NK = _cross_entropy(scores_NK, targets_NK, row_weights_N)
-        gradient = np.concatenate([[float((slope_NK * pool_NK).sum())], slope_NK.sum(axis=0)])
+        scores_KN = parameters[0] * pool_KN + parameters[1:, None]
+        value, slope_KN = _cross_entropy(scores_KN, targets_KN, row_weights_N)
+        gradient = np.concatenate([[float((slope_KN * pool_KN).sum())], slope_KN.sum(axis=1)])
         off = parameters - nothing
         return value + shrinkage / 2 * float(off @ off), gradient + shrinkage * off
 
     return loss
 
 
-def _cross_entropy(scores_NK: Floats, targets_NK: Floats, row_weights_N: Floats) -> tuple[float, Floats]:
-    """Return the weighted mean of −Σ target·ln softmax(scores), and its derivative by the scores."""
-    top_N1 = scores_NK.max(axis=1, keepdims=True)
-    powers_NK = np.exp(scores_NK - top_N1)
-    sums_N1 = powers_NK.sum(axis=1, keepdims=True)
-    logs_NK = scores_NK - top_N1 - np.log(sums_N1)
-    value = -float(row_weights_N @ (targets_NK * logs_NK).sum(axis=1))
-    totals_N1 = targets_NK.sum(axis=1, keepdims=True)
-    return value, (powers_NK / sums_N1 * totals_N1 - targets_NK) * row_weights_N[:, None]
+def _cross_entropy(scores_KN: Floats, targets_KN: Floats, row_weights_N: Floats) -> tuple[float, Floats]:
+    """Return the weighted mean of −Σ target·ln softmax(scores), and its derivative by the scores.
+
+    Classes come first, as NumPy sums six rows several times as fast as rows of six.
+    """
+    shifted_KN = scores_KN - scores_KN.max(axis=0)
+    powers_KN = np.exp(shifted_KN)
+    sums_N = powers_KN.sum(axis=0)
+    value = -float(row_weights_N @ (targets_KN * (shifted_KN - np.log(sums_N))).sum(axis=0))
+    return value, (powers_KN * (targets_KN.sum(axis=0) / sums_N) - targets_KN) * row_weights_N
 
 
 def _minimise(
@@ -249,19 +251,30 @@ class _Crossed:
     """One cross-validation: each row's score by the blend of the other folds, and by its prior correction alone."""
 
     terms_N: Floats
-    corrected_N: Floats
+    corrected_N: Floats | None
     blends: tuple[Blend, ...]
 
 
-def _cross_fit(data: BlendData, fitting: Fitting, folds_N: NDArray[np.intp], seed: int) -> _Crossed:
-    """Score every row with a blend fitted to the other folds' patients."""
-    terms, corrected, blends = np.empty(len(folds_N)), np.empty(len(folds_N)), []
-    for fold in range(int(folds_N.max()) + 1):
-        blends.append(_fit(data.take(folds_N != fold), fitting, seed))
-        held_out = data.take(folds_N == fold)
-        terms[folds_N == fold] = held_out.terms(blends[-1])
-        corrected[folds_N == fold] = held_out.corrected_terms(blends[-1])
-    return _Crossed(terms, corrected, tuple(blends))
+def _cross_fit(
+    data: BlendData, fittings: Sequence[Fitting], folds_N: NDArray[np.intp], seed: int
+) -> list[_Crossed]:
+    """Score every row with blends fitted to the other folds' patients, in each of several ways."""
+    found: list[list[tuple[Blend, Floats, Floats | None]]] = [[] for _ in fittings]
+    in_fold = [folds_N == fold for fold in range(int(folds_N.max()) + 1)]
+    for mask in in_fold:
+        training, held_out = data.take(~mask), data.take(mask)
+        for fitting, parts in zip(fittings, found, strict=True):
+            blend = _fit(training, fitting, seed)
+            corrected = None if blend.prior is None else held_out.corrected_terms(blend)
+            parts.append((blend, held_out.terms(blend), corrected))
+    place_N = np.argsort(np.concatenate([np.flatnonzero(mask) for mask in in_fold]))
+    crossed = []
+    for parts in found:
+        blends, terms, corrected_terms = zip(*parts, strict=True)
+        known = corrected_terms[0] is not None
+        corrected_N = np.concatenate(corrected_terms)[place_N] if known else None
+        crossed.append(_Crossed(np.concatenate(terms)[place_N], corrected_N, blends))
+    return crossed
 
 
 def _choose(data: BlendData, fitting: Fitting, seed: int) -> Fitting:
@@ -273,7 +286,7 @@ def _choose(data: BlendData, fitting: Fitting, seed: int) -> Fitting:
     shrinkages = SHRINKAGES if fitting.shrinkage is None else (fitting.shrinkage,)
     candidates = [replace(fitting, space=a, shrinkage=b) for a in spaces for b in shrinkages]
     rows = data.row_weights_N * data.own_N(fitting)
-    scores = [float(_cross_fit(data, c, folds, seed).terms_N @ rows) for c in candidates]
+    scores = [float(crossed.terms_N @ rows) for crossed in _cross_fit(data, candidates, folds, seed)]
     return candidates[int(np.argmin(scores))]
 
 
@@ -317,7 +330,7 @@ def nested_score(
     folds = [patient_folds(data.patients_N, n_folds, seed) for seed in seeds]
     with _one_thread():
         pairs = watch(list(zip(folds, seeds, strict=True)), len(folds))
-        crossed = [_cross_fit(data, fitting, *both) for both in pairs]
+        crossed = [_cross_fit(data, [fitting], *both)[0] for both in pairs]
         blend = replace(_fit(data, fitting, seeds[0]), name=name)
     terms = np.mean([one.terms_N for one in crossed], axis=0)
     plain = kl_terms(data.targets_NK, data.predictions_MNK.mean(axis=0))
@@ -325,7 +338,8 @@ def nested_score(
     gain, gain_error = clustered_mean(plain - terms, own, data.patients_N)
     kinds = {"nested": terms, "plain_mean": plain, "in_sample": data.terms(blend)}
     if blend.prior is not None:
-        kinds["corrected"] = np.mean([one.corrected_N for one in crossed], axis=0)
+        corrected = [one.corrected_N for one in crossed if one.corrected_N is not None]
+        kinds["corrected"] = np.mean(corrected, axis=0)
     many = np.zeros(len(terms), bool) if data.many_N is None else data.many_N
     figures, of_all, of_many = figures_of(kinds, data.targets_NK, many)
     return NestedScore(
