@@ -25,9 +25,10 @@ import io
 import platform
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -434,12 +435,17 @@ def _with_divergence(history: pl.DataFrame) -> pl.DataFrame:
 
 def _read_json(path: Path, kind: type[T], hint: str) -> T:
     try:
-        return validate(TypeAdapter(kind), unchanged(path.read_bytes()))
+        return validate(_adapter(kind), unchanged(path.read_bytes()))
     except (OSError, JSONError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RunError(f"{path}: cannot be read ({reason}); {hint}") from error
 
 
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
 def _write_json(path: Path, content: object, indent: int | None = 1) -> None:
-    plain = TypeAdapter(type(content)).dump_python(content, mode="json")
+    plain = _adapter(type(content)).dump_python(content, mode="json")
     write_bytes(path, sealed(plain, indent=indent) + b"\n")
