@@ -41,9 +41,12 @@ THOROUGH = replace(
 """All that has a state: two stages, a warm-up, a moving average, dropout, random sub-windows and pasted bands."""
 
 
+PRELOADED = ("torch", "timm", "polars", "sklearn.model_selection", "children")
+
+
 def server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "timm", "polars", "sklearn.model_selection", "children"])
+    context.set_forkserver_preload([*PRELOADED, "campaign.preload"])
     return context
 
 
