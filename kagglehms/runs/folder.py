@@ -25,7 +25,6 @@ import io
 import platform
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -441,9 +440,14 @@ def _read_json(path: Path, kind: type[T], hint: str) -> T:
         raise RunError(f"{path}: cannot be read ({reason}); {hint}") from error
 
 
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    """Return the schema of a type, which takes longer to make than most files to read."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def _write_json(path: Path, content: object, indent: int | None = 1) -> None:
