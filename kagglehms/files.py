@@ -85,6 +85,24 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def listed(folder: Path) -> list[Path]:
+    """Return the sorted contents of a folder; none if there is no such folder.
+
+    `Path.glob` leaves out without a word what it may not read.
+
+    Raises:
+        RunError: the folder cannot be read.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be read ({error.strerror}); make it readable, or move it away"
+        ) from error
+
+
 def sweep_partials(folder: Path, older_than_s: float = 0) -> None:
     """Delete partial files that an interrupted `writing` left in `folder`.
 

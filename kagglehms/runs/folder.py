@@ -35,7 +35,7 @@ from kagglehms import __version__
 from kagglehms.data.competition import PROBABILITY_COLUMNS, VOTE_COLUMNS
 from kagglehms.data.records import MOST_VOTES, RANGES
 from kagglehms.errors import DataError, RunError, UsageError, closest, first_line
-from kagglehms.files import sha256_of, write_bytes
+from kagglehms.files import listed, sha256_of, write_bytes
 from kagglehms.runs.contents import FoldResult, RunInfo, StoredFolds
 from kagglehms.strict_json import JSONError, sealed, unchanged, validate
 from kagglehms.training.checkpoint import WEIGHTS
@@ -89,8 +89,8 @@ class RunFolder:
 
     def folds(self, *names: str) -> list[int]:
         """Return, in ascending order, the numbers of the folds that have any of the files of these names."""
-        found = {path.parent.name[4:] for name in names for path in self.path.glob(f"fold*/{name}")}
-        return sorted(int(digits) for digits in found if digits.isdecimal())
+        folds = [path for path in listed(self.path) if path.name[:4] == "fold" and path.name[4:].isdecimal()]
+        return sorted(int(path.name[4:]) for path in folds if _holds(path, names))
 
     @property
     def finished(self) -> list[int]:
@@ -281,8 +281,11 @@ class RunFolder:
 
 def find_runs(runs: Path) -> list[RunFolder]:
     """Return every run below `runs`, by name."""
-    found = {path.parent for name in (RECIPE, RUN) for path in runs.glob(f"*/{name}")}
-    return [RunFolder(path) for path in sorted(found)]
+    return [RunFolder(path) for path in listed(runs) if _holds(path, (RECIPE, RUN))]
+
+
+def _holds(folder: Path, names: Iterable[str]) -> bool:
+    return not {path.name for path in listed(folder)}.isdisjoint(names)
 
 
 def require_runs(runs: Path) -> list[RunFolder]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kagglehms.errors import HMSError, UsageError, closest
+from kagglehms.files import listed
 from kagglehms.runs.blends import Blend, Space, blend_from_json, check_members
 from kagglehms.runs.folder import BLENDS, FOLDS, RECIPE, RUN, RunFolder, find_runs
 from kagglehms.training.recipes import RECIPES
@@ -115,7 +116,7 @@ def blend_path(runs: Path, name: str) -> Path:
 
 def blend_files(runs: Path) -> list[Path]:
     """Return the files of all fitted blends; older versions let a run use their folder, whose own files are none."""
-    paths = {*(runs / BLENDS).glob("*.json")}
+    paths = {path for path in listed(runs / BLENDS) if path.suffix == ".json"}
     return sorted(paths - {runs / BLENDS / name for name in (RECIPE, RUN, FOLDS)})
 
 

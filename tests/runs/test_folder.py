@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from runs_folder import IDENTITY, PRIOR, edit, forget_digests, make_fold, make_r
 
 from kagglehms.errors import RunError, UsageError
 from kagglehms.runs.contents import StoredFolds
-from kagglehms.runs.folder import RunFolder, select_runs
+from kagglehms.runs.folder import RunFolder, find_runs, select_runs
 from kagglehms.training.first_weights import Origin
 from kagglehms.training.recipes import get_recipe
 
@@ -263,3 +265,29 @@ FILES = (
     "fold0/history.csv",
     "fold0/weights.safetensors",
 )
+
+
+@pytest.mark.parametrize("unreadable", [".", "baseline", "baseline/fold0"])
+def test_a_folder_that_cannot_be_read_is_named_and_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unreadable: str
+) -> None:
+    make_run(tmp_path, get_recipe("baseline"), (0, 1))
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes.txt").touch()
+    assert [run.name for run in find_runs(tmp_path)] == ["baseline"]
+    assert find_runs(tmp_path)[0].finished == [0, 1]
+    closed, iterdir = tmp_path / unreadable, Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(RunError, match=re.escape(str(closed))):
+        print([run.finished for run in find_runs(tmp_path)])
+
+
+def test_no_folder_holds_no_runs(tmp_path: Path) -> None:
+    assert find_runs(tmp_path / "runs") == []
+    assert RunFolder(tmp_path / "runs" / "baseline").finished == []
