@@ -133,6 +133,6 @@ def all_subjects(where: Path) -> list[Subject]:
         without_fault(
             "build", "build --runs runs --out dist --owner somebody --quiet", finished, 0.5, ("runs",)
         ),
-        without_fault("preflight", "preflight dist --quiet", built, 1),
+        without_fault("preflight", "preflight --dist dist --quiet", built, 1),
         without_fault("predict", predict, judged, 1, ("bundle",)),
     ]
