@@ -8,12 +8,14 @@ Importing the package costs nothing: what needs torch, polars or Numba is loaded
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kagglehms.bundle.predictor import Predictor, load_bundle
+    from kagglehms.report import tables
 
-__all__ = ["Predictor", "load_bundle", "__version__"]
+__all__ = ["Predictor", "load_bundle", "tables", "__version__"]
 __version__ = "0.1.0"
 
 
@@ -22,4 +24,6 @@ def __getattr__(name: str) -> Any:
         from kagglehms.bundle import predictor
 
         return getattr(predictor, name)
+    if name == "tables":
+        return import_module("kagglehms.report.tables")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -63,7 +63,7 @@ def test_every_command_does_what_it_says(
 
 
 def run_python_of_the_readme(folder: Path) -> None:
-    """Its three blocks, one after the other, with recordings of the test set and a tiny network of that name."""
+    """Its four blocks, one after the other, with recordings of the test set and a tiny network of that name."""
     import numpy as np
 
     from kagglehms.training import recipes
@@ -72,10 +72,13 @@ def run_python_of_the_readme(folder: Path) -> None:
         "eeg_uv": np.random.default_rng(0).normal(0, 30, (10_000, 20)).astype(np.float32),
         "power": np.random.default_rng(0).lognormal(1, 1, (300, 400)).astype(np.float32),
     }
-    bundle, features, recipe = python_blocks(README)
+    bundle, frames, features, recipe = python_blocks(README)
     exec(compile(bundle, "README.md", "exec"), names)
     found = names["predictor"].predict(names["eeg_uv"], spectrogram=names["power"])
     assert found.probabilities.sum() == pytest.approx(1)
+    exec(compile(frames, "README.md", "exec"), names)
+    assert len(names["mine"]) == len(names["tables"].records(folder / "hms"))
+    assert (folder / "submission.csv").read_text().splitlines()[1].startswith("853520,")
     exec(compile(features, "README.md", "exec"), names)
     assert names["mel_images"](names["eeg_uv"][None]).shape == (1, 4, 128, 256)
     assert len(recipe.splitlines()) <= 10

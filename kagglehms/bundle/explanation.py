@@ -25,9 +25,11 @@ from kagglehms.data.competition import (
     SPECTROGRAM_STEP_S,
     WINDOW_S,
 )
+from kagglehms.data.frames import to_library
 from kagglehms.inputs.layouts import Crop
 
 if TYPE_CHECKING:
+    import pandas
     import polars
     from numpy.typing import NDArray
 
@@ -92,6 +94,10 @@ class Explanation:
         return pl.DataFrame(rows).with_columns(
             **{name: pl.Series(column) for name, column in classes.items()}
         )
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return the table of `to_polars` as a pandas frame."""
+        return to_library(self.to_polars(), "pandas")
 
     def __repr__(self) -> str:
         """Return the most likely class, with the chains and the seconds that speak most for it."""

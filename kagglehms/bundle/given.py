@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from kagglehms.data.competition import CHANNELS, N_TIMES, SPECTROGRAM_COLUMNS, SPECTROGRAM_STEP_S, WINDOW_S
-from kagglehms.data.frames import check_frame, column, is_frame, numbers
+from kagglehms.data.frames import as_frame, column, is_frame, numbers
 from kagglehms.data.readers import encode_eeg, encode_spectrogram, misnamed
 from kagglehms.data.units import deviation, doubt
 from kagglehms.errors import UsageError
@@ -126,7 +126,7 @@ def _check_unit(source: Source, array: NDArray[np.float32]) -> None:
 def _of_frame(source: Source, frame: Any) -> NDArray[np.float32]:
     """Take a frame's columns by their names."""
     name, columns = _NAMES[source], _COLUMNS[source]
-    check_frame(name, frame)
+    frame = as_frame(name, frame)
     found = [str(column) for column in frame.columns]
     reason = misnamed(found, columns)
     if reason:

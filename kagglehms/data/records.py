@@ -23,7 +23,8 @@ from kagglehms.data.competition import (
     SPECTROGRAM_STEP_S,
     VOTE_COLUMNS,
 )
-from kagglehms.data.tables import Content, read_table, refuse_rows
+from kagglehms.data.frames import Frame
+from kagglehms.data.tables import Content, name_of, read_table, refuse_rows
 from kagglehms.errors import DataError, UsageError, closest
 
 if TYPE_CHECKING:
@@ -194,15 +195,15 @@ class Records:
         return Records(self.frame[positions])
 
 
-def read_train_table(path: Path) -> pl.DataFrame:
-    """Read and check train.csv, or a Parquet file with the same columns.
+def read_train_table(source: Path | Frame) -> pl.DataFrame:
+    """Read and check train.csv, or a Parquet file or frame with the same columns.
 
     Raises:
         DataError: the file is unreadable, lacks columns, or has wrong types, negative votes, none at all or absurdly
             many, duplicate sub-windows, negative or absurd offsets, or an unknown class name; the message names the
             first such rows, counted from 0.
     """
-    table = read_table(path, _TRAIN_COLUMNS)
+    table, path = read_table(source, _TRAIN_COLUMNS), Path(name_of(source))
     if table.is_empty():
         raise DataError(path, "has no rows", "give the competition's train.csv")
     _check_rows(path, table)
@@ -244,8 +245,8 @@ def make_records(table: pl.DataFrame) -> Records:
     return Records(frame)
 
 
-def read_records(train_csv: Path) -> Records:
-    """Read train.csv and make its records.
+def read_records(train_csv: Path | Frame) -> Records:
+    """Read train.csv, or a frame of it, and make its records.
 
     Raises:
         DataError: the table cannot be used, see `read_train_table`.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kagglehms.data.competition import unpacking
+from kagglehms.data.frames import Frame, as_table, is_frame
 from kagglehms.data.whole import BLANKS, whole_number
 from kagglehms.errors import DataError, first_line
 from kagglehms.files import require_regular
@@ -22,14 +23,14 @@ Content = Literal["whole", "number", "text"]
 """Content of a column's cells."""
 
 
-def read_table(path: Path, columns: Mapping[str, Content]) -> pl.DataFrame:
-    """Read a CSV or Parquet table.
+def read_table(source: Path | Frame, columns: Mapping[str, Content]) -> pl.DataFrame:
+    """Read a CSV or Parquet table, or one that is at hand as a frame.
 
     A CSV file is read as text first, so that the meaning of a cell does not depend on other rows. Blank lines are
     ignored.
 
     Args:
-        path: path of the file.
+        source: path of the file; or a frame of pandas or polars.
         columns: required columns and their content: `whole` numbers of at most 64 bits (see `whole.whole_number`),
             finite `number`s, or `text`, unchanged.
 
@@ -37,24 +38,12 @@ def read_table(path: Path, columns: Mapping[str, Content]) -> pl.DataFrame:
         The table, with the required columns as Int64, Float64 and String, and all others unchanged.
 
     Raises:
-        DataError: the file is missing, unreadable, lacks a column, or has a cell with another content; the message
-            names the first such rows.
+        DataError: the file is missing or unreadable, or the table lacks a column or has a cell with another content;
+            the message names the first such rows.
+        UsageError: what was given is a frame that cannot be read; see `frames.as_table`.
     """
-    import polars as pl
-
-    if not path.is_file():
-        hint = unpacking(path, path.parent) or "give the folder of the competition's download"
-        raise DataError(path, "no such file", hint)
-    try:
-        require_regular(path, MAX_BYTES)
-        if path.suffix == ".parquet":
-            table = pl.read_parquet(path)
-        else:
-            table = _without_blank_lines(pl.read_csv(io.BytesIO(path.read_bytes()), infer_schema=False))
-    except (pl.exceptions.PolarsError, OSError, ValueError, MemoryError) as error:
-        raise DataError(
-            path, f"cannot be read as a table ({first_line(error)})", "download it again"
-        ) from error
+    path = Path(name_of(source))
+    table = as_table(path.name, source) if is_frame(source) else _read_file(path)
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise DataError(
@@ -65,6 +54,29 @@ def read_table(path: Path, columns: Mapping[str, Content]) -> pl.DataFrame:
         refuse_rows(path, table, values.is_null(), f"column {name} has no usable value", _EXPECTED[content])
         table = table.with_columns(values.alias(name))
     return table
+
+
+def name_of(source: Path | Frame) -> str:
+    """Return what messages call a table: its path, or that it is a frame."""
+    return "the frame" if is_frame(source) else str(source)
+
+
+def _read_file(path: Path) -> pl.DataFrame:
+    """Read a file unchanged, CSV as text."""
+    import polars as pl
+
+    if not path.is_file():
+        hint = unpacking(path, path.parent) or "give the folder of the competition's download"
+        raise DataError(path, "no such file", hint)
+    try:
+        require_regular(path, MAX_BYTES)
+        if path.suffix == ".parquet":
+            return pl.read_parquet(path)
+        return _without_blank_lines(pl.read_csv(io.BytesIO(path.read_bytes()), infer_schema=False))
+    except (pl.exceptions.PolarsError, OSError, ValueError, MemoryError) as error:
+        raise DataError(
+            path, f"cannot be read as a table ({first_line(error)})", "download it again"
+        ) from error
 
 
 def _without_blank_lines(table: pl.DataFrame) -> pl.DataFrame:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import VOTE_COLUMNS
-from kagglehms.data.tables import read_table
+from kagglehms.data.frames import Frame
+from kagglehms.data.tables import name_of, read_table, refuse_rows
 from kagglehms.errors import DataError, HMSError
 from kagglehms.files import write_bytes
 from kagglehms.kernel.prior import SUBMISSION, SUBMISSION_COLUMNS, submission_csv
 from kagglehms.training.metric import check_probabilities
 
-__all__ = ["SUBMISSION", "read_submission", "write_submission"]
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["SUBMISSION", "read_submission", "read_submission_table", "write_submission"]
 
 
 def write_submission(path: Path, eeg_ids: Sequence[int | str], probabilities_NK: NDArray[np.float64]) -> None:
@@ -34,6 +39,26 @@ def write_submission(path: Path, eeg_ids: Sequence[int | str], probabilities_NK:
     write_bytes(path, submission_csv(eeg_ids, probabilities_NK.tolist()))
 
 
+def read_submission_table(source: Path | Frame) -> pl.DataFrame:
+    """Read a submission, from a file or a frame, and check all that can be checked without its test set.
+
+    Raises:
+        DataError: the columns or their order are wrong, an id stands twice, or the values are not probabilities.
+    """
+    table = read_table(source, {"eeg_id": "text", **dict.fromkeys(VOTE_COLUMNS, "number")})
+    path = Path(name_of(source))
+    if tuple(table.columns) != SUBMISSION_COLUMNS:
+        raise DataError(
+            path, f"has columns {', '.join(table.columns)}", f"expected {', '.join(SUBMISSION_COLUMNS)}"
+        )
+    refuse_rows(path, table, ~table["eeg_id"].is_first_distinct(), "an eeg_id that stands there before")
+    try:
+        check_probabilities(table.select(VOTE_COLUMNS).to_numpy())
+    except HMSError as error:
+        raise DataError(path, str(error), "it would be refused") from error
+    return table
+
+
 def read_submission(path: Path, eeg_ids: Sequence[int | str]) -> NDArray[np.float64]:
     """Read a submission, and refuse one that the competition would refuse.
 
@@ -48,20 +73,11 @@ def read_submission(path: Path, eeg_ids: Sequence[int | str]) -> NDArray[np.floa
         DataError: the columns or their order are wrong, the ids are not those of the test set, or the values are not
             probabilities.
     """
-    table = read_table(path, {"eeg_id": "text", **dict.fromkeys(VOTE_COLUMNS, "number")})
-    if tuple(table.columns) != SUBMISSION_COLUMNS:
-        raise DataError(
-            path, f"has columns {', '.join(table.columns)}", f"expected {', '.join(SUBMISSION_COLUMNS)}"
-        )
+    table = read_submission_table(path)
     place = {str(eeg_id): row for row, eeg_id in enumerate(table["eeg_id"].to_list())}
     wanted = [str(eeg_id) for eeg_id in eeg_ids]
-    if len(place) != len(table) or set(place) != set(wanted):
+    if set(place) != set(wanted):
         raise DataError(
             path, f"its {len(table)} ids are not the test set's {len(eeg_ids)}", "one row per eeg_id"
         )
-    values_NK = table.select(VOTE_COLUMNS).to_numpy()[[place[eeg_id] for eeg_id in wanted]]
-    try:
-        check_probabilities(values_NK)
-    except HMSError as error:
-        raise DataError(path, str(error), "it would be refused") from error
-    return values_NK
+    return table.select(VOTE_COLUMNS).to_numpy()[[place[eeg_id] for eeg_id in wanted]]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kagglehms.data.competition import SFREQ_HZ
-from kagglehms.data.frames import check_frame, column, is_frame, is_numeric, numbers
+from kagglehms.data.frames import as_frame, column, is_frame, numbers
 from kagglehms.errors import DataError, UsageError, first_line
 from kagglehms.recordings.stored import NO_SCALE, Channel, Recording, Stretch
 
@@ -105,9 +105,9 @@ def read_parquet(path: Path) -> ArrayRecording:
     except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
         reason = f"cannot be read ({first_line(error)})"
         raise DataError(path, reason, "it is empty, truncated or no parquet file") from error
-    wanted = [i for i, dtype in enumerate(frame.dtypes) if dtype.is_numeric()]
-    labels = [frame.columns[i] for i in wanted]
-    columns = [column(str(path), frame, i) for i in wanted]
+    numeric = [values for values in frame if values.dtype.is_numeric()]
+    labels = [values.name for values in numeric]
+    columns = [numbers(f"{path}: column {values.name}", values.to_numpy()) for values in numeric]
     note = f"assumed to be in µV at {SFREQ_HZ} samples a second, as the competition's files are"
     return ArrayRecording(str(path), labels, columns, SFREQ_HZ, path, [note])
 
@@ -126,10 +126,10 @@ def from_frame(name: str, frame: Any, sfreq_hz: float | None) -> ArrayRecording:
     if sfreq_hz is None:
         raise UsageError(f"{name} does not say how many samples a second it has: give sfreq_hz=…")
     if is_frame(frame):
-        check_frame(name, frame)
-        wanted = [i for i in range(len(frame.columns)) if is_numeric(frame, i)]
-        labels = [str(frame.columns[i]) for i in wanted]
-        return ArrayRecording(name, labels, [column(name, frame, i) for i in wanted], sfreq_hz)
+        table = as_frame(name, frame)
+        wanted = [i for i, dtype in enumerate(table.schema.values()) if dtype.is_numeric()]
+        labels = [str(table.columns[i]) for i in wanted]
+        return ArrayRecording(name, labels, [column(name, table, i) for i in wanted], sfreq_hz)
     labels = [label for label in frame.dtype.names if frame.dtype[label].kind in "fiu"]
     columns = [numbers(f"{name}: column {label}", frame[label]) for label in labels]
     return ArrayRecording(name, labels, columns, sfreq_hz)

@@ -83,11 +83,7 @@ class Prediction:
         return pl.DataFrame(self.columns(), nan_to_null=True)
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Return a pandas frame, one row a window, NaN where there is no value.
-
-        Raises:
-            ModuleNotFoundError: pandas is not installed.
-        """
+        """Return a pandas frame, one row a window, NaN where there is no value."""
         import pandas as pd
 
         return pd.DataFrame(self.columns())
@@ -201,11 +197,7 @@ class RecordingPrediction:
         return pl.DataFrame(self.columns(), nan_to_null=True)
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Return a pandas frame, one row a window, NaN where there is no value.
-
-        Raises:
-            ModuleNotFoundError: pandas is not installed.
-        """
+        """Return a pandas frame, one row a window, NaN where there is no value."""
         import pandas as pd
 
         return pd.DataFrame(self.columns())

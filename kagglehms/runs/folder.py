@@ -191,15 +191,22 @@ class RunFolder:
     def history(self, fold: int) -> pl.DataFrame:
         """Read the evaluations of a fold, with the fold's number in a column `fold`."""
         import polars as pl
+        from polars import selectors
 
         numbers = ("epoch", "train_loss", "train_kl", "score_all")
         types = {"stage": pl.Int64, **dict.fromkeys(numbers, pl.Float64)}
         table = self._read_table(
             self.fold(fold) / HISTORY,
             _FOLD_HINT,
-            lambda content: _with_divergence(pl.read_csv(content)).select(
-                *(pl.col(name).cast(dtype) for name, dtype in types.items()),
-                pl.col("warm_up").cast(pl.String).str.to_lowercase() == "true",
+            lambda content: (
+                _with_divergence(pl.read_csv(content))
+                .with_columns(
+                    *(pl.col(name).cast(dtype) for name, dtype in types.items()),
+                    pl.col("warm_up").cast(pl.String).str.to_lowercase() == "true",
+                )
+                .with_columns(
+                    selectors.string().cast(pl.Float64)
+                )  # a column without any value counts as text
             ),
         )
         return table.with_columns(pl.lit(fold).alias("fold"))

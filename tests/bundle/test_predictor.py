@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from folders import eeg_frame, power_of_record, spectrogram_frame
@@ -96,8 +97,7 @@ def as_polars(frame: pl.DataFrame) -> Any:
 
 
 def as_pandas(frame: pl.DataFrame) -> Any:
-    pandas = pytest.importorskip("pandas", reason="pandas is no dependency; its frames are taken where it is")
-    return pandas.DataFrame({name: frame[name].to_numpy() for name in frame.columns})
+    return pd.DataFrame({name: frame[name].to_numpy() for name in frame.columns})
 
 
 @pytest.mark.parametrize("change", FRAMES)
@@ -273,8 +273,7 @@ def test_the_result_has_the_names_of_its_classes(both: Predictor) -> None:
         assert frame.columns[:6] == list(CLASSES)
         np.testing.assert_array_equal(frame.select(CLASSES).to_numpy(), np.asarray(result).reshape(rows, 6))
         assert len(result) == rows
-        pandas = pytest.importorskip("pandas", reason="pandas is no dependency")
-        assert isinstance(result.to_pandas(), pandas.DataFrame)
+        assert isinstance(result.to_pandas(), pd.DataFrame)
         assert result.to_pandas().columns.to_list() == frame.columns
     text = repr(one)
     for name, p in zip(CLASSES, one.probabilities, strict=True):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from own_recordings import simulated_uv, write_referential
@@ -66,8 +67,7 @@ def test_without_mne_other_formats_say_what_to_install(
 
 
 def as_pandas(frame: pl.DataFrame) -> Any:
-    pandas = pytest.importorskip("pandas", reason="pandas is no dependency; its frames are taken where it is")
-    return pandas.DataFrame({name: frame[name].to_numpy() for name in frame.columns})
+    return pd.DataFrame({name: frame[name].to_numpy() for name in frame.columns})
 
 
 def as_structured(frame: pl.DataFrame) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from kagglehms.data.competition import CLASSES
@@ -34,9 +35,8 @@ def test_tables_have_one_row_a_window() -> None:
     assert frame["seizure"].null_count() == 1
     assert frame["judged"].to_list() == [False] + [True] * 124
     assert frame["edge"].to_list() == [True] + [False] * 124
-    pandas = pytest.importorskip("pandas", reason="pandas is no dependency")
     table = found.to_pandas()
-    assert isinstance(table, pandas.DataFrame)
+    assert isinstance(table, pd.DataFrame)
     assert table.columns.to_list() == frame.columns
     np.testing.assert_array_equal(table[list(CLASSES)].to_numpy(), found.probabilities)
 
