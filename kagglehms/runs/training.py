@@ -12,6 +12,7 @@ from kagglehms.console import say, tell
 from kagglehms.errors import HMSError, RunError, Stopped, UsageError
 from kagglehms.stop_signals import stop_signals
 from kagglehms.timing import Clock, Duration, seconds_of
+from kagglehms.training.trackers import Tracking, check_installed
 
 if TYPE_CHECKING:
     from kagglehms.device import Device
@@ -50,7 +51,8 @@ class TrainingOptions:
         resume_from: folder of an earlier session's runs, which is only read: what it trained is copied first.
         save_every: longest time between two saved states, such as `10m`; each evaluation saves one as well.
         compile: run networks through torch.compile: minutes at the start, faster steps on a GPU.
-        tensorboard: write TensorBoard's event files as well.
+        log: trackers that get the scores as well: `tensorboard`, whose files are written into the folders of the folds;
+            `wandb`, Weights & Biases; `mlflow`.
     """
 
     data: Path | None = None
@@ -72,7 +74,7 @@ class TrainingOptions:
     resume_from: Path | None = None
     save_every: Duration = _SAVE_EVERY
     compile: bool = False
-    tensorboard: bool = False
+    log: tuple[Tracking, ...] = ()
 
     def __post_init__(self) -> None:
         for text in (self.time_limit, self.save_every):
@@ -150,6 +152,7 @@ def train_recipes(
 
     if options.data is None:
         raise UsageError("training needs the competition's folder, and no `data` was given")
+    check_installed(options.log)
     recipes = options.recipes(names)
     dataset = open_dataset(options.data, options.store, options.folds, options.limit)
     with stop_signals() as stop:
@@ -159,7 +162,7 @@ def train_recipes(
         clock = clock or Clock(seconds_of(options.time_limit))
         save_every_s = seconds_of(options.save_every)
         with assemble(options.device) as team:
-            session = Session(clock, stop, team, save_every_s, options.compile, options.tensorboard)
+            session = Session(clock, stop, team, save_every_s, options.compile, options.log)
             return _train_all(recipes, options, dataset, session, keep_going)
 
 

@@ -1,23 +1,25 @@
-"""The logs of a fold: evaluations as a table, events as lines of JSON, and TensorBoard if it is asked for."""
+"""The logs of a fold: evaluations as a table, events as lines of JSON, and the trackers that are asked for."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kagglehms.errors import RunError, UsageError
+from kagglehms.console import say
+from kagglehms.errors import RunError, first_line
 from kagglehms.files import write_bytes
+from kagglehms.training.trackers import Tracker, Tracking, open_tracker
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
     from kagglehms.training.evaluation import Evaluation
 
 HISTORY = "history.csv"
 EVENTS = "log.jsonl"
+_TRACKED = ("train_loss", "train_kl", "score_stage", "score_all", "score_votes10")
+"""Columns of an evaluation that trackers get."""
 
 
 class Journal:
@@ -26,16 +28,25 @@ class Journal:
     Args:
         folder: folder of the fold.
         writes: whether this process writes for its team.
-        tensorboard: whether to write event files for TensorBoard as well, to `folder`/tensorboard.
+        trackers: trackers that get the scores as well.
+        settings: settings of the recipe, for the trackers.
 
     Raises:
-        UsageError: TensorBoard is asked for and not installed.
+        UsageError: a tracker is not installed, or does not start.
     """
 
-    def __init__(self, folder: Path, writes: bool = True, tensorboard: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        writes: bool = True,
+        trackers: Sequence[Tracking] = (),
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder, self.writes = folder, writes
-        self._board = _summary_writer(folder / "tensorboard") if writes and tensorboard else None
+        self._trackers: dict[str, Tracker] = {}
         if writes:
+            for name in dict.fromkeys(trackers):
+                self._trackers[name] = open_tracker(name, folder, settings or {})
             _end_torn_line(folder / EVENTS)
 
     def event(self, event: str, **details: Any) -> None:
@@ -67,11 +78,23 @@ class Journal:
         last = history[-1].row
         write_history(self.folder / HISTORY, history)
         self.event("evaluation", **last, improved=improved, **details)
-        if self._board:
-            for name in ("train_loss", "train_kl", "score_stage", "score_all", "score_votes10"):
-                if last[name] is not None:
-                    self._board.add_scalar(name, last[name], last["step"])
-            self._board.flush()
+        scores = {name: float(last[name]) for name in _TRACKED if last[name] is not None}
+        self._track(lambda tracker: tracker.scores(scores, last["step"]))
+
+    def close(self) -> None:
+        """Let the trackers send what is left."""
+        self._track(lambda tracker: tracker.close())
+
+    def _track(self, call: Callable[[Tracker], None]) -> None:
+        """Call every tracker; one that fails, as servers do, is left out from then on, and training goes on."""
+        for name, tracker in list(self._trackers.items()):
+            try:
+                call(tracker)
+            except Exception as error:  # each package has errors of its own
+                del self._trackers[name]
+                say(
+                    f"warning: {name} fails ({first_line(error)}) and gets no more scores; {HISTORY} has them all"
+                )
 
 
 def _end_torn_line(path: Path) -> None:
@@ -88,13 +111,3 @@ def write_history(path: Path, history: Sequence[Evaluation]) -> None:
     optional = ("score_votes10", "prior_votes10", "uniform_votes10", "train_kl")
     table = pl.DataFrame([e.row for e in history], schema_overrides=dict.fromkeys(optional, pl.Float64))
     write_bytes(path, table.write_csv().encode())
-
-
-def _summary_writer(folder: Path) -> SummaryWriter:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UsageError(
-            f"--tensorboard needs TensorBoard ({error}); pip install 'kagglehms[tensorboard]'"
-        ) from error
-    return SummaryWriter(str(folder))

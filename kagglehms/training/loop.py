@@ -10,6 +10,7 @@ Shape legend: N held-out records, K the six classes.
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -103,7 +104,7 @@ def fit(
     state = read_state(folder / STATE, identity)
     plans = [StagePlan(recipe, number, feed, train, valid, team.size) for number in range(len(recipe.stages))]
     torch.backends.cudnn.benchmark = tunes_convolutions(device, sum(plan.n_steps for plan in plans))
-    journal = Journal(folder, team.leads, session.tensorboard)
+    journal = Journal(folder, team.leads, session.trackers, json.loads(recipe.to_json()))
     training = _Training(
         recipe=recipe,
         plans=plans,
@@ -115,7 +116,8 @@ def fit(
         folder=folder,
         identity=identity,
     )
-    return training.run(state)
+    with contextlib.closing(journal):
+        return training.run(state)
 
 
 Pause = Literal["evaluate", "save", "stop"]

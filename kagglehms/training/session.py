@@ -12,6 +12,7 @@ from typing import Literal
 from kagglehms.stop_signals import StopRequest
 from kagglehms.timing import Clock
 from kagglehms.training.distributed import ALONE, Team
+from kagglehms.training.trackers import Tracking
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Session:
         save_every_s: seconds between two saved states. The state is also saved after every evaluation and, under a
             time limit, before the first one.
         compile: whether to compile the network with `torch.compile`.
-        tensorboard: whether to write event files for TensorBoard beside the logs.
+        trackers: trackers of experiments that get the scores beside the logs.
         place: where the fold stands in the command, in words.
         later: work of the command that comes after the fold, in multiples of the fold's.
     """
@@ -35,7 +36,7 @@ class Session:
     team: Team = ALONE
     save_every_s: float = 600.0
     compile: bool = False
-    tensorboard: bool = False
+    trackers: tuple[Tracking, ...] = ()
     place: str = ""
     later: float = 0.0
 

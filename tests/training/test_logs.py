@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from kagglehms.errors import UsageError
+from kagglehms.training import logs
 from kagglehms.training.evaluation import Evaluation
 from kagglehms.training.logs import EVENTS, HISTORY, Journal
 
@@ -42,24 +42,38 @@ def test_a_torn_line_does_not_spoil_the_next(tmp_path: Path) -> None:
 
 
 def test_members_of_a_team_that_do_not_lead_write_nothing(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, writes=False, tensorboard=True)
+    journal = Journal(tmp_path, writes=False, trackers=["tensorboard"])
     journal.event("resumed")
     journal.evaluated([evaluation(1)], improved=True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tensorboard_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(
-        UsageError, match=r"--tensorboard needs TensorBoard .*pip install 'kagglehms.tensorboard.'"
-    ):
-        Journal(tmp_path, tensorboard=True)
+class Failing:
+    """A tracker whose server is gone after the first scores."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def scores(self, values: Mapping[str, float], step: int) -> None:
+        self.steps.append(step)
+        if len(self.steps) > 1:
+            raise ConnectionError("no route to host")
+
+    def close(self) -> None:
+        raise AssertionError("it has failed before")
 
 
-def test_tensorboard_gets_the_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("tensorboard", reason="needs the tensorboard extra")
-    Journal(tmp_path, tensorboard=True).evaluated([evaluation(3)], improved=True)
-    (events,) = (tmp_path / "tensorboard").iterdir()
-    content = events.read_bytes()
-    assert b"score_all" in content
-    assert b"score_votes10" not in content
+def test_a_tracker_that_fails_is_left_out_and_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = Failing()
+    monkeypatch.setattr(logs, "open_tracker", lambda *_: tracker)
+    journal = Journal(tmp_path, trackers=["wandb"])
+    history: list[Evaluation] = []
+    for step in (1, 2, 3):
+        history.append(evaluation(step))
+        journal.evaluated(history, improved=True)
+    journal.close()
+    assert tracker.steps == [1, 2]
+    assert capsys.readouterr().out.count("wandb fails (no route to host)") == 1
+    assert len(pl.read_csv(tmp_path / HISTORY)) == 3
