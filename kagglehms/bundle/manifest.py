@@ -33,6 +33,10 @@ BLEND = "blend.json"
 """File that says how the recipes of a bundle are combined; a bundle without it takes their plain mean."""
 CARD = "dataset-metadata.json"
 """The Kaggle dataset's card. It names the owner, and Kaggle rewrites it, so that no digest covers it."""
+HUB_CARD = "README.md"
+"""The hub's page of a bundle that was published there."""
+_BESIDE = frozenset({MANIFEST, CARD, HUB_CARD, ".gitattributes"})
+"""Files of a bundle that no digest covers, since Kaggle or the hub keeps them there; none but the manifest is used."""
 
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 _READERS = 8
@@ -281,7 +285,7 @@ def _check_sense(path: Path, manifest: Manifest) -> None:
 
 
 def _check_name(path: Path, name: str) -> None:
-    if not name or name in {".", "..", MANIFEST, CARD} or any(character in name for character in "/\\\0"):
+    if not name or name in {".", "..", *_BESIDE} or any(character in name for character in "/\\\0"):
         raise BundleError(
             f"{path}: {name!r} is not a plain file name, it leads out of the bundle; build the bundle again"
         )
@@ -289,7 +293,7 @@ def _check_name(path: Path, name: str) -> None:
 
 def _missing_or_extra(bundle: Path, manifest: Manifest) -> Iterable[str]:
     try:
-        found = {path.name for path in bundle.iterdir()} - {MANIFEST, CARD}
+        found = {path.name for path in bundle.iterdir()} - _BESIDE
     except OSError as error:
         raise BundleError(f"{bundle}: cannot be listed ({error.strerror})") from error
     for kind, names in (("missing", manifest.files.keys() - found), ("extra", found - manifest.files.keys())):

@@ -16,6 +16,7 @@ import numpy as np
 from kagglehms.bundle.averaging import FoldMeans
 from kagglehms.bundle.explanation import Explanation, explain
 from kagglehms.bundle.given import Recordings, as_crops
+from kagglehms.bundle.hub import fetch_bundle, is_on_hub
 from kagglehms.bundle.manifest import BLEND, MANIFEST, Manifest, Model, read_manifest, verify
 from kagglehms.data.competition import CLASSES
 from kagglehms.data.readers import eeg_is_blank, spectrogram_is_blank
@@ -286,14 +287,15 @@ def load_bundle(path: Path | str, device: str | None = None, expected_digest: st
     """Open a bundle that `kagglehms build` made, after checking every byte of it.
 
     Args:
-        path: its folder, such as `dist/dataset`.
+        path: its folder, such as `dist/dataset`; or `hf:owner/name`, where `kagglehms publish hub` brought it, with
+            `@` and a commit behind it for another version than the newest.
         device: `cpu`, `cuda`, `mps`, or None for the best that works.
         expected_digest: refuse any other version of the bundle.
 
     Raises:
-        BundleError: the folder is not what its manifest says.
+        BundleError: the folder is not what its manifest says, or the hub has no such bundle.
     """
-    bundle = Path(path)
+    bundle = fetch_bundle(str(path)) if is_on_hub(path) else Path(path)
     manifest = read_manifest(bundle)
     verify(bundle, manifest, expected_digest)
     return Predictor(bundle, manifest, choose_device(device))

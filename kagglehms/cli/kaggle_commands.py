@@ -1,4 +1,4 @@
-"""The commands around Kaggle: build, rehearse, preflight, push, status, fetch."""
+"""The commands around Kaggle and the hub: build, publish, rehearse, preflight, push, status, fetch."""
 
 from __future__ import annotations
 
@@ -136,6 +136,34 @@ def _push(dist: Path, names: tuple[str, ...], options: Following) -> list[Any]:
 
     kernels = [name for name in names if name != DATASET]
     return push(dist, kernels, kaggle(), options.out, not options.no_follow, seconds_of(options.time_limit))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publish:
+    """Bring a built bundle to a model repository of the Hugging Face hub, with its model card.
+
+    `load_bundle("hf:owner/name")` and `kagglehms predict --bundle hf:owner/name` read it from there and compare every
+    file with its digest. Log in with `hf auth login` first.
+
+    Attributes:
+        place: `hub`, the Hugging Face hub.
+        repository: owner and name of the repository, such as `somebody/eeg-votes`; made if it is not there.
+        dist: folder that `kagglehms build` made.
+        private: let nobody else see a repository that is made.
+    """
+
+    place: Literal["hub"] = field(metadata={"positional": True, "metavar": "hub"})
+    repository: str = field(metadata={"positional": True, "metavar": "OWNER/NAME"})
+    dist: Path = Path("dist")
+    private: bool = False
+
+
+def publish(options: Publish) -> Result:
+    """Bring the bundle to the Hugging Face hub, with its model card."""
+    from kagglehms.packing.publishing import publish_bundle
+
+    published = publish_bundle(options.dist, options.repository, options.private)
+    return Result(published, published.sentence)
 
 
 @dataclass(frozen=True, kw_only=True)

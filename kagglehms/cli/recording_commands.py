@@ -33,7 +33,7 @@ class Predict:
 
     Attributes:
         files: recordings, and folders that are searched for them.
-        bundle: folder that `kagglehms build` made, `dist` or its `dataset`.
+        bundle: folder that `kagglehms build` made, `dist` or its `dataset`; or `hf:owner/name`, a bundle on the hub.
         out: folder of the results: a table of windows, events, annotations, a summary and a page of each recording.
         every: time from one window to the next.
         allow_missing: use recordings that lack electrodes; their differences are then missing, not zero.

@@ -29,7 +29,7 @@ from kagglehms.training.recipes import RECIPES
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(COMMANDS) == [
         *("prepare", "verify", "simulate", "recipes", "train", "ladder", "blend", "build", "rehearse"),
-        *("preflight", "push", "status", "fetch", "predict", "report", "view", "doctor", "demo"),
+        *("preflight", "push", "status", "fetch", "publish", "predict", "report", "view", "doctor", "demo"),
     ]
     for words in (["--help"], ["-h"], ["help"]):
         assert main(words) == 0
