@@ -53,7 +53,20 @@ MEL_LIMITS = (-0.5, 1.0)
 """Values of a mel image that get the first and the last colour."""
 
 
-def draw_traces(axes: Axes, traces_DT: Floats, span_s: tuple[float, float], theme: Theme) -> None:
+def spacing_uv(traces_DT: Floats, span_s: tuple[float, float]) -> int:
+    """Return the µV from trace to trace that fit these seconds of a window; see `montage.sensitivity_uv`."""
+    first, last = (round(t * TRACE_HZ) for t in span_s)
+    return sensitivity_uv(traces_DT[:, first:last])
+
+
+def draw_traces(
+    axes: Axes,
+    traces_DT: Floats,
+    span_s: tuple[float, float],
+    theme: Theme,
+    start_s: float,
+    between_uv: float | None = None,
+) -> None:
     """Draw the double banana of one window, negative up, the labelled seconds shaded.
 
     Args:
@@ -61,20 +74,23 @@ def draw_traces(axes: Axes, traces_DT: Floats, span_s: tuple[float, float], them
         traces_DT: (19, 5000) µV, the window's 50 s as `montage.traces` returns them.
         span_s: first and last second of the window to show.
         theme: colours of text and rules.
+        start_s: second of the recording at which the window begins.
+        between_uv: µV from trace to trace; None for what fits these seconds.
     """
     first, last = (round(t * TRACE_HZ) for t in span_s)
     part_DT = traces_DT[:, first:last]
-    spacing_uv = sensitivity_uv(part_DT)
+    between_uv = between_uv or spacing_uv(traces_DT, span_s)
     heights = rows()
+    span_s = _shifted(span_s, start_s)
     time_s = span_s[0] + np.arange(part_DT.shape[1]) / TRACE_HZ
     gains = np.ones(len(DERIVATIONS))
-    gains[-1] = ekg_gain(part_DT, spacing_uv)
+    gains[-1] = ekg_gain(part_DT, between_uv)
     for trace, height, gain, derivation in zip(part_DT, heights, gains, DERIVATIONS, strict=True):
-        level = height + np.clip(trace * gain / spacing_uv, -_CLIP_ROWS, _CLIP_ROWS)
+        level = height + np.clip(trace * gain / between_uv, -_CLIP_ROWS, _CLIP_ROWS)
         axes.plot(
             time_s, level, color=GROUP_COLOURS[derivation.group], linewidth=0.7, solid_joinstyle="round"
         )
-    axes.axvspan(*LABEL_SPAN_S, color=ORANGE, alpha=0.12, linewidth=0)
+    axes.axvspan(*_shifted(LABEL_SPAN_S, start_s), color=ORANGE, alpha=0.12, linewidth=0)
     axes.set_ylim(heights[-1] + 1.3, -1.4)
     axes.set_xlim(span_s)
     axes.set_yticks(heights, [d.label for d in DERIVATIONS])
@@ -82,29 +98,36 @@ def draw_traces(axes: Axes, traces_DT: Floats, span_s: tuple[float, float], them
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", alpha=0.7)
     axes.set_axisbelow(True)
-    axes.set_xlabel("seconds of the window (labelled: shaded)")
-    _scale_bar(axes, span_s, spacing_uv, heights[-2] + 0.2, theme)
+    axes.set_xlabel("seconds of the recording (labelled: shaded)")
+    _scale_bar(axes, span_s, between_uv, heights[-2] + 0.2, theme)
     low, high = PASS_BAND_HZ
     axes.set_title(f"Double banana, {low:g}–{high:g} Hz, negative up; EKG on its own scale")
 
 
-def draw_reasons(axes: Axes, explanation: Explanation, span_s: tuple[float, float]) -> None:
+def _shifted(span_s: tuple[float, float], by_s: float) -> tuple[float, float]:
+    return span_s[0] + by_s, span_s[1] + by_s
+
+
+def draw_reasons(axes: Axes, explanation: Explanation, span_s: tuple[float, float], start_s: float) -> None:
     """Tint the traces of a window by what mattered to a model: green where it speaks for its class, else purple.
 
     Args:
         axes: axes that `draw_traces` drew on.
         explanation: what each chain and each second adds to the probability of the most likely class.
         span_s: first and last second of the window that are shown.
+        start_s: second of the recording at which the window begins.
     """
     name, heights = explanation.most_likely, rows()
     seconds, chains = explanation.seconds_for(), explanation.chains_for()
     for second, tint in _tints(seconds, 0.4).items():
         if span_s[0] <= second < span_s[1]:
-            axes.axvspan(second, second + 1, **tint)
+            axes.axvspan(start_s + second, start_s + second + 1, **tint)
     for chain, tint in _tints(chains, 0.3).items():
         own = [y for y, derivation in zip(heights, DERIVATIONS, strict=True) if derivation.group == chain]
         axes.axhspan(own[0] - 0.5, own[-1] + 0.5, **tint)
-        axes.text(span_s[0] + 0.1, own[0] - 0.45, f"{chain} {chains[chain]:+.2f}", va="top", fontsize=8)
+        axes.text(
+            start_s + span_s[0] + 0.1, own[0] - 0.45, f"{chain} {chains[chain]:+.2f}", va="top", fontsize=8
+        )
     axes.set_title(f"What speaks for {CLASS_NAMES[name]} (green) and against it (purple)")
 
 
@@ -136,31 +159,40 @@ def panels(crop: Crop, source: Source) -> Floats:
     return panels_PFT
 
 
-def draw_images(container: FigureBase, crop: Crop, theme: Theme) -> None:
-    """Draw both images of a window side by side: mel images of the EEG, and Kaggle's spectrogram."""
+def draw_images(container: FigureBase, crop: Crop, theme: Theme, start_s: float) -> None:
+    """Draw both images of a window side by side: mel images of the EEG, and Kaggle's spectrogram.
+
+    Args:
+        container: figure to draw on.
+        crop: recordings of the window.
+        theme: colours of text and rules.
+        start_s: second of the recording at which the window begins.
+    """
     axes_PX = container.subplots(len(PANELS), 2, sharex="col")
-    draw_mel(axes_PX[:, 0], panels(crop, "eeg"), theme)
-    draw_kaggle(axes_PX[:, 1], panels(crop, "kaggle"), theme)
+    draw_mel(axes_PX[:, 0], panels(crop, "eeg"), theme, start_s)
+    draw_kaggle(axes_PX[:, 1], panels(crop, "kaggle"), theme, start_s)
 
 
-def draw_mel(axes_P: Sequence[Axes], mel_PFT: Floats, theme: Theme) -> None:
-    """Draw the four mel images of a window, (4, 128, 256), with seconds and Hz."""
+def draw_mel(axes_P: Sequence[Axes], mel_PFT: Floats, theme: Theme, start_s: float) -> None:
+    """Draw the four mel images of a window, (4, 128, 256), with seconds of the recording and Hz."""
     hop_s = (N_TIMES // MEL.n_frames) / SFREQ_HZ
-    extent = (0.0, hop_s * mel_PFT.shape[2], MEL.fmin, MEL.fmax)
-    _draw_panels(axes_P, mel_PFT, extent, MEL_LIMITS, LABEL_SPAN_S, theme)
+    extent = (start_s, start_s + hop_s * mel_PFT.shape[2], MEL.fmin, MEL.fmax)
+    _draw_panels(axes_P, mel_PFT, extent, MEL_LIMITS, _shifted(LABEL_SPAN_S, start_s), theme)
     axes_P[0].set_title("EEG, mel images")
-    axes_P[-1].set_xlabel("seconds of the window")
+    axes_P[-1].set_xlabel("seconds of the recording")
 
 
-def draw_kaggle(axes_P: Sequence[Axes], log_power_PFT: Floats, theme: Theme) -> None:
-    """Draw four panels of the spectrogram file, (4, 100, 300) log power, with minutes and Hz."""
-    minutes = SPECTROGRAM_ROWS * SPECTROGRAM_STEP_S / 60
-    middle, half = minutes / 2, LABEL_S / 60 / 2
-    extent = (0.0, minutes, FREQUENCIES_HZ[0], FREQUENCIES_HZ[-1])
-    marked, limits = (middle - half, middle + half), power_limits(log_power_PFT)
-    _draw_panels(axes_P, log_power_PFT, extent, limits, marked, theme)
+def draw_kaggle(axes_P: Sequence[Axes], log_power_PFT: Floats, theme: Theme, start_s: float) -> None:
+    """Draw four panels of the spectrogram file, (4, 100, 300) log power, with seconds of the recording and Hz.
+
+    The ten minutes have the window's middle in theirs, so that they may begin before the EEG, at seconds below 0.
+    """
+    middle_s, half_s = start_s + WINDOW_S / 2, SPECTROGRAM_ROWS * SPECTROGRAM_STEP_S / 2
+    extent = (middle_s - half_s, middle_s + half_s, FREQUENCIES_HZ[0], FREQUENCIES_HZ[-1])
+    limits = power_limits(log_power_PFT)
+    _draw_panels(axes_P, log_power_PFT, extent, limits, _shifted(LABEL_SPAN_S, start_s), theme)
     axes_P[0].set_title("Kaggle's spectrogram")
-    axes_P[-1].set_xlabel("minutes (labelled: between the marks)")
+    axes_P[-1].set_xlabel("seconds of the recording (labelled: between the marks)")
 
 
 def power_limits(log_power: Floats) -> tuple[float, float]:

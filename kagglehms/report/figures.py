@@ -25,7 +25,11 @@ SMALL = (4.0, 2.9)
 
 
 def ladder_chart(rows: Sequence[Row]) -> Figure:
-    """Draw each recipe's out-of-fold score, ours and the published one, and the published leaderboard score."""
+    """Draw the scores of each recipe that has a published figure: out of fold, ours and the published, and leaderboard.
+
+    Other recipes have nothing on this axis to be compared with.
+    """
+    rows = [row for row in rows if row.published_cv is not None or row.published_lb is not None]
     drawn = figure(6.4, 0.8 + 0.24 * len(rows))
     with styled(PAGE):
         axes = drawn.add_subplot()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kagglehms.data.competition import SFREQ_HZ
+from kagglehms.data.records import Windows
 from kagglehms.data.store import Store
 from kagglehms.errors import HMSError
 from kagglehms.report import drawing, figures
@@ -15,6 +17,8 @@ from kagglehms.runs.statistics import hardest
 
 if TYPE_CHECKING:
     from markupsafe import Markup
+
+    from kagglehms.inputs.layouts import Crop
 
 
 def hardest_section(view: RunView | None, store: Path | None, n: int) -> dict[str, Any]:
@@ -28,7 +32,12 @@ def hardest_section(view: RunView | None, store: Path | None, n: int) -> dict[st
     if view is None or view.scored is None:
         return {"records": [], "no_traces": None, "of": None}
     opened, no_traces = _opened(view, store)
-    records = [_record(view, position, opened) for position in hardest(view.scored, n)]
+    positions = hardest(view.scored, n)
+    crops = [None if opened is None else _crop(view, position, opened) for position in positions]
+    shown = [traces(crop.of("eeg")) for crop in crops if crop is not None]
+    # One sensitivity for all, so that heights can be compared from record to record.
+    spacing_uv = max((drawing.spacing_uv(part, drawing.SHOWN_S) for part in shown), default=0)
+    records = [_record(view, *each, spacing_uv) for each in zip(positions, crops, strict=True)]
     return {"records": records, "no_traces": no_traces, "of": view.name}
 
 
@@ -45,11 +54,23 @@ def _opened(view: RunView, store: Path | None) -> tuple[Store | None, str | None
     return opened, None
 
 
-def _record(view: RunView, position: int, store: Store | None) -> dict[str, Any]:
+def _crop(view: RunView, position: int, store: Store) -> Crop:
+    from kagglehms.inputs.crops import crop_of
+
+    assert view.scored is not None
+    return crop_of(store, view.scored.records, position, {"kaggle", "eeg"}, _windows(view))
+
+
+def _windows(view: RunView) -> Windows:
+    return "middle" if view.recipe is None else view.recipe.windows
+
+
+def _record(view: RunView, position: int, crop: Crop | None, spacing_uv: float) -> dict[str, Any]:
     assert view.oof is not None
     assert view.scored is not None
     scored, row = view.scored, view.oof.row(position, named=True)
     votes_K, eeg_id = scored.records.votes_NK[position], int(row["eeg_id"])
+    start_s = 0.0 if crop is None else scored.records.places(_windows(view))[1][position] / SFREQ_HZ
     with styled(PAGE):
         bars = figure(*figures.SMALL)
         drawing.draw_votes(bars.add_subplot(), votes_K, scored.predictions_NK[position], PAGE, view.name)
@@ -59,19 +80,16 @@ def _record(view: RunView, position: int, store: Store | None) -> dict[str, Any]
         "score": float(scored.terms_N[position]),
         "n_votes": int(votes_K.sum()),
         "votes": svg(bars, f"Votes and prediction for EEG {eeg_id}"),
-        "pictures": [] if store is None else _pictures(view, position, store, eeg_id),
+        "pictures": [] if crop is None else _pictures(crop, start_s, spacing_uv, eeg_id),
     }
 
 
-def _pictures(view: RunView, position: int, store: Store, eeg_id: int) -> list[Markup]:
-    from kagglehms.inputs.crops import crop_of
-
-    assert view.scored is not None
-    windows = "middle" if view.recipe is None else view.recipe.windows
-    crop = crop_of(store, view.scored.records, position, {"kaggle", "eeg"}, windows)
+def _pictures(crop: Crop, start_s: float, spacing_uv: float, eeg_id: int) -> list[Markup]:
     with styled(PAGE):
         eeg = figure(7.6, 5.6)
-        drawing.draw_traces(eeg.add_subplot(), traces(crop.of("eeg")), drawing.SHOWN_S, PAGE)
+        drawing.draw_traces(
+            eeg.add_subplot(), traces(crop.of("eeg")), drawing.SHOWN_S, PAGE, start_s, spacing_uv
+        )
         images = figure(7.6, 4.4)
-        drawing.draw_images(images, crop, PAGE)
+        drawing.draw_images(images, crop, PAGE, start_s)
     return [svg(eeg, f"Traces of EEG {eeg_id}"), svg(images, f"Spectrograms of EEG {eeg_id}")]

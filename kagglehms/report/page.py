@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,12 @@ def write_report(
     }  # fmt: skip
     made = {name: make() for name, make in watch(sections.items(), len(sections))}
     problems = [*problems, *(problem for view in views for problem in view.problems)]
+    now = datetime.now()
     page = render(
         "report.html",
         policy=policy(),
         runs=str(runs),
+        written=f"{now.day} {now:%B %Y, %H:%M}",
         places=shlex.join(
             word
             for name, folder in (("data", data), ("store", store), ("runs", runs))

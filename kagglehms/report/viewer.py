@@ -63,11 +63,11 @@ def view_png(view: EegView, position: int, reasons: Reasons | None = None) -> by
         drawn = figure(15.5, 9.2, LIGHT)
         left, right = np.ravel(drawn.subfigures(1, 2, width_ratios=(1.45, 1)))  # type: ignore[arg-type]
         axes = left.add_subplot()
-        drawing.draw_traces(axes, traces(crop.of("eeg")), drawing.SHOWN_S, LIGHT)
+        drawing.draw_traces(axes, traces(crop.of("eeg")), drawing.SHOWN_S, LIGHT, window.offset_s)
         if reasons is not None:
-            drawing.draw_reasons(axes, reasons.explanation, drawing.SHOWN_S)
+            drawing.draw_reasons(axes, reasons.explanation, drawing.SHOWN_S, window.offset_s)
         upper, lower = np.ravel(right.subfigures(2, 1, height_ratios=(2.6, 1)))
-        drawing.draw_images(upper, crop, LIGHT)
+        drawing.draw_images(upper, crop, LIGHT, window.offset_s)
         if window.votes_K is not None:
             drawing.draw_votes(
                 lower.add_subplot(), window.votes_K, window.prediction_K, LIGHT, view.who or ""
