@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Literal
 
+from kagglehms.inputs.kinds import describe
 from kagglehms.runs.ladder import Row
+from kagglehms.training.recipes import RECIPES
 
 Format = Literal["table", "markdown", "csv", "json"]
 
@@ -38,7 +40,7 @@ _LEFT_OUT_FIRST = ("folds", "published_lb", "published_cv", "recovered_votes10",
 """Fields that a table which would be too wide does without, one after the other."""
 _DIGITS = {"published_lb": 2, "seconds_per_fold": 0}
 """Digits after the decimal point of fields that have not four."""
-_EXPLAINED = " `kagglehms recipes` shows what each recipe is."
+_EXPLAINED = " `kagglehms recipes` shows their stages too."
 _LEGEND_UNTRAINED = (
     f"KL divergence, lower is better, on the source's records; nothing is trained here yet.{_EXPLAINED}"
 )
@@ -92,11 +94,22 @@ def _for_terminal(rows: Sequence[Row]) -> str:
             lines.append(row.recipe)
         mark = marks.get(row.note, "")
         lines.append(_line(row.recipe if fits else "", [*cells, mark], [*widths, 0]))
+        lines += _described(row)
     trained = any(row.cv_all is not None for row in rows)
     notes = [textwrap.fill(_LEGEND if trained else _LEGEND_UNTRAINED, WIDTH)]
     for note, mark in marks.items():
         notes.append(textwrap.fill(f"{mark} {note}", WIDTH, subsequent_indent="   ", break_on_hyphens=False))
     return "\n".join([*lines, "", *notes]) + "\n"
+
+
+def _described(row: Row) -> list[str]:
+    """Return the line that says what a recipe is; none for ensembles and runs of other recipes, whose notes do."""
+    recipe = RECIPES.get(row.recipe)
+    if recipe is None:
+        return []
+    losses = ", then ".join(dict.fromkeys(stage.loss for stage in recipe.stages))
+    text = f"{describe(recipe.layout)}; {recipe.network}; loss {losses}"
+    return [f"  {textwrap.shorten(text, WIDTH - 2, placeholder=' …')}"]
 
 
 def _filled(names: Iterable[str], rows: Sequence[Row]) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kagglehms.inputs.kinds import describe
 from kagglehms.runs.ladder import Row, ladder
 from kagglehms.runs.ladder_table import render
 from kagglehms.training.recipes import RECIPES
@@ -51,6 +52,16 @@ def test_the_table_fits_a_hundred_columns(rows: list[Row]) -> None:
         assert max(map(len, text.splitlines())) <= 100
         for row in shown:
             assert any(line.split()[:1] == [row.recipe] for line in text.splitlines())
+
+
+def test_every_recipe_is_followed_by_what_it_is(tmp_path: Path) -> None:
+    lines = render(ladder(tmp_path)).splitlines()
+    for name, recipe in RECIPES.items():
+        (at,) = (number for number, line in enumerate(lines) if line.split()[:1] == [name])
+        below = lines[at + 1] if len(name) <= 22 else lines[at + 2]
+        assert below.startswith(
+            f"  {describe(recipe.layout)}; {recipe.network}; loss {recipe.stages[0].loss}"[:90]
+        )
 
 
 def test_scores_stand_beside_what_knowing_nothing_scores(rows: list[Row]) -> None:
