@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kagglehms.console import warn
-from kagglehms.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
+from kagglehms.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, Stopped
 
 _ANSWER = "stopping after this step"
 _UNWINDING_S = 5.0
@@ -64,6 +64,38 @@ def stop_signals() -> Iterator[StopRequest]:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def unwinding() -> Iterator[None]:
+    """Let the first SIGTERM or SIGHUP raise an error, so that the work cleans up behind itself; a second ends at once.
+
+    Outside the main thread, which alone can receive signals, nothing is changed.
+
+    Raises:
+        Stopped: one of them came.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
+
+    def stop(number: int, _: object) -> None:
+        restore()
+        raise Stopped(f"{signal.Signals(number).name} came; what was running has been ended", EXIT_TERMINATED)
+
+    def restore() -> None:
+        for known, handler in before.items():
+            signal.signal(known, handler)
+
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # under `nohup`, or as the shell started it
+                signal.signal(number, stop)
+        yield
+    finally:
+        restore()
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from kagglehms.kernel.protocol import Task
 from kagglehms.kernel.scored_run import run_scored
 from kagglehms.kernel.submission import read_submission
 from kagglehms.packing.build import build
-from kagglehms.rehearsal import machine
+from kagglehms.rehearsal import launching
 from kagglehms.rehearsal.run import rehearse
 from kagglehms.runs.cross_validation import cross_validate
 from kagglehms.runs.dataset import Dataset
@@ -97,7 +97,7 @@ def test_the_bundle_rehearses(
     dist: Path, competition_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With features in plain NumPy: to compile all of them, as the run above has done, takes longer than the rest."""
-    monkeypatch.setattr(machine, "_PASSED_ON", (*machine._PASSED_ON, "NUMBA_DISABLE_JIT"))
+    monkeypatch.setattr(launching, "_INHERITED", (*launching._INHERITED, "NUMBA_DISABLE_JIT"))
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     report = rehearse("infer", dist, competition_folder, tmp_path / "out")
     assert report.ok, report

@@ -15,6 +15,7 @@ from typing import Any
 
 from kagglehms.files import home
 
+_FILES = ("kaggle.json", "credentials.json", "access_token", "access_token.txt")
 _MARKS = {
     codecs.BOM_UTF8: "begins with a byte order mark",
     codecs.BOM_UTF16_LE: "is in UTF-16",
@@ -50,6 +51,16 @@ def configurations() -> Iterator[Found]:
     yield from _read_object(client_config(), ("username", "key"))
     if (folder := _own_folder()) is not None:
         yield from _read_object(folder / "credentials.json", ("username", "refresh_token"))
+
+
+def secret_files() -> Iterator[Path]:
+    """Yield every path at which the client could keep a key or a token, whether there is a file or not."""
+    given = os.environ.get("KAGGLE_CONFIG_DIR")
+    folders = [Path(given) if given else None, _own_folder()]
+    if (config := client_config()) is not None:
+        folders.append(config.parent)
+    for folder in filter(None, folders):
+        yield from (folder / name for name in _FILES)
 
 
 def client_config() -> Path | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import platform
-import tempfile
 from pathlib import Path
 
 from kagglehms.errors import RunError
 from kagglehms.rehearsal.launching import launch
+from kagglehms.rehearsal.scratch import scratch_folder
 from kagglehms.rehearsal.spec import IsolationUnavailableError, Spec
 
 _SWITCHES = {
@@ -25,9 +25,8 @@ def namespaces_unavailable() -> str | None:
         Why a rehearsal cannot be isolated by namespaces; None if it can.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="kagglehms-doctor-", ignore_cleanup_errors=True) as root:
-            new_root = str(Path(root).resolve())
-            spec = Spec(["/bin/true"], environment={}, folder="/tmp", timeout_s=20, new_root=new_root)
+        with scratch_folder() as root:
+            spec = Spec(["/bin/true"], environment={}, folder="/tmp", timeout_s=20, new_root=str(root))
             outcome = launch(spec)
     except (OSError, RunError, IsolationUnavailableError) as error:
         return str(error)

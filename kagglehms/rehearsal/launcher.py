@@ -12,9 +12,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from kagglehms.rehearsal.namespaces import call_libc, isolate
+from kagglehms.rehearsal.namespaces import call_libc, enter_machine, enter_namespaces, give_up_privileges
 from kagglehms.rehearsal.spec import IsolationUnavailableError, Outcome, Spec, dump_report
 
 try:
@@ -22,7 +24,8 @@ try:
 except ImportError:  # not on Windows, see `lacking`
     resource = None  # type: ignore[assignment]
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_CHILDREN = Path("/proc/thread-self/children")
 _LOOK_EVERY_S = 0.25
 """Seconds between two measurements of memory and disk."""
 EXIT_UNWRITTEN = 74
@@ -49,13 +52,27 @@ def main(spec: Spec, report: int) -> int:
     """
     _die_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    result: Outcome | IsolationUnavailableError
+    if spec.new_root is None:
+        return _send(report, run(spec))
+    root = Path(spec.new_root)
     try:
-        if spec.new_root is not None:
-            isolate(spec, Path(spec.new_root))
-        result = run(spec)
+        refused = enter_namespaces()
     except IsolationUnavailableError as error:
-        result = error
+        return _send(report, error)
+    return _in_child(lambda: _run_in_machine(spec, root, refused, report))
+
+
+def _run_in_machine(spec: Spec, root: Path, refused: str, report: int) -> int:
+    """Run and report on a kernel as a child of a process that has entered namespaces, all but for `refused`."""
+    try:
+        refused = enter_machine(spec, root) or refused
+    except IsolationUnavailableError as error:
+        return _send(report, error)
+    return _send(report, replace(run(spec), lacking=refused))
+
+
+def _send(report: int, result: Outcome | IsolationUnavailableError) -> int:
+    """Write a report, and return this process's exit code."""
     try:
         os.write(report, dump_report(result))
     except OSError as error:
@@ -64,12 +81,40 @@ def main(spec: Spec, report: int) -> int:
     return 0
 
 
+def _in_child(work: Callable[[], int]) -> int:
+    """Return the exit code of `work`, run in a child, which is the first process of a PID namespace where there is one.
+
+    All other processes of the namespace, daemons of the kernel included, end with that child.
+    """
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            _die_with_parent()
+            code = work()
+        finally:
+            os._exit(code)
+    try:
+        status = os.waitpid(child, 0)[1]
+    except SystemExit:
+        os.kill(child, signal.SIGTERM)  # it ends the kernel
+        os.waitpid(child, 0)
+        raise
+    return os.waitstatus_to_exitcode(status)
+
+
 def run(spec: Spec) -> Outcome:
     """Run the kernel until it ends, its time is up or its disk is full, and kill whatever it leaves running."""
     start = time.monotonic()
     child = subprocess.Popen(
-        spec.argv, env=spec.environment, cwd=spec.folder, stdin=subprocess.DEVNULL, start_new_session=True
+        spec.argv,
+        env=spec.environment,
+        cwd=spec.folder,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=give_up_privileges if sys.platform == "linux" else None,
     )
+    session = _number_in_proc(child.pid)
     timed_out = disk_full = False
     disk = memory = 0
     try:
@@ -78,13 +123,14 @@ def run(spec: Spec) -> Outcome:
                 child.wait(max(0.0, min(_LOOK_EVERY_S, spec.timeout_s - (time.monotonic() - start))))
                 break
             timed_out = time.monotonic() - start >= spec.timeout_s
-            memory = max(memory, session_memory(child.pid))
+            memory = max(memory, session_memory(session))
             disk = max(disk, folder_bytes(spec.folder))
             disk_full = _too_much(disk, spec)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
-    exit_code = child.wait()
+        exit_code = child.wait()
+        _kill_orphans()
     disk = max(disk, folder_bytes(spec.folder))
     unit = 1 if sys.platform == "darwin" else 1024
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
@@ -124,7 +170,32 @@ def session_memory(session: int) -> int:
     return total
 
 
+def _number_in_proc(child: int) -> int:
+    """Return the number by which /proc, which can be that of an outer PID namespace, knows the only child."""
+    try:
+        return int(_CHILDREN.read_text().split()[0])
+    except (OSError, IndexError):  # a system without that file, or a child that has ended
+        return child
+
+
 def _die_with_parent() -> None:
-    """Ask for SIGTERM when the rehearsal is killed, so that no kernel outlives it."""
+    """Ask for SIGTERM when the rehearsal is killed, so that no kernel outlives it, and for the kernel's orphans."""
     if sys.platform == "linux":
         call_libc("prctl", _PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        call_libc("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _kill_orphans() -> None:
+    """Kill what left the kernel's process group and outlived it (Linux)."""
+    # The first process of a PID namespace takes all others with it, and may see a /proc with other numbers.
+    while sys.platform == "linux" and os.getpid() != 1:
+        try:
+            orphans = [int(number) for number in _CHILDREN.read_text().split()]
+        except OSError:  # a system without that file
+            return
+        if not orphans:
+            return
+        for orphan in orphans:  # whose own children are children of this process from then on
+            with contextlib.suppress(OSError):
+                os.kill(orphan, signal.SIGKILL)
+                os.waitpid(orphan, 0)

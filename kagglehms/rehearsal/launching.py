@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import kagglehms
@@ -21,6 +22,13 @@ from kagglehms.rehearsal.spec import Spec
 sys.exit(main(Spec.from_json(sys.argv[2]), int(sys.argv[3])))
 """
 _GRACE_S = 10.0
+_INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+_PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
+
+
+def inherited() -> dict[str, str]:
+    """Return what kernel and launcher inherit of this process's environment: no other variable, above all no secret."""
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ}
 
 
 def launch(spec: Spec, watch: Callable[[bytes], object] = lambda chunk: None) -> Outcome:
@@ -35,7 +43,7 @@ def launch(spec: Spec, watch: Callable[[bytes], object] = lambda chunk: None) ->
         RunError: the launcher ended without a report.
     """
     reading, writing = os.pipe()
-    with os.fdopen(reading, "rb") as report:
+    with os.fdopen(reading, "rb") as report, _unreadable():
         try:
             child = subprocess.Popen(
                 launch_command(spec, writing),
@@ -43,6 +51,7 @@ def launch(spec: Spec, watch: Callable[[bytes], object] = lambda chunk: None) ->
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=[writing],
+                env=inherited(),  # /proc shows it to the kernel
             )
         finally:
             os.close(writing)
@@ -69,6 +78,21 @@ def launch_command(spec: Spec, report: int) -> list[str]:
     """
     library = Path(kagglehms.__file__).resolve().parents[1]
     return [sys.executable, "-I", "-S", "-c", LAUNCHER, str(library), spec.to_json(), str(report)]
+
+
+@contextlib.contextmanager
+def _unreadable() -> Iterator[None]:
+    """Keep the environment of this process from others of the same user, who could read it in /proc (Linux)."""
+    if sys.platform != "linux":
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    before = libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    try:
+        yield
+    finally:
+        libc.prctl(_PR_SET_DUMPABLE, 1 if before == 1 else 0, 0, 0, 0)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

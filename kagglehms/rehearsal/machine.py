@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -12,11 +11,13 @@ from typing import Literal
 
 from kagglehms.environment import CHILDREN_PRINT
 from kagglehms.files import home
+from kagglehms.kaggle.credentials import secret_files
 from kagglehms.kaggle.image import kaggle_image
 from kagglehms.kernel.entry import TIME_LIMIT_VARIABLE
 from kagglehms.kernel.mounts import ROOT_VARIABLE
 from kagglehms.kernel.protocol import TIME_LIMIT_S
 from kagglehms.rehearsal import guard
+from kagglehms.rehearsal.launching import inherited
 from kagglehms.rehearsal.links import OWN_FOLDERS, folders_to_keep, resolve_links
 from kagglehms.rehearsal.spec import Bind, Spec
 from kagglehms.rehearsal.staged_kernel import StagedKernel
@@ -24,8 +25,6 @@ from kagglehms.rehearsal.staged_kernel import StagedKernel
 Isolation = Literal["namespaces", "guard"]
 WITNESS = "kagglehms-rehearsal-witness.json"
 
-_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
-"""The variables that the kernel inherits; it inherits no others, and above all no credentials."""
 _GUARD_FOLDER = "lib/kagglehms-rehearsal"
 
 
@@ -91,8 +90,7 @@ def _spec(root: Path, temporary: Path, kernel: StagedKernel, budget: Budget, fur
 
 
 def _environment(root: Path, temporary: Path, kernel: StagedKernel, budget: Budget) -> dict[str, str]:
-    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    environment |= {
+    environment = inherited() | {
         "KAGGLE_KERNEL_RUN_TYPE": "Batch",
         **CHILDREN_PRINT,
         "PYTHONPATH": str(root / _GUARD_FOLDER),
@@ -157,8 +155,18 @@ def _interpreter_to_keep() -> Iterator[str]:
 
 
 def _to_hide() -> Iterator[str]:
-    """Yield the folders of this machine that Kaggle does not have: the library, and the client's credentials."""
+    """Yield what Kaggle does not have: the library, the client's configuration wherever it is, the hub's tokens."""
     candidates = [Path(entry or ".") / "kagglehms" for entry in sys.path]
     if (own := home()) is not None:
         candidates += [own / ".kaggle", own / ".config/kaggle"]
-    yield from sorted({str(path.resolve()) for path in candidates if path.is_dir()})
+    # Each file where it really is: the folders hold other things, or links.
+    files = [path for path in (*secret_files(), *_hub_tokens()) if path.is_file()]
+    yield from sorted({str(path.resolve()) for path in (*candidates, *files) if path.exists()})
+
+
+def _hub_tokens() -> Iterator[Path]:
+    """Yield the files in which the hub's client keeps tokens, by the rules of that client."""
+    from huggingface_hub import constants
+
+    yield Path(constants.HF_TOKEN_PATH)
+    yield Path(constants.HF_STORED_TOKENS_PATH)

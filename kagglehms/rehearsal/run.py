@@ -3,7 +3,8 @@
 The isolation is as good as the machine allows, and the report says which one it was:
 
 - `namespaces` (Linux): `/kaggle` is really `/kaggle`, everything but `/kaggle/working`, `/tmp` and `/dev/shm` is
-  read-only, there is no network at all, and the library installed here cannot be seen. See `namespaces.py`.
+  read-only, there is no network at all, and neither the library installed here nor other processes can be seen. See
+  `namespaces.py`.
 - `guard` (anywhere else): an environment variable names a folder to use as `/kaggle`, and Python sockets to other
   machines are refused. Inputs are links, and nothing stops native code. See `guard.py`.
 """
@@ -15,7 +16,6 @@ import contextlib
 import errno
 import platform
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -41,8 +41,10 @@ from kagglehms.rehearsal.report import (
     read_witness,
     submission_problems,
 )
+from kagglehms.rehearsal.scratch import scratch_folder
 from kagglehms.rehearsal.spec import IsolationUnavailableError, Outcome, Spec
 from kagglehms.rehearsal.staged_kernel import StagedKernel, read_kernel
+from kagglehms.stop_signals import unwinding
 
 LOG = "rehearsal.log"
 _OUTPUTS = (SUBMISSION, MARKER)
@@ -111,11 +113,12 @@ def _stage(out: Path) -> Iterator[Path]:
 
     Raises:
         RunError: there is no such folder, or a file there, in `out` or among the inputs cannot be read or written.
+        Stopped: SIGTERM or SIGHUP came; the folder is deleted, and nothing runs any more.
     """
-    folder = "the folder for temporary files"
+    folder: Path | str = "the folder for temporary files"
     try:
-        with tempfile.TemporaryDirectory(prefix="kagglehms-rehearsal-", ignore_cleanup_errors=True) as folder:
-            yield Path(folder).resolve()
+        with unwinding(), scratch_folder() as folder:
+            yield folder
     except BrokenPipeError:  # the reader of the output has gone, which is no fault of the disk
         raise
     except OSError as error:
@@ -204,7 +207,7 @@ def _report(
         kernel=kernel.name,
         mounts=mounts,
         isolation=isolation,
-        isolation_note=note,
+        isolation_note=note or outcome.lacking,
         kernel_exit_code=outcome.exit_code,
         seconds=outcome.seconds,
         peak_memory_bytes=outcome.peak_memory_bytes,

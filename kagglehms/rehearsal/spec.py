@@ -34,7 +34,7 @@ class Spec:
         new_root: empty folder in which to build the kernel's view of the machine; None for no isolation.
         binds: folders of `/kaggle` and `/tmp`, in the order in which they are mounted.
         kept: folders that the kernel needs although they are below one that it gets for itself (`/tmp`, `/dev/shm`).
-        hidden: folders that the kernel must find empty.
+        hidden: folders and files that the kernel must find empty.
         disk_bytes: size of `folder` at which the kernel is killed; None for no limit.
     """
 
@@ -69,6 +69,7 @@ class Outcome:
         peak_disk_bytes: largest size of the folder that it started in.
         timed_out: whether it was killed because its time was up.
         disk_full: whether that folder outgrew its limit.
+        lacking: what this machine could not isolate the kernel from; empty if nothing, or if nothing was asked for.
     """
 
     exit_code: int
@@ -77,6 +78,7 @@ class Outcome:
     peak_disk_bytes: int
     timed_out: bool
     disk_full: bool
+    lacking: str = ""
 
 
 class IsolationUnavailableError(Exception):

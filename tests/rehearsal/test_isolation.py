@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kagglehms.rehearsal import isolation, launching
+from kagglehms.rehearsal import isolation, launching, scratch
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_full_disk_for_temporary_files_is_a_reason(monkeypatch: pytest.MonkeyP
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(isolation.tempfile, "mkdtemp", full)
+    monkeypatch.setattr(scratch.tempfile, "mkdtemp", full)
     assert "No space left" in (isolation.namespaces_unavailable() or "")
 
 

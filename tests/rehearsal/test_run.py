@@ -8,6 +8,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,9 +21,9 @@ import pytest
 
 from kagglehms.cli.commands import main
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
-from kagglehms.errors import EXIT_FAILURE, EXIT_OK, DataError, RunError, UsageError
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, EXIT_TERMINATED, DataError, RunError, UsageError
 from kagglehms.kernel.mounts import MOUNT_STYLES, MountStyle, competition_mount, dataset_mount
-from kagglehms.rehearsal import launcher, launching, machine, run
+from kagglehms.rehearsal import launcher, launching, machine, run, scratch
 from kagglehms.rehearsal.links import folders_to_keep, resolve_links
 from kagglehms.rehearsal.machine import Budget, Isolation
 from kagglehms.rehearsal.outputs import keep
@@ -185,6 +186,78 @@ def test_the_kernel_inherits_neither_credentials_nor_a_home(
     assert facts["home"] == "refused"
     assert "secret-of-the-owner" not in json.dumps(facts)
     assert "/somewhere/else" not in facts["path"]
+
+
+LOOK_FOR_SECRETS = """
+import ctypes
+def content(path):
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""
+libc = ctypes.CDLL(None, use_errno=True)
+undone = [libc.umount2(place.encode(), 2) for place in CONFIGURED] + [libc.chroot(b"/")]
+shown = {str(path): content(path) for name in ("environ", "cmdline") for path in Path("/proc").glob("[0-9]*/" + name)}
+tell(undone=undone, seen=sorted(path for path, text in shown.items() if b"of-the-owner" in text),
+     kept={place: content(place).decode() for place in CONFIGURED},
+     processes=sum(path.endswith("environ") for path in shown),
+     capabilities=[line.split()[1] for line in Path("/proc/self/status").read_text().splitlines()
+                   if line.startswith(("CapEff", "CapPrm", "CapBnd"))])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no /proc")
+@pytest.mark.parametrize("isolation", BOTH)
+def test_no_secret_of_the_owner_is_found_from_inside(
+    house: House, tmp_path: Path, isolation: Isolation
+) -> None:
+    """Not in the environment of the kernel's parents, not in files, and no mount over those can be taken away."""
+    folder, home, general = tmp_path / "config", tmp_path / "home", tmp_path / "general"
+    configured = [
+        folder / "kaggle.json", folder / "access_token", home / ".kaggle/access_token", home / "elsewhere.json",
+        general / "kaggle/kaggle.json", home / ".cache/huggingface/token",
+    ]  # fmt: skip
+    for path in configured:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("of-the-owner")
+    (home / ".kaggle/kaggle.json").symlink_to(home / "elsewhere.json")
+    house.kernel(LOOK_FOR_SECRETS.replace("CONFIGURED", repr([str(path) for path in configured])))
+    code = (
+        "import sys; from pathlib import Path; from kagglehms.rehearsal.run import rehearse\n"
+        "rehearse('look', *map(Path, sys.argv[2:]), isolation=sys.argv[1])"
+    )
+    secrets = dict.fromkeys(("KAGGLE_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"), "of-the-owner")
+    places = {"KAGGLE_CONFIG_DIR": str(folder), "XDG_CONFIG_HOME": str(general), "HOME": str(home)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "XDG_"))}
+    folders = [str(house.dist), str(house.competition), str(house.out)]
+    subprocess.run(
+        [sys.executable, "-c", code, isolation, *folders], env=environment | secrets | places, check=True
+    )
+    facts = house.facts()
+    assert facts["seen"] == []
+    assert set(facts["undone"]) == {-1}
+    assert set(facts["capabilities"]) == {"0" * 16}
+    if isolation == "namespaces":
+        assert set(facts["kept"].values()) == {""}
+        assert facts["processes"] == 2
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere no process can ask for the orphans of its children"
+)
+@pytest.mark.parametrize("isolation", BOTH)
+def test_a_process_with_a_session_of_its_own_ends_with_the_kernel(house: House, isolation: Isolation) -> None:
+    lifeline = house.lifeline()
+    house.kernel(f"""
+        import subprocess
+        child = 'import os; from pathlib import Path; root = Path("' + str(root) + '")\\n' + {HOLD!r}
+        held = subprocess.Popen([sys.executable, "-c", child], start_new_session=True, stdout=subprocess.PIPE)
+        held.stdout.readline()
+        library()
+        submit()
+        """)
+    assert house.rehearse(isolation=isolation).ok
+    assert_was_alive_and_is_dead(lifeline)
 
 
 @pytest.mark.parametrize("isolation", BOTH)
@@ -370,9 +443,17 @@ def limited(command: list[str], *limits: str) -> subprocess.CompletedProcess[str
 
 
 @needs_namespaces
-@pytest.mark.parametrize(("limits", "isolation"), [(("user",), "namespaces"), (("user", "mnt"), "guard")])
+@pytest.mark.parametrize(
+    ("limits", "isolation", "says"),
+    [
+        (("user",), "namespaces", ""),
+        (("user", "pid"), "namespaces", "processes can be seen from inside"),
+        (("pid",), "namespaces", "processes can be seen from inside"),
+        (("user", "mnt"), "guard", "namespaces are not available"),
+    ],
+)
 def test_where_less_is_allowed_less_is_used_and_said(
-    house: House, limits: tuple[str, ...], isolation: str
+    house: House, limits: tuple[str, ...], isolation: str, says: str
 ) -> None:
     house.kernel("library(); submit()")
     code = (
@@ -383,11 +464,26 @@ def test_where_less_is_allowed_less_is_used_and_said(
     )
     folders = [str(house.dist), str(house.competition), str(house.out)]
     done = limited([sys.executable, "-c", code, *folders], *limits)
-    assert done.stdout.splitlines()[-1] == f"True {isolation} {isolation == 'guard'}", (
-        done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == f"True {isolation} {bool(says)}", done.stdout + done.stderr
+    assert says in done.stdout
+
+
+@needs_namespaces
+def test_a_container_that_hides_parts_of_proc_is_said_and_memory_is_still_measured(house: House) -> None:
+    """The system then lets nobody mount a /proc that would show them."""
+    house.kernel("import time; library(); submit(); block = bytearray(b'x') * 200_000_000; time.sleep(1)")
+    code = (
+        "import sys; from pathlib import Path; from kagglehms.rehearsal.run import rehearse\n"
+        "report = rehearse('look', *map(Path, sys.argv[1:]), isolation='namespaces')\n"
+        "print(report.sentence); print(report.ok, report.peak_memory_bytes > 200_000_000)"
     )
-    if isolation == "guard":
-        assert "namespaces are not available" in done.stdout
+    hidden = next(name for name in ("scsi", "acpi", "bus", "fs") if Path("/proc", name).is_dir())
+    masked = f'mount -t tmpfs none /proc/{hidden} && exec "$0" "$@"'
+    folders = [str(house.dist), str(house.competition), str(house.out)]
+    command = ["unshare", "-Urm", "sh", "-c", masked, sys.executable, "-c", code, *folders]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["True True"], done.stdout + done.stderr
+    assert "processes can be seen from inside" in done.stdout
 
 
 def test_isolation_that_is_asked_for_and_cannot_be_had_is_an_error(
@@ -464,6 +560,32 @@ def test_a_killed_rehearsal_leaves_no_process(house: House, isolation: Isolation
         child.kill()
     if sys.platform == "linux":
         assert_was_alive_and_is_dead(lifeline)
+
+
+@pytest.mark.parametrize("isolation", BOTH)
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGKILL"])
+def test_a_rehearsal_that_is_ended_leaves_no_scratch_folder_to_the_next(
+    house: House, tmp_path: Path, isolation: Isolation, name: str
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    house.kernel("import time; print('ready', flush=True); time.sleep(600)")
+    words = ["--dist", house.dist, "--data", house.competition, "--out", house.out, "--isolation", isolation]
+    command = [sys.executable, "-m", "kagglehms", "rehearse", "look", *map(str, words)]
+    environment = os.environ | {"TMPDIR": str(scratch)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        assert list(scratch.iterdir())
+        child.send_signal(getattr(signal, name))
+        said = child.communicate()[1].decode()
+    if name == "SIGKILL":
+        house.kernel("library(); submit()")
+        assert subprocess.run(command, env=environment, check=False).returncode == EXIT_OK
+    else:
+        assert child.returncode == EXIT_TERMINATED
+        assert said == f"kagglehms: {name} came; what was running has been ended\n"
+    assert list(scratch.iterdir()) == []
 
 
 @pytest.mark.parametrize("isolation", BOTH)
@@ -793,12 +915,12 @@ def test_a_full_disk_for_temporary_files_is_one_line(
     def fails(*_: object, **__: object) -> None:
         raise full
 
-    places = {"folder": (run.tempfile, "mkdtemp"), "kernel": (machine.shutil, "copyfile")}
+    places = {"folder": (scratch.tempfile, "mkdtemp"), "kernel": (machine.shutil, "copyfile")}
     if written in places:
         monkeypatch.setattr(*places[written], fails)
     else:
-        monkeypatch.setattr(run.tempfile, "tempdir", None)
-        monkeypatch.setattr(run.tempfile, "_candidate_tempdir_list", list)
+        monkeypatch.setattr(scratch.tempfile, "tempdir", None)
+        monkeypatch.setattr(scratch.tempfile, "_candidate_tempdir_list", list)
     words = ["rehearse", "look", "--data", str(house.competition), "--dist", str(house.dist)]
     assert main([*words, "--out", str(house.out)]) == EXIT_FAILURE
     said = capsys.readouterr().err
