@@ -52,7 +52,7 @@ _HERE = ("127.0.0.1", "localhost", "::1")
 
 def _noted(host):
     if host not in _HERE:
-        with open(os.environ["LOOPBACK_ESCAPES"], "a") as file:
+        with open("ESCAPES", "a") as file:
             file.write(f"{host}\\n")
         raise OSError(f"a test tried to reach {host}")
 
@@ -303,7 +303,7 @@ def loopback_kaggle(folder: Path, owner: str) -> Iterator[tuple[LoopbackKaggle, 
     thread.start()
     for name in ("home", "tmp", "config", "site"):
         (folder / name).mkdir(parents=True)
-    (folder / "site/sitecustomize.py").write_text(SITECUSTOMIZE)
+    (folder / "site/sitecustomize.py").write_text(SITECUSTOMIZE.replace("ESCAPES", str(folder / "escapes")))
     proxy = f"http://127.0.0.1:{server.server_port}"
     environment = {
         "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
@@ -316,7 +316,6 @@ def loopback_kaggle(folder: Path, owner: str) -> Iterator[tuple[LoopbackKaggle, 
         "HOME": str(folder / "home"),
         "TMPDIR": str(folder / "tmp"),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(folder / "site"), os.environ.get("PYTHONPATH")))),
-        "LOOPBACK_ESCAPES": str(folder / "escapes"),
     }
     try:
         yield service, environment

@@ -18,6 +18,7 @@ ROOMS = (
     "console",
     "locks",
     "files",
+    "caches",
     "timing",
     "progress",
     "stop_signals",

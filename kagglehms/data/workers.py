@@ -16,6 +16,9 @@ from kagglehms.errors import UsageError
 T = TypeVar("T")
 R = TypeVar("R")
 
+_LOOPBACK = "127.0.0.1"
+"""Where what this module starts listens: whoever reaches a Dask scheduler can have code executed."""
+
 Backend = Literal["threading", "loky", "dask", "ray"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
@@ -101,9 +104,8 @@ def _dask(workers: Workers) -> Iterator[None]:
         raise UsageError(
             "the dask backend needs dask.distributed: pip install 'kagglehms[cluster]'"
         ) from error
-    options: dict[str, Any] = (
-        {"address": workers.scheduler} if workers.scheduler else {"n_workers": workers.jobs}
-    )
+    own = {"n_workers": workers.jobs, "host": _LOOPBACK, "dashboard_address": f"{_LOOPBACK}:8787"}
+    options: dict[str, Any] = {"address": workers.scheduler} if workers.scheduler else own
     try:
         client = Client(**options)  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError, ValueError) as error:
@@ -126,6 +128,7 @@ def _ray(workers: Workers) -> Iterator[None]:
             address=workers.scheduler,
             num_cpus=None if workers.scheduler else workers.jobs,
             log_to_driver=False,
+            **({} if workers.scheduler else {"dashboard_host": _LOOPBACK}),
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UsageError(

@@ -17,6 +17,8 @@ from typing import Annotated, Any, TypeAlias, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from kagglehms.caches import others_can_write
+from kagglehms.console import warn
 from kagglehms.errors import UsageError, first_line
 
 try:
@@ -124,11 +126,38 @@ _compiling = threading.RLock()
 
 def _dispatcher(function: Callable[..., None], cache: bool) -> Any:
     dispatcher = numba.njit(nogil=True, error_model="numpy", cache=cache)(function)
+    if cache:
+        _require_own_cache(dispatcher)
     # Numba renews a cached function when its own file changes, but not when a function that it calls does.
     cache_file: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if hasattr(cache_file, "_source_stamp"):
         cache_file._source_stamp = (cache_file._source_stamp, _stamp())
     return dispatcher
+
+
+def _require_own_cache(dispatcher: Any) -> None:
+    """Make sure that nobody else can write to the cache of a feature, whose index is unpickled.
+
+    Raises:
+        UsageError: somebody else can.
+    """
+    path = getattr(getattr(dispatcher, "_cache", None), "cache_path", None)
+    if path is None:
+        return
+    folder, source = Path(path).resolve(), Path(__file__).resolve().parent
+    # Who can write to the source can have their code executed anyway.
+    reason = others_can_write(folder, source if folder.is_relative_to(source) else None)
+    if reason:
+        global _refused
+        if not _refused:
+            warn(
+                f"note: {reason}, so compiled features are not cached; set NUMBA_CACHE_DIR to your own folder"
+            )
+        _refused = True
+        raise UsageError(reason)
+
+
+_refused = False
 
 
 def _stamp() -> tuple[tuple[str, int, int], ...]:

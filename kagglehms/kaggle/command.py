@@ -15,6 +15,25 @@ from kagglehms.kaggle.answers import Answer, ClientError
 COMMAND = (sys.executable, "-P", "-m", "kaggle")
 
 
+_NEEDED = frozenset("""
+    PATH HOME USER LOGNAME USERNAME LANG LANGUAGE TZ TMPDIR TEMP TMP LD_LIBRARY_PATH DYLD_LIBRARY_PATH
+    HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
+    PYTHONPATH PYTHONSAFEPATH PYTHONHOME PYTHONNOUSERSITE PYTHONUSERBASE PYTHONDONTWRITEBYTECODE PYTHONUTF8
+    VIRTUAL_ENV SYSTEMROOT SYSTEMDRIVE WINDIR COMSPEC PATHEXT USERPROFILE HOMEDRIVE HOMEPATH APPDATA LOCALAPPDATA
+    PROGRAMDATA
+""".split())  # fmt: skip  # noqa: SIM905  a list of words reads better than one of strings
+_NEEDED_FAMILIES = ("KAGGLE_", "XDG_", "LC_")
+
+
+def _needed(environment: dict[str, str]) -> dict[str, str]:
+    """Return what the client needs of an environment: its own settings, the way to the network, Python, the user."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.upper() in _NEEDED or name.upper().startswith(_NEEDED_FAMILIES)
+    }
+
+
 def run_client(
     arguments: Sequence[str],
     timeout_s: float,
@@ -33,8 +52,7 @@ def run_client(
         RunError: the client is not installed or cannot be started.
         ClientError: it did not end in time.
     """
-    environment = safe_environment() | {"PYTHONIOENCODING": "utf-8"}
-    environment.pop("PYTHONWARNINGS", None)
+    environment = _needed(safe_environment()) | {"PYTHONIOENCODING": "utf-8"}
     if temporary is not None:
         environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))
     try:

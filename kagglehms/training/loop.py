@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
+from kagglehms.caches import use_own_compile_cache
 from kagglehms.console import say
 from kagglehms.device import Device
 from kagglehms.errors import EXIT_UNFINISHED, RunError, Stopped
@@ -146,6 +147,8 @@ def _networks(
         say(where_from)
     model = model.to(device.name).to(memory_format=memory_format(device))
     model, trained = session.team.distributed(model, device)
+    if session.compile:
+        use_own_compile_cache()
     return _Networks(model, torch.compile(trained) if session.compile else trained)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -118,6 +120,49 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPat
         in_order(process_of, range(2), Workers("dask", "tcp://127.0.0.1:9")),
     ):
         pass
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.skipif(sys.platform != "linux", reason="the table of sockets is Linux's")
+def test_a_dask_cluster_of_ours_listens_on_the_loopback_alone() -> None:
+    """Scheduler, dashboard and workers, in whatever process."""
+    pytest.importorskip("distributed", reason="needs the cluster extra")
+    before = listening()
+    with in_order(process_of, range(4), Workers("dask", jobs=1)) as results:
+        assert [number for number, _ in results] == [0, 1, 2, 3]
+        opened = listening() - before
+    assert len(opened) >= 2
+    assert {address for address, _ in opened} == {"0100007F"}
+
+
+def listening() -> set[tuple[str, str]]:
+    """Addresses and ports, as the system writes them, at which this process and its descendants listen."""
+    family, sockets = {os.getpid()}, set()
+    while True:
+        children = {
+            int(child)
+            for parent in family
+            for path in Path(f"/proc/{parent}/task").glob("*/children")
+            for child in path.read_text().split()
+        }
+        if children <= family:
+            break
+        family |= children
+    for parent in family:
+        for path in Path(f"/proc/{parent}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                sockets.add(str(path.readlink()))
+    lines = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]
+    ]
+    return {
+        (row[1].rpartition(":")[0], row[1].rpartition(":")[2])
+        for row in lines
+        if row[3] == "0A" and f"socket:[{row[9]}]" in sockets
+    }
 
 
 def test_a_scheduler_without_a_cluster_is_refused() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ from kagglehms.bundle.manifest import MANIFEST
 from kagglehms.errors import RunError
 from kagglehms.kaggle.answers import ClientError
 from kagglehms.kaggle.client import DatasetState, KaggleClient
+from kagglehms.kaggle.command import run_client
 from kagglehms.packing.build import Built
 
 OWNER = "some-owner"
@@ -259,3 +262,19 @@ def test_without_credentials(service: LoopbackKaggle, monkeypatch: pytest.Monkey
     with pytest.raises(ClientError, match="Authentication required|kaggle auth login"):
         KaggleClient().kernel(KERNEL)
     assert service.calls == []
+
+
+def test_the_client_is_given_its_own_secrets_and_no_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PYTHONSTARTUP", "PYTHONWARNINGS", "LD_PRELOAD_"):
+        monkeypatch.setenv(name, "of others")
+    kept = {"KAGGLE_KEY": "its own", "https_proxy": "http://127.0.0.1:9", "PATH": os.environ["PATH"]}
+    for name, value in kept.items():
+        monkeypatch.setenv(name, value)
+    code = "import json, os; print(json.dumps(dict(os.environ)))"
+    monkeypatch.setattr("kagglehms.kaggle.command.COMMAND", (sys.executable, "-P", "-c", code))
+    given = json.loads(run_client([], 60.0).text)
+    assert "of others" not in given.values()
+    assert kept.items() <= given.items()
+    assert given["PYTHONSAFEPATH"] == "1"
