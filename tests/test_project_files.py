@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -73,6 +74,42 @@ def test_every_system_and_python_runs_the_quick_tests_also_weekly() -> None:
     weekly = load(".github/workflows/weekly.yml")
     assert weekly["jobs"]["ci"] == {"uses": "./.github/workflows/ci.yml"}
     assert weekly[True]["schedule"]  # YAML 1.1 reads `on` as a truth
+
+
+def test_the_pins_of_kaggles_image_are_versions_that_it_has_had() -> None:
+    """And none of them is left out that the image's table records and the project depends on."""
+    wanted = [
+        Requirement(line)
+        for line in (ROOT / ".ci/kaggle-image.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    pinned = {found.name: found.specifier for found in wanted if "==" in str(found.specifier)}
+    image = tomllib.loads((ROOT / "kagglehms/kaggle/image.toml").read_text())["packages"]
+    seen = {row["distribution"]: row["lowest"] for row in image.values() if row["lowest"]}
+    allowed = {found.name: found.specifier for found in map(Requirement, PROJECT["dependencies"])}
+    assert seen.keys() & (allowed.keys() | {"pandas"}) <= pinned.keys()
+    for name in seen.keys() & pinned.keys():
+        series = re.sub(r"^==(\d+\.\d+).*", r"\1", str(pinned[name]))
+        assert seen[name].startswith(series), name
+    for name in allowed.keys() & seen.keys():
+        assert seen[name] in allowed[name], name
+    run = (ROOT / ".ci/run").read_text()
+    assert "-r .ci/kaggle-image.txt -c .ci/kaggle-image.txt -e ." in run
+    assert "tests/rehearsal/test_kernels.py" in run
+
+
+def test_the_lowest_versions_include_that_of_torch() -> None:
+    """A torchvision that nobody asks for would bring the newest."""
+    (install,) = (
+        step["run"]
+        for step in load(".github/workflows/ci.yml")["jobs"]["lowest"]["steps"]
+        if "uv pip install" in step.get("run", "")
+    )
+    lowest = re.search(r"torch>=2\.(\d+)", " ".join(PROJECT["dependencies"]))
+    assert lowest is not None
+    assert (
+        f"'torchvision==0.{int(lowest[1]) + 15}.*'" in install
+    )  # torch 2.5 and torchvision 0.20 are of one day
 
 
 def test_the_citation_agrees_with_the_package() -> None:
