@@ -129,6 +129,17 @@ def unchanged(content: bytes) -> bytes:
     return content
 
 
+def opened(content: bytes) -> bytes:
+    """Return JSON without its checksum, after a look at it.
+
+    Raises:
+        JSONError: as `unchanged`.
+    """
+    found = parse_object(unchanged(content))
+    found.pop(_SEAL, None)
+    return json.dumps(found, ensure_ascii=False).encode()
+
+
 def _checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from kagglehms.data.competition import CLASSES
 from kagglehms.errors import DataError, UsageError
 from kagglehms.runs.prior_correction import MOST, PriorCorrection, Target
-from kagglehms.strict_json import JSONError, validate
+from kagglehms.strict_json import JSONError, opened, sealed, validate
 from kagglehms.training.metric import CLIP, check_probabilities
 
 if TYPE_CHECKING:
@@ -188,8 +188,8 @@ class Blend:
         return Blend(self.name, names, tuple(weights.tolist()), self.space, prior=self._prior_of(names))
 
     def to_json(self) -> bytes:
-        """Return strict JSON, the same bytes for the same blend."""
-        return _adapter().dump_json(self, indent=1) + b"\n"
+        """Return strict JSON with a checksum of its values, the same bytes for the same blend."""
+        return sealed(_adapter().dump_python(self, mode="json"), indent=1) + b"\n"
 
 
 def score_name(name: str) -> str:
@@ -203,14 +203,15 @@ def blend_from_json(content: bytes, path: Path | str = "blend") -> Blend:
     """Read a blend back.
 
     Args:
-        content: JSON that `Blend.to_json` wrote.
+        content: JSON that `Blend.to_json` wrote; without its checksum, it may have been written by hand.
         path: file that the content came from, for the error.
 
     Raises:
-        DataError: the content is not JSON, has unknown or missing keys, or values that no blend can have.
+        DataError: the content is not JSON, was changed after it was written, has unknown or missing keys, or values
+            that no blend can have.
     """
     try:
-        return validate(_adapter(), content)
+        return validate(_adapter(), opened(content))
     except JSONError as error:
         raise DataError(path, f"is no blend of this version: {error}", "fit it again") from error
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import FrozenInstanceError, replace
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kagglehms.errors import DataError, UsageError
@@ -155,8 +158,34 @@ def test_json_and_back() -> None:
         assert blend_from_json(blend.to_json()).to_json() == blend.to_json()
 
 
-def test_a_blend_of_before_there_were_prior_corrections_is_read() -> None:
+def unsealed(blend: Blend) -> dict[str, Any]:
+    """What a blend's file says, without the checksum that only its own bytes have."""
+    content: dict[str, Any] = json.loads(blend.to_json())
+    del content["sha256"]
+    return content
+
+
+def test_a_blend_that_was_changed_after_it_was_written_is_refused() -> None:
     content = json.loads(FULL.to_json())
+    content["weights"] = content["weights"][::-1]
+    with pytest.raises(DataError, match="changed after it was written"):
+        blend_from_json(json.dumps(content).encode())
+
+
+@settings(max_examples=60, deadline=None)
+@given(at=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_no_flipped_bit_of_a_blend_gives_another_blend(at: int, bit: int) -> None:
+    content = bytearray(FULL.to_json())
+    content[at % len(content)] ^= 1 << bit
+    try:
+        found = blend_from_json(bytes(content))
+    except DataError:
+        return
+    assert found == FULL
+
+
+def test_a_blend_of_before_there_were_prior_corrections_is_read() -> None:
+    content = unsealed(FULL)
     del content["prior"], content["fitting"]["population"], content["fitting"]["prior_exponent"]
     assert blend_from_json(json.dumps(content).encode()) == FULL
 
@@ -195,7 +224,7 @@ def test_a_blend_of_before_there_were_prior_corrections_is_read() -> None:
     ],
 )
 def test_json_that_is_no_blend_is_refused(change: dict[str, object], message: str) -> None:
-    content = json.loads(FULL.to_json()) | change
+    content = unsealed(FULL) | change
     with pytest.raises(DataError, match=message) as caught:
         blend_from_json(json.dumps(content).encode(), "x.blend.json")
     assert str(caught.value).startswith("x.blend.json: is no blend of this version")
