@@ -104,6 +104,10 @@ def parse(command: str, words: Sequence[str]) -> Any:
     return parsing.parse(command, (COMMANDS[command].options, General), words)[0]
 
 
+_PANIC = "PanicException"
+"""What libraries written in Rust, such as polars, raise where they cannot go on; it is no `Exception`."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
@@ -127,6 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         discard_output()
         return EXIT_OUTPUT_CLOSED
     except (Exception, KeyboardInterrupt) as error:
+        return _end_in_error(error, debug="--debug" in words)
+    except BaseException as error:
+        if type(error).__name__ != _PANIC:
+            raise
         return _end_in_error(error, debug="--debug" in words)
 
 

@@ -232,6 +232,8 @@ def _finished(path: Path, recordings: list[RecordingFile]) -> Prepared:
     if not same:
         raise UsageError(f"{path}: holds other recordings than this data; delete it or give another --store")
     store.verify()
+    with contextlib.suppress(OSError):  # whoever finished it may have been killed just before this
+        (path / JOURNAL).unlink(missing_ok=True)
     return Prepared(store, decoded=0, found=len(recordings))
 
 

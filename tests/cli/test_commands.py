@@ -258,15 +258,17 @@ def test_quiet_prints_no_progress(
     assert "nothing to do" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError, pl.exceptions.PanicException])
 def test_an_unforeseen_error_is_one_line_and_debug_shows_the_rest(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    error: type[BaseException], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(_: object) -> Result:
-        raise ZeroDivisionError("by zero")
+        raise error("by zero")
 
     monkeypatch.setitem(COMMANDS, "prepare", Command(COMMANDS["prepare"].options, fails))
     assert main(["prepare", "--data", "x"]) == 1
-    assert capsys.readouterr().err == "kagglehms: error: ZeroDivisionError: by zero (--debug shows where)\n"
+    said = f"kagglehms: error: {error.__name__}: by zero (--debug shows where)\n"
+    assert capsys.readouterr().err == said
     assert main(["prepare", "--data", "x", "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
 

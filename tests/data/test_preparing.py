@@ -27,7 +27,7 @@ from kagglehms.data.preparing import (
 )
 from kagglehms.data.readers import read_spectrogram
 from kagglehms.data.records import SPECTROGRAM_OFFSET, make_records, read_records, read_train_table
-from kagglehms.data.store import Entry, Store, write_index
+from kagglehms.data.store import JOURNAL, Entry, Store, write_index
 from kagglehms.data.workers import Workers
 from kagglehms.errors import DataError, DataErrors, RunError, UsageError
 from kagglehms.files import PARTIAL_SUFFIX
@@ -402,6 +402,17 @@ def test_partial_files_of_a_killed_call_are_swept(
     (tmp_path / f".store.json.1234{PARTIAL_SUFFIX}").write_bytes(b"x")
     prepare(files_of(competition_folder), tmp_path)
     assert contents(tmp_path) == contents(reference)
+
+
+def test_the_journal_of_a_store_whose_maker_was_killed_at_the_end_is_swept(
+    competition_folder: Path, reference: Path, tmp_path: Path
+) -> None:
+    store = copied(reference, tmp_path / "store")
+    (store / JOURNAL).write_bytes(b"{}\n")
+    done = prepare(files_of(competition_folder), store)
+    assert done.decoded == 0
+    assert contents(store) == contents(reference)
+    assert not (store / JOURNAL).exists()
 
 
 def test_a_recording_that_cannot_be_read_is_not_blamed_on_the_store(
