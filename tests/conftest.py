@@ -113,7 +113,7 @@ def competition_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from kagglehms.simulator.competition import make_competition
 
     folder = tmp_path_factory.mktemp("simulated") / "competition"
-    make_competition(folder, n_eegs=12, n_test=4, seed=5)
+    make_competition(folder, n_eegs=12, n_test=4, seed=54)
     return folder
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -562,6 +562,15 @@ def test_a_killed_rehearsal_leaves_no_process(house: House, isolation: Isolation
         assert_was_alive_and_is_dead(lifeline)
 
 
+@pytest.fixture
+def hangs_up() -> Iterator[None]:
+    """Let SIGHUP end children even where the tests run under nohup, which makes them inherit that it does not."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangs_up")
 @pytest.mark.parametrize("isolation", BOTH)
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGKILL"])
 def test_a_rehearsal_that_is_ended_leaves_no_scratch_folder_to_the_next(
