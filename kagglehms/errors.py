@@ -121,6 +121,17 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return next(iter(begun or difflib.get_close_matches(name, names, n=1, cutoff=0.6)), None)
 
 
+def one_of(what: str, value: object, known: Iterable[str]) -> None:
+    """Refuse a value that is none of the known names.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    names = list(known)
+    if value not in names:
+        raise UsageError(f"unknown {what} {value!r}; {closest(str(value), names)}")
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """Return a sentence that lists the `known` names, the likeliest meant first: for unknown-name errors."""
     names = list(known)

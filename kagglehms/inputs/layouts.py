@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CHANNELS, N_BINS, N_TIMES, PANELS, SPECTROGRAM_ROWS
-from kagglehms.errors import UsageError
+from kagglehms.errors import UsageError, one_of
 from kagglehms.features.mel import MelSpec
 
 Source = Literal["kaggle", "eeg"]
@@ -62,6 +62,11 @@ class Tile:
     normalise: Normalise = "panel"
 
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        one_of("source", self.source, get_args(Source))
+        one_of("view", self.view, get_args(View))
+        one_of("normalise", self.normalise, get_args(Normalise))
 
     @property
     def shape(self) -> tuple[int, int]:

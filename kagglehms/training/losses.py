@@ -68,6 +68,7 @@ def weighted_loss(
     Raises:
         UsageError: there is no loss or weighting of that name.
     """
+    usual = own_weights(loss)
     with torch.autocast(logits_BK.device.type, enabled=False):
         log_probabilities_BK = functional.log_softmax(logits_BK.float(), dim=1)
         targets_BK = targets_BK.float()
@@ -76,9 +77,11 @@ def weighted_loss(
         elif loss == "binary-cross-entropy":
             rest_BK = _log_of_the_others(log_probabilities_BK)
             loss_B = -(targets_BK * log_probabilities_BK + (1 - targets_BK) * rest_BK).sum(dim=1)
-        else:
+        elif loss == "kl" or usual != "equal":
             loss_B = functional.kl_div(log_probabilities_BK, targets_BK, reduction="none").sum(dim=1)
-        return (loss_B * vote_weights(n_votes_B, weights or own_weights(loss), elapsed)).mean()
+        else:
+            raise UsageError(f"loss {loss!r} has a name, but no formula in `weighted_loss`")
+        return (loss_B * vote_weights(n_votes_B, weights or usual, elapsed)).mean()
 
 
 def own_weights(loss: LossName) -> WeightsName:

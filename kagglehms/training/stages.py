@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from kagglehms.errors import UsageError
+from kagglehms.errors import UsageError, one_of
 from kagglehms.training.options import (
+    LOSSES,
+    WEIGHTS,
     Albumentations,
     Augmentation,
     LossName,
@@ -19,6 +21,16 @@ Population = Literal["all", "few", "unsettled", "settled", "many"]
 """Records that a stage learns from or is judged by, see `few`, `settled` and `many` of `data.records.Records`."""
 Schedule = Literal["one-cycle", "cosine", "constant"]
 """Learning-rate schedule of a stage, see `optimization.make_schedule`."""
+
+_KNOWN: dict[str, tuple[str, ...]] = {
+    "loss": LOSSES,
+    "weights": WEIGHTS,
+    "records": get_args(Population),
+    "judged_by": get_args(Population),
+    "optimizer": get_args(OptimizerName),
+    "schedule": get_args(Schedule),
+}
+"""Names that a script may misspell: what comes from JSON has been checked before."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,9 @@ class Stage:
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 
     def __post_init__(self) -> None:
+        for field, known in _KNOWN.items():
+            if (value := getattr(self, field)) is not None:
+                one_of(field.replace("_", " "), value, known)
         if self.epochs < 1:
             raise UsageError(f"epochs must be at least 1, but got {self.epochs}")
         if not 0 <= self.mosaic_epochs < self.epochs:
@@ -89,7 +104,7 @@ class Stage:
                 raise UsageError(f"{field} must be above 0, but got {getattr(self, field)}")
         if not 0 <= self.smoothing < 1:
             raise UsageError(f"smoothing must be in [0, 1), but got {self.smoothing}")
-        if self.weights is not None and self.loss.startswith("kl-"):
+        if self.weights is not None and self.loss.removeprefix("kl-") in WEIGHTS:
             raise UsageError(
                 f"weights must be None where the loss has its own, but got {self.weights}, {self.loss}"
             )

@@ -143,3 +143,9 @@ def test_what_cannot_be_drawn_is_refused(message: str) -> None:
 def test_a_tile_knows_its_size() -> None:
     assert Tile("kaggle").shape == (400, 300)
     assert Tile("eeg").shape == (512, 256)
+
+
+@pytest.mark.parametrize(("field", "value"), [("source", "egg"), ("view", "mean"), ("normalise", "all")])
+def test_a_tile_refuses_names_that_a_script_misspells(field: str, value: str) -> None:
+    with pytest.raises(UsageError, match=f"unknown {field} '{value}'; "):
+        Tile(**{field: value})  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kagglehms.errors import UsageError
+from kagglehms.training import losses
 from kagglehms.training.losses import kl_loss, own_weights, vote_weights, weighted_loss
 from kagglehms.training.options import LOSSES, WEIGHTS
 from kagglehms.training.stages import Stage
@@ -234,3 +235,27 @@ def test_an_unknown_name_lists_what_exists() -> None:
         weighted_loss(torch.zeros(1, 6), torch.full((1, 6), 1 / 6), torch.ones(1), "kl-log")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="unknown weights 'group'; did you mean 'groups'.*quarter-few"):
         vote_weights(torch.ones(1), "group")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("weights", ["equal", None])
+def test_a_loss_that_does_not_exist_is_refused(weights: str | None) -> None:
+    ones = torch.ones(2, 6)
+    with pytest.raises(UsageError, match="unknown loss 'focl'"):
+        weighted_loss(ones, ones / 6, torch.ones(2), "focl", weights)  # type: ignore[arg-type]
+
+
+def test_a_loss_without_a_formula_is_no_other_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "LOSSES", (*LOSSES, "kl-focal"))
+    ones = torch.ones(2, 6)
+    with pytest.raises(UsageError, match="no formula"):
+        weighted_loss(ones, ones / 6, torch.ones(2), "kl-focal")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("loss", "focl"), ("weights", "vote"), ("records", "most"), ("judged_by", "all of them"),
+     ("optimizer", "sgd"), ("schedule", "step")],
+)  # fmt: skip
+def test_a_stage_refuses_names_that_a_script_misspells(setting: str, value: str) -> None:
+    with pytest.raises(UsageError, match=f"unknown {setting.replace('_', ' ')} '{value}'; "):
+        Stage(**{setting: value})  # type: ignore[arg-type]
