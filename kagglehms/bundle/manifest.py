@@ -186,7 +186,8 @@ def read_manifest(bundle: Path) -> Manifest:
         content = path.read_bytes()
     except OSError as error:
         raise BundleError(
-            f"{path}: cannot be read ({error.strerror}); is {bundle} a folder that `kagglehms build` made?"
+            f"{path}: cannot be read ({error.strerror}); is {bundle} a folder that `kagglehms build` made? "
+            "`kagglehms demo` makes one to try with"
         ) from error
     return manifest_from_json(content, path)
 

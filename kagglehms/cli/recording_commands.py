@@ -38,7 +38,7 @@ class Predict:
         every: time from one window to the next.
         allow_missing: use recordings that lack electrodes; their differences are then missing, not zero.
         keep_flagged: also judge windows at edges and gaps, flat ones and those of artefacts.
-        threshold: least probability of a class that makes an event.
+        threshold: least probability of a window's likeliest class that makes an event; `other` makes none.
         rename: channels whose labels are no electrode names, such as `E22=Fp1`.
         stretch: also write pages that hold all signal of these times, such as `3:20:00-3:40:00`.
         no_timeline: write no page.
@@ -126,7 +126,7 @@ def _lines(done: Done) -> Iterator[str]:
         cells = "".join(f"{'–' if hour[name] is None else format(hour[name], '.3f'):>9}" for name in classes)
         yield f"  {hour['hour']:>4.0f}  {hour['judged_share']:>6.0%} {cells}"
     events = ", ".join(f"{n} {name}" for name, n in summary["events"].items() if n)
-    yield f"  events: {events or 'none'}"
+    yield f"  events: {events or ('none' if summary['judged'] else 'not judged')}"
 
 
 def _error(outcome: Outcome) -> DataError | RunError:

@@ -203,7 +203,9 @@ def map_channels(
         raise recording.refusal(*_why_voltless(recording, voltless[0]))
     if not leads:
         reason = f"no channel has the name of an electrode; its channels: {_some(labels, 40)}"
-        raise recording.refusal(reason, "rename them, for example to Fp1, EEG Fp1-REF or Fp1-F7")
+        raise recording.refusal(
+            reason, "say which they are: --rename LABEL=Fp1 …, or rename={'LABEL': 'Fp1'} in Python"
+        )
     paths, component, loops = _potentials(leads)
     looked_at = {name for pair in pairs for name in pair} - set(paths)
     lacked = [lead for lead in voltless if lead.plus in looked_at]
