@@ -22,8 +22,7 @@ from scipy.special import gammaln
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS
 from kagglehms.data.records import MANY_VOTES, Records, make_records, read_train_table
-from kagglehms.simulator.studies import CLASS_MEANS
-from kagglehms.simulator.votes import VOTE_GROUPS
+from kagglehms.simulator.votes import CLASS_MEANS, VOTE_GROUPS
 
 F64 = NDArray[np.float64]
 

@@ -122,10 +122,7 @@ def unchanged(content: bytes) -> bytes:
     Raises:
         JSONError: as `parse_object`, or the values were changed after they had been sealed.
     """
-    found = parse_object(content)
-    stated = found.pop(_SEAL, None)
-    if stated is not None and stated != _checksum(found):
-        raise JSONError(f"was changed after it was written: it is not what its {_SEAL} says")
+    _unsealed(content)
     return content
 
 
@@ -135,9 +132,15 @@ def opened(content: bytes) -> bytes:
     Raises:
         JSONError: as `unchanged`.
     """
-    found = parse_object(unchanged(content))
-    found.pop(_SEAL, None)
-    return json.dumps(found, ensure_ascii=False).encode()
+    return json.dumps(_unsealed(content), ensure_ascii=False).encode()
+
+
+def _unsealed(content: bytes) -> dict[str, Any]:
+    found = parse_object(content)
+    stated = found.pop(_SEAL, None)
+    if stated is not None and stated != _checksum(found):
+        raise JSONError(f"was changed after it was written: it is not what its {_SEAL} says")
+    return found
 
 
 def _checksum(content: dict[str, Any]) -> str:

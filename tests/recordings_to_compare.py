@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kagglehms.data.competition import CHANNELS, SFREQ_HZ, SPECTROGRAM_COLUMNS, Competition
 from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_study, spectrogram
-from kagglehms.simulator.studies import CLASS_MEANS
+from kagglehms.simulator.votes import CLASS_MEANS
 
 F32 = NDArray[np.float32]
 Recording = tuple[F32, F32]

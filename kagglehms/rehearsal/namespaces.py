@@ -80,10 +80,8 @@ def give_up_privileges() -> None:
         try:
             call_libc("prctl", _PR_CAPBSET_DROP, capability, 0, 0, 0)
         except OSError as error:
-            if error.errno not in (
-                errno.EINVAL,
-                errno.EPERM,
-            ):  # the last one is passed; there is none to drop
+            # The last one is passed, or there is none to drop.
+            if error.errno not in (errno.EINVAL, errno.EPERM):
                 raise
             break
     header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from kagglehms.simulator.votes import CLASS_MEANS
+
 STATES = ("awake", "asleep", "slow", "suppressed")
 _STATES_OF_CLASS_K4 = np.array(
     [
@@ -30,7 +32,6 @@ _LOUDNESS_K = np.array((0.15, 0.10, 0.0, 0.15, 0.20, -0.15))
 """What each class adds to the logarithm of the background's level."""
 _LESION_K = np.array((0.55, 0.80, 0.25, 0.75, 0.20, 0.25))
 """Probability of a lesion in patients of each class."""
-_USUAL_K = np.array((0.184, 0.154, 0.102, 0.069, 0.103, 0.388))
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Patient:
             rng: random generator.
             usual_K: (6,) mean class probabilities of the patient's recordings; those of all real ones by default.
         """
-        usual_K = np.asarray(_USUAL_K if usual_K is None else usual_K, np.float64)
+        usual_K = np.asarray(CLASS_MEANS if usual_K is None else usual_K, np.float64)
         usual_K = usual_K / usual_K.sum()
         level_uv = float(9.0 * np.exp(usual_K @ _LOUDNESS_K) * _lognormal(0.4, rng))
         return cls(

@@ -33,9 +33,6 @@ from kagglehms.simulator.votes import (
     vote_group,
 )
 
-CLASS_MEANS = (0.184, 0.154, 0.102, 0.069, 0.103, 0.388)
-"""Mean target of the real records."""
-
 SPECTROGRAMS_PER_PATIENT = (
     (0, 0.211, 0.460, 0.633, 0.738, 0.796, 0.820, 0.867, 0.900, 0.950, 0.990, 1),
     (0, 1, 2, 3, 4, 5, 6, 9, 15, 26, 44, 66),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kagglehms.errors import UsageError, closest
+from kagglehms.errors import UsageError, closest, one_of
 from kagglehms.training.options import LOSSES, WEIGHTS, LossName, WeightsName
 
 MOST_VOTES = 10
@@ -90,8 +90,7 @@ def own_weights(loss: LossName) -> WeightsName:
     Raises:
         UsageError: there is no loss of that name.
     """
-    if loss not in LOSSES:
-        raise UsageError(f"unknown loss {loss!r}; {closest(loss, LOSSES)}")
+    one_of("loss", loss, LOSSES)
     name = loss.removeprefix("kl-")
     return name if name in WEIGHTS else "equal"  # type: ignore[return-value]
 

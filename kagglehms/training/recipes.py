@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kagglehms.errors import UsageError, closest
+from kagglehms.errors import one_of
 from kagglehms.inputs import kinds, layouts
 from kagglehms.inputs.kinds import Input
 from kagglehms.training.front_ends.options import EffNet1dOptions, SqueezeOptions, WaveStackOptions
@@ -232,6 +232,5 @@ def get_recipe(name: str) -> Recipe:
     """
     if name.endswith(SUFFIX):
         return as_published(get_recipe(name.removesuffix(SUFFIX)))
-    if name not in RECIPES:
-        raise UsageError(f"unknown recipe {name!r}; {closest(name, RECIPES)}")
+    one_of("recipe", name, RECIPES)
     return RECIPES[name]

@@ -26,8 +26,8 @@ from kagglehms.errors import UsageError
 from kagglehms.simulator import competition
 from kagglehms.simulator.competition import SimulatedTruth, make_competition
 from kagglehms.simulator.signal import Patient, Segment, simulate_study, spectrogram
-from kagglehms.simulator.studies import CLASS_MEANS, LAST_EEG_OFFSET_S, Study, draw_studies
-from kagglehms.simulator.votes import RECORDS_BY_VOTES
+from kagglehms.simulator.studies import LAST_EEG_OFFSET_S, Study, draw_studies
+from kagglehms.simulator.votes import CLASS_MEANS, RECORDS_BY_VOTES
 
 N_EEGS, N_TEST, SEED = 12, 2, 0
 TRAIN_SCHEMA = {

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kagglehms.errors import UsageError, closest
+from kagglehms.errors import UsageError, one_of
 from kagglehms.training.front_ends.options import PoolingName
 
 
@@ -76,6 +76,5 @@ def make_pooling(name: PoolingName) -> nn.Module:
     Raises:
         UsageError: there is no pooling of that name.
     """
-    if name not in POOLINGS:
-        raise UsageError(f"unknown pooling {name!r}; {closest(name, POOLINGS)}")
+    one_of("pooling", name, POOLINGS)
     return POOLINGS[name]()
