@@ -37,10 +37,11 @@ from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.records import Records, read_records
 from kagglehms.device import choose_device
 from kagglehms.errors import HMSError, Stopped
+from kagglehms.features.differences_plan import DifferenceSpec
 from kagglehms.features.fold import FoldSpec
 from kagglehms.files import write_bytes
 from kagglehms.inputs import layouts
-from kagglehms.inputs.kinds import Folded
+from kagglehms.inputs.kinds import Folded, Signals
 from kagglehms.inputs.layouts import Layout, Tile
 from kagglehms.progress import progress
 from kagglehms.runs.baselines import record_energies
@@ -51,8 +52,9 @@ from kagglehms.runs.ladder import ladder
 from kagglehms.runs.published_figures import RUNGS
 from kagglehms.simulator.competition import make_competition
 from kagglehms.timing import Clock, seconds_of
+from kagglehms.training.front_ends.options import WaveStackOptions
 from kagglehms.training.metric import kl_score
-from kagglehms.training.options import Mirror
+from kagglehms.training.options import HorizontalFlip, Mirror, SignFlip, TimeMask
 from kagglehms.training.recipes import Recipe, get_recipe
 from kagglehms.training.session import Session
 
@@ -240,6 +242,18 @@ VARIANTS = {
             name="folded-as-global-norm",
             layout=Folded(FoldSpec(step=4, phases=5)),
             augmentations=(Mirror(),),
+        ),
+        # `wave-stack` for a CPU: at 50 Hz, with half of the features before the last block and fewer layers.
+        replace(
+            get_recipe("wave-stack"),
+            name="wave-stack-small",
+            layout=Signals(DifferenceSpec(filter="causal", step=4)),
+            front_end=WaveStackOptions(widths=(4, 8, 16, 64), layers=(7, 5, 3, 1)),
+            augmentations=(Mirror(), SignFlip(), HorizontalFlip(), TimeMask(probability=0.2, max_width=250)),
+            stages=tuple(
+                replace(stage, warm_up_steps=min(stage.warm_up_steps, 100))
+                for stage in get_recipe("wave-stack").stages
+            ),
         ),
     )
 }
