@@ -11,6 +11,7 @@ import resource
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,18 @@ PRELOADED = ("torch", "timm", "polars", "sklearn.model_selection", "children")
 
 
 def server() -> ForkServerContext:
+    """Return the server's context; the server runs, and has this folder on its path, which it does not inherit."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*PRELOADED, "campaign.preload"])
+    found = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *([found] if found else [])])
+    try:
+        forkserver.ensure_running()
+    finally:
+        if found is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = found
     return context
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import edfio  # noqa: F401 - what commands import, here once for all of them
 import matplotlib.backends.backend_svg  # noqa: F401
 import scipy.optimize
@@ -23,3 +25,6 @@ import kagglehms.runs.ladder
 import kagglehms.runs.out_of_fold
 import kagglehms.simulator.competition
 import kagglehms.training.loop  # noqa: F401
+
+gc.collect()
+gc.freeze()  # a collection would touch, and so copy, every page that a command's process shares with the server
