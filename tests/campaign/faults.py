@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import children
@@ -211,9 +211,11 @@ def bring_about(fault: Fault, subject: Subject, work: Path, log: Path) -> list[i
     processes = [children.start(run, list(subject.words), work, path, fault.inside) for path in logs]
     tracer = None
     if fault.call:
-        tracer = _trace(processes[0].pid, fault.call)
+        tracer = _trace(processes[0].pid, fault.call, log.with_suffix(".trace"))
     deadline = time.monotonic() + LIMIT_S
     while any(process.exitcode is None for process in processes) and time.monotonic() < deadline:
+        if fault.call and impossible(log):
+            break
         for process in processes if fault.stopped else ():
             if _state(process.pid) == "T":
                 time.sleep(0.02)
@@ -231,7 +233,23 @@ def bring_about(fault: Fault, subject: Subject, work: Path, log: Path) -> list[i
     return codes
 
 
-def _trace(pid: int | None, call: str) -> subprocess.Popen[bytes]:
+def impossible(log: Path) -> bool:
+    """Whether a call was made to fail that has to do with no disk: the one by which a process wakes its own thread."""
+    try:
+        lines = log.with_suffix(".trace").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    return any("(INJECTED)" in line and "anon_inode:[event" in line for line in lines)
+
+
+def later(fault: Fault) -> Fault:
+    """Return the same fault at the next call of its kind."""
+    call, _, when = fault.call.rpartition("=")
+    after = int(when) + 1
+    return replace(fault, text=f"{fault.text.rpartition(' ')[0]} {after}", call=f"{call}={after}")
+
+
+def _trace(pid: int | None, call: str, found: Path) -> subprocess.Popen[bytes]:
     """Attach strace to a process that has stopped itself, and let it go on."""
     assert pid is not None
     while _state(pid) not in "TZX":
@@ -241,8 +259,11 @@ def _trace(pid: int | None, call: str) -> subprocess.Popen[bytes]:
         "strace",
         "-f",
         "-qq",
+        "-y",
+        "-s",
+        "0",
         "-o",
-        "/dev/null",
+        str(found),
         "-e",
         f"trace={name}",
         "-e",

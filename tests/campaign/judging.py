@@ -22,7 +22,7 @@ import numpy as np
 from runs_folder import tree
 
 from campaign.child import ERRNOS
-from campaign.faults import KINDS, Fault, Kind, available, bring_about
+from campaign.faults import KINDS, Fault, Kind, available, bring_about, impossible, later
 from campaign.subjects import Subject, copy, run_child
 from kagglehms.data.store import Store
 from kagglehms.errors import HMSError
@@ -31,6 +31,8 @@ from kagglehms.files import PARTIAL_SUFFIX
 DOCUMENTED = {0, 1, 2, 3, 130, 141, 143}
 """Exit codes, as docs/architecture.md has them."""
 KILLED = {-signal.SIGKILL, -signal.SIGPROF}
+MOST_TRIES = 20
+"""How often a system call is chosen anew that the kernel would not let fail."""
 FINDINGS = {"verify", "preflight"}
 """Commands whose list of findings is their result, with exit code 1 or 2."""
 UNEXPLAINED = re.compile(r"kagglehms: error: (\w+): .*\(--debug shows where\)")
@@ -86,6 +88,12 @@ def run_case(
     if fault.damaged:
         before[fault.damaged] = (work / fault.damaged).read_bytes()
     codes = bring_about(fault, subject, work, log)
+    for _ in range(MOST_TRIES):
+        if not impossible(log):
+            break
+        fault = later(fault)
+        copy(subject.master, work)
+        codes = bring_about(fault, subject, work, log)
     fault.undo()
     text = log.read_text(errors="replace") if log.is_file() else ""
     wrong = judge(subject, KINDS[kind], fault, codes, text, before, work, log)
@@ -142,7 +150,8 @@ def _ending(subject: Subject, fault: Fault, codes: Sequence[int | None], text: s
             return f"ends with {code}"
     if "Traceback (most recent call last)" in text:
         return "prints a traceback"
-    if "panicked at" in text:
+    aborted = inside and inside.memory_bytes is not None and -signal.SIGABRT in codes
+    if "panicked at" in text and not aborted:
         return "prints a panic"
     refused = any(code in {1, 2} for code in codes) and subject.name not in FINDINGS
     mute = fault.call.startswith("write:") or (inside and len(text) >= (inside.file_bytes or len(text) + 1))

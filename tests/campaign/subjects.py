@@ -12,7 +12,7 @@ from runs_folder import make_run, tree
 
 from campaign import child
 
-LIMIT_S = 600
+LIMIT_S = 60
 """A command that has not ended by then hangs."""
 
 
@@ -124,6 +124,8 @@ def all_subjects(where: Path) -> list[Subject]:
     shutil.copytree(built / "dist" / "dataset", judged / "bundle")
     write_referential(judged / "night.edf", simulated_uv(60))
     predict = "predict night.edf --bundle bundle --out found --device cpu --no-timeline --quiet"
+    eeg_id = (where / "competition" / "train.csv").read_text().splitlines()[1].split(",")[0]
+    view = f"view {eeg_id} --data competition --store store --runs none --out seen --quiet"
     return [
         *subjects,
         without_fault("simulate", "simulate --out made --eegs 1 --test 1 --threads 1 --quiet", nothing, 1),
@@ -133,6 +135,7 @@ def all_subjects(where: Path) -> list[Subject]:
         without_fault(
             "build", "build --runs runs --out dist --owner somebody --quiet", finished, 0.5, ("runs",)
         ),
+        without_fault("view", view, where / "checked", 0.5, ("store",)),
         without_fault("preflight", "preflight --dist dist --quiet", built, 1),
         without_fault("predict", predict, judged, 1, ("bundle",)),
     ]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from runs_folder import make_run, tree
 
-from campaign import damage, subjects
+from campaign import damage, faults, subjects
 from campaign.__main__ import table
 from campaign.child import Inside
 from campaign.faults import KINDS, Fault, available
@@ -121,3 +121,30 @@ def test_the_table_counts_each_class() -> None:
     ]
     lines = table(json.loads(json.dumps(outcomes))).splitlines()
     assert lines[2:] == ["| bit flip | 2 | 1 | 1 |", "| full disk | 1 | 1 | 0 |", "| all | 3 | 2 | 1 |"]
+
+
+def test_a_library_that_has_no_memory_may_abort_and_nothing_else_may_panic(
+    ladder: Subject, tmp_path: Path
+) -> None:
+    panic = "thread '<unnamed>' panicked at no threads"
+    for fault, expected in (
+        (Fault("", Inside(memory_bytes=1)), ""),
+        (Fault("", Inside(file_bytes=1)), "ends with -6"),
+    ):
+        subjects.copy(ladder.master, tmp_path / "work")
+        assert judged(ladder, tmp_path / "work", fault, -6, panic) == expected
+
+
+@pytest.mark.parametrize(
+    ("called", "expected"),
+    [
+        ("7 write(5<anon_inode:[eventfd]>, ..., 8) = -1 EIO (Input/output error) (INJECTED)", True),
+        ("7 write(5<anon_inode:[eventfd]>, ..., 8) = 8", False),
+        ("7 write(5</work/ladder.json>, ..., 8) = -1 EIO (Input/output error) (INJECTED)", False),
+    ],
+)
+def test_a_thread_can_always_be_woken(called: str, expected: bool, tmp_path: Path) -> None:
+    (tmp_path / "case.trace").write_text(f"7 write(1</work/case.log>, ..., 3) = 3\n{called}\n")
+    assert faults.impossible(tmp_path / "case.log") is expected
+    fault = faults.later(Fault("EIO at write 9", call="write:error=EIO:when=9"))
+    assert (fault.text, fault.call) == ("EIO at write 10", "write:error=EIO:when=10")
