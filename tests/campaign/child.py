@@ -71,7 +71,7 @@ def run(words: list[str], folder: Path, log: Path, inside: Inside | None = None)
     from kagglehms.cli.commands import main
     from kagglehms.report import page
 
-    page.datetime = _Noon  # type: ignore[misc, attr-defined]
+    page.datetime = _Noon  # type: ignore[attr-defined]
     os.chdir(folder)
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
