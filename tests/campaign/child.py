@@ -41,6 +41,10 @@ class _Noon(datetime):
         return cls(2024, 4, 8, 12, tzinfo=tz)
 
 
+def _no_commit(sources: object) -> None:
+    """What a bundle says of the checkout, which may be edited while the campaign goes on."""
+
+
 @dataclass(frozen=True)
 class Inside:
     """A fault inside the process.
@@ -69,9 +73,11 @@ class Inside:
 def run(words: list[str], folder: Path, log: Path, inside: Inside | None = None) -> None:
     """`kagglehms` in `folder`, with its output in `log`, and beside it what it took."""
     from kagglehms.cli.commands import main
+    from kagglehms.packing.sources import Sources
     from kagglehms.report import page
 
     page.datetime = _Noon  # type: ignore[attr-defined]
+    Sources.commit = _no_commit  # type: ignore[method-assign]
     os.chdir(folder)
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
