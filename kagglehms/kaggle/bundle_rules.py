@@ -164,6 +164,7 @@ def _requirement_findings(wheel: Wheel, wheels: Mapping[str, Wheel]) -> Iterator
     from packaging.utils import canonicalize_name
 
     headers, image = Parser().parsestr(wheel.metadata), kaggle_image()
+    is_library = LIBRARY in wheels and wheel is wheels[LIBRARY]
     for python in image.python:
         if not SpecifierSet(headers.get("Requires-Python", "")).contains(python):
             yield Finding(
@@ -177,7 +178,9 @@ def _requirement_findings(wheel: Wheel, wheels: Mapping[str, Wheel]) -> Iterator
         package = present.get(canonicalize_name(wanted.name))
         if package is None or wanted.marker is not None or canonicalize_name(wanted.name) in wheels:
             continue  # a package that the image lacks matters only if a kernel imports it
-        wrong = [version for version in package.versions if not wanted.specifier.contains(version)]
+        # Others were fetched for the image in use, which has the highest; the library runs on its predecessor too.
+        versions = package.versions if is_library else package.versions[-1:]
+        wrong = [version for version in versions if not wanted.specifier.contains(version)]
         if wrong:
             yield Finding(
                 str(wheel.path), f"wants {wanted}, and the image has {wrong[0]}", "lower the requirement"

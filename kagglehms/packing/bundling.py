@@ -201,11 +201,17 @@ def _vendor(folder: Path, kernels: Path, wheel: str, content: Content) -> list[P
     scripts = sorted(kernels.glob("*/*.py"))
     wanted = [
         *content.wheels,
+        *(_as_trained(package, run) for package, run in needed.items()),
         *lacking(scripts, read_wheel(folder / wheel)),
-        *needed,
     ]  # pinned versions first
     with tempfile.TemporaryDirectory(prefix="wheels-", dir=folder.parent) as scratch:
         return [path.rename(folder / path.name) for path in vendor(wanted, Path(scratch))]
+
+
+def _as_trained(package: str, run: FinishedRun) -> str:
+    """Return a requirement for the version of a package that a run was trained with, if it is recorded."""
+    version = run.info.versions.get(package, "absent")
+    return package if version == "absent" else f"{package}=={version}"
 
 
 def _file_stem(recipe: str) -> str:

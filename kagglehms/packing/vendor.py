@@ -1,7 +1,9 @@
 """Fetches wheels of packages that Kaggle's image lacks into the bundle; the project's own kernels need none.
 
-pip fetches them for the image's Python and platform, whatever runs here. Their requirements are followed here instead
-of by pip's resolver, so that packages of the image are never added and torch is never replaced.
+pip fetches them for the Python and the platform of the image in use, whatever runs here, and they are held to its
+versions: the highest recorded, since the older ones are its predecessor's, for which wheels of another Python would be
+needed. Their requirements are followed here instead of by pip's resolver, so that packages of the image are never
+added and torch is never replaced.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 _PIP_S = 900.0
+_MOST_VERSIONS = 10
+"""Versions of a package that are tried until one fits the image."""
 
 
 def lacking(scripts: Sequence[Path], library: Wheel) -> list[str]:
@@ -48,7 +52,7 @@ def vendor(requirements: Sequence[str], folder: Path) -> list[Path]:
 
     Raises:
         UsageError: a text is not a requirement, or a package of the image would be replaced that must not be.
-        RunError: no wheel fits the image, or a requirement of a wheel contradicts the image.
+        RunError: no wheel fits the image, or every version of a package requires what the image contradicts.
     """
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.utils import canonicalize_name
@@ -66,9 +70,37 @@ def vendor(requirements: Sequence[str], folder: Path) -> list[Path]:
             continue
         if name in image.never_replace:
             raise UsageError(f"{asked_by} wants {wanted}, which would replace the image's own; do without it")
-        done[name] = _download(wanted, folder, image)
-        waiting += [(needed, done[name].name) for needed in _needs(done[name], wanted, image)]
+        done[name], needs = _fitting(wanted, folder, image)
+        waiting += [(needed, done[name].name) for needed in needs]
     return sorted(done.values())
+
+
+def _fitting(wanted: Requirement, folder: Path, image: Image) -> tuple[Path, list[Requirement]]:
+    """Fetch the newest wheel whose own requirements the image does not contradict, and return it with these.
+
+    Raises:
+        RunError: no wheel fits; the message is about the newest, or about the only one that may be chosen.
+    """
+    from packaging.specifiers import SpecifierSet
+
+    first: RunError | None = None
+    for _ in range(_MOST_VERSIONS):
+        try:
+            wheel = _download(wanted, folder, image)
+        except RunError as error:
+            raise first or error from error
+        needs = _needs(wheel, wanted, image)
+        try:
+            for needed in needs:
+                _on_image(needed, wheel.name, image)
+        except RunError as error:
+            first = first or error
+            wanted.specifier &= SpecifierSet(f"!={wheel.name.split('-')[1]}")
+            wheel.unlink()
+            continue
+        return wheel, needs
+    assert first is not None
+    raise first
 
 
 def _on_image(wanted: Requirement, asked_by: str, image: Image) -> bool:
@@ -82,10 +114,9 @@ def _on_image(wanted: Requirement, asked_by: str, image: Image) -> bool:
     package = image.distributions().get(canonicalize_name(wanted.name))
     if package is None:
         return False
-    wrong = [version for version in package.versions if not wanted.specifier.contains(version)]
-    if wrong:
+    if package.highest and not wanted.specifier.contains(package.highest):
         raise RunError(
-            f"{asked_by} wants {wanted}, and the image has {wrong[0]}; choose another version of it"
+            f"{asked_by} wants {wanted}, and the image has {package.highest}; choose another version of it"
         )
     return True
 

@@ -94,7 +94,37 @@ def test_torch_is_never_replaced(index: Path, tmp_path: Path, name: str) -> None
 
 def test_a_need_that_the_image_contradicts(index: Path, tmp_path: Path) -> None:
     make_wheel(index, Q, "1.0", "py3-none-any", "numpy>=3")
-    with pytest.raises(RunError, match=r"wants numpy>=3, and the image has 2\.0\.2"):
+    with pytest.raises(RunError, match=rf"^{Q}-1\.0-.* wants numpy>=3, and the image has 2\.1\.3; choose"):
+        fetched(tmp_path, Q)
+
+
+def test_needs_are_held_to_the_image_in_use_and_not_to_its_predecessor(index: Path, tmp_path: Path) -> None:
+    """wfdb, which braindecode imports, wants the first pandas for the Python of the image."""
+    make_wheel(index, Q, "1.0", "py3-none-any", "pandas>=2.2.3", "numpy>=2.1", "torch>=2.11")
+    assert fetched(tmp_path, Q) == [f"{Q}-1.0-py3-none-any.whl"]
+
+
+def test_an_older_version_comes_along_where_the_image_contradicts_the_newest(
+    index: Path, tmp_path: Path
+) -> None:
+    make_wheel(index, Q, "1.0", "py3-none-any", "helper")
+    for version, need in (
+        ("0.9", "pandas"),
+        ("1.1", "pandas<3"),
+        ("1.2", "pandas>=3"),
+        ("2.0", "polars>=99"),
+    ):
+        make_wheel(index, "helper", version, "py3-none-any", need)
+    assert fetched(tmp_path, Q) == ["helper-1.1-py3-none-any.whl", f"{Q}-1.0-py3-none-any.whl"]
+
+
+def test_where_no_version_fits_the_line_is_about_the_newest_that_is_wanted(
+    index: Path, tmp_path: Path
+) -> None:
+    make_wheel(index, Q, "1.0", "py3-none-any", "helper<2")
+    for version, need in (("1.1", "pandas>=4"), ("1.2", "pandas>=3"), ("2.0", "pandas")):
+        make_wheel(index, "helper", version, "py3-none-any", need)
+    with pytest.raises(RunError, match=r"^helper-1\.2-.* wants pandas>=3, and the image has 2\.2\.3; choose"):
         fetched(tmp_path, Q)
 
 
@@ -144,6 +174,17 @@ def test_the_package_of_a_recipes_network_comes_along(index: Path, tmp_path: Pat
     built = build(tmp_path / "runs", tmp_path / "dist", owner="some-owner", wheels=[])
     assert built.manifest.wheels == ("braindecode-1.0-py3-none-any.whl", f"{Q}-1.0-py3-none-any.whl")
     assert preflight(tmp_path / "dist").ok
+
+
+def test_the_package_of_a_recipes_network_is_the_version_it_was_trained_with(
+    index: Path, tmp_path: Path
+) -> None:
+    recipe = get_recipe("squeeze-1d").changed(backbone="eeg:EEGNet")
+    make_run(tmp_path / "runs", recipe, versions={"torch": "2.10.0", "braindecode": "1.5"})
+    for version in ("1.0", "1.5", "2.0"):
+        make_wheel(index, "braindecode", version)
+    built = build(tmp_path / "runs", tmp_path / "dist", owner="some-owner", wheels=[])
+    assert built.manifest.wheels == ("braindecode-1.5-py3-none-any.whl",)
 
 
 def test_a_kernel_finds_what_was_vendored(index: Path, runs: Path, tmp_path: Path) -> None:
