@@ -75,14 +75,20 @@ class _WandB:
 
 
 class _MLflow:
-    """One run of MLflow for each fold, tagged with its recipe."""
+    """One run of MLflow for each fold, tagged with its recipe; in `mlruns` here unless another place is set.
+
+    MLflow's own default is a database, which the package that is asked for, mlflow-skinny, cannot open.
+    """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         try:
             from mlflow.tracking import MlflowClient
         except ImportError as error:
             raise _missing("mlflow") from error
-        self._client = MlflowClient()
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # since 3.7 folders are refused without it
+        self._client = MlflowClient(
+            os.environ.get("MLFLOW_TRACKING_URI") or Path("mlruns").absolute().as_uri()
+        )
         self._id = _kept_id(folder, "mlflow", lambda: self._begin(folder, settings))
 
     def _begin(self, folder: Path, settings: Mapping[str, Any]) -> str:

@@ -157,22 +157,32 @@ def test_tensorboard_gets_the_scores(tmp_path: Path) -> None:
 
 
 def test_the_real_wandb_writes_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb", reason="needs the extra `wandb`")
+    wandb = pytest.importorskip("wandb", reason="needs the extra `wandb`")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     folder = tmp_path / "baseline" / "fold0"
     two_sessions(folder, "wandb")
+    wandb.teardown()  # ends the process that writes the files
     written = list(folder.glob("wandb/offline-run-*/run-*.wandb"))
     assert {path.stem.removeprefix("run-") for path in written} == {(folder / "wandb_run").read_text()}
     assert all(b"score_all" in path.read_bytes() for path in written)
 
 
-def test_the_real_mlflow_writes_into_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("named", [True, False])
+def test_the_real_mlflow_writes_into_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
     mlflow = pytest.importorskip("mlflow", reason="needs the extra `mlflow`")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    uri = (tmp_path / "mlruns").as_uri()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    if named:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    else:
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     folder = tmp_path / "baseline" / "fold0"
     two_sessions(folder, "mlflow")
-    client = mlflow.tracking.MlflowClient()
+    client = mlflow.tracking.MlflowClient(uri)
     (run,) = client.search_runs([client.get_experiment_by_name("kagglehms").experiment_id])
     assert run.data.params["seed"] == "3"
     assert run.data.tags["recipe"] == "baseline"
