@@ -162,7 +162,7 @@ class Recipe:
         if not isinstance(self.layout, Signals) or self.front_end is not None or self.pooling is not None:
             raise UsageError(
                 f"backbone {self.backbone!r} sees signals alone, as they are: the input must be Signals, front_end and "
-                "pooling must be None"
+                "pooling must be None; it makes no embedding for two views"
             )
 
     @staticmethod
