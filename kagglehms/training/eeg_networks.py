@@ -46,7 +46,9 @@ def create_eeg_network(name: str, layout: Signals, dropout: float) -> nn.Module:
 
 
 def eeg_classifier(model: nn.Module, name: str) -> list[nn.Linear | nn.Conv1d | nn.Conv2d]:
-    """Return the layer that computes the logits, which braindecode keeps in a network's `final_layer`.
+    """Return the layers that compute the logits, which braindecode keeps in a network's `final_layer`.
+
+    There are several where the logits of several windows are averaged, as in ATCNet.
 
     Args:
         model: network of braindecode with six outputs.
@@ -57,12 +59,13 @@ def eeg_classifier(model: nn.Module, name: str) -> list[nn.Linear | nn.Conv1d | 
     """
     from torch import nn
 
-    for part in (getattr(model, "final_layer", None), model):
+    final = getattr(model, "final_layer", None)
+    for part in (final, model):
         layers = part.modules() if isinstance(part, nn.Module) else ()
         found = [layer for layer in layers if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)]
         heads = [layer for layer in found if layer.weight.shape[0] == len(CLASSES)]
         if heads:
-            return heads[-1:]
+            return heads if part is final else heads[-1:]
     raise UsageError(f"backbone {EEG + name!r} has no layer that computes logits; choose another")
 
 

@@ -9,17 +9,25 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
+from built_bundle import OWNER
 from folders import power_of_record
+from runs_folder import forget_digests, make_run
+from stand_ins import stand_in
 
 from kagglehms.bundle.explanation import CHAIN_NAMES, explain, without_chain, without_second
 from kagglehms.bundle.predictor import load_bundle
 from kagglehms.data.competition import CHANNELS, CLASSES, N_TIMES, SFREQ_HZ, SPECTROGRAM_COLUMNS
 from kagglehms.data.records import read_records
 from kagglehms.errors import UsageError
-from kagglehms.inputs.layouts import Crop
+from kagglehms.inputs.layouts import Crop, Normaliser
+from kagglehms.packing.build import build
+from kagglehms.runs.folder import RunFolder
 from kagglehms.simulator.background import Patient, States, background
 from kagglehms.simulator.patterns import Segment, patterns
 from kagglehms.simulator.scalp import MARGIN_S, field
+from kagglehms.training.checkpoint import WEIGHTS, save_weights
+from kagglehms.training.models import make_model
 
 CHAINS = {
     "LL": ("Fp1", "F7", "T3", "T5", "O1"),
@@ -148,6 +156,37 @@ def test_a_bundles_explanation_is_what_its_answers_to_gaps_say(dist: Path, compe
     assert table.height == 55
     assert table.filter(pl.col("hidden") == "second")["from_s"].to_list() == list(range(50))
     assert found.most_likely in repr(found)
+
+
+def test_a_bundle_of_signals_and_of_two_views_is_asked_with_both_recordings(tmp_path: Path) -> None:
+    """Each chain and second is hidden from signals, folded image and panels at once, as a gap in what is given."""
+    for name in ("effnet1d", "two-views"):
+        recipe = stand_in(name)
+        run = RunFolder(make_run(tmp_path / "runs", recipe, (0,)))
+        torch.manual_seed(0)
+        model, _ = make_model(recipe)
+        save_weights(model, run.fold(0) / WEIGHTS, Normaliser({"kaggle": (0.5, 2.0)}))
+        forget_digests(run.path)
+    predictor = load_bundle(build(tmp_path / "runs", tmp_path / "dist", owner=OWNER).dataset, "cpu")
+    rng = np.random.default_rng(2)
+    eeg_uv = rng.normal(0, 60, (N_TIMES, len(CHANNELS))).astype(np.float32)
+    power = rng.lognormal(0, 1, (300, len(SPECTROGRAM_COLUMNS))).astype(np.float32)
+    found = predictor.explain(eeg_uv, spectrogram=power)
+    whole_K = predictor.predict(eeg_uv, spectrogram=power).probabilities
+    for row, chain in enumerate(CHAIN_NAMES):
+        uv, gap = eeg_uv.copy(), power.copy()
+        inner = ("Fz", "Cz", "Pz") if chain == "midline" else CHAINS[chain][1:-1]
+        uv[:, [CHANNELS.index(name) for name in inner]] = np.nan
+        gap[:, [i for i, name in enumerate(SPECTROGRAM_COLUMNS) if name.startswith(f"{chain}_")]] = np.nan
+        wanted_K = whole_K - predictor.predict(uv, spectrogram=gap).probabilities
+        np.testing.assert_allclose(found.by_chain[row], wanted_K, atol=1e-5)
+    assert (np.abs(found.by_chain[:4]).max(axis=1) > 1e-4).all()
+    for second in (0, 25, 49):
+        uv, gap = eeg_uv.copy(), power.copy()
+        uv[second * SFREQ_HZ : (second + 1) * SFREQ_HZ] = np.nan
+        gap[(275 + second) // 2] = np.nan
+        wanted_K = whole_K - predictor.predict(uv, spectrogram=gap).probabilities
+        np.testing.assert_allclose(found.by_second[second], wanted_K, atol=1e-5)
 
 
 def test_several_windows_are_refused(dist: Path) -> None:

@@ -52,6 +52,19 @@ class WithoutDropout(nn.Module):
         return self.last(signals_BCT).mean(dim=2)
 
 
+class Averaging(nn.Module):
+    """Its logits are the mean of several layers', one for each window."""
+
+    def __init__(self, n_outputs: int, n_chans: int, n_times: int, sfreq: float) -> None:
+        super().__init__()
+        self.final_layer = nn.ModuleList(nn.Linear(n_chans, n_outputs) for _ in range(3))
+
+    def forward(self, signals_BCT: torch.Tensor) -> torch.Tensor:
+        windows = signals_BCT.tensor_split(3, dim=2)
+        pairs = zip(self.final_layer, windows, strict=True)
+        return torch.stack([layer(window.mean(dim=2)) for layer, window in pairs]).mean(dim=0)
+
+
 class Encoder(WithoutDropout):
     def __init__(self, n_outputs: int, n_chans: int, n_times: int, sfreq: float) -> None:
         super().__init__(n_outputs + 1, n_chans, n_times, sfreq)
@@ -65,7 +78,7 @@ class Choosy(Tiny):
 @pytest.fixture
 def braindecode(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     package, models = ModuleType("braindecode"), ModuleType("braindecode.models")
-    for kind in (Tiny, WithoutDropout, Encoder, Choosy):
+    for kind in (Tiny, WithoutDropout, Averaging, Encoder, Choosy):
         setattr(models, kind.__name__, kind)
     models.helper = len  # type: ignore[attr-defined]
     package.models = models  # type: ignore[attr-defined]
@@ -93,6 +106,9 @@ def test_the_head_has_its_own_learning_rate(braindecode: ModuleType) -> None:
     other = replace(RECIPE, backbone="eeg:WithoutDropout")
     model, _ = make_model(other)
     assert head_layers(model, other) == [model.last]
+    several = replace(RECIPE, backbone="eeg:Averaging")
+    model, _ = make_model(several)
+    assert head_layers(model, several) == list(model.final_layer)
 
 
 def test_a_named_backbone_takes_the_place_of_the_front_end() -> None:
@@ -145,7 +161,7 @@ def test_it_sees_nothing_but_signals(name: str) -> None:
 @pytest.mark.skipif(find_spec("braindecode") is None, reason="braindecode is not installed")
 @pytest.mark.parametrize("name", ["EEGNet", "ATCNet"])
 def test_networks_of_braindecode_itself(name: str) -> None:
-    """Six logits, gradients for all parameters, and a head of which the logits are a linear function."""
+    """Six logits, gradients for all parameters, and heads of which the logits are a linear function."""
     recipe = replace(get_recipe("squeeze-1d").changed(backbone=f"eeg:{name}"), dropout=0.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the packages that braindecode imports
@@ -154,8 +170,7 @@ def test_networks_of_braindecode_itself(name: str) -> None:
         logits_BK = model(torch.randn(2, *recipe.layout.array_shape))
     logits_BK.square().sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
-    (head,) = head_layers(model, recipe)
     with torch.no_grad():
-        for parameter in head.parameters():
+        for parameter in (p for head in head_layers(model, recipe) for p in head.parameters()):
             parameter.zero_()
         assert model.eval()(torch.randn(2, *recipe.layout.array_shape)).abs().max() == 0
