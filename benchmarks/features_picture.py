@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from kagglehms.data.competition import CHAINS, CHANNELS, CLASSES, N_TIMES, PANELS, SFREQ_HZ
 from kagglehms.features import mel_images
+from kagglehms.report.drawing import SIDES
+from kagglehms.report.style import COLOURS, LIGHT
 from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_study
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +27,6 @@ sys.path.insert(0, str(ROOT / "tests"))
 import oracles_features as oracle  # noqa: E402
 
 MOST_BYTES = 300_000
-COLOURS = ("#1f5aa6", "#b8442c", "#2a8a6a", "#8a5a9e")
 
 
 def window() -> NDArray[np.float32]:
@@ -60,18 +61,25 @@ def draw(eeg_uv: NDArray[np.float32]) -> Any:
     traces = figure.add_subplot(grid[:, 0])
     seconds = np.arange(N_TIMES) / SFREQ_HZ
     row = 0
-    for panel, colour in zip(PANELS, COLOURS, strict=True):
+    for panel in PANELS:
+        colour = COLOURS[SIDES[panel]]
         for first, second in pairwise(CHAINS[panel]):
             x = eeg_uv[:, CHANNELS.index(first)] - eeg_uv[:, CHANNELS.index(second)]
             traces.plot(seconds[::4], np.clip(x, -190, 190)[::4] / 150 - row, color=colour, linewidth=0.45)
-            traces.text(-0.6, -row, f"{first}–{second}", ha="right", va="center", fontsize=7, color=colour)
+            traces.text(-0.6, -row, f"{first}–{second}", ha="right", va="center", fontsize=7, color=LIGHT.ink)
             row += 1
         row += 0.6
-    traces.plot((50.8, 50.8), (-1, 0), color="black", linewidth=1.5, clip_on=False)
+    traces.plot((50.8, 50.8), (-1, 0), color=LIGHT.ink, linewidth=1.5, clip_on=False)
     traces.text(51.1, -0.5, "150 µV", fontsize=7, va="center", rotation=90)
-    traces.set(xlim=(0, 50), ylim=(-row + 0.4, 1.2), yticks=[], xlabel="s", title="sixteen differences (µV)")
+    traces.set(
+        xlim=(0, 50),
+        ylim=(-row + 0.4, 1.2),
+        yticks=[],
+        xlabel="seconds of the window",
+        title="sixteen differences (µV)",
+    )
     traces.spines[["left", "right", "top"]].set_visible(False)
-    for i, (panel, colour) in enumerate(zip(PANELS, COLOURS, strict=True)):
+    for i, panel in enumerate(PANELS):
         left, right = figure.add_subplot(grid[i, 1]), figure.add_subplot(grid[i, 2])
         shown = left.imshow(
             images[i],
@@ -86,18 +94,18 @@ def draw(eeg_uv: NDArray[np.float32]) -> Any:
             np.log10(np.maximum(worst_of_blocks(error[i]), 1e-9)), origin="lower", aspect="auto",
             extent=(0, 50, 0, 20), vmin=-7.5, vmax=-5, cmap=mpl.colormaps["viridis"].resampled(48),
         )  # fmt: skip
-        left.set_ylabel(f"{panel}   Hz", color=colour)
+        left.set_ylabel(f"{panel}   Hz")
         right.set_yticks([])
         right.text(
             0.98, 0.93, f"max {error[i].max():.0e}, mean {error[i].mean():.0e}",
-            transform=right.transAxes, ha="right", va="top", fontsize=7.5, color="white",
+            transform=right.transAxes, ha="right", va="top", fontsize=7.5, color=COLOURS["mark"],
         )  # fmt: skip
         if i < 3:
             left.set_xticks([])
             right.set_xticks([])
         else:
-            left.set_xlabel("s")
-            right.set_xlabel("s")
+            left.set_xlabel("seconds of the window")
+            right.set_xlabel("seconds of the window")
             figure.colorbar(shown, ax=left, location="bottom", label="(mean of four dB + 40) / 40", aspect=35)
             figure.colorbar(wrong, ax=right, location="bottom", label="log10 |error|", aspect=35)
         if i == 0:

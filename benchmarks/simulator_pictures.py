@@ -30,6 +30,8 @@ from kagglehms.data.competition import (
     SFREQ_HZ,
     SPECTROGRAM_ROWS,
 )
+from kagglehms.report.drawing import CLASS_NAMES, SIDES
+from kagglehms.report.style import COLOURS, LIGHT
 from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_study, spectrogram
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,7 +40,6 @@ from eeg_statistics import eeg_statistics, panel_statistics, side_by_side, stati
 from recordings_to_compare import simulated_recording  # noqa: E402
 
 MOST_BYTES = 300_000
-COLOURS = ("#1f5aa6", "#b8442c", "#2a8a6a", "#8a5a9e")
 SHOWN_S = 10
 PATIENT = Patient(
     level_uv=10, slow_uv=8, alpha_uv=5, asymmetry=0.1, frontality=0.3, unevenness=0.25, restlessness=0.35,
@@ -63,20 +64,20 @@ def traces(studies: dict[str, NDArray[np.float32]]) -> Any:
         first = (MARGIN_S + 295) * SFREQ_HZ
         part = uv_CT[:, first : first + SHOWN_S * SFREQ_HZ]
         row = 0.0
-        for panel, colour in zip(PANELS, COLOURS, strict=True):
+        for panel in PANELS:
             for a, b in pairwise(CHAINS[panel]):
                 x = part[CHANNELS.index(a)] - part[CHANNELS.index(b)]
                 axis.plot(
                     np.arange(len(x))[::2] / SFREQ_HZ,
                     np.clip(x, -150, 150)[::2] / 110 - row,
-                    color=colour,
+                    color=COLOURS[SIDES[panel]],
                     lw=0.5,
                 )
                 row += 1
             row += 0.6
-        axis.set(xlim=(0, SHOWN_S), ylim=(-row + 0.2, 1.3), yticks=[], title=name)
+        axis.set(xlim=(0, SHOWN_S), ylim=(-row + 0.2, 1.3), yticks=[], title=CLASS_NAMES[name])
         axis.spines[["left", "right", "top"]].set_visible(False)
-    axes[1, 1].set_xlabel("s; from above LL, RL, LP, RP; one row is 110 µV")
+    axes[1, 1].set_xlabel("seconds; from above LL, RL, LP, RP; one row is 110 µV")
     return figure
 
 
@@ -93,8 +94,8 @@ def panels(studies: dict[str, NDArray[np.float32]]) -> Any:
                 extent=(0, 600, 0.6, 19.9), vmin=-3, vmax=6, cmap=mpl.colormaps["magma"].resampled(64),
             )  # fmt: skip
             axes[row, 0].set_ylabel(f"{PANELS[row]}   Hz")
-        axes[0, column].set_title(name)
-        axes[1, column].set_xlabel("s")
+        axes[0, column].set_title(CLASS_NAMES[name])
+        axes[1, column].set_xlabel("seconds")
     figure.colorbar(shown, ax=axes, label="ln(µV²/Hz)", aspect=30)
     return figure
 
@@ -111,9 +112,9 @@ def statistics_picture(rows: Sequence[tuple[str, NDArray[np.float64], NDArray[np
 
     figure, axis = plt.subplots(figsize=(9, 0.27 * len(rows) + 0.8), layout="constrained")
     for place, (_, real, (low, middle, high)) in enumerate(rows):
-        axis.plot((0, 1), (place, place), color="#9bb7d9", lw=7, solid_capstyle="butt")
-        axis.plot(((middle - low) / (high - low),) * 2, (place - 0.3, place + 0.3), color="#1f5aa6", lw=2)
-        axis.plot((real - low) / (high - low), np.full(len(real), place), "o", color="#b8442c", ms=4)
+        axis.plot((0, 1), (place, place), color=LIGHT.rule, lw=7, solid_capstyle="butt")
+        axis.plot(((middle - low) / (high - low),) * 2, (place - 0.3, place + 0.3), color=LIGHT.soft, lw=2)
+        axis.plot((real - low) / (high - low), np.full(len(real), place), "o", color=LIGHT.ink, ms=4)
     axis.set(yticks=range(len(rows)), xlim=(-0.8, 1.8), ylim=(len(rows) - 0.4, -0.6), xticks=(0, 1))
     axis.set_yticklabels([name for name, _, _ in rows], fontsize=8)
     axis.set_xticklabels(("simulated 5 %", "simulated 95 %"))

@@ -25,6 +25,35 @@ STARTED_WITHIN_S = 90
 """On a machine that is busy with other tests."""
 
 
+LEAST_PX = 11
+"""Size of the smallest text that can be read on a phone, in CSS pixels."""
+_KEEP_CANVAS_TEXTS = """(() => { window.painted = new Map();
+  const pen = CanvasRenderingContext2D.prototype, fill = pen.fillText;
+  pen.fillText = function (text, ...place) {
+    const { a, b, c, d } = this.getTransform(), scale = this.canvas.width / this.canvas.clientWidth;
+    const px = (parseFloat(this.font.match(/[\\d.]+px/)[0]) * Math.sqrt(Math.abs(a * d - b * c))) / scale;
+    painted.set(text, Math.min(px, painted.get(text) ?? px));
+    return fill.call(this, text, ...place);
+  };
+})()"""
+_TEXTS = """(() => {
+  const found = [...(window.painted ?? [])], range = document.createRange();
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode, element = node.parentElement;
+    range.selectNodeContents(node);
+    if (!node.data.trim() || !range.getClientRects().length) continue;
+    let px = parseFloat(getComputedStyle(element).fontSize);
+    if (element instanceof SVGGraphicsElement) {
+      const { a, b, c, d } = element.getScreenCTM();
+      px *= Math.sqrt(Math.abs(a * d - b * c));
+    }
+    found.push([node.data.trim(), px]);
+  }
+  return found;
+})()"""
+
+
 @cache
 def why_no_browser() -> str | None:
     """Why pages cannot be opened here; None where they can."""
@@ -89,6 +118,21 @@ class Opened:
         """The value of a JavaScript expression in the page."""
         return self.page.wait_for_function(f"() => ({{value: {expression}}})").json_value()["value"]
 
+    def assert_legible(self, width: int) -> list[str]:
+        """Open everything that can be opened; assert that all fits a width and all text is large enough to read.
+
+        Args:
+            width: of the window, in CSS pixels.
+
+        Returns:
+            Every text that is rendered, in HTML, in SVG and on canvases.
+        """
+        self.value("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+        texts: list[tuple[str, float]] = self.value(_TEXTS)
+        assert [(text, px) for text, px in texts if px < LEAST_PX - 0.01] == []
+        assert self.value("document.documentElement.scrollWidth") <= width
+        return [text for text, _ in texts]
+
     def pixels(self) -> NDArray[np.uint8]:
         """(H, W, 3) pixels of the window."""
         from PIL import Image
@@ -134,8 +178,8 @@ class Chromium:
         context.set_default_timeout(1000 * patience_s)
         with context:
             opened = Opened(context.new_page())
-            if before:
-                opened.page.add_init_script(before)
+            for script in (_KEEP_CANVAS_TEXTS, before):
+                opened.page.add_init_script(script)
             complain = opened.complaints.append
             context.on("request", lambda request: opened.requests.append(request.url))
             context.on("requestfailed", lambda request: complain(f"{request.url}: {request.failure}"))

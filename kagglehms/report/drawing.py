@@ -27,7 +27,7 @@ from kagglehms.data.records import vote_fractions
 from kagglehms.inputs.layouts import MEL, PANEL_SHAPES, Crop, Source
 from kagglehms.inputs.rendering import draw_source
 from kagglehms.report.montage import DERIVATIONS, PASS_BAND_HZ, TRACE_HZ, ekg_gain, rows, sensitivity_uv
-from kagglehms.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Theme, tidy
+from kagglehms.report.style import COLOURS, MODEL, SMALLEST_PT, Theme, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,11 +42,15 @@ LABEL_SPAN_S = ((WINDOW_S - LABEL_S) / 2, (WINDOW_S + LABEL_S) / 2)
 """Labelled seconds within the window: 20 to 30."""
 SHOWN_S = (15.0, 35.0)
 """Seconds of the window that traces show; the images beside them show all fifty."""
-GROUP_COLOURS = {"LL": BLUE, "LP": BLUE, "RL": RED, "RP": RED, "midline": GREY, "EKG": ORANGE}
-"""Blue on the left and red on the right, as is customary."""
+SIDES = {"LL": "left", "LP": "left", "RL": "right", "RP": "right"}
+"""Hemisphere of each chain; the midline and the electrocardiogram have none."""
+LEAST_MOST = 0.05
+"""Reasons that add less than this to a probability are drawn pale, however small the others are."""
 CLASS_NAMES = {"seizure": "seizure", "other": "other"} | {
     n: n.upper() for n in ("lpd", "gpd", "lrda", "grda")
 }
+TRACES = f"Double banana, {PASS_BAND_HZ[0]:g}–{PASS_BAND_HZ[1]:g} Hz, negative up; EKG on its own scale"
+"""What traces are, in words."""
 _CLIP_ROWS = 1.5
 """Rows beyond which a trace is cut, so that an artefact does not cover its neighbours."""
 MEL_LIMITS = (-0.5, 1.0)
@@ -67,7 +71,7 @@ def draw_traces(
     start_s: float,
     between_uv: float | None = None,
 ) -> None:
-    """Draw the double banana of one window, negative up, the labelled seconds shaded.
+    """Draw the double banana of one window, negative up, the labelled seconds shaded; `TRACES` says what it is.
 
     Args:
         axes: axes to draw on.
@@ -87,10 +91,8 @@ def draw_traces(
     gains[-1] = ekg_gain(part_DT, between_uv)
     for trace, height, gain, derivation in zip(part_DT, heights, gains, DERIVATIONS, strict=True):
         level = height + np.clip(trace * gain / between_uv, -_CLIP_ROWS, _CLIP_ROWS)
-        axes.plot(
-            time_s, level, color=GROUP_COLOURS[derivation.group], linewidth=0.7, solid_joinstyle="round"
-        )
-    axes.axvspan(*_shifted(LABEL_SPAN_S, start_s), color=ORANGE, alpha=0.12, linewidth=0)
+        axes.plot(time_s, level, color=_side(derivation.group, theme), linewidth=0.7, solid_joinstyle="round")
+    axes.axvspan(*_shifted(LABEL_SPAN_S, start_s), color=COLOURS["labelled"], alpha=0.15, linewidth=0)
     axes.set_ylim(heights[-1] + 1.3, -1.4)
     axes.set_xlim(span_s)
     axes.set_yticks(heights, [d.label for d in DERIVATIONS])
@@ -98,44 +100,52 @@ def draw_traces(
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", alpha=0.7)
     axes.set_axisbelow(True)
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("seconds of the recording (labelled: shaded)")
     _scale_bar(axes, span_s, between_uv, heights[-2] + 0.2, theme)
-    low, high = PASS_BAND_HZ
-    axes.set_title(f"Double banana, {low:g}–{high:g} Hz, negative up; EKG on its own scale")
+
+
+def _side(group: str, theme: Theme) -> str:
+    """Return blue for the left and red for the right, as is customary, and ink for what has no side."""
+    return COLOURS[SIDES[group]] if group in SIDES else theme.ink
 
 
 def _shifted(span_s: tuple[float, float], by_s: float) -> tuple[float, float]:
     return span_s[0] + by_s, span_s[1] + by_s
 
 
-def draw_reasons(axes: Axes, explanation: Explanation, span_s: tuple[float, float], start_s: float) -> None:
-    """Tint the traces of a window by what mattered to a model: green where it speaks for its class, else purple.
+def draw_reasons(
+    axes: Axes, explanation: Explanation, span_s: tuple[float, float], theme: Theme, start_s: float
+) -> None:
+    """Tint the traces of a window by what mattered to a model: in its colour what speaks for its class, else grey.
 
     Args:
         axes: axes that `draw_traces` drew on.
         explanation: what each chain and each second adds to the probability of the most likely class.
         span_s: first and last second of the window that are shown.
+        theme: colours of text and rules.
         start_s: second of the recording at which the window begins.
     """
     name, heights = explanation.most_likely, rows()
     seconds, chains = explanation.seconds_for(), explanation.chains_for()
-    for second, tint in _tints(seconds, 0.4).items():
+    for second, tint in _tints(seconds, 0.4, theme).items():
         if span_s[0] <= second < span_s[1]:
             axes.axvspan(start_s + second, start_s + second + 1, **tint)
-    for chain, tint in _tints(chains, 0.3).items():
+    for chain, tint in _tints(chains, 0.3, theme).items():
         own = [y for y, derivation in zip(heights, DERIVATIONS, strict=True) if derivation.group == chain]
         axes.axhspan(own[0] - 0.5, own[-1] + 0.5, **tint)
-        axes.text(
-            start_s + span_s[0] + 0.1, own[0] - 0.45, f"{chain} {chains[chain]:+.2f}", va="top", fontsize=8
-        )
-    axes.set_title(f"What speaks for {CLASS_NAMES[name]} (green) and against it (purple)")
+        said = f"{chain} {chains[chain]:+.2f}"
+        axes.text(start_s + span_s[0] + 0.1, own[0] - 0.45, said, va="top", fontsize=SMALLEST_PT)
+    axes.set_title(
+        f"For {CLASS_NAMES[name]}: violet; against: grey; numbers: what each chain adds to its probability"
+    )
 
 
-def _tints(values: Mapping[T, float], strongest: float) -> dict[T, dict[str, Any]]:
+def _tints(values: Mapping[T, float], strongest: float, theme: Theme) -> dict[T, dict[str, Any]]:
     """Return the colour of each part, as strong as what it adds."""
-    most = max(map(abs, values.values())) or 1.0
+    most = max(LEAST_MOST, *map(abs, values.values()))
     return {
-        part: {"color": GREEN if value > 0 else PURPLE, "alpha": strongest * abs(value) / most, "lw": 0}
+        part: {"color": MODEL if value > 0 else theme.ink, "alpha": strongest * abs(value) / most, "lw": 0}
         for part, value in values.items()
     }
 
@@ -148,7 +158,7 @@ def _scale_bar(
     axes.plot(
         [at, at], [bottom - 1, bottom], color=theme.ink, linewidth=2, clip_on=False, solid_capstyle="butt"
     )
-    where = {"ha": "left", "va": "center", "rotation": 90, "fontsize": 8, "color": theme.ink}
+    where = {"ha": "left", "va": "center", "rotation": 90, "fontsize": SMALLEST_PT, "color": theme.ink}
     axes.text(at + 0.008 * length_s, bottom - 0.5, f"{spacing_uv:g} µV", clip_on=False, **where)  # type: ignore[arg-type]
 
 
@@ -192,7 +202,7 @@ def draw_kaggle(axes_P: Sequence[Axes], log_power_PFT: Floats, theme: Theme, sta
     limits = power_limits(log_power_PFT)
     _draw_panels(axes_P, log_power_PFT, extent, limits, _shifted(LABEL_SPAN_S, start_s), theme)
     axes_P[0].set_title("Kaggle's spectrogram")
-    axes_P[-1].set_xlabel("seconds of the recording (labelled: between the marks)")
+    axes_P[-1].set_xlabel("seconds of the recording (labelled: dashed)")
 
 
 def power_limits(log_power: Floats) -> tuple[float, float]:
@@ -218,7 +228,7 @@ def _draw_panels(
             interpolation="nearest",
         )  # fmt: skip
         for at in marked:
-            axes.axvline(at, color="white", linewidth=0.9, alpha=0.9, linestyle=(0, (3, 2)))
+            axes.axvline(at, color=COLOURS["mark"], linewidth=0.9, alpha=0.9, linestyle=(0, (3, 2)))
         axes.set_ylabel(f"{name}, Hz", color=theme.ink)
         axes.set_yticks([5, 10, 15])
         axes.tick_params(length=2, labelbottom=axes is axes_P[-1])
@@ -242,20 +252,22 @@ def draw_votes(
     at = np.arange(len(CLASSES))
     height = 0.38 if prediction_K is not None else 0.6
     shift = height / 2 if prediction_K is not None else 0.0
-    axes.barh(at - shift, fractions, height, color=BLUE, label=f"votes (n = {int(votes.sum())})")
+    axes.barh(at - shift, fractions, height, color=theme.soft, label=f"votes (n = {int(votes.sum())})")
     if prediction_K is not None:
-        axes.barh(at + shift, prediction_K, height, color=ORANGE, label=who)
+        axes.barh(at + shift, prediction_K, height, color=MODEL, label=who)
     for k, count in enumerate(votes.tolist()):
         if count:
-            axes.text(fractions[k] + 0.015, k - shift, str(count), va="center", fontsize=7.5, color=theme.ink)
+            said = f"{count} vote{'s'[: count > 1]}"
+            axes.text(
+                fractions[k] + 0.015, k - shift, said, va="center", fontsize=SMALLEST_PT, color=theme.ink
+            )
     axes.set_yticks(at, [CLASS_NAMES[name] for name in CLASSES])
     axes.set_ylim(len(CLASSES) - 0.4, -0.6)
-    axes.set_xlim(0, 1.08)
+    axes.set_xlim(0, 1.25)  # room for the words at the longest bar
     axes.set_xticks([0, 0.5, 1])
     axes.set_xlabel("fraction of votes, probability")
     tidy(axes, "x")
     # Above the bars, because these can be long in any row.
     axes.legend(
-        loc="lower right", bbox_to_anchor=(1, 1), ncols=2, handlelength=1, borderpad=0.2, columnspacing=1
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=2, handlelength=1, borderpad=0.2, columnspacing=1
     )
-    axes.set_title("Votes")

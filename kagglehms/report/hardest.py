@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from kagglehms.inputs.layouts import Crop
 
 
+SHOWN_S = (19.0, 31.0)
+"""Seconds of the window that traces show: the labelled ten and one beside them, for which a phone has room."""
+
+
 def hardest_section(view: RunView | None, store: Path | None, n: int) -> dict[str, Any]:
     """Return the hardest records of a run, and why there are no traces if there are none.
 
@@ -36,9 +40,9 @@ def hardest_section(view: RunView | None, store: Path | None, n: int) -> dict[st
     crops = [None if opened is None else _crop(view, position, opened) for position in positions]
     shown = [traces(crop.of("eeg")) for crop in crops if crop is not None]
     # One sensitivity for all, so that heights can be compared from record to record.
-    spacing_uv = max((drawing.spacing_uv(part, drawing.SHOWN_S) for part in shown), default=0)
+    spacing_uv = max((drawing.spacing_uv(part, SHOWN_S) for part in shown), default=0)
     records = [_record(view, *each, spacing_uv) for each in zip(positions, crops, strict=True)]
-    return {"records": records, "no_traces": no_traces, "of": view.name}
+    return {"records": records, "no_traces": no_traces, "of": view.name, "traces": drawing.TRACES}
 
 
 def _opened(view: RunView, store: Path | None) -> tuple[Store | None, str | None]:
@@ -86,10 +90,11 @@ def _record(view: RunView, position: int, crop: Crop | None, spacing_uv: float) 
 
 def _pictures(crop: Crop, start_s: float, spacing_uv: float, eeg_id: int) -> list[Markup]:
     with styled(PAGE):
-        eeg = figure(7.6, 5.6)
-        drawing.draw_traces(
-            eeg.add_subplot(), traces(crop.of("eeg")), drawing.SHOWN_S, PAGE, start_s, spacing_uv
-        )
-        images = figure(7.6, 4.4)
-        drawing.draw_images(images, crop, PAGE, start_s)
-    return [svg(eeg, f"Traces of EEG {eeg_id}"), svg(images, f"Spectrograms of EEG {eeg_id}")]
+        eeg, mel, kaggle = (figure(figures.SMALL[0], height_in) for height_in in (5.0, 2.9, 2.9))
+        drawing.draw_traces(eeg.add_subplot(), traces(crop.of("eeg")), SHOWN_S, PAGE, start_s, spacing_uv)
+        drawing.draw_mel(mel.subplots(4, sharex=True), drawing.panels(crop, "eeg"), PAGE, start_s)
+        drawing.draw_kaggle(kaggle.subplots(4, sharex=True), drawing.panels(crop, "kaggle"), PAGE, start_s)
+    return [
+        svg(drawn, f"{what} of EEG {eeg_id}")
+        for drawn, what in ((eeg, "Traces"), (mel, "Mel images"), (kaggle, "Spectrogram"))
+    ]

@@ -6,7 +6,6 @@ import json
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from kagglehms.report.templating import policy, render
 from kagglehms.runs.blends import Blend, score_name
 from kagglehms.runs.ladder import recipe_rows
 from kagglehms.runs.named_blends import read_blends
-from kagglehms.runs.published_figures import RUNGS
+from kagglehms.runs.published_figures import N_RECORDS, RUNGS
 from kagglehms.runs.run_view import RunView, focus_of, view_runs
 from kagglehms.runs.statistics import (
     Group,
@@ -104,12 +103,11 @@ def write_report(
     }  # fmt: skip
     made = {name: make() for name, make in watch(sections.items(), len(sections))}
     problems = [*problems, *(problem for view in views for problem in view.problems)]
-    now = datetime.now()
     page = render(
         "report.html",
         policy=policy(),
+        n_published=N_RECORDS,
         runs=str(runs),
-        written=f"{now.day} {now:%B %Y, %H:%M}",
         places=shlex.join(
             word
             for name, folder in (("data", data), ("store", store), ("runs", runs))

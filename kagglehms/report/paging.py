@@ -22,7 +22,7 @@ from kagglehms.data.competition import N_BINS as ALL_BINS
 from kagglehms.report import drawing
 from kagglehms.report.montage import DERIVATIONS, Derivation
 from kagglehms.report.signals import BLOCK_S, ENVELOPE_PER_OCTAVE, Packed, Signal, envelope
-from kagglehms.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, TEAL, palette_png
+from kagglehms.report.style import COLOURS, palette_png
 from kagglehms.report.templating import policy, render, source
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ _TEXT_BYTES = 300_000
 MOST_WINDOWS = 86_400
 """Most windows of a timeline: one a second for a day. Of more, every second, third … is shown."""
 _MOST_COLUMNS, _BINS = 4320, 50
-CLASS_COLOURS = {"seizure": RED, "lpd": ORANGE, "gpd": PURPLE, "lrda": BLUE, "grda": TEAL, "other": "#b9bfc8"}
-FLAG_COLOURS = {"gap": GREY, "flat": BLUE, "artefact": GREEN, "edge": "#b9bfc8"}
+FLAG_OPACITIES = {"gap": 1.0, "flat": 0.7, "artefact": 0.45, "edge": 0.2}
+"""How dark the mark of a flag is; of a window's flags, the darkest is drawn."""
 PAGE_S = (10, 15, 20, 50)
 """Seconds of a page; the last is what a model sees."""
 SENSITIVITIES_UV_MM = (0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 200, 500)
@@ -182,16 +182,16 @@ def page(paged: Paged, pack: Callable[[int], Packed]) -> str:
         "remedy": paged.remedy,
         "images": paged.images,
         "tint": None if paged.tint is None else asdict(paged.tint),
-        "classes": [{"name": drawing.CLASS_NAMES[name], "colour": CLASS_COLOURS[name]} for name in CLASSES],
-        "flag_colours": list(FLAG_COLOURS.items()),
+        "classes": [{"name": drawing.CLASS_NAMES[name], "colour": COLOURS[name]} for name in CLASSES],
+        "flag_opacities": list(FLAG_OPACITIES.items()),
         "choices": {"page": PAGE_S, "sensitivity": SENSITIVITIES_UV_MM, "high": HIGH_PASS_HZ, "low": LOW_PASS_HZ,
                     "notch": NOTCH_HZ, "notch_q": NOTCH_Q},
-        "facts": {"window_s": WINDOW_S, "label_s": LABEL_S},
+        "facts": {"window_s": WINDOW_S, "label_s": LABEL_S, "least_most": drawing.LEAST_MOST},
     }  # fmt: skip
     blocks = [(number, base64.b64encode(data).decode()) for number, data in sorted(packed.blocks.items())]
     return render(
         "viewer.html", policy=policy(script), script=script, content=content, paged=paged, blocks=blocks,
-        levels=packed_levels, classes=content["classes"], flags=FLAG_COLOURS, packed=packed,
+        levels=packed_levels, classes=content["classes"], flags=FLAG_OPACITIES, packed=packed,
     )  # fmt: skip
 
 

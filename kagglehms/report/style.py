@@ -1,4 +1,4 @@
-"""The style of pictures: colours for light and dark pages, and figures as inline SVG or as PNG.
+"""The style of pages and pictures: every colour with its one meaning, and figures as inline SVG or as PNG.
 
 Figures are drawn with matplotlib's objects and the Agg and SVG canvases; pyplot and its global state are not used.
 Text and rules are drawn in colours that stand for CSS variables, which the page sets by `prefers-color-scheme`; so a
@@ -13,7 +13,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from kagglehms.console import visible
@@ -23,37 +23,48 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, RED, PURPLE, TEAL, BROWN, PINK = (
-    "#3d85c6", "#d98324", "#3f9f6b", "#d1534f", "#9470c0", "#2b9eb3", "#a1785b", "#cf6fa5",
-)  # fmt: skip
-"""Middle tones, with a contrast of at least 3 : 1 to white and to the dark page."""
-SERIES = (BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, BROWN, PINK)
+COLOURS = {
+    "seizure": "#c728ad", "lpd": "#e08218", "gpd": "#905f2c", "lrda": "#437869", "grda": "#1db670",
+    "other": "#b1b5bb", "left": "#3d85c6", "right": "#d1534f", "model": "#7b5ee6", "labelled": "#d9a800",
+    "missing": "#8a8f98", "mark": "#ffffff",
+}  # fmt: skip
+"""Each colour and the one thing that it stands for: a class, a hemisphere, what models trained here say, the labelled
+seconds, nothing recorded, marks on an image. They are the same on light and dark pages, and readers who are blind to
+red, green or blue can tell classes apart. Whatever models are compared with (votes, published figures, training) has
+the colour of soft text; what belongs to no hemisphere has that of ink."""
+MODEL = COLOURS["model"]
 MARKERS = "osD^vPX*"
-"""One marker a series, so that readers need not tell colours apart."""
-GREY = "#8a8f98"
+"""One marker for each fold or run."""
 COLOUR_MAP = "magma"
+SMALLEST_PT = 8.25
+"""Size of the smallest text: 11 CSS pixels."""
+_PX_PER_PT = 4 / 3
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a picture.
+    """Colours that depend on whether the page is light or dark.
 
     Attributes:
         ink: colour of text.
-        soft: colour of less important text.
+        soft: colour of less important text, and of what models are compared with.
         rule: colour of rules.
+        paper: colour of the page.
+        card: colour of boxes on the page.
     """
 
     ink: str
     soft: str
     rule: str
+    paper: str
+    card: str
 
 
-LIGHT = Theme("#1c2128", "#5b636e", "#c9ced6")
-"""Colours of a picture on white paper."""
-PAGE = Theme("#010203", "#010204", "#010205")
+LIGHT = Theme("#1c2128", "#5b636e", "#d5dae1", "#fcfcfd", "#ffffff")
+DARK = Theme("#e6e9ed", "#9aa4b0", "#333a43", "#14171b", "#1b1f24")
+PAGE = Theme("#010203", "#010204", "#010205", "#010206", "#010207")
 """Colours that stand for the page's CSS variables, see `svg`."""
-_VARIABLES = {PAGE.ink: "var(--ink)", PAGE.soft: "var(--soft)", PAGE.rule: "var(--rule)"}
+_VARIABLES = {getattr(PAGE, field.name): f"var(--{field.name})" for field in fields(Theme)}
 
 
 def figure(width_in: float, height_in: float, theme: Theme = PAGE) -> Figure:
@@ -71,11 +82,12 @@ def styled(theme: Theme) -> Iterator[None]:
 
     style: dict[Any, Any] = {
         "font.family": "sans-serif", "font.size": 9, "text.color": theme.ink, "axes.labelcolor": theme.soft,
-        "axes.edgecolor": theme.rule, "axes.titlesize": 10, "axes.titlelocation": "left", "axes.titleweight": "bold",
+        "axes.edgecolor": theme.rule, "axes.titlesize": 9.5, "axes.titlelocation": "left", "axes.titleweight": "bold",
         "axes.titlecolor": theme.ink, "axes.spines.top": False, "axes.spines.right": False, "axes.facecolor": "none",
-        "axes.labelsize": 8.5, "xtick.labelsize": 8, "ytick.labelsize": 8, "xtick.color": theme.rule,
-        "ytick.color": theme.rule, "xtick.labelcolor": theme.soft, "ytick.labelcolor": theme.soft,
-        "grid.color": theme.rule, "grid.linewidth": 0.6, "legend.frameon": False, "legend.fontsize": 8,
+        "axes.labelsize": 8.5, "xtick.labelsize": SMALLEST_PT, "ytick.labelsize": SMALLEST_PT,
+        "xtick.color": theme.rule, "ytick.color": theme.rule, "xtick.labelcolor": theme.soft,
+        "ytick.labelcolor": theme.soft,
+        "grid.color": theme.rule, "grid.linewidth": 0.6, "legend.frameon": False, "legend.fontsize": SMALLEST_PT,
         "legend.labelcolor": theme.ink, "lines.linewidth": 1.4, "figure.facecolor": "none", "svg.fonttype": "none",
         "svg.hashsalt": "kagglehms", "text.parse_math": False,
         "path.simplify": True, "path.simplify_threshold": 0.2, "image.cmap": COLOUR_MAP,
@@ -104,6 +116,8 @@ def _quiet_font_cache() -> Iterator[None]:
 def svg(drawn: Figure, label: str) -> Markup:
     """Return a figure as an inline `<svg>` element; text stays text, colours follow the page.
 
+    It grows with the place that it is given and never shrinks, so that its text stays large enough to read.
+
     Args:
         drawn: the figure.
         label: description of the figure for readers who cannot see it.
@@ -125,9 +139,10 @@ def svg(drawn: Figure, label: str) -> Markup:
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
     width, height = (float(drawn.get_size_inches()[i]) * 72 for i in (0, 1))
+    px = width * _PX_PER_PT
     opening = (
         f'<svg class="figure" role="img" aria-label="{html.escape(visible(label))}" viewBox="0 0 {width:g} {height:g}"'
-        f' width="{width * 1.25:.0f}" height="{height * 1.25:.0f}" xmlns:xlink="http://www.w3.org/1999/xlink">'
+        f' style="min-width:{px:.0f}px;max-width:{1.25 * px:.0f}px" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
     return Markup(opening + text[text.index(">") + 1 :].rstrip() + "\n")
 
@@ -195,7 +210,7 @@ def tidy(axes: Axes, grid: str = "y") -> None:
 
 
 def palette_png(values_HW: Any, low: float, high: float) -> bytes:
-    """Return an image as a PNG with the project's palette; values are clipped to `low` … `high`, NaN is grey.
+    """Return an image as a PNG with the project's palette; values are clipped to `low` … `high`, NaN is `missing`.
 
     Args:
         values_HW: (H, W) numbers; the first row is at the top.
@@ -211,7 +226,7 @@ def palette_png(values_HW: Any, low: float, high: float) -> bytes:
     index = np.where(np.isnan(scaled), 255, np.nan_to_num(scaled) * 254).astype(np.uint8)
     colours = (colormaps[COLOUR_MAP](np.linspace(0, 1, 255))[:, :3] * 255).round().astype(np.uint8)
     image = Image.fromarray(index)
-    image.putpalette([*colours.ravel().tolist(), 138, 143, 152])
+    image.putpalette([*colours.ravel().tolist(), *bytes.fromhex(COLOURS["missing"][1:])])
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

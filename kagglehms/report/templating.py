@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from kagglehms import __version__
 from kagglehms.console import visible
+from kagglehms.report.style import COLOURS, DARK, LIGHT
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 
 def render(template: str, **context: Any) -> str:
-    """Fill a template of `report/templates`. Strings are escaped unless they are `markupsafe.Markup`."""
-    return environment().get_template(template).render(version=__version__, **context)
+    """Fill a template of `report/templates` and date it. Strings are escaped unless they are `markupsafe.Markup`."""
+    now = datetime.now()
+    day = f"{now.day} {now:%B %Y}"
+    dates = {"day": day, "written": f"{day}, {now:%H:%M}"}
+    return environment().get_template(template).render(version=__version__, **dates, **context)
 
 
 def policy(script: str | None = None) -> str:
@@ -59,6 +64,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters["score"] = _score
+    made.globals.update(light={**vars(LIGHT), **COLOURS}, dark=vars(DARK))
     return made
 
 

@@ -63,9 +63,10 @@ def view_png(view: EegView, position: int, reasons: Reasons | None = None) -> by
         drawn = figure(15.5, 9.2, LIGHT)
         left, right = np.ravel(drawn.subfigures(1, 2, width_ratios=(1.45, 1)))  # type: ignore[arg-type]
         axes = left.add_subplot()
+        axes.set_title(drawing.TRACES)
         drawing.draw_traces(axes, traces(crop.of("eeg")), drawing.SHOWN_S, LIGHT, window.offset_s)
         if reasons is not None:
-            drawing.draw_reasons(axes, reasons.explanation, drawing.SHOWN_S, window.offset_s)
+            drawing.draw_reasons(axes, reasons.explanation, drawing.SHOWN_S, LIGHT, window.offset_s)
         upper, lower = np.ravel(right.subfigures(2, 1, height_ratios=(2.6, 1)))
         drawing.draw_images(upper, crop, LIGHT, window.offset_s)
         if window.votes_K is not None:
@@ -98,7 +99,7 @@ def view_page(view: EegView, position: int, reasons: Reasons | None = None) -> s
         LABEL_S,
         np.array([window.prediction_K or unknown for window in view.windows]) if predicted else None,
         votes=None if None in votes else [list(v) for v in votes if v is not None],
-        who=f"{view.who}, out of fold," if view.who else "prediction",
+        who=f"probability ({view.who}, out of fold)" if view.who else "prediction",
     )
     count = len(view.windows)
     paged = Paged(

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from kagglehms.training.published import SUFFIX
 
+N_RECORDS = 20_183
+"""Records of train.csv, which the published out-of-fold scores are of."""
+
 
 def noted(*parts: str) -> str:
     """Join the parts of a note that there are."""

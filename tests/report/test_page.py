@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 from dataclasses import replace
+from datetime import date
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,6 +23,7 @@ from kagglehms.cli.report_commands import View
 from kagglehms.data.competition import PROBABILITY_COLUMNS, VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError
 from kagglehms.report.page import write_report
+from kagglehms.report.style import COLOURS, DARK, LIGHT
 from kagglehms.runs.blends import Blend
 from kagglehms.runs.prior_correction import PriorCorrection
 from kagglehms.training.metric import kl_score
@@ -85,6 +87,13 @@ def test_every_section_is_there_and_nothing_is_fetched(runs: Path) -> None:
     assert all(target.startswith(("#", "data:image/png;base64,")) for target in links.targets)
     assert "url(http" not in page
     assert "default-src &#39;none&#39;" in page
+
+
+def test_a_page_says_when_it_was_written(runs: Path) -> None:
+    before = date.today()
+    page = report(runs)
+    days = {f"{day.day} {day:%B %Y}" for day in (before, date.today())}
+    assert any(re.search(rf"as of {day}, \d\d:\d\d\.", page) for day in days)
 
 
 def test_a_run_in_the_folder_of_the_blends_is_shown_and_is_no_blend(runs: Path) -> None:
@@ -277,11 +286,15 @@ def trained_report(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_hardest_records_have_traces_images_and_votes(trained_report: Path) -> None:
     page = trained_report.read_text()
     assert page.count('aria-label="Traces of EEG') == 2
-    assert page.count('aria-label="Spectrograms of EEG') == 2
+    assert page.count('aria-label="Mel images of EEG') == 2
+    assert page.count('aria-label="Spectrogram of EEG') == 2
     assert "Fp1–F7" in page
     assert "µV" in page
     assert "Without traces" not in page
     assert len(page) < 3e6
+    known = {*COLOURS.values(), *vars(LIGHT).values(), *vars(DARK).values()}
+    assert {colour for colour in re.findall(r"#[0-9a-f]{6}\b", page.lower()) if colour not in known} == set()
+    assert "rgb(" not in page
 
 
 def test_json_says_what_was_written(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -306,3 +319,22 @@ def test_a_browser_shows_it(chromium: Chromium, trained_report: Path, width: int
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
     brightness = np.mean([int(v) for v in re.findall(r"\d+", ink)[:3]])
     assert (brightness > 128) == dark  # the figures' text stands out from it
+
+
+@pytest.mark.parametrize("width", [390, 360])
+def test_a_phone_shows_whole_figures_in_text_that_can_be_read(
+    chromium: Chromium, trained_report: Path, width: int
+) -> None:
+    with chromium.open(trained_report, width, 844) as shown:
+        texts = shown.assert_legible(width)
+        outside = shown.value(
+            "[...document.querySelectorAll('svg.figure, svg.figure text')].filter((part) => {"
+            " const { left, right } = part.getBoundingClientRect(); return left < 0 || right > innerWidth; })"
+            ".map((part) => part.ariaLabel ?? part.textContent)"
+        )
+    assert outside == []
+    assert {"Fp1–F7", "seizure", "KL divergence"} <= set(texts)
+    (scale,) = {text for text in texts if re.fullmatch(r"\d+ µV", text)}  # all have the same
+    assert texts.count(scale) == 2
+    assert len([text for text in texts if re.fullmatch(r"off by 0\.\d{3}", text)]) % 6 == 0
+    assert any(re.fullmatch(r"\d+ votes?", text) for text in texts)

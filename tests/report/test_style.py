@@ -1,17 +1,34 @@
-"""Figures in pages: paths and pictures lose bytes and nothing else, text stays text, colours follow the page."""
+"""Colours with one meaning each; figures in pages: paths and pictures lose bytes and nothing else, text stays text."""
 
 from __future__ import annotations
 
 import base64
 import io
 import re
+from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kagglehms.report.style import PAGE, _indexed, _shortened, figure, palette_png, png, styled, svg
+from kagglehms.data.competition import CLASSES
+from kagglehms.report.style import (
+    COLOURS,
+    DARK,
+    LIGHT,
+    PAGE,
+    _indexed,
+    _shortened,
+    figure,
+    palette_png,
+    png,
+    styled,
+    svg,
+)  # fmt: skip
 
 POINT = st.tuples(st.floats(-2000, 2000), st.floats(-2000, 2000))
 
@@ -88,3 +105,68 @@ def test_a_palette_holds_values_at_its_ends_and_shows_gaps_in_grey() -> None:
         rgb = np.asarray(image.convert("RGB"))[0]
     assert rgb[5].tolist() == [138, 143, 152]
     assert rgb[0].sum() < rgb[2].sum() < rgb[3].sum()
+
+
+PROTAN, DEUTAN, TRITAN = (
+    ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+    ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
+    ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.303900)),
+)
+"""How dichromats see linear RGB; Machado, Oliveira and Fernandes 2009, severity 1."""
+XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
+"""Linear sRGB → CIE XYZ."""
+
+
+def linear(colour: str) -> np.ndarray:
+    """(3,) linear RGB of a colour such as #3d85c6."""
+    srgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    """CIE L*a*b* of linear RGB under D65."""
+    x, y, z = np.cbrt(np.array(XYZ) @ np.clip(rgb, 0.01, 1) / (0.9505, 1, 1.089))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG's ratio of two colours' luminances."""
+    low, high = sorted(float(np.array(XYZ[1]) @ linear(colour)) for colour in (one, other))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize(
+    "sight", [np.eye(3), PROTAN, DEUTAN, TRITAN], ids=["all", "protan", "deutan", "tritan"]
+)
+def test_colours_of_one_figure_can_be_told_apart_by_everybody(sight: Any) -> None:
+    seen = {name: lab(np.array(sight) @ linear(colour)) for name, colour in COLOURS.items()}
+    pairs = [*combinations(CLASSES, 2), ("left", "right")]
+    assert [pair for pair in pairs if np.linalg.norm(seen[pair[0]] - seen[pair[1]]) < 20] == []
+    for theme in (LIGHT, DARK):
+        votes = lab(np.array(sight) @ linear(theme.soft))
+        assert np.linalg.norm(seen["model"] - votes) > 15
+
+
+def test_no_two_meanings_look_alike_and_all_stand_out_from_the_page() -> None:
+    seen = {name: lab(linear(colour)) for name, colour in COLOURS.items() if name != "missing"}
+    alike = [pair for pair in combinations(seen, 2) if np.linalg.norm(seen[pair[0]] - seen[pair[1]]) < 20]
+    assert alike == []
+    for theme in (LIGHT, DARK):
+        for ground in (theme.paper, theme.card):
+            assert min(contrast(ink, ground) for ink in (theme.ink, theme.soft)) >= 4.5
+            assert min(contrast(COLOURS[name], ground) for name in ("left", "right", "model")) >= 3
+            assert min(contrast(COLOURS[name], ground) for name in CLASSES[:5]) >= 2.5
+
+
+def test_no_colour_is_used_that_has_no_meaning() -> None:
+    root = Path(__file__).resolve().parents[2]
+    sources = [
+        p for p in (root / "kagglehms/report").rglob("*.*") if p.suffix in (".py", ".css", ".js", ".html")
+    ]
+    sources += (root / "benchmarks").glob("*picture*.py")
+    assert len(sources) > 20
+    literal = re.compile(
+        r"#[0-9a-f]{6}\b|#[0-9a-f]{3}\b|\brgba?\(|\bhsla?\(|\btab:|color=\"(?!none)[a-z]", re.IGNORECASE
+    )
+    used = {p.name: literal.findall(p.read_text(encoding="utf-8")) for p in sources if p.name != "style.py"}
+    assert {name: found for name, found in used.items() if found} == {}

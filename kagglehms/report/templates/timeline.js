@@ -4,10 +4,17 @@ function bytesOf(base64) {
 }
 
 function clock(seconds, digits = 0) {
-  const ticks = Math.round(seconds * 10 ** digits), whole = Math.floor(ticks / 10 ** digits);
+  const ticks = Math.round(Math.abs(seconds) * 10 ** digits), whole = Math.floor(ticks / 10 ** digits);
   const two = (n) => String(n).padStart(2, "0");
   const rest = digits ? "." + String(ticks % 10 ** digits).padStart(digits, "0") : "";
-  return `${Math.floor(whole / 3600)}:${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}${rest}`;
+  return `${seconds < 0 && ticks ? "−" : ""}${Math.floor(whole / 3600)}:${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}${rest}`;
+}
+
+// The round times from one second to another of which as many have room in a width.
+function roundTimes(from, to, width) {
+  const steps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];
+  const every = steps.find((s) => (to - from) / s <= width / 64) ?? 172800, first = Math.ceil(from / every);
+  return Array.from({ length: Math.floor(to / every) - first + 1 }, (_, i) => (first + i) * every);
 }
 
 // Fits a canvas to its place on the page, in the pixels of the device.
@@ -25,7 +32,7 @@ function paper(canvas) {
   pen.font = `11px ${colour("--sans")}`;
   pen.imageSmoothingEnabled = false;
   return {
-    pen, width, height, ratio, ink: colour("--ink"), soft: colour("--soft"), rule: colour("--rule"), card: colour("--card"),
+    pen, width, height, ratio, ink: colour("--ink"), soft: colour("--soft"), rule: colour("--rule"), card: colour("--card"), colour,
   };
 }
 
@@ -183,16 +190,19 @@ class Timeline {
 
   flag(i) {
     const flags = this.windows.flagged(i);
-    const worst = this.content.flag_colours.findIndex(([name]) => flags.includes(name));
-    return worst < 0 ? null : [-worst, this.content.flag_colours[worst][1]];
+    const opacities = this.content.flag_opacities.filter(([name]) => flags.includes(name)).map(([, opacity]) => opacity);
+    return opacities.length ? [Math.max(...opacities), null] : null;
   }
 
   strip(drawn, x, top, height, of) {
     this.columns(drawn, (at, wide, found) => {
       const best = found.map(of).filter((value) => value !== null).sort((a, b) => b[0] - a[0])[0];
       if (!best) return;
-      drawn.pen.fillStyle = best[1];
+      const [size, colour] = best;
+      drawn.pen.fillStyle = colour ?? drawn.ink;
+      drawn.pen.globalAlpha = colour ? 1 : size;
       drawn.pen.fillRect(at, top, wide, height);
+      drawn.pen.globalAlpha = 1;
     });
   }
 
@@ -220,11 +230,9 @@ class Timeline {
   }
 
   axis({ pen, width, soft, rule }, x, bottom) {
-    const steps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];
-    const room = (width - this.left - this.right) / 64, every = steps.find((s) => (this.to - this.from) / s <= room) ?? 172800;
     pen.textBaseline = "top";
     pen.textAlign = "center";
-    for (let t = Math.ceil(this.from / every) * every; t <= this.to; t += every) {
+    for (const t of roundTimes(this.from, this.to, width - this.left - this.right)) {
       pen.fillStyle = rule;
       pen.fillRect(x(t), bottom, 1, 4);
       pen.fillStyle = soft;

@@ -3,7 +3,7 @@
   const content = JSON.parse(document.getElementById("content").textContent);
   const { facts, choices, signal, stops, duration_s: durationS } = content;
   const by = (id) => document.getElementById(id);
-  const GROUPS = { LL: "--left", LP: "--left", RL: "--right", RP: "--right", midline: "--middle", EKG: "--heart" };
+  const GROUPS = { LL: "--left", LP: "--left", RL: "--right", RP: "--right", midline: "--ink", EKG: "--ink" };
   const MM = 96 / 25.4; // CSS pixels of a millimetre
   const LEFT = 58, TOP = 8, BOTTOM = 20;
   const windows = new Windows(content.windows, content.classes);
@@ -139,20 +139,22 @@
     if (at < 0) return;
     const from = Math.max(windows.start[at], state.t), to = Math.min(windows.start[at] + facts.label_s, state.t + state.page);
     if (to <= from) return;
-    drawn.pen.fillStyle = "rgba(217, 131, 36, 0.12)";
+    drawn.pen.fillStyle = drawn.colour("--labelled");
+    drawn.pen.globalAlpha = 0.15;
     drawn.pen.fillRect(x(from), TOP, x(to) - x(from), height - TOP - BOTTOM);
+    drawn.pen.globalAlpha = 1;
   }
 
   // What mattered to a model in a window: its seconds from top to bottom, its chains from side to side.
-  function tinted({ pen, card, ink }, { x, y, height, width, unit }) {
+  function tinted({ pen, card, ink, colour }, { x, y, height, width, unit }) {
     const { tint } = content;
     if (!tint) return;
     const ends = (s) => [Math.max(tint.start_s + s, state.t), Math.min(tint.start_s + s + 1, state.t + state.page)];
     const fill = (value, most, strongest) => {
-      pen.fillStyle = value > 0 ? "rgb(31, 138, 76)" : "rgb(126, 87, 194)";
-      pen.globalAlpha = most > 0 ? (strongest * Math.abs(value)) / most : 0;
+      pen.fillStyle = value > 0 ? colour("--model") : ink;
+      pen.globalAlpha = (strongest * Math.abs(value)) / most;
     };
-    const largest = (values) => Math.max(...values.map(Math.abs), 0);
+    const largest = (values) => Math.max(...values.map(Math.abs), facts.least_most);
     tint.by_second.forEach((value, s) => {
       const [from, to] = ends(s);
       if (to <= from) return;
@@ -220,7 +222,6 @@
   function drawTraces() {
     if (!shown) return;
     const canvas = by("traces"), place = geometry(canvas), drawn = paper(canvas), { pen } = drawn;
-    const style = getComputedStyle(document.documentElement);
     tinted(drawn, place);
     labelled(drawn, place);
     grid(drawn, place);
@@ -228,7 +229,7 @@
     if (numbers(state.t, state.t + state.page).some((k) => !kept.has(k))) envelope(drawn, place, missing);
     shown.labels.forEach(({ label, group }, row) => {
       const gain = group === "EKG" ? heart(shown.uv[row]) * place.unit : MM / state.uv;
-      pen.strokeStyle = style.getPropertyValue(GROUPS[group]).trim();
+      pen.strokeStyle = drawn.colour(GROUPS[group]);
       pen.lineWidth = 1;
       pen.lineJoin = "round";
       pen.beginPath();
@@ -248,10 +249,8 @@
     pen.globalAlpha = 1;
     pen.textAlign = "right";
     pen.textBaseline = "middle";
-    shown.labels.forEach(({ label, group }, row) => {
-      pen.fillStyle = style.getPropertyValue(GROUPS[group]).trim();
-      pen.fillText(label, LEFT - 6, place.y(row));
-    });
+    pen.fillStyle = drawn.ink;
+    shown.labels.forEach(({ label }, row) => pen.fillText(label, LEFT - 6, place.y(row)));
     scaleBar(drawn, place);
   }
 
@@ -304,12 +303,12 @@
       track.append(bar);
       const said = made("span", values ? values[k].toFixed(2) : votes ? "" : "–", "figures");
       if (values && spread) said.append(made("span", ` ± ${spread[k].toFixed(2)}`, "spread"));
-      if (votes) said.append(values ? " / " : "", String(votes[k]), made("span", votes[k] === 1 ? " vote" : " votes", "wide"));
+      if (votes) said.append(`${values ? ", " : ""}${votes[k]} ${votes[k] === 1 ? "vote" : "votes"}`);
       cell.append(made("b", name, ""), said, track);
       box.append(cell);
     });
     const from = at < 0 ? "" : `${clock(windows.start[at])}–${clock(windows.start[at] + facts.label_s)}`;
-    const what = values ? `${windows.who}${votes ? " / votes" : ""} for ${from}` : votes ? `votes on ${from}` : at < 0 ? "no window" : `${from} was not judged`;
+    const what = values ? `${windows.who}${votes ? ", and votes" : ""} for ${from}` : votes ? `votes on ${from}` : at < 0 ? "no window" : `${from} was not judged`;
     const worth = flags.length ? `; flagged: ${flags.join(", ")}` : "";
     const others = windows.n > 1 && content.windows.shown_of > 1 ? `; one window of ${content.windows.shown_of} is shown` : "";
     by("which").textContent = what + worth + others;
@@ -353,8 +352,8 @@
 
   // Draw four panels, one below the other; `cut` is the part of the picture that belongs to the sub-window.
   function drawPanels(canvas, image, cut, axis) {
-    const { pen, width, height, soft, ink } = paper(canvas);
-    const left = 46, bottom = 32, gap = 5;
+    const { pen, width, height, soft, ink, colour } = paper(canvas);
+    const left = 46, bottom = 32, gap = 5, x = (t) => left + ((t - axis.from) / (axis.to - axis.from)) * (width - left);
     const panel = (height - bottom - 3 * gap) / 4;
     const ready = image.complete && image.naturalWidth > 0;
     content.images.panels.forEach((name, p) => {
@@ -371,26 +370,25 @@
       pen.fillStyle = ink;
       pen.fillText(`${name}, Hz`, 0, 0);
       pen.restore();
-      pen.strokeStyle = "rgba(255, 255, 255, 0.9)";
+      pen.strokeStyle = colour("--mark");
       pen.setLineDash([3, 2]);
       pen.lineWidth = 1;
       for (const mark of axis.marks) {
-        const at = left + (mark / axis.length) * (width - left);
         pen.beginPath();
-        pen.moveTo(at, top);
-        pen.lineTo(at, top + panel);
+        pen.moveTo(x(mark), top);
+        pen.lineTo(x(mark), top + panel);
         pen.stroke();
       }
       pen.setLineDash([]);
     });
     pen.fillStyle = soft;
     pen.textBaseline = "top";
-    axis.ticks.forEach((tick, i) => {
-      pen.textAlign = i === 0 ? "left" : i === axis.ticks.length - 1 ? "right" : "center";
-      pen.fillText(String(tick), left + (tick / axis.length) * (width - left), height - bottom + 4);
-    });
     pen.textAlign = "center";
-    pen.fillText(axis.name, (left + width) / 2, height - 14);
+    for (const t of roundTimes(axis.from, axis.to, width - left)) {
+      const half = pen.measureText(clock(t)).width / 2;
+      pen.fillText(clock(t), Math.min(Math.max(x(t), half), width - half), height - bottom + 4);
+    }
+    pen.fillText("time of the recording (labelled: dashed)", (left + width) / 2, height - 14);
   }
 
   function drawImages() {
@@ -400,16 +398,12 @@
     by("images").hidden = own === null;
     by("no-images").hidden = own !== null;
     if (own === null) return;
-    const { window_s: windowS, label_s: labelS } = facts;
-    drawPanels(by("mel"), picture(own.mel), [0, images.mel_columns], {
-      low: 0, high: images.mel_high_hz, length: images.mel_s, ticks: [0, 10, 20, 30, 40], name: "seconds of the window",
-      marks: [(windowS - labelS) / 2, (windowS + labelS) / 2],
-    });
-    const minutes = (images.rows * images.row_s) / 60;
-    drawPanels(by("kaggle"), picture(images.spectrogram), [own.row - images.first_row, images.rows], {
-      low: images.low_hz, high: images.high_hz, length: minutes, ticks: [0, 2, 4, 6, 8, 10], name: "minutes",
-      marks: [minutes / 2 - labelS / 120, minutes / 2 + labelS / 120],
-    });
+    const { window_s: windowS, label_s: labelS } = facts, marks = [windows.start[at], windows.start[at] + labelS];
+    const middle = windows.start[at] + labelS / 2, from = middle - windowS / 2, half = (images.rows * images.row_s) / 2;
+    const mel = { low: 0, high: images.mel_high_hz, from, to: from + images.mel_s, marks };
+    drawPanels(by("mel"), picture(own.mel), [0, images.mel_columns], mel);
+    const kaggle = { low: images.low_hz, high: images.high_hz, from: middle - half, to: middle + half, marks };
+    drawPanels(by("kaggle"), picture(images.spectrogram), [own.row - images.first_row, images.rows], kaggle);
   }
 
   // ---- the place -------------------------------------------------------------------------------------------------
