@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from _gpu_book import LOG, Book
@@ -44,16 +47,34 @@ class Circumstances:
         return Book(self.out, part, time.monotonic() + seconds)
 
 
-def start(part: str, seconds: float, told: Circumstances, niceness: int = 0) -> subprocess.Popen[bytes]:
-    """Begin a part, in a process group of its own."""
-    command = [sys.executable, str(Path(__file__).with_name("gpu.py")), "--part", part]
-    command += ["--budget", f"{seconds:.1f}", "--out", str(told.out), "--scratch", str(told.scratch)]
-    command += ["--dry-run"] * told.dry_run
-    command += [] if told.weights is None else ["--weights", str(told.weights)]
-    command += ["--ladder", *told.ladder]
-    if niceness:
-        command = ["nice", "-n", str(niceness), *command]
-    return launch(command, told.out / LOG)
+def start(
+    part: Callable[[Circumstances, float], None], seconds: float, told: Circumstances, niceness: int = 0
+) -> ForkServerProcess:
+    """Begin a part, in a process group of its own.
+
+    It is forked from a server that has imported what takes seconds to import, and has not touched the card.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "timm", "numba", "polars"])
+    process = context.Process(target=_be, args=(part, seconds, told, niceness))
+    process.start()
+    return process
+
+
+def _be(
+    part: Callable[[Circumstances, float], None], seconds: float, told: Circumstances, niceness: int
+) -> None:
+    os.setsid()
+    os.nice(niceness)
+    with (told.out / LOG).open("a", buffering=1) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        sys.stdout = sys.stderr = log
+        try:
+            part(told, seconds)
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
 
 
 def launch(command: Sequence[str], log: Path, **more: str) -> subprocess.Popen[bytes]:
@@ -74,20 +95,30 @@ def launch(command: Sequence[str], log: Path, **more: str) -> subprocess.Popen[b
         )
 
 
-def finish(process: subprocess.Popen[bytes], seconds: float) -> str:
+def finish(process: subprocess.Popen[bytes] | ForkServerProcess, seconds: float) -> str:
     """Wait for a process at most so long, then end it with all that it started; a word about how it ended."""
     try:
-        code = process.wait(max(0.0, seconds))
+        code = _wait(process, max(0.0, seconds))
+        if code is None:
+            return "cut off, its time was up"
         return "done" if code == 0 else f"ended with {code}"
-    except subprocess.TimeoutExpired:
-        return "cut off, its time was up"
     finally:
         _end(process)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _wait(process: subprocess.Popen[bytes] | ForkServerProcess, seconds: float) -> int | None:
+    if isinstance(process, ForkServerProcess):
+        process.join(seconds)
+        return process.exitcode
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(seconds)
+    return None
+
+
+def _end(process: subprocess.Popen[bytes] | ForkServerProcess) -> None:
+    assert process.pid is not None
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(2)
+        _wait(process, 2)
+    process.kill()  # where it had not yet got a group of its own

@@ -23,6 +23,7 @@ import argparse
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from _gpu_book import Book
@@ -44,12 +45,6 @@ LADDER = ("baseline", "vote-weighted", "global-norm", "mosaic-xloss", "raw-fold"
 def main() -> int:
     options = _options()
     options.out.mkdir(parents=True, exist_ok=True)
-    if options.part:
-        told = Circumstances(
-            options.out, options.scratch, options.dry_run, options.weights, tuple(options.ladder)
-        )
-        _do(options.part, told, options.budget)
-        return 0
     with tempfile.TemporaryDirectory(prefix="kagglehms-gpu-", dir=options.scratch) as scratch:
         ladder = tuple(options.ladder) if "ladder" in options.parts else ()
         told = Circumstances(options.out.resolve(), Path(scratch), options.dry_run, options.weights, ladder)
@@ -69,7 +64,6 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--dry-run", action="store_true", help="small, and on the CPU")
     parser.add_argument("--scratch", type=Path, help="where temporary files go")
-    parser.add_argument("--part", choices=[*SHARES, "simulate"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.budget is None:
         options.budget = 1400 if options.dry_run else 540
@@ -83,7 +77,7 @@ def _run(told: Circumstances, parts: list[str], budget_s: float) -> int:
     shares = {name: SHARES[name] for name in SHARES if name in parts}
     simulation, endings = None, {}
     if {"scored", "ladder"} & set(shares):
-        simulation = start("simulate", budget_s, told, niceness=10)
+        simulation = start(partial(_do, "simulate"), budget_s, told, niceness=10)
     try:
         for name in list(shares):
             if name in {"feed", "scored", "ladder"} and simulation is not None:  # which are timed, or need it
@@ -104,7 +98,7 @@ def _run(told: Circumstances, parts: list[str], budget_s: float) -> int:
 def _one(book: Book, told: Circumstances, name: str, seconds: float) -> str:
     book.text(f"## {name} ({seconds:.0f} s)")
     begun = time.monotonic()
-    ending = finish(start(name, seconds, told), min(seconds + GRACE_S, book.left_s))
+    ending = finish(start(partial(_do, name), seconds, told), min(seconds + GRACE_S, book.left_s))
     took = time.monotonic() - begun
     book.note("part", name=name, given_s=round(seconds, 1), took_s=round(took, 1), ending=ending)
     if ending != "done":
