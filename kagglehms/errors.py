@@ -67,7 +67,7 @@ class DataErrors(HMSError):
     def __init__(self, errors: Sequence[DataError]) -> None:
         self.errors = tuple(errors)
         lines = "\n".join(f"  {error}" for error in self.errors)
-        super().__init__(f"{len(self.errors)} input file(s) cannot be used:\n{lines}")
+        super().__init__(f"{counted(len(self.errors), 'input file')} cannot be used:\n{lines}")
 
     def __reduce__(self) -> tuple[type[DataErrors], tuple[tuple[DataError, ...]]]:
         return (type(self), (self.errors,))
@@ -102,6 +102,8 @@ def first_line(error: BaseException, longest: int = 160) -> str:
     return (lines[0].rstrip() if lines else type(error).__name__)[:longest]
 
 
+_LISTED = 12
+"""Most names that are listed beside the one that was probably meant."""
 _DISTRIBUTIONS = {"sklearn": "scikit-learn", "slugify": "python-slugify", "PIL": "pillow"}
 """Names of distributions that differ from the names that are imported."""
 
@@ -133,8 +135,21 @@ def one_of(what: str, value: object, known: Iterable[str]) -> None:
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """Return a sentence that lists the `known` names, the likeliest meant first: for unknown-name errors."""
+    """Return which of the `known` names was meant, and what they are unless that fills the screen: for errors."""
     names = list(known)
     listed = f"known are: {', '.join(names)}"
     near = nearest(name, names)
-    return f"did you mean {near!r}? {listed}" if near else listed
+    if near is None:
+        return listed
+    return f"did you mean {near!r}?" + (f" {listed}" if len(names) <= _LISTED else "")
+
+
+def counted(number: int, what: str, plural: str | None = None) -> str:
+    """Return a number with its noun, such as `1 record` and `1,200 records`.
+
+    Args:
+        number: how many there are.
+        what: the noun for one of them.
+        plural: the noun for several; None appends an s.
+    """
+    return f"{number:,} {what if number == 1 else plural or what + 's'}"

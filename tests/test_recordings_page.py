@@ -42,7 +42,7 @@ def test_the_example_does_what_it_says(
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo/dist").symlink_to(dist)
     monkeypatch.chdir(tmp_path)
-    make, predict = python_blocks(PAGE)
+    make, predict, with_mne = python_blocks(PAGE)
     exec(compile(make, "recordings.md", "exec"), {})
     shown = re.findall(r"^    night.edf: (.+)$", PAGE, flags=re.MULTILINE)
     assert main(["predict", "night.edf", "--bundle", "demo/dist"]) == 0
@@ -51,3 +51,9 @@ def test_the_example_does_what_it_says(
     exec(compile(predict, "recordings.md", "exec"), names)
     assert isinstance(names["found"], RecordingPrediction)
     assert names["table"].height == pl.read_csv("predictions/night_windows.csv").height == 120
+    mne = pytest.importorskip("mne", reason="MNE is an extra")
+    pytest.importorskip("matplotlib", reason="draws the traces").use("Agg")
+    mne.viz.set_browser_backend("matplotlib")
+    exec(compile(with_mne, "recordings.md", "exec"), names)
+    assert set(names["names"]) == set(names["annotations"].description) == {e.name for e in names["events"]}
+    assert len(names["starts"]) == len(names["events"]) > 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from kagglehms.bundle.manifest import MANIFEST, read_manifest
+from kagglehms.console import say
 from kagglehms.errors import BundleError, UsageError, first_line
 
 PREFIX = "hf:"
@@ -37,6 +39,10 @@ def fetch_bundle(name: str) -> Path:
     repository, _, revision = name.removeprefix(PREFIX).partition("@")
     if repository.count("/") != 1:
         raise UsageError(f"{name}: a bundle on the hub is named {PREFIX}owner/name")
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # it reports each of its retries; what becomes of them is told below
+    say(f"{name}: fetching it from the hub, unless it is in the cache")
     try:
         manifest = Path(hf_hub_download(repository, MANIFEST, revision=revision or None))
         folder = manifest.parent  # named after the commit, so that all files are of the same
@@ -51,6 +57,8 @@ def fetch_bundle(name: str) -> Path:
             f"{name}: the hub gave no bundle ({first_line(error)}); check the name and the network, and log in with "
             "`hf auth login` if the repository is private"
         ) from error
+    finally:
+        logger.setLevel(level)
     return folder
 
 

@@ -28,6 +28,8 @@ from kagglehms.strict_json import JSONError, parse_object, validate
 
 FORMAT = 2
 """Version of the format; raised whenever older bundles can no longer be read."""
+FEW_RECORDS = 2_000
+"""Runs on fewer labelled records are trials, such as the demo: the competition has more than ten thousand."""
 MANIFEST = "manifest.json"
 BLEND = "blend.json"
 """File that says how the recipes of a bundle are combined; a bundle without it takes their plain mean."""
@@ -93,6 +95,7 @@ class Model:
         precision: precision of the stored weights; predictions are made in float32 or mixed precision either way.
         changes: how half precision changed each of `scores`, measured on the fold; None if it was not measured.
         onnx: network as an ONNX file; None if there is none.
+        records: number of labelled records of the run, held-out ones included; None if it is not known.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -105,6 +108,7 @@ class Model:
     precision: Literal["float32", "float16"] = "float32"
     changes: dict[str, float | None] | None = None
     onnx: Onnx | None = None
+    records: int | None = None
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from kagglehms.bundle.averaging import FoldMeans
 from kagglehms.bundle.explanation import Explanation, explain
 from kagglehms.bundle.given import Recordings, as_crops
 from kagglehms.bundle.hub import fetch_bundle, is_on_hub
-from kagglehms.bundle.manifest import BLEND, MANIFEST, Manifest, Model, read_manifest, verify
+from kagglehms.bundle.manifest import BLEND, FEW_RECORDS, MANIFEST, Manifest, Model, read_manifest, verify
 from kagglehms.data.competition import CLASSES
 from kagglehms.data.readers import eeg_is_blank, spectrogram_is_blank
 from kagglehms.device import Device, choose_device
-from kagglehms.errors import UsageError
+from kagglehms.errors import UsageError, counted
 from kagglehms.inputs.drawing import stack
 from kagglehms.inputs.kinds import differences_of
 from kagglehms.inputs.layouts import Crop, Source
@@ -100,6 +100,24 @@ class Predictor:
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """The differences of electrodes that the bundle's recipes look at, each once."""
         return tuple(dict.fromkeys(p for recipe in self._recipes for p in differences_of(recipe.layout)))
+
+    @cached_property
+    def caveat(self) -> str:
+        """Why the bundle's models are not fit to judge patients at all; empty if nothing shows it."""
+        reasons = []
+        scores = [(m.scores.get("all"), m.scores.get("prior_all")) for m in self.manifest.models]
+        n_useless = sum(score is not None and prior is not None and score >= prior for score, prior in scores)
+        if n_useless:
+            reasons.append(
+                f"{n_useless} of {counted(len(scores), 'model')} scored no better than the class prior on "
+                "held-out records"
+            )
+        records = min((m.records for m in self.manifest.models if m.records is not None), default=None)
+        if records is not None and records < FEW_RECORDS:
+            reasons.append(
+                f"trained on {counted(records, 'record')} only, where the competition has thousands"
+            )
+        return f"not fit to judge patients: {'; '.join(reasons)}" if reasons else ""
 
     @property
     def at_once(self) -> int:

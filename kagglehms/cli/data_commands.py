@@ -8,6 +8,7 @@ from typing import Literal
 
 from kagglehms.cli.command import Result, watched
 from kagglehms.cli.data_folder import data_folder
+from kagglehms.errors import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +95,13 @@ def verify(options: Verify) -> Result:
         "problems": problems,
     }
     found = (
-        f"{len(problems)} file(s) or recordings have changed or are broken"
+        f"{counted(len(problems), 'file or recording', 'files or recordings')} changed or broken"
         if problems
         else "nothing has changed"
     )
-    text = "\n".join([*problems, f"{options.store}: {len(store.entries):,} recordings compared; {found}"])
+    text = "\n".join(
+        [*problems, f"{options.store}: {counted(len(store.entries), 'recording')} compared; {found}"]
+    )
     return Result(content, text, EXIT_USER if problems else EXIT_OK)
 
 

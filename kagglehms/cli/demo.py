@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kagglehms.cli.command import watched
 from kagglehms.console import say
-from kagglehms.errors import EXIT_FAILURE, EXIT_OK, RunError
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, RunError, UsageError, counted
 
 if TYPE_CHECKING:
     from kagglehms.data.records import Records
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 N_TEST = 40
 N_FOLDS = 2
+LEAST_EEGS = 16
+"""Fewest recordings that teach anything, and that make two folds of patients with every seed."""
 RECIPE = "demo"
 
 
@@ -58,8 +60,11 @@ def run_demo(out: Path, seed: int, n_eegs: int) -> DemoOutcome:
         n_eegs: number of training recordings.
 
     Raises:
+        UsageError: there are too few recordings.
         RunError: the rehearsed kernel failed, or see the commands.
     """
+    if n_eegs < LEAST_EEGS:
+        raise UsageError(f"--eegs {n_eegs}: the demo needs at least {LEAST_EEGS} recordings to learn from")
     start = time.monotonic()
     truth = _simulate(out, seed, n_eegs)
     records = _prepare(out)
@@ -94,7 +99,7 @@ def _prepare(out: Path) -> Records:
 def _train(out: Path, n_records: int) -> Outcome:
     from kagglehms.runs.training import TrainingOptions, train_recipes
 
-    _title(3, f"train {N_FOLDS} folds of the recipe {RECIPE!r} on {n_records} records")
+    _title(3, f"train {N_FOLDS} folds of the recipe {RECIPE!r} on {counted(n_records, 'record')}")
     options = TrainingOptions(
         data=out / "competition", store=out / "store", runs=out / "runs", folds=N_FOLDS, weights="none"
     )
@@ -107,7 +112,7 @@ def _build(out: Path) -> None:
 
     _title(4, "bundle the library and the weights, as `kagglehms build` does")
     built = build(out / "runs", out / "dist")
-    say(f"{built.dataset}: {len(built.manifest.files)} files, {built.manifest.size / 1e6:.1f} MB")
+    say(f"{built.dataset}: {counted(len(built.manifest.files), 'file')}, {built.manifest.size / 1e6:.1f} MB")
 
 
 def _rehearse(out: Path) -> None:

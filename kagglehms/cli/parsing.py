@@ -67,7 +67,7 @@ def parse(command: str, classes: Sequence[type[Any]], words: Sequence[str]) -> l
     instances = []
     for options in classes:
         fields = dataclasses.fields(options)
-        values = {field.name: getattr(given, field.name) for field in fields if hasattr(given, field.name)}
+        values = {f.name: value for f in fields if (value := getattr(given, f.name, None)) is not None}
         for field in fields:
             if field.name not in values and _is_required(field):
                 meaning = _entries(options)[field.name].rstrip(".")
@@ -148,7 +148,10 @@ def _add(
         )
     elif _positional(field):
         nargs = None if required else "?"
-        group.add_argument(field.name, type=kind.convert, nargs=nargs, metavar=metavar, help=text)
+        # argparse would convert the default SUPPRESS as if it had been typed
+        group.add_argument(
+            field.name, type=kind.convert, nargs=nargs, default=None, metavar=metavar, help=text
+        )
     else:
         group.add_argument(_flag(field), type=kind.convert, required=required, metavar=metavar, help=text)
 
@@ -237,10 +240,20 @@ def _unknown_word(command: str, classes: Sequence[type[Any]], unknown: Sequence[
     """Say which word was not understood, and which option was probably meant."""
     word = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
     if not word.startswith("-"):
-        return f"{command} does not take {word!r}"
+        meant = _option_for(word, classes)
+        return f"{command} does not take {word!r}" + (f"; did you mean '{meant} {word}'?" if meant else "")
     known = [flag.removeprefix("--") for flag in flags(*classes)]
     near = nearest(word.lstrip("-").replace("_", "-"), known)
     return f"{command} has no option {word!r}" + (f"; did you mean '--{near}'?" if near else "")
+
+
+def _option_for(word: str, classes: Sequence[type[Any]]) -> str | None:
+    """The option whose value a stray word probably is: of its name, the one that is required, or for folders --data."""
+    fields = [field for options in classes for field in dataclasses.fields(options)]
+    required = [_flag(field) for field in fields if _is_required(field) and not _positional(field)]
+    folder = ["--data"] if Path(word).is_dir() else []
+    likely = [f"--{word}", *required, *folder]
+    return next((flag for flag in likely if flag in flags(*classes)), None)
 
 
 def _flag(field: dataclasses.Field[Any]) -> str:

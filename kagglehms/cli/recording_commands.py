@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kagglehms.cli.command import Result
 from kagglehms.console import say
-from kagglehms.errors import EXIT_USER, DataError, RunError, UsageError
+from kagglehms.errors import EXIT_USER, DataError, RunError, UsageError, counted
 from kagglehms.timing import Duration, seconds_of
 
 if TYPE_CHECKING:
@@ -74,13 +74,15 @@ def predict(options: Predict) -> Result:
     inside = options.bundle / "dataset"
     predictor = load_bundle(inside if (inside / MANIFEST).is_file() else options.bundle, options.device)
     say(predictor.device.reason)
+    if predictor.caveat:
+        say(f"warning: {predictor.caveat}")
     digest, told = predictor.manifest.digest, _Mappings().show
     outcome = predict_files(predictor, paths, options.out, how, options.threshold, digest, told, pages)
     if len(paths) == 1 and outcome.failed:
         raise _error(outcome)
     lines = [line for done in outcome.done for line in _lines(done)]
     lines += [f"{failed.path}: cannot be used: {failed.reason}" for failed in outcome.failed]
-    lines.append(f"{len(outcome.done)} of {len(paths)} recording(s) in {options.out}; {WARNING}")
+    lines.append(f"{len(outcome.done)} of {counted(len(paths), 'recording')} in {options.out}; {WARNING}")
     return Result({"warning": WARNING, **outcome.as_json()}, "\n".join(lines), outcome.exit_code)
 
 
@@ -126,7 +128,17 @@ def _lines(done: Done) -> Iterator[str]:
         cells = "".join(f"{'–' if hour[name] is None else format(hour[name], '.3f'):>9}" for name in classes)
         yield f"  {hour['hour']:>4.0f}  {hour['judged_share']:>6.0%} {cells}"
     events = ", ".join(f"{n} {name}" for name, n in summary["events"].items() if n)
-    yield f"  events: {events or ('none' if summary['judged'] else 'not judged')}"
+    yield f"  events: {events or _no_events(summary)}"
+
+
+def _no_events(summary: dict[str, Any]) -> str:
+    highest = summary.get("highest")
+    if highest is None:
+        return "not judged"
+    return (
+        f"none of at least {summary['event_threshold']:g}; the highest probability is {highest['probability']:.3f}, of "
+        f"{highest['class']} at {highest['start_s']:g} s"
+    )
 
 
 def _error(outcome: Outcome) -> DataError | RunError:

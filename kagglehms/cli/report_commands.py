@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kagglehms.cli.command import Result, watched
 from kagglehms.cli.data_folder import data_folder
 from kagglehms.console import say
-from kagglehms.errors import EXIT_FAILURE, EXIT_OK
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, counted
 
 if TYPE_CHECKING:
     from kagglehms.cli.doctor import Check
@@ -48,9 +48,9 @@ def report(options: Report) -> Result:
     written = write_report(
         options.runs, options.out, options.store, options.recipe, options.hardest, watched("report")
     )
-    say(f"{written.n_runs} run(s) in {written.path}; open it in a browser")
+    say(f"{counted(written.n_runs, 'run')} in {written.path}; open it in a browser")
     if written.problems:
-        say(f"{len(written.problems)} file(s) could not be read; the page lists them")
+        say(f"{counted(len(written.problems), 'file')} could not be read; the page lists them")
     return Result(written, page=written.path if options.open else None)
 
 
@@ -175,7 +175,7 @@ class Demo:
     Attributes:
         out: folder for everything.
         seed: random seed of the simulated competition.
-        eegs: number of recordings to learn from; fewer take less time and teach less.
+        eegs: number of recordings to learn from, at least 16; fewer take less time and teach less.
     """
 
     out: Path = Path("demo")

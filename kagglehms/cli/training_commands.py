@@ -9,7 +9,7 @@ from typing import Literal
 
 from kagglehms.cli.command import Result, watched
 from kagglehms.cli.data_folder import data_folder
-from kagglehms.errors import UsageError, closest
+from kagglehms.errors import UsageError, closest, counted
 from kagglehms.runs.training import TrainingOptions, train_recipes
 
 
@@ -117,7 +117,7 @@ def ladder(options: Ladder) -> Result:
     if options.out is None:
         return Result(content, text.rstrip("\n"))
     write_bytes(options.out, text.encode())
-    say(f"{len(rows)} rows in {options.out}")
+    say(f"{counted(len(rows), 'row')} in {options.out}")
     return Result(content)
 
 

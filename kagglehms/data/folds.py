@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kagglehms.data.records import Records
-from kagglehms.errors import UsageError
+from kagglehms.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,12 +64,12 @@ def assign_folds(records: Records, n_folds: int = 5, seed: int = FOLD_SEED) -> N
     n_patients = len(np.unique(patients))
     if n_patients < 2:
         raise UsageError(
-            f"{n_folds} folds cannot be made of {n_patients} patient(s), who stay in one fold each; use more records "
-            "(a larger --limit, or none)"
+            f"{n_folds} folds cannot be made of {counted(n_patients, 'patient')}, who stay in one fold each; "
+            "use more records (a larger --limit, or none)"
         )
     if not 2 <= n_folds <= n_patients:
         raise UsageError(
-            f"{n_folds} folds cannot be made of {n_patients} patient(s); choose 2 to {n_patients} (--folds)"
+            f"{n_folds} folds cannot be made of {counted(n_patients, 'patient')}; choose 2 to {n_patients} (--folds)"
         )
     classes = np.array(records.frame["expert_consensus"].to_list())
     # scikit-learn refuses only if every class has fewer records than there are folds. Here, a small sample is allowed.

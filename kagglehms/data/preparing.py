@@ -27,7 +27,7 @@ from kagglehms.data.records import Records, first_row_and_sample, read_records
 from kagglehms.data.store import INDEX, JOURNAL, WIDTH, Entry, Kind, Store, Watch, entry_from, write_index
 from kagglehms.data.workers import Workers, in_order
 from kagglehms.environment import available_cpus
-from kagglehms.errors import DataError, DataErrors, RunError, UsageError
+from kagglehms.errors import DataError, DataErrors, RunError, UsageError, counted
 from kagglehms.files import sweep_partials, write_bytes
 from kagglehms.locks import exclusive
 from kagglehms.progress import progress
@@ -174,7 +174,7 @@ def prepare_competition(data: Path, store: Path, workers: Workers | None = None)
     competition = Competition(data)
     records = read_records(competition.train_csv)
     recordings = recordings_of(competition, records)
-    say(f"{len(records)} records need {len(recordings)} recordings")
+    say(f"{counted(len(records), 'record')}, of {counted(len(recordings), 'recording')}")
     start = time.monotonic()
     done = prepare(recordings, store, lambda items, n: progress(items, n, "decode"), workers)
     if done.decoded:

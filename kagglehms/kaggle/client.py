@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kagglehms.bundle.manifest import MANIFEST
+from kagglehms.errors import counted
 from kagglehms.kaggle.answers import Answer, is_noise
 from kagglehms.kaggle.command import run_client
 from kagglehms.strict_json import parse_beginning, parse_object
@@ -178,8 +179,8 @@ class KaggleClient:
             raise answer.error(f"the dataset was not uploaded{lost}; fix what is named, or push again later")
         if refused:
             raise answer.error(
-                f"the new version lacks {', '.join(refused)}: the client dropped {len(refused)} upload(s) and went on; "
-                "push again, an incomplete version is not mistaken for this bundle"
+                f"the new version lacks {', '.join(refused)}: the client dropped {counted(len(refused), 'upload')} and "
+                "went on; push again, an incomplete version is not mistaken for this bundle"
             )
         return created
 

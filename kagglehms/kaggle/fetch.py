@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kagglehms.errors import HMSError, RunError, UsageError
+from kagglehms.errors import HMSError, RunError, UsageError, counted
 from kagglehms.kaggle.client import KernelState
 from kagglehms.kaggle.dist import UNSCORED, choose_kernels, kernel_ref
 from kagglehms.kaggle.service import Kaggle
@@ -63,7 +63,7 @@ def fetch(folder: Path, out: Path, kaggle: Kaggle, ended_well: bool = True) -> l
     if ended_well and folder.name not in UNSCORED:
         _check_submission(target / SUBMISSION, names)
         _check_marker(target)
-    kaggle.say(f"kernel {ref}: {len(names)} file(s) in {target}: {', '.join(names[:8])}")
+    kaggle.say(f"kernel {ref}: {counted(len(names), 'file')} in {target}: {', '.join(names[:8])}")
     return [target / name for name in names]
 
 

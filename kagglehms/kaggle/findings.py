@@ -13,11 +13,13 @@ class Finding:
         where: path of the file or folder.
         what: what is wrong with it.
         fix: what to do about it.
+        cause: name of what is behind it, where several findings may come from the same; empty if it stands alone.
     """
 
     where: str
     what: str
     fix: str
+    cause: str = ""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}; {self.fix}"

@@ -153,6 +153,7 @@ def _id(content: Mapping[str, Any], shortest: int, where: str) -> Iterator[Findi
             where,
             f"the owner is {owner!r}, which is not a Kaggle user name",
             "build again with --owner NAME, or set KAGGLE_USERNAME",
+            cause=f"owner {owner}",
         )
     if not shortest <= len(slug) <= 50:
         yield Finding(
@@ -254,6 +255,7 @@ def _sources(metadata: Mapping[str, Any], bundle_id: str, where: str) -> Iterato
                     where,
                     f"{key} has {source!r}, whose owner is a placeholder",
                     "build again with --owner NAME",
+                    cause=f"owner {parts[0]}",
                 )
     for source in metadata.get("model_sources", []):
         if len(source.split("/")) != 5 or not all(source.split("/")):
@@ -261,6 +263,6 @@ def _sources(metadata: Mapping[str, Any], bundle_id: str, where: str) -> Iterato
                 where, f"model_sources has {source!r}", "write owner/model/framework/variation/version"
             )
     if bundle_id not in datasets:
-        yield Finding(where, f"dataset_sources lacks the bundle {bundle_id}", "build again")
+        yield Finding(where, f"dataset_sources lacks the bundle {bundle_id}", "build again", cause="bundle")
     if SLUG not in metadata.get("competition_sources", []):
         yield Finding(where, f"competition_sources lacks {SLUG}", "add it")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kagglehms.bundle.manifest import CARD
-from kagglehms.errors import EXIT_FAILURE, EXIT_OK
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, counted
 from kagglehms.kaggle.bundle_rules import (
     file_findings,
     readable_wheels,
@@ -67,13 +67,19 @@ class Preflight:
     def text(self) -> str:
         """The result as text for people."""
         short = self.digest[:12] if self.digest else "unknown"
-        seen = f"dataset {self.dataset}: {self.files} files, {self.size / 1e6:.1f} MB, digest {short}; "
+        seen = f"dataset {self.dataset}: {counted(self.files, 'file')}, {self.size / 1e6:.1f} MB, digest {short}; "
         seen += f"kernels: {', '.join(self.kernels.values()) or 'none'}"
         if self.ok:
             return f"preflight: nothing found. {seen}"
-        lines = [f"preflight: {len(self.findings)} finding(s). {seen}"]
-        for finding in self.findings:
+        causes: dict[str, list[Finding]] = {}
+        for number, finding in enumerate(self.findings):
+            causes.setdefault(finding.cause or str(number), []).append(finding)
+        lines = [f"preflight: {counted(len(causes), 'finding')}. {seen}"]
+        for finding, *others in causes.values():
             lines += [f"  {finding.where}", f"    {finding.what}", f"    fix: {finding.fix}"]
+            if others:
+                where = ", ".join(dict.fromkeys(other.where for other in others))
+                lines.append(f"    for the same reason {counted(len(others), 'other finding')}, in {where}")
         return "\n".join(lines)
 
 
@@ -86,7 +92,7 @@ def preflight(dist: Path) -> Preflight:
     require_bundle(dist)
     dataset = dist / "dataset"
     findings: list[Finding] = []
-    card = _read(dataset / CARD, findings)
+    card = _read(dataset / CARD, findings, "bundle")
     findings += card_findings(card, dataset) if card is not None else ()
     findings += file_findings(dataset)
     manifest = verified_manifest(dataset, findings)
@@ -120,12 +126,12 @@ def preflight(dist: Path) -> Preflight:
     )
 
 
-def _read(path: Path, findings: list[Finding]) -> dict[str, Any] | None:
+def _read(path: Path, findings: list[Finding], cause: str = "") -> dict[str, Any] | None:
     try:
         return parse_object(path.read_bytes())
     except (OSError, JSONError) as error:
         reason = str(error) if isinstance(error, JSONError) else f"cannot be read ({error.strerror})"
-        findings.append(Finding(str(path), reason, "build again"))
+        findings.append(Finding(str(path), reason, "build again", cause))
         return None
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kagglehms.data.competition import SLUG
-from kagglehms.errors import RunError
+from kagglehms.errors import RunError, counted
 from kagglehms.files import write_bytes
 from kagglehms.kaggle.dist import UNSCORED, choose_kernels, kernel_ref
 from kagglehms.kaggle.fetch import fetch, make_output_folder, see_through
@@ -80,7 +80,7 @@ def push(
     kaggle.say(report.text)
     if not report.ok:
         raise RunError(
-            f"{len(report.findings)} finding(s) in {dist}, nothing was uploaded; fix them and push again"
+            f"{counted(len(report.findings), 'finding')} in {dist}, nothing was uploaded; fix them and push again"
         )
     upload(dist / "dataset", report.dataset, kaggle)
     done: list[PushedKernel] = []

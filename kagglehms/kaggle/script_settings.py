@@ -40,6 +40,7 @@ def stamp_findings(script: Path, bundle_id: str, manifest: Manifest | None) -> I
                 str(script),
                 f"{name} is {found[0][:40]!r}, and the bundle beside it has {str(expected[name])[:40]!r}",
                 "build again: bundle and kernels belong together",
+                cause="bundle",
             )
 
 

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from kagglehms.bundle.manifest import CARD, MANIFEST, Manifest, manifest_from_json, read_manifest
-from kagglehms.errors import BundleError, RunError
+from kagglehms.errors import BundleError, RunError, counted
 from kagglehms.kaggle.answers import ClientError
 from kagglehms.kaggle.client import DatasetState
 from kagglehms.kaggle.service import Kaggle
@@ -43,7 +43,7 @@ def upload(dataset: Path, ref: str, kaggle: Kaggle) -> bool:
     if kaggle.do(lambda: kaggle.client.upload(dataset, note, names)):
         ready_s = kaggle.patience.ready_s
         kaggle.say(
-            f"dataset {ref}: {len(names)} files sent, waiting until the new version is ready and complete"
+            f"dataset {ref}: {counted(len(names), 'file')} sent, waiting until the new version is ready and complete"
         )
     else:
         ready_s = min(kaggle.patience.confirm_s, kaggle.patience.ready_s)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from kagglehms.errors import counted
 from kagglehms.files import write_bytes
 from kagglehms.strict_json import parse
 
@@ -130,5 +131,6 @@ class Marker:
             listed += [f"  row {id_} {what}: {why}" for id_, why in list(rows.items())[:_MOST_LINES]]
             if len(rows) > _MOST_LINES:
                 listed.append(f"  and {len(rows) - _MOST_LINES} more")
-        done = f"finished ({self.status}): {len(self.models)} passes, {len(self.left_out)} left out, "
+        passes = counted(len(self.models), "pass", "passes")
+        done = f"finished ({self.status}): {passes}, {len(self.left_out)} left out, "
         return [*listed, f"{done}{len(self.rows_with_prior)} of {self.rows} rows prior"]

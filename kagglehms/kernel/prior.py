@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kagglehms.data.competition import CLASSES, VOTE_COLUMNS, Competition
 from kagglehms.data.whole import BLANKS, whole_number
+from kagglehms.errors import counted
 from kagglehms.files import require_regular, write_bytes
 from kagglehms.strict_json import parse
 
@@ -83,10 +84,14 @@ def read_rows(competition: Competition) -> Rows:
                 seen.add(eeg_id if number is None else number)
                 found[eeg_id] = whole_number(line.get("spectrogram_id") or "")
         if twice:
-            notes.append(f"{path.name} has {len(twice)} eeg_id(s) again: {_some(twice)}; each gets one row")
+            notes.append(
+                f"{path.name} has {counted(len(twice), 'eeg_id')} again: {_some(twice)}; each gets one row"
+            )
         unknown = [eeg_id for eeg_id in found if whole_number(eeg_id) is None]
         if unknown:
-            notes.append(f"{path.name} has {len(unknown)} eeg_id(s) that are no number: {_some(unknown)}")
+            notes.append(
+                f"{path.name} has {counted(len(unknown), 'eeg_id')} not written as a number: {_some(unknown)}"
+            )
         if found:
             return Rows(tuple(found), tuple(found.values()), path, tuple(notes))
         notes.append(f"{path.name} has no rows")
@@ -137,7 +142,7 @@ class PriorSubmission:
     @property
     def sentence(self) -> str:
         """What was submitted, in one line."""
-        made = f"{len(self.rows)} rows from {self.rows.source.name}"
+        made = f"{counted(len(self.rows), 'row')} from {self.rows.source.name}"
         return f"{made}; submitted the class prior first ({self.source})"
 
     def write(self, out: Path) -> None:

@@ -23,7 +23,7 @@ from kagglehms.bundle.predictor import LoadedModel, Predictor
 from kagglehms.console import open_streams, say, visible
 from kagglehms.data.competition import Competition
 from kagglehms.device import choose_device
-from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, RunError, counted
 from kagglehms.inputs.drawing import stack
 from kagglehms.inputs.kinds import Input
 from kagglehms.inputs.layouts import CROP_SHAPES, Crop, Normaliser, Source
@@ -135,7 +135,9 @@ class ScoredRun:
         manifest = read_manifest(bundle)
         self.marker.bundle = manifest.digest
         verify(bundle, manifest, self._task.digest, lambda _: self._scratch.pulse.beat())
-        say(f"bundle {bundle}: {len(manifest.models)} model(s), digest {manifest.digest[:12]} verified")
+        say(
+            f"bundle {bundle}: {counted(len(manifest.models), 'model')}, digest {manifest.digest[:12]} verified"
+        )
         predictor = Predictor(bundle, manifest, choose_device(self._task.device))
         self.marker.device = predictor.device.reason
         say(predictor.device.reason)

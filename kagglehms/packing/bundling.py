@@ -161,7 +161,7 @@ def _write_models(folder: Path, content: Content, files: dict[str, File]) -> lis
             if export is not None and (written := export(run.recipe, model)) is not None:
                 files[written.file] = hash_file(folder / written.file)
                 model = replace(model, onnx=written)
-            models.append(model)
+            models.append(replace(model, records=run.info.records))
     return models
 
 

@@ -6,6 +6,7 @@ import shlex
 
 from kagglehms.bundle.manifest import Model
 from kagglehms.data.competition import SLUG
+from kagglehms.errors import counted
 from kagglehms.kaggle.dist import kernel_folders
 from kagglehms.kaggle.stamping import PLACEHOLDER_OWNER
 from kagglehms.packing.build import Built
@@ -18,9 +19,10 @@ def describe(built: Built) -> str:
     lines += [f"{name:<48} {file.size:>13,}  {file.sha256[:12]}" for name, file in manifest.files.items()]
     lines += ["", f"{'model':<43} {'fold':>4}  out-of-fold score"]
     lines += [f"{model.recipe:<43} {model.fold:>4}  {_scores_line(model)}" for model in manifest.models]
+    files, models = counted(len(manifest.files), "file"), counted(len(manifest.models), "model")
     lines += [
         "",
-        f"{built.dataset}: {len(manifest.files)} files, {manifest.size / 1e6:.1f} MB, {len(manifest.models)} model(s)",
+        f"{built.dataset}: {files}, {manifest.size / 1e6:.1f} MB, {models}",
         f"digest {manifest.digest}",
         f"owner {built.owner} (from {built.owner_source})",
         "",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kagglehms import __version__
-from kagglehms.bundle.manifest import Model, Onnx, Prior
+from kagglehms.bundle.manifest import FEW_RECORDS, Model, Onnx, Prior
 from kagglehms.data.competition import CLASSES
 from kagglehms.inputs.kinds import Input, describe, unit
 from kagglehms.runs.blends import Blend, score_name
@@ -50,6 +50,7 @@ def model_card(
         models=models,
         onnx=[_onnx_row(layouts[model.recipe], model.onnx) for model in models if model.onnx],
         shortcomings=[told for model in models if (told := _shortcoming(model))],
+        few=[run["name"] for run in described if run["records"] < FEW_RECORDS],
         version=__version__,
         half=any(model.precision == "float16" for model in models),
         versions=versions,

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kagglehms.data.competition import CHANNELS, DIFFERENCES, MIDLINE_DIFFERENCES
+from kagglehms.errors import nearest
 from kagglehms.recordings.resampling import LEAST_RATE_HZ
 from kagglehms.recordings.stored import NO_SCALE, Recording
 
@@ -163,6 +164,27 @@ def parse_label(label: str) -> Pair | None:
     return plus, electrode(rest[0]) or rest[0].upper()
 
 
+def _check_renames(recording: Recording, rename: Mapping[str, str], labels: Sequence[str]) -> None:
+    """Refuse a mapping with names that are no channels of the recording or no electrodes, all of them at once."""
+    absent = [_with_near(label, labels) for label in rename if label not in labels]
+    odd = [
+        _with_near(name, (*CHANNELS, *_NEWER))
+        for name in rename.values()
+        if parse_label(name) is None and not any(map(_EKG.fullmatch, _SEPARATORS.split(name)))
+    ]
+    problems = [f"has no channel {', '.join(absent)} to rename"] if absent else []
+    problems += [f"no electrode is named {', '.join(odd)}"] if odd else []
+    if problems:
+        raise recording.refusal("; ".join(problems), f"its channels: {_some(labels, 40)}")
+
+
+def _with_near(name: str, known: Iterable[str]) -> str:
+    """A name in quotes, and the one that was probably meant, in whatever case it was typed."""
+    by_folded = {other.casefold(): other for other in known}
+    near = nearest(name.casefold(), by_folded)
+    return f"{name!r}" + (f" (did you mean {by_folded[near]!r}?)" if near else "")
+
+
 def _is_count(word: str) -> bool:
     """Whether a word only distinguishes channels of the same name, as `-0` and `-1` of MNE do."""
     return word.isdigit()
@@ -192,11 +214,7 @@ def map_channels(
     """
     rename = dict(rename or {})
     labels = [channel.label for channel in recording.channels]
-    unknown = [label for label in rename if label not in labels]
-    if unknown:
-        raise recording.refusal(
-            f"has no channel {unknown[0]!r} to rename", f"its channels: {_some(labels, 40)}"
-        )
+    _check_renames(recording, rename, labels)
     leads, ekg = _leads(recording, rename)
     voltless = _voltless(recording, rename)
     if not leads and voltless:

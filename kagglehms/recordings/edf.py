@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kagglehms.data.units import microvolts
-from kagglehms.errors import DataError, first_line
+from kagglehms.errors import DataError, counted, first_line
 from kagglehms.recordings.optional import edfio
 from kagglehms.recordings.stored import NO_SCALE, Channel, Recording, Stretch
 
@@ -307,7 +307,7 @@ def _stretches(header: _Header, notes: list[str]) -> list[Stretch]:
     firsts = [0, *(np.flatnonzero(lag_s > _SAME_TIME_S) + 1).tolist()]
     if len(firsts) > 1:
         told = "" if header.discontinuous else ", although its header calls it continuous"
-        notes.append(f"it has {len(firsts) - 1} interruption(s){told}, which are left as gaps")
+        notes.append(f"it has {counted(len(firsts) - 1, 'interruption')}{told}, left as gaps")
     stops = [*firsts[1:], header.n_records]
     return [Stretch(float(onsets_s[a] - onsets_s[0]), a, b) for a, b in zip(firsts, stops, strict=True)]
 

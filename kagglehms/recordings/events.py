@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from kagglehms.data.competition import CLASSES, LABEL_S
-from kagglehms.errors import UsageError
+from kagglehms.errors import UsageError, counted
 from kagglehms.recordings.optional import edfio, mne
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def to_edf(events: Sequence[Event]) -> bytes:
     The first annotation, without a duration, explains the others, so that a recording without events has a valid file.
     """
     library = edfio()
-    about = library.EdfAnnotation(0, None, f"{len(events)} events by kagglehms, for research only")
+    about = library.EdfAnnotation(0, None, f"{counted(len(events), 'event')} by kagglehms, for research only")
     annotations = [library.EdfAnnotation(event.onset_s, event.duration_s, _text(event)) for event in events]
     content = io.BytesIO()
     library.Edf([], annotations=[about, *annotations]).write(content)
@@ -190,16 +190,23 @@ def to_edf(events: Sequence[Event]) -> bytes:
 
 
 def to_mne(events: Sequence[Event]) -> Any:
-    """Return events as MNE `Annotations` with onsets from the recording's first sample."""
-    return mne().Annotations(
+    """Return events as MNE `Annotations` with onsets from the recording's first sample.
+
+    The class is the description; the probability is among the `extras`, which MNE has from version 1.11 on.
+    """
+    library = mne()
+    annotations = library.Annotations(
         [event.onset_s for event in events],
         [event.duration_s for event in events],
         [_text(event) for event in events],
     )
+    if hasattr(annotations, "extras"):
+        annotations.extras = [
+            {"probability": event.probability} if np.isfinite(event.probability) else {} for event in events
+        ]
+    return annotations
 
 
 def _text(event: Event) -> str:
-    """A short description; artefacts begin with BAD, which MNE leaves out of analyses."""
-    if event.name == ARTEFACT:
-        return "BAD_artefact"
-    return f"{event.name} {event.probability:.2f}"
+    """The class alone, by which programs group events; artefacts begin with BAD, which MNE leaves out of analyses."""
+    return "BAD_artefact" if event.name == ARTEFACT else event.name

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,6 +28,9 @@ from kagglehms.strict_json import JSONError, parse_object
 SUMMARY = "_summary.json"
 ENDINGS = ("_windows.csv", "_windows.parquet", "_events.tsv", "_events.json", "_annotations.edf", SUMMARY)
 """Endings of the results of each recording; the summary is written last, so it marks a complete set."""
+_BIDS = re.compile(r"(sub-[0-9A-Za-z]+)(?:_(ses-[0-9A-Za-z]+))?(?:_[a-z]+-[0-9A-Za-z]+)*_eeg\.")
+"""Name of a recording in a BIDS dataset: subject, session, further entities."""
+_NOT_OF_BIDS = "*_windows.*\n*_summary.json\n*_annotations.edf\n*_timeline*.html\n"
 TIMELINE = "_timeline.html"
 """Ending of the page of a recording, which is written if somebody draws it."""
 Told = Callable[[Path, Montage], object]
@@ -137,9 +141,13 @@ def predict_files(
     check_threshold(threshold)
     outcome = Outcome()
     write_bytes(out / "dataset_description.json", _json(dataset_description(__version__)))
-    sweep_partials(out)
+    stems = output_stems(paths)
+    if any("/" in stem for stem in stems):
+        write_bytes(out / ".bidsignore", _NOT_OF_BIDS.encode())
+    for folder in {out, *((out / stem).parent for stem in stems)}:
+        sweep_partials(folder)
     inputs = {os.path.realpath(path) for path in paths}
-    for number, (path, stem) in enumerate(zip(paths, output_stems(paths), strict=True), start=1):
+    for number, (path, stem) in enumerate(zip(paths, stems, strict=True), start=1):
         if len(paths) > 1:
             say(f"[{number}/{len(paths)}] {path}")
         try:
@@ -279,7 +287,8 @@ def output_stems(paths: Sequence[Path]) -> list[str]:
         paths: different files.
 
     Returns:
-        Names without endings, and without the suffix `_eeg` of BIDS, which `_events` replaces.
+        Names without endings, and without the suffix `_eeg` of BIDS, which `_events` replaces; files of a BIDS dataset
+        keep their folders below it, such as `sub-01/eeg/sub-01_task-rest`, as its derivatives do.
     """
     stems = [_stem(path) for path in paths]
     folders = [Path(os.path.realpath(path)).parent.parts[1:] for path in paths]  # links may lead in a circle
@@ -288,7 +297,17 @@ def output_stems(paths: Sequence[Path]) -> list[str]:
         for i, path in enumerate(paths):
             if counts[stems[i].casefold()] > 1:
                 stems[i] = "_".join([*folders[i][len(folders[i]) - depth :], path.name.replace(".", "_")])
-    return stems
+    return [
+        _placed(path, stem) if stem == _stem(path) else stem for path, stem in zip(paths, stems, strict=True)
+    ]
+
+
+def _placed(path: Path, stem: str) -> str:
+    """The stem below the folders that BIDS prescribes, for a file that is in them itself."""
+    named = _BIDS.match(path.name)
+    folders = [part for part in (named[1], named[2], "eeg") if part] if named else []
+    inside = [*Path(os.path.realpath(path)).parent.parts[-len(folders) :]] == folders
+    return "/".join([*folders, stem]) if inside else stem
 
 
 def _stem(path: Path) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.data.frames import as_frame, column, is_frame, numbers
-from kagglehms.errors import DataError, UsageError, first_line
+from kagglehms.errors import DataError, UsageError, counted, first_line
 from kagglehms.recordings.stored import NO_SCALE, Channel, Recording, Stretch
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class RawRecording(Recording):
         notes = [f"marked as bad and therefore missing: {', '.join(bads)}"] if bads else []
         stretches = _without_skips(raw, float(rate))
         if len(stretches) > 1:
-            notes.append(f"it has {len(stretches) - 1} interruption(s), which are left as gaps")
+            notes.append(f"it has {counted(len(stretches) - 1, 'interruption')}, left as gaps")
         super().__init__(name, path, channels, stretches, 1 / rate, notes)
         if not stretches:
             raise self.refusal("it holds no samples", "give a recording")

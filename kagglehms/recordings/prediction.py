@@ -14,7 +14,7 @@ import numpy as np
 
 from kagglehms.data.competition import CLASSES, LABEL_S, N_TIMES, SFREQ_HZ, WINDOW_S
 from kagglehms.data.readers import encode_eeg
-from kagglehms.errors import UsageError
+from kagglehms.errors import UsageError, counted
 from kagglehms.inputs.layouts import Crop, Source
 from kagglehms.recordings.channels import ELECTRODES, Montage, Pair, map_channels
 from kagglehms.recordings.electrodes import Electrodes
@@ -50,6 +50,10 @@ class Judge(Protocol):
     @property
     def at_once(self) -> int:
         """Number of windows that it judges best at a time."""
+
+    @property
+    def caveat(self) -> str:
+        """Why its models are not fit to judge patients; empty if nothing shows it."""
 
     def judge(self, crops: Sequence[Crop]) -> Prediction:
         """Predict the classes of every crop."""
@@ -107,7 +111,7 @@ def predict_recording(
         windows = _ahead(reader, walk.batch, batches)
         for batch in windows if watch is None else watch(windows, len(batches)):
             judged.add(judge, batch, options.keep_flagged)
-    return _result(electrodes, judge.sources, options, starts, judged)
+    return _result(electrodes, judge, options, starts, judged)
 
 
 def electrodes_of(
@@ -221,7 +225,7 @@ def _ahead(
 
 def _result(
     electrodes: Electrodes,
-    sources: Collection[Source],
+    judge: Judge,
     options: Options,
     starts: NDArray[np.int64],
     rows: _Rows,
@@ -239,13 +243,15 @@ def _result(
             f"stored in steps of up to {max(coarse.values()):.3g} µV, which is coarse for an EEG: {', '.join(coarse)}"
         )
     if montage.lost:
-        notes.append(f"{len(montage.lost)} differences of electrodes that the models use are missing")
+        notes.append(
+            f"{counted(len(montage.lost), 'difference')} of electrodes that the models use are missing"
+        )
     if duration_s < WINDOW_S:
         notes.append(f"shorter than a window of {WINDOW_S} s")
-    if "kaggle" in sources and duration_s < 600:
+    if "kaggle" in judge.sources and duration_s < 600:
         notes.append("shorter than the ten minutes of spectrograms, which are therefore incomplete")
     if rows.offsets:
-        notes.append(f"electrodes far from zero were moved to it in {rows.offsets} window(s)")
+        notes.append(f"electrodes far from zero were moved to it in {counted(rows.offsets, 'window')}")
     return RecordingPrediction(
         recording.name,
         duration_s,
@@ -260,6 +266,7 @@ def _result(
         montage.missing,
         tuple(notes),
         electrodes,
+        judge.caveat,
     )
 
 

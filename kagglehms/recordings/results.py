@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kagglehms.data.competition import CLASSES, LABEL_S
+from kagglehms.errors import counted
 from kagglehms.recordings.events import Event, Windows, find_events, to_mne
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Prediction:
             for row in rows[:_LINES]
         ]
         more = [f"… and {len(rows) - _LINES} more"] if len(rows) > _LINES else []
-        return "\n".join([f"Prediction of {len(rows)} window(s)", *lines, *more, WARNING])
+        return "\n".join([f"Prediction of {counted(len(rows), 'window')}", *lines, *more, WARNING])
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class RecordingPrediction:
         probabilities: (N, 6) probabilities in the order of `classes`; NaN for a window that was not judged.
         spread: (N, 6) standard deviation over the folds of a recipe, root mean square over recipes; NaN where no
             recipe has two folds.
-            flags: (N,) whether each window has the flag, by its name; see `recordings.sliding.Flags`.
+        flags: (N,) whether each window has the flag, by its name; see `recordings.sliding.Flags`.
         from_fewer_models: (N,) whether the window was empty for some recipes of the bundle only.
         spectrogram_share: (N,) share of the ten minutes of a spectrogram that lies within the recording; NaN if no
             recipe uses spectrograms.
@@ -119,6 +120,7 @@ class RecordingPrediction:
         missing: electrodes that the recording lacks.
         notes: further remarks for the reader.
         electrodes: the recording itself, for its timeline page; None if it is not at hand.
+        caveat: why the models are not fit to judge patients; empty if nothing shows it.
     """
 
     name: str
@@ -134,6 +136,7 @@ class RecordingPrediction:
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
     electrodes: Electrodes | None = field(default=None, compare=False)
+    caveat: str = ""
 
     def __len__(self) -> int:
         """Count the windows, judged or not."""
@@ -188,6 +191,7 @@ class RecordingPrediction:
             tuple(summary["missing_electrodes"]),
             tuple(summary["notes"]),
             electrodes,
+            summary.get("caveat", ""),
         )
 
     def to_polars(self) -> polars.DataFrame:
@@ -216,6 +220,15 @@ class RecordingPrediction:
         """
         return to_mne(self.events(threshold))
 
+    def _highest(self) -> dict[str, Any] | None:
+        """Return the highest probability of a class that makes events, and where it is; None if nothing was judged."""
+        if not self.judged.any():
+            return None
+        harmful = np.nan_to_num(self.probabilities[:, : CLASSES.index("other")], nan=-1.0)
+        row, k = np.unravel_index(int(harmful.argmax()), harmful.shape)
+        highest = _number(harmful[row, k])
+        return {"class": CLASSES[k], "probability": highest, "start_s": float(self.start_s[row])}
+
     def burden(self) -> list[dict[str, float]]:
         """Compute the burden of each class per hour.
 
@@ -241,6 +254,7 @@ class RecordingPrediction:
         events = self.events(threshold)
         return {
             "warning": WARNING,
+            "caveat": self.caveat,
             "duration_s": self.duration_s,
             "every_s": self.every_s,
             "windows": len(self),
@@ -249,6 +263,7 @@ class RecordingPrediction:
             "mean_probability": {name: _number(mean) for name, mean in zip(CLASSES, means, strict=True)},
             "events": {name: sum(e.name == name for e in events) for name in CLASSES if name != "other"},
             "event_threshold": threshold,
+            "highest": self._highest(),
             "burden_per_hour": [{k: _number(v) for k, v in hour.items()} for hour in self.burden()],
             "missing_electrodes": list(self.missing),
             "mapping": list(self.mapping),
@@ -260,15 +275,16 @@ class RecordingPrediction:
         judged = self.judged
         flagged = ", ".join(f"{int(flag.sum())} {name}" for name, flag in self.flags.items() if flag.any())
         lines = [
-            f"RecordingPrediction of {self.name}: {self.duration_s:.0f} s, {len(self)} windows of {LABEL_S} s every "
-            f"{self.every_s:g} s, {int(judged.sum())} judged" + (f" (flagged: {flagged})" if flagged else "")
+            f"RecordingPrediction of {self.name}: {self.duration_s:.0f} s, {counted(len(self), 'window')} "
+            f"of {LABEL_S} s every {self.every_s:g} s, {int(judged.sum())} judged"
+            + (f" (flagged: {flagged})" if flagged else "")
         ]
         if judged.any():
             means = self.probabilities[judged].mean(axis=0)
             best = np.argsort(-means)[:_SHOWN]
             lines.append("mean: " + ", ".join(f"{CLASSES[k]} {means[k]:.2f}" for k in best))
         lines += [f"note: {note}" for note in self.notes]
-        return "\n".join([*lines, WARNING])
+        return "\n".join([*lines, *([self.caveat] if self.caveat else []), WARNING])
 
 
 def _number(value: float) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kagglehms.data.competition import Competition
-from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, counted
 from kagglehms.kaggle.image import kaggle_image
 from kagglehms.kernel.marker import Marker
 from kagglehms.kernel.mounts import MountStyle
@@ -106,11 +106,12 @@ def projection(marker: Marker | None) -> str:
     if marker is None or not marker.steps:
         return ""
     if marker.rows < FEWEST_ROWS:
-        return f"{marker.rows} row(s) say nothing about the time of {HIDDEN_ROWS:,}: try --hidden 100"
+        return f"{counted(marker.rows, 'row')} cannot tell the time of {HIDDEN_ROWS:,}: try --hidden 100"
     passes_s = sum(step["seconds"] for step in marker.steps)
     whole_s = marker.seconds - passes_s + passes_s * HIDDEN_ROWS / marker.rows
     took, limit = duration(whole_s), f"{kaggle_image().limits.kernel_seconds / 3600:g} h"
-    said = f"{HIDDEN_ROWS:,} rows would take {took} of {limit} on this machine ({len(marker.steps)} passes)"
+    said = f"{HIDDEN_ROWS:,} rows would take {took} of {limit} on this machine "
+    said += f"({counted(len(marker.steps), 'pass', 'passes')})"
     if whole_s > TIME_LIMIT_S:
         own = duration(TIME_LIMIT_S)
         said += f", more than the {own} that the kernel gives itself: the last passes would be left out"

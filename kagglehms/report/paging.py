@@ -132,6 +132,7 @@ class Paged:
         remedy: how to have a page with the signal of a stretch that this one lacks; `{from}` and `{to}` stand for its
             ends as h:mm:ss, `{from_s}` and `{to_s}` for the same in seconds, `{second}` for the offset of a window.
         images: pictures of single windows, see `report.viewer`; None without any.
+        caveat: warning beside the one that every page has; empty for none.
         details: further paragraphs: a title, and lines.
         tint: what mattered in a window; None if that was not measured.
     """
@@ -147,6 +148,7 @@ class Paged:
     start_s: float
     remedy: str
     images: Mapping[str, Any] | None = None
+    caveat: str = ""
     details: Sequence[tuple[str, Sequence[str]]] = ()
     tint: Tint | None = None
 

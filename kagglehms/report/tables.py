@@ -17,7 +17,7 @@ from kagglehms.data.competition import CLASSES, PROBABILITY_COLUMNS, VOTE_COLUMN
 from kagglehms.data.frames import Frame, Library, as_table, is_frame, to_library
 from kagglehms.data.records import read_records, vote_fractions
 from kagglehms.data.tables import read_table
-from kagglehms.errors import UsageError, closest
+from kagglehms.errors import UsageError, closest, counted
 from kagglehms.files import write_bytes
 from kagglehms.kernel.prior import submission_csv
 from kagglehms.kernel.submission import read_submission_table
@@ -192,7 +192,7 @@ def score(votes: Frame, predictions: Frame, key: str = "eeg_id") -> float:
     if set(places) != set(truth[key]):
         n_other = len(set(places) ^ set(truth[key]))
         raise UsageError(
-            f"votes and predictions differ in {n_other} value(s) of column {key}; give the same rows"
+            f"votes and predictions differ in {counted(n_other, 'value')} of column {key}; give the same rows"
         )
     votes_NK = truth.select(VOTE_COLUMNS).to_numpy()
     if (votes_NK < 0).any() or not votes_NK.any(axis=1).all():

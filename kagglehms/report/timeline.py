@@ -76,6 +76,7 @@ def timeline_page(
         remedy="repeat the command with --stretch {from}-{to}"
         if electrodes.recording.path
         else "call write_timeline with stretch_s=({from_s}, {to_s})",
+        caveat=found.caveat[:1].upper() + found.caveat[1:],
         details=[("Channels", found.mapping), ("Notes", found.notes)],
     )
     if stretch_s is not None:

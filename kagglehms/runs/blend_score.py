@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kagglehms.errors import counted
 from kagglehms.runs.blends import Blend, Floats
 from kagglehms.training.metric import Standing, floors, shortcoming, standing_text
 
@@ -80,8 +81,9 @@ class NestedScore:
         if self.of_many is not None:
             many = tuple(f", many {scores[f'{name}_votes10']:.4f}" for name in ("plain_mean", "in_sample"))  # type: ignore[assignment]
         return (
-            f"{self.blend.name}: nested score {standing_text(self.of_all, self.of_many)}; {self.n_rows} records of "
-            f"{self.n_patients} patients\nplain mean {self.plain_mean:.4f}{many[0]} (gain {self.gain:.4f} ± "
+            f"{self.blend.name}: nested score {standing_text(self.of_all, self.of_many)}; "
+            f"{counted(self.n_rows, 'record')} of {counted(self.n_patients, 'patient')}\n"
+            f"plain mean {self.plain_mean:.4f}{many[0]} (gain {self.gain:.4f} ± "
             f"{self.gain_error:.4f}), in-sample {self.in_sample:.4f}{many[1]}; lower is better"
             f"{f'; the blend is {short}' if short else ''}"
         )
@@ -94,7 +96,7 @@ class NestedScore:
         own = "all records" if fitting.population == "all" else "records with many (≥ 10) votes"
         head = (
             f"{self.blend.name}: for {own}, fitted to {self.blend.n_rows} of {self.n_rows} records of "
-            f"{self.n_patients} patients"
+            f"{counted(self.n_patients, 'patient')}"
         )
         lines = [head, f"{'KL divergence, lower is better':<44}{'all records':>12}{'many votes':>12}"]
         for words, key in _ROWS:

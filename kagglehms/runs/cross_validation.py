@@ -20,7 +20,7 @@ from kagglehms.data.competition import PROBABILITY_COLUMNS
 from kagglehms.data.records import Records
 from kagglehms.device import Device
 from kagglehms.environment import available_cpus
-from kagglehms.errors import UsageError
+from kagglehms.errors import UsageError, counted
 from kagglehms.files import sweep_partials
 from kagglehms.locks import exclusive
 from kagglehms.runs.contents import FoldResult
@@ -201,7 +201,7 @@ class _Run:
         team.wait()
         train, valid = np.flatnonzero(dataset.folds != fold), np.flatnonzero(dataset.folds == fold)
         say(
-            f"{session.place}{self.recipe.name} fold {fold}: {len(train)} records to learn from, "
+            f"{session.place}{self.recipe.name} fold {fold}: {counted(len(train), 'record')} to learn from, "
             f"{len(valid)} held out"
         )
         identity = {

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kagglehms.errors import RunError, UsageError
+from kagglehms.errors import RunError, UsageError, counted
 from kagglehms.inputs.kinds import describe
 from kagglehms.runs.blends import Blend
 from kagglehms.runs.contents import RunInfo
@@ -199,10 +199,10 @@ def _fitted_row(blend: Blend) -> Row:
 def _fitted_how(blend: Blend) -> str:
     """Describe what a blend was fitted to, and what its scores are."""
     if blend.fitting is None or (blend.fitting.population == "all" and blend.prior is None):
-        return f"fitted: nested score on {blend.n_rows} records"
+        return f"fitted: nested score on {counted(blend.n_rows, 'record')}"
     many = " with many votes" if blend.fitting.population == "many" else ""
     corrected = ", class priors corrected" if blend.prior else ""
-    return f"fitted to {blend.n_rows} records{many}{corrected}: nested scores"
+    return f"fitted to {counted(blend.n_rows, 'record')}{many}{corrected}: nested scores"
 
 
 def _scores(scored: Scored, info: RunInfo | None, truth_csv: Path | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kagglehms.console import say, tell
-from kagglehms.errors import HMSError, RunError, Stopped, UsageError
+from kagglehms.errors import HMSError, RunError, Stopped, UsageError, counted
 from kagglehms.stop_signals import stop_signals
 from kagglehms.timing import Clock, Duration, seconds_of
 from kagglehms.training.trackers import Tracking, check_installed
@@ -211,7 +211,7 @@ def _train(
     if options.resume_from is not None and session.team.leads:
         taught = with_teachers(dataset, recipe, options.runs, options.resume_from)
         taken = continue_from(options.resume_from, options.runs, recipe, taught, options.weights)
-        say(f"{recipe.name}: {taken} fold(s) taken over from {options.resume_from}")
+        say(f"{recipe.name}: {counted(taken, 'fold')} taken over from {options.resume_from}")
     session.team.wait()
     outcome = cross_validate(
         recipe, dataset, options.runs, device, options.weights, options.fold or None, session

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kagglehms.errors import DataError
+from kagglehms.errors import DataError, counted
 from kagglehms.files import write_bytes
 from kagglehms.inputs.layouts import PANEL_SHAPES, Normaliser
 from kagglehms.strict_json import parse_object
@@ -145,7 +145,7 @@ def _differences(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[st
     ]
     problems = []
     if missing:
-        problems.append(f"{len(missing)} tensor(s) missing, such as {missing[0]}")
+        problems.append(f"{counted(len(missing), 'tensor')} missing, such as {missing[0]}")
     if extra:
         problems.append(f"{len(extra)} unknown, such as {extra[0]}")
     return problems + other[:2]

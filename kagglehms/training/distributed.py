@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from kagglehms.errors import RunError, UsageError
+from kagglehms.errors import RunError, UsageError, counted
 from kagglehms.training.batches import Batch
 
 if TYPE_CHECKING:
@@ -165,7 +165,8 @@ def assemble(device_wanted: str | None = None) -> Iterator[Team]:
         local, n_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local >= n_gpus:
             raise UsageError(
-                f"torchrun started process {local} of this machine, which has {n_gpus} GPU(s); lower --nproc-per-node"
+                f"torchrun started process {local} of this machine, which has "
+                f"{counted(n_gpus, 'GPU')}; lower --nproc-per-node"
             )
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.data.records import Windows
-from kagglehms.errors import DataError, UsageError
+from kagglehms.errors import DataError, UsageError, counted
 from kagglehms.inputs.kinds import Folded, Input, Signals, View, Views, Zoomed
 from kagglehms.strict_json import JSONError, validate
 from kagglehms.training.backbones import EEG
@@ -233,7 +233,7 @@ class Recipe:
 
     def described(self, stage: Stage) -> str:
         """Describe a stage of this recipe in a line."""
-        epochs = f"{stage.epochs} epochs" + (
+        epochs = counted(stage.epochs, "epoch") + (
             f", {stage.mosaic_epochs} of mosaics" if stage.mosaic_epochs else ""
         )
         weights = f" × {stage.weights}" if stage.weights else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -321,3 +322,33 @@ def test_the_prior_is_that_of_training(dist: Path, competition_folder: Path) -> 
     records = read_records(competition_folder / "train.csv")
     expected = (records.targets_NK.sum(axis=0) + 1 / 6) / (len(records) + 1)
     np.testing.assert_allclose(load_bundle(dist / "dataset").prior, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("score", "records", "says"),
+    [
+        (1.4, 20_000, "1 of 1 model scored no better than the class prior on held-out records"),
+        (0.6, 240, "trained on 240 records only"),
+        (0.6, 20_000, ""),
+        (None, None, ""),
+    ],
+)
+def test_bundles_that_cannot_judge_patients_say_so(
+    dist: Path, score: float | None, records: int | None, says: str
+) -> None:
+    predictor = load_bundle(dist / "dataset")
+    first = replace(predictor.manifest.models[0], scores={"all": score, "prior_all": 1.4}, records=records)
+    manifest = replace(predictor.manifest, models=(first,))
+    caveat = Predictor(predictor.bundle, manifest, predictor.device).caveat
+    assert caveat == (f"not fit to judge patients: {caveat.partition(': ')[2]}" if says else "")
+    assert says in caveat
+
+
+def test_the_manifest_knows_how_many_records_were_learned_from(dist: Path) -> None:
+    predictor = load_bundle(dist / "dataset")
+    assert {model.records for model in predictor.manifest.models} == {
+        int(n)
+        for n in re.findall(r"\| (\d+) \|$", (predictor.bundle / "MODEL_CARD.md").read_text(), re.MULTILINE)
+    }
+    assert "trained on " in predictor.caveat
+    assert "Not fit to judge patients" in (predictor.bundle / "MODEL_CARD.md").read_text()

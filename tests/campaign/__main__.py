@@ -31,10 +31,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.campaign", description="Inject faults, and judge what follows."
     )
-    parser.add_argument("--faults", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--faults", type=int, default=10_000, help="number of faults to inject (10,000)")
+    parser.add_argument("--seed", type=int, default=1, help="random seed, which decides every fault (1)")
     parser.add_argument("--minutes", type=float, help="end after so long, with what was done")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument(
+        "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="faults at a time (one per CPU core)"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("campaign.jsonl"), help="outcomes; those in it are not repeated"
     )

@@ -156,7 +156,13 @@ def test_a_mistake_is_one_line(
         ),
         (["rehearse", "--data", "x"], "rehearse needs KERNEL: kernel of DIST/kernels"),
         (["report", "--recipe"], "--recipe: expected one argument"),
-        (["report", "runs"], "report does not take 'runs'"),
+        (["report", "runs"], "report does not take 'runs'; did you mean '--runs runs'?"),
+        (["simulate", "hms"], "simulate does not take 'hms'; did you mean '--out hms'?"),
+        (["prepare", "."], "prepare does not take '.'; did you mean '--data .'?"),
+        (["blend", "--name", "x"], "blend needs RUN: runs to blend"),
+        (["view", "--data", "x"], "view needs EEG_ID: "),
+        (["publish"], "publish needs "),
+        (["demo", "--eegs", "1"], "--eegs 1: the demo needs at least 16 recordings"),
         (["view", "first", "--data", "x"], "EEG_ID: 'first' is not a whole number"),
         (["blend", "a", "--prior-exponent", "x"], "--prior-exponent: 'x' is not a number and not one of fit"),
         (["ladder", "basline"], "no recipe, run or blend 'basline'; did you mean 'baseline'?"),
@@ -367,7 +373,7 @@ def test_verify_lists_all_that_changed(
             file.write(bytes([byte[0] ^ 1]))
     assert main(words) == 2
     *problems, summary = capsys.readouterr().out.splitlines()
-    assert summary.endswith("4 file(s) or recordings have changed or are broken")
+    assert summary.endswith("4 files or recordings changed or broken")
     assert {line.partition(": ")[0] for line in problems} == set(map(str, changed))
     assert main(["verify", "--store", str(store), "--json"]) == 2
     (problem,) = json.loads(capsys.readouterr().out)["problems"]
@@ -601,7 +607,7 @@ def test_training_that_is_out_of_time_says_what_is_left_and_another_session_goes
     assert "2 evaluations of fold1 are left" in message
     assert main([*arguments, "--runs", str(second), "--resume-from", str(first)]) == 0
     said = capsys.readouterr().out
-    assert "1 fold(s) taken over" in said
+    assert "1 fold taken over" in said
     assert "continues after step 0 of 2" in said
     assert "baseline: 1 of 2 folds trained" in said
 

@@ -36,7 +36,7 @@ def test_a_folder_is_judged_and_told(
     assert "channels as above" in said
     assert f"{hospital / 'a.edf'}: 80 s, 4 of 8 windows judged (4 edge)" in said
     assert "note: shorter than the ten minutes" in said
-    assert "2 of 2 recording(s)" in said
+    assert "2 of 2 recordings" in said
     assert "not a medical device" in said
     assert (tmp_path / "out/a_summary.json").is_file()
     assert predict(hospital, "--bundle", dist / "dataset", "--out", tmp_path / "out") == 0
@@ -81,7 +81,7 @@ def test_a_program_reads_json(
     assert predict(hospital, "--bundle", dist, "--out", tmp_path / "out", "--quiet") == 2
     said = capsys.readouterr().out
     assert f"{hospital / 'c.edf'}: cannot be used: is no EDF or BDF file" in said
-    assert "2 of 3 recording(s)" in said
+    assert "2 of 3 recordings" in said
 
 
 def test_missing_electrodes_end_in_one_line_unless_they_are_allowed(

@@ -185,8 +185,25 @@ def test_all_findings_at_once_each_with_its_fix(dist: Path, capsys: pytest.Captu
     assert all(finding["where"] and finding["what"] and finding["fix"] for finding in report["findings"])
     assert main(["preflight", "--dist", str(dist)]) == EXIT_FAILURE
     text = capsys.readouterr().out
-    assert "5 finding(s)" in text
+    assert "preflight: 5 findings." in text
     assert text.count("fix: ") == 5
+
+
+@pytest.mark.parametrize("harm", ["another owner", "no owner", "no card"])
+def test_what_has_one_cause_is_told_once(dist: Path, harm: str, capsys: pytest.CaptureFixture[str]) -> None:
+    card = dist / "dataset" / CARD
+    if harm == "no card":
+        card.unlink()
+    elif harm == "another owner":
+        edit(card, id="otto/kagglehms-bundle")
+    else:
+        for file in (card, *dist.glob("kernels/*/kernel-metadata.json"), *dist.glob("kernels/*/*.py")):
+            file.write_text(file.read_text().replace("some-owner", "your-kaggle-username"))
+    assert main(["preflight", "--dist", str(dist)]) == EXIT_FAILURE
+    text = capsys.readouterr().out
+    assert "preflight: 1 finding." in text
+    assert text.count("fix: ") == 1
+    assert "for the same reason" in text
 
 
 def test_size_and_count_of_the_dataset(dist: Path, monkeypatch: pytest.MonkeyPatch) -> None:

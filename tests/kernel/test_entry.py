@@ -131,7 +131,7 @@ def test_everything_is_found_unpacked_and_verified_in_each_style(
     done = run(built, tmp_path)
     assert ("2 rows from sample_submission.csv" in done.stdout) is (style != MOUNT_STYLES[0])
     assert f"competition {competition}\n" in done.stdout
-    assert f"bundle {place}: 2 model(s), digest {built.manifest.digest[:12]} verified" in done.stdout
+    assert f"bundle {place}: 2 models, digest {built.manifest.digest[:12]} verified" in done.stdout
     library = Path(done.stdout.splitlines()[0].partition(" from ")[2])
     assert library.is_relative_to(tmp_path / "tmp")
     assert json.loads(done.stdout.splitlines()[-1])["status"] == "prior"
@@ -184,7 +184,7 @@ def test_of_two_versions_the_right_one_is_found_and_the_stale_one_named(built: B
         (stale / "manifest.json").write_bytes(dump_manifest(older))
         (right / "manifest.json").write_bytes(dump_manifest(content))
         done = run(built, root)
-        assert f"bundle {right}: 2 model(s), digest {content.digest[:12]} verified" in done.stdout
+        assert f"bundle {right}: 2 models, digest {content.digest[:12]} verified" in done.stdout
         assert f"note: bad library in {stale}: stale version, digest {older.digest[:12]}" in done.stderr
         np.testing.assert_allclose(submitted(root), [content.prior] * 2)
 
@@ -251,7 +251,7 @@ def test_neither_a_sample_that_cannot_be_read_nor_a_problem_fails_a_scored_run(
     sample.unlink()
     sample.mkdir()
     done = run(built, root, rerun=True)
-    assert f"bundle {place}: 2 model(s)" in done.stdout
+    assert f"bundle {place}: 2 models" in done.stdout
     assert json.loads(done.stdout.splitlines()[-1])["status"] == "prior"  # a failure otherwise, see above
     assert done.returncode == 0
     np.testing.assert_allclose(submitted(root), [built.manifest.prior] * 2)

@@ -49,9 +49,9 @@ def test_a_usual_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("test", "ids", "spectrograms", "note"),
     [
-        (HEAD + "1,2,3\n4,5,6\n7,2,9\n", ("2", "5"), (1, 4), "1 eeg_id(s) again: 2"),
+        (HEAD + "1,2,3\n4,5,6\n7,2,9\n", ("2", "5"), (1, 4), "1 eeg_id again: 2"),
         (HEAD + "1,2,3\n4,,6\n", ("2",), (1,), "a line without an eeg_id"),
-        (HEAD + "1,x7,3\n4,5,6\n", ("x7", "5"), (1, 4), "1 eeg_id(s) that are no number: x7"),
+        (HEAD + "1,x7,3\n4,5,6\n", ("x7", "5"), (1, 4), "1 eeg_id not written as a number: x7"),
         (HEAD + "x,2,3\n,5,6\n", ("2", "5"), (None, None), None),
         ("eeg_id,patient_id\n2,3\n", ("2",), (None,), None),
         ("\ufeffeeg_id , spectrogram_id\r\n 2 , 3 \r\n", ("2",), (3,), None),
@@ -59,8 +59,8 @@ def test_a_usual_table(tmp_path: Path) -> None:
         (HEAD.encode() + b"1,2,\xff\xfe\n", ("2",), (1,), None),
         (HEAD + "853520.0,3911565283.0,6885.0\n", ("3911565283.0",), (853520,), None),
         (HEAD + "8.5352e5,3911565283,6885\n", ("3911565283",), (853520,), None),
-        (HEAD + "1,2,3\n1,2.0,3\n", ("2",), (1,), "1 eeg_id(s) again: 2.0"),
-        (HEAD + "1,99999999999999999999,3\n", ("99999999999999999999",), (1,), "that are no number"),
+        (HEAD + "1,2,3\n1,2.0,3\n", ("2",), (1,), "1 eeg_id again: 2.0"),
+        (HEAD + "1,99999999999999999999,3\n", ("99999999999999999999",), (1,), "not written as a number"),
         (HEAD + "99999999999999999999,2,3\n", ("2",), (None,), None),
         (HEAD + "1,2,3\n\n \n,,\n4,5,6\n\x1a", ("2", "5"), (1, 4), None),
         ("eeg_id,spectrogram_id\n2,1\n\x1a", ("2",), (1,), None),

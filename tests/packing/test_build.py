@@ -117,7 +117,7 @@ def test_a_library_without_weights_is_for_the_kernels_that_make_them(tmp_path: P
     assert [kernel.name for kernel in built.kernels] == ["train"]
     assert os.listdir(tmp_path / "dist/kernels") == ["train"]  # the other one would refuse this bundle
     verify(built.dataset, read_manifest(built.dataset))
-    assert "0 model(s)" in describe(built)
+    assert "0 models" in describe(built)
     with pytest.raises(UsageError, match="no models"):
         load_bundle(built.dataset, "cpu")
 

@@ -229,8 +229,13 @@ def test_labels_can_be_given_names() -> None:
     assert montage.paths["O2"] == ((18, 1),)
     assert "Fp1 = E0" in montage.lines
     assert montage.ekg is not None
-    with pytest.raises(UsageError, match="no channel 'E99' to rename"):
+    with pytest.raises(UsageError, match="no channel 'E99' .*to rename"):
         mapped(labels, rename=rename | {"E99": "Fp1"})
+    with pytest.raises(
+        UsageError,
+        match=r"no channel 'e3' \(did you mean 'E3'\?\), 'X' to rename; no electrode is named 'Fq1' \(did you mean 'F",
+    ):
+        mapped(labels, rename=rename | {"e3": "F3", "X": "C3", "E0": "Fq1"})
 
 
 def test_an_electrode_in_another_unit_is_refused_by_name() -> None:

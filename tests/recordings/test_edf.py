@@ -175,7 +175,7 @@ def test_interruptions_cut_a_file_whatever_its_header_says(
     parts = [(s.start_s, s.first, s.stop) for s in recording.stretches]
     assert parts == [(0, 0, 10), (17.5, 10, 20), (3627.5, 20, 30)]
     assert recording.duration_s == 3637.5
-    assert "2 interruption(s)" in recording.notes[0]
+    assert "2 interruptions" in recording.notes[0]
 
 
 def test_a_start_between_two_seconds_is_no_interruption(uv_TC: np.ndarray, tmp_path: Path) -> None:

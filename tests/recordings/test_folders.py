@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ class Loudness:
     sources: frozenset[Source] = frozenset({"eeg"})
     pairs = DIFFERENCES
     at_once = 3
+    caveat = ""
 
     def __init__(self) -> None:
         self.judged = 0
@@ -302,11 +304,29 @@ def test_links_that_lead_nowhere_end_no_run(hospital: Path, tmp_path: Path) -> N
         (["a/c/x.edf", "b/c/x.edf"], ["a_c_x_edf", "b_c_x_edf"]),
         (["a/x.edf", "b/X.EDF"], ["a_x_edf", "b_X_EDF"]),
         (["s/sub-01_task-rest_eeg.edf", "s/sub-02_raw.fif.gz"], ["sub-01_task-rest", "sub-02_raw"]),
+        (["b/sub-01/eeg/sub-01_task-rest_eeg.edf"], ["sub-01/eeg/sub-01_task-rest"]),
+        (["b/sub-1/ses-a/eeg/sub-1_ses-a_run-2_eeg.bdf"], ["sub-1/ses-a/eeg/sub-1_ses-a_run-2"]),
+        (["b/sub-1/eeg/sub-1_ses-a_eeg.bdf", "b/sub-2/eeg/sub-1_eeg.edf"], ["sub-1_ses-a", "sub-1"]),
         ([], []),
     ],
 )
 def test_results_are_named_after_files(paths: list[str], expected: list[str]) -> None:
     assert output_stems([Path("/data") / path for path in paths]) == expected
+
+
+def test_results_of_a_bids_dataset_make_a_derivative_dataset(tmp_path: Path) -> None:
+    path = tmp_path / "set/sub-01/eeg/sub-01_task-rest_eeg.edf"
+    path.parent.mkdir(parents=True)
+    write_referential(path, UV)
+    out = tmp_path / "set/derivatives/kagglehms"
+    (done,) = run(Loudness(), [path], out).done
+    assert {p.parent for p in done.written} == {out / "sub-01/eeg"}
+    assert (out / "sub-01/eeg/sub-01_task-rest_events.tsv").is_file()
+    assert json.loads((out / "dataset_description.json").read_text())["DatasetType"] == "derivative"
+    patterns = (out / ".bidsignore").read_text().split()
+    left = [p.name for p in done.written if not any(fnmatch(p.name, pattern) for pattern in patterns)]
+    assert sorted(left) == ["sub-01_task-rest_events.json", "sub-01_task-rest_events.tsv"]
+    assert find_recordings([tmp_path / "set"]) == [path]
 
 
 def test_tables_are_whole_where_nothing_was_judged(tmp_path: Path) -> None:

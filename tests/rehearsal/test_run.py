@@ -868,7 +868,7 @@ def test_the_projection_goes_by_the_rows() -> None:
     steps = [{"name": "a", "seconds": 30.0}, {"name": "b", "seconds": 10.0}]
     assert projection(None) == ""
     assert projection(Marker(rows=50)) == ""
-    assert "1 row(s) say nothing" in projection(Marker(rows=1, steps=steps, seconds=50))
+    assert "1 row cannot tell" in projection(Marker(rows=1, steps=steps, seconds=50))
     assert projection(Marker(rows=50, steps=steps, seconds=160)).startswith(
         "4,000 rows would take 55 min of 9 h"
     )

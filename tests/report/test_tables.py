@@ -143,7 +143,7 @@ def test_a_score_is_the_divergence_of_rows_with_the_same_key() -> None:
 def test_scores_of_other_rows_are_refused() -> None:
     oof = oof_table()
     for votes, predictions, says in (
-        (oof, oof.head(70), r"differ in 10 value\(s\) of column record"),
+        (oof, oof.head(70), r"differ in 10 values of column record"),
         (oof, pl.concat([oof, oof.head(1)]), "predictions: a value of column record stands twice"),
         (oof.with_columns(pl.lit(0).alias(name) for name in VOTE_COLUMNS), oof, "votes: a row has none"),
         (oof, oof.select("record"), "no columns seizure_probability"),

@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"weight is \(3, 4\) instead of \(6, 4\)"):
         load_weights(nn.Linear(4, 6), path)
     with pytest.raises(
-        DataError, match=r"2 tensor\(s\) missing, such as 0\.weight; 2 unknown, such as (weight|bias)"
+        DataError, match=r"2 tensors missing, such as 0\.weight; 2 unknown, such as (weight|bias)"
     ):
         load_weights(nn.Sequential(nn.Linear(4, 3)), path)
     path.write_bytes(path.read_bytes()[:-5])

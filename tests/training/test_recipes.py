@@ -157,9 +157,7 @@ def test_recipes_are_frozen() -> None:
 
 
 def test_an_unknown_name_lists_what_exists() -> None:
-    with pytest.raises(
-        UsageError, match="unknown recipe 'basline'; did you mean 'baseline'.*known are: baseline"
-    ):
+    with pytest.raises(UsageError, match="unknown recipe 'basline'; did you mean 'baseline'[?]$"):
         get_recipe("basline")
 
 
