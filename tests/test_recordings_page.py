@@ -52,8 +52,10 @@ def test_the_example_does_what_it_says(
     assert isinstance(names["found"], RecordingPrediction)
     assert names["table"].height == pl.read_csv("predictions/night_windows.csv").height == 120
     mne = pytest.importorskip("mne", reason="MNE is an extra")
-    pytest.importorskip("matplotlib", reason="draws the traces").use("Agg")
+    plt = pytest.importorskip("matplotlib.pyplot", reason="draws the traces")
+    plt.switch_backend("Agg")
     mne.viz.set_browser_backend("matplotlib")
     exec(compile(with_mne, "recordings.md", "exec"), names)
     assert set(names["names"]) == set(names["annotations"].description) == {e.name for e in names["events"]}
-    assert len(names["starts"]) == len(names["events"]) > 0
+    assert len(names["starts"]) == len(names["events"])
+    assert isinstance(names["figure"], plt.Figure)
