@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 
 from kagglehms.bundle.manifest import MANIFEST, read_manifest
-from kagglehms.console import say
 from kagglehms.errors import BundleError, UsageError, first_line
 
 PREFIX = "hf:"
@@ -42,7 +41,6 @@ def fetch_bundle(name: str) -> Path:
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # it reports each of its retries; what becomes of them is told below
-    say(f"{name}: fetching it from the hub, unless it is in the cache")
     try:
         manifest = Path(hf_hub_download(repository, MANIFEST, revision=revision or None))
         folder = manifest.parent  # named after the commit, so that all files are of the same

@@ -172,7 +172,7 @@ def test_findings_stop_a_push_before_anything_is_asked(
     service: LoopbackKaggle, dist: Path, kaggle: Kaggle, lines: list[str], tmp_path: Path
 ) -> None:
     (dist / "dataset/stranger.zip").write_text("x")
-    with pytest.raises(RunError, match=r"2 finding\(s\).*nothing was uploaded"):
+    with pytest.raises(RunError, match=r"2 findings.*nothing was uploaded"):
         push(dist, ["infer"], kaggle, tmp_path / "out")
     assert "is an archive" in "\n".join(lines)
     assert service.calls == []
