@@ -53,7 +53,7 @@ def test_the_line_counts_and_the_lines_list_only_so_many() -> None:
     lines = marker.lines()
     assert len(lines) == 12
     assert lines[0] == "  row 0 keeps the prior: broken"
-    assert lines[-2:] == ["  and 2 more", "finished (complete): 1 passes, 0 left out, 12 of 40 rows prior"]
+    assert lines[-2:] == ["  and 2 more", "finished (complete): 1 pass, 0 left out, 12 of 40 rows prior"]
 
 
 @pytest.mark.parametrize(
