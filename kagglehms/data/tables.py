@@ -46,9 +46,8 @@ def read_table(source: Path | Frame, columns: Mapping[str, Content]) -> pl.DataF
     table = as_table(path.name, source) if is_frame(source) else _read_file(path)
     missing = [name for name in columns if name not in table.columns]
     if missing:
-        raise DataError(
-            path, f"lacks column(s) {', '.join(missing)}", f"it has: {', '.join(table.columns[:20])}"
-        )
+        lacks = f"lacks column{'s' * (len(missing) > 1)} {', '.join(missing)}"
+        raise DataError(path, lacks, f"it has: {', '.join(table.columns[:20])}")
     for name, content in columns.items():
         values = _CASTS[content](table[name])
         refuse_rows(path, table, values.is_null(), f"column {name} has no usable value", _EXPECTED[content])
@@ -146,4 +145,4 @@ def refuse_rows(path: Path, table: pl.DataFrame, bad: pl.Series, reason: str, ex
     if rows:
         listed = ", ".join(map(str, rows[:5])) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
         hint = f"{expected}rows are counted from 0, without the header and blank lines"
-        raise DataError(path, f"{reason} in row(s) {listed}", hint)
+        raise DataError(path, f"{reason} in row{'s' * (len(rows) > 1)} {listed}", hint)

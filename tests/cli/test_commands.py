@@ -406,7 +406,7 @@ def damage_table(folder: Path) -> str:
 def damage_header(folder: Path) -> str:
     text = (folder / "train.csv").read_text()
     (folder / "train.csv").write_text(text.replace("gpd_vote", "gdp_vote", 1))
-    return "lacks column(s) gpd_vote"
+    return "lacks column gpd_vote"
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def test_all_bad_files_are_listed_and_the_rest_is_kept(
     with pytest.raises(DataErrors) as caught:
         prepare(files, tmp_path / "store")
     assert [error.path for error in caught.value.errors] == [files[i].path for i in whole]
-    assert str(caught.value).startswith("3 input file(s) cannot be used:")
+    assert str(caught.value).startswith("3 input files cannot be used:")
     for i, content in whole.items():
         files[i].path.write_bytes(content)
     assert prepare(files, tmp_path / "store").found == 2

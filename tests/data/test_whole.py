@@ -76,5 +76,5 @@ def test_a_column_is_read_by_the_same_rule(
         table = read_table(path, {"id": "whole"})
         assert table["id"].to_list() == [SPELLINGS[text] for text in texts]
         return
-    with pytest.raises(DataError, match=rf"in row\(s\) {bad[0]}\b"):
+    with pytest.raises(DataError, match=rf"in rows? {bad[0]}\b"):
         read_table(path, {"id": "whole"})

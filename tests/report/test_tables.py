@@ -53,7 +53,7 @@ def test_a_frame_is_read_as_strictly_as_a_file(competition_folder: Path) -> None
     for change, says in (
         (
             {"eeg_id": train["eeg_id"].astype(float).where(train.index != 3)},
-            r"eeg_id has no usable value in row\(s\) 3",
+            r"eeg_id has no usable value in row 3",
         ),
         ({"lpd_vote": -1}, "negative votes in row"),
         ({"expert_consensus": "Sneeze"}, "unknown expert_consensus 'Sneeze'"),
