@@ -174,7 +174,7 @@ def prepare_competition(data: Path, store: Path, workers: Workers | None = None)
     competition = Competition(data)
     records = read_records(competition.train_csv)
     recordings = recordings_of(competition, records)
-    say(f"{counted(len(records), 'record')}, of {counted(len(recordings), 'recording')}")
+    say(f"{counted(len(records), 'record')} of {counted(len(recordings), 'recording')}")
     start = time.monotonic()
     done = prepare(recordings, store, lambda items, n: progress(items, n, "decode"), workers)
     if done.decoded:

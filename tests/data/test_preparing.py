@@ -338,7 +338,7 @@ def test_every_recording_of_the_table_is_decoded_once(
     done = prepare_competition(competition_folder, tmp_path / "store")
     assert (done.decoded, done.found, len(done.store.entries)) == (n_recordings, 0, n_recordings)
     said = capsys.readouterr().out
-    assert f"need {n_recordings} recordings" in said
+    assert f"of {n_recordings} recordings" in said
     assert f"decoded {n_recordings} recordings into {tmp_path / 'store'}" in said
     again = prepare_competition(competition_folder, tmp_path / "store")
     assert (again.decoded, again.found) == (0, n_recordings)
