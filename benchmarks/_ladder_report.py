@@ -211,14 +211,14 @@ def _comparison(results: Results) -> list[str]:
     if not rows:
         return []
     many, patients = results.records.many, results.records.patients
+    n_patients, n_many = (len(np.unique(of)) for of in (patients, patients[many]))
     return [
         "",
         "## Beyond the source",
         "",
-        "The change of the expected score against a rung of the source or the folded signal, record by record: negative",
-        f"is better. In brackets the 95 % interval over patients ({N_BOOTSTRAP} paired bootstrap draws of",
-        f"{len(np.unique(patients))} patients, of {len(np.unique(patients[many]))} where there are ten and more votes);",
-        "mean over seeds.",
+        "The change of the expected score against a rung of the source or the folded signal, record by record:",
+        f"negative is better. In brackets the 95 % interval over patients ({N_BOOTSTRAP} paired bootstrap draws of",
+        f"{n_patients} patients, of {n_many} where there are ten and more votes); mean over seeds.",
         "",
         table(("recipe", "against", "all records", "≥ 10 votes"), rows),
     ]
