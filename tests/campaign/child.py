@@ -74,9 +74,9 @@ def run(words: list[str], folder: Path, log: Path, inside: Inside | None = None)
     """`kagglehms` in `folder`, with its output in `log`, and beside it what it took."""
     from kagglehms.cli.commands import main
     from kagglehms.packing.sources import Sources
-    from kagglehms.report import page
+    from kagglehms.report import templating
 
-    page.datetime = _Noon  # type: ignore[attr-defined]
+    templating.datetime = _Noon  # type: ignore[attr-defined]
     Sources.commit = _no_commit  # type: ignore[method-assign]
     os.chdir(folder)
     with log.open("w") as file:

@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime, tzinfo
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,6 +22,7 @@ from kagglehms.cli.commands import main, parse
 from kagglehms.cli.report_commands import View
 from kagglehms.data.competition import PROBABILITY_COLUMNS, VOTE_COLUMNS
 from kagglehms.errors import RunError, UsageError
+from kagglehms.report import templating
 from kagglehms.report.page import write_report
 from kagglehms.report.style import COLOURS, DARK, LIGHT
 from kagglehms.runs.blends import Blend
@@ -159,8 +160,16 @@ def test_good_runs_are_not_called_worse(tmp_path: Path) -> None:
     assert "worse than" not in report(tmp_path / "runs").lower()
 
 
-def test_the_same_runs_give_the_same_bytes(runs: Path) -> None:
-    assert report(runs) == report(runs)
+def test_the_same_runs_give_the_same_bytes(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Noon(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Noon:
+            return cls(2024, 4, 8, 12, tzinfo=tz)
+
+    monkeypatch.setattr(templating, "datetime", Noon)  # the page has the minute in which it was written
+    page = report(runs)
+    assert "8 April 2024" in page
+    assert report(runs) == page
 
 
 def test_first_weights_are_shown_and_a_mix_is_a_problem(tmp_path: Path) -> None:
