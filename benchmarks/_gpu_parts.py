@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
@@ -66,15 +65,11 @@ def _be(
 ) -> None:
     os.setsid()
     os.nice(niceness)
-    with (told.out / LOG).open("a", buffering=1) as log:
+    with (told.out / LOG).open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-        sys.stdout = sys.stderr = log
-        try:
-            part(told, seconds)
-        except Exception:
-            traceback.print_exc()
-            sys.exit(1)
+    sys.stdout.reconfigure(line_buffering=True)
+    part(told, seconds)
 
 
 def launch(command: Sequence[str], log: Path, **more: str) -> subprocess.Popen[bytes]:

@@ -68,7 +68,7 @@ ON_SETTLED = {name: rung.settled for name, rung in RUNGS.items() if rung.settled
 """Published on settled records only, and so compared on those."""
 
 AGAINST = ("global-norm", "mosaic-xloss", "raw-fold")
-"""Rungs of the source that recipes beyond it are compared with."""
+"""What recipes beyond the source are compared with: two of its rungs, and the folded signal."""
 
 
 @dataclass(frozen=True)

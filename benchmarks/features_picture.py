@@ -6,7 +6,6 @@ python benchmarks/features_picture.py [--out docs/img/features.png]
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +13,9 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from _pictures import rendered, save
 from numpy.typing import NDArray
+from PIL import Image
 
 from kagglehms.data.competition import CHAINS, CHANNELS, CLASSES, N_TIMES, PANELS, SFREQ_HZ
 from kagglehms.features import mel_images
@@ -25,8 +26,6 @@ from kagglehms.simulator.signal import MARGIN_S, Patient, Segment, simulate_stud
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 import oracles_features as oracle  # noqa: E402
-
-MOST_BYTES = 300_000
 
 
 def window() -> NDArray[np.float32]:
@@ -121,19 +120,7 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, default=ROOT / "docs" / "img" / "features.png")
     out: Path = arguments.parse_args().out
     mpl.use("Agg")
-    from PIL import Image
-
-    raw = io.BytesIO()
-    draw(window()).savefig(raw, dpi=100)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    few_colours = (
-        Image.open(raw).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    )
-    few_colours.save(out, optimize=True)
-    size = out.stat().st_size
-    print(f"{out}: {size / 1000:.0f} kB")
-    if size > MOST_BYTES:
-        raise SystemExit(f"{out}: expected at most {MOST_BYTES / 1000:.0f} kB")
+    save(rendered(draw(window()), dpi=100), out, 256, Image.Quantize.MAXCOVERAGE)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from _pictures import save
 from PIL import Image
 
 from kagglehms.data.competition import CLASSES
@@ -23,7 +24,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 from browser import running_chromium  # noqa: E402
 
-MOST_BYTES = 300_000
 WIDTH, HEIGHT = 1180, 1250
 
 
@@ -51,14 +51,6 @@ def report(demo: Path) -> Image.Image:
         return Image.fromarray(shown.pixels())
 
 
-def save(picture: Image.Image, path: Path) -> None:
-    """Write a picture of few colours, or refuse one that is too large."""
-    picture.quantize(128, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(path, optimize=True)
-    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
-    if path.stat().st_size > MOST_BYTES:
-        raise SystemExit(f"{path}: expected at most {MOST_BYTES / 1000:.0f} kB")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -66,8 +58,8 @@ def main() -> None:
     parser.add_argument("demo", type=Path, help="the folder that `kagglehms demo` made")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "img")
     options = parser.parse_args()
-    save(view(options.demo), options.out / "view.png")
-    save(report(options.demo), options.out / "report.png")
+    for name, draw in (("view", view), ("report", report)):
+        save(draw(options.demo), options.out / f"{name}.png", 128, Image.Quantize.MEDIANCUT)
 
 
 if __name__ == "__main__":

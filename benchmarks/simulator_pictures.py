@@ -9,7 +9,6 @@ the picture of statistics shows the real recordings' values (numbers, never sign
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +16,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import _pictures
 import matplotlib as mpl
 import numpy as np
 from _measure import table
 from numpy.typing import NDArray
+from PIL import Image
 
 from kagglehms.data.competition import (
     CHAINS,
@@ -39,7 +40,6 @@ sys.path.insert(0, str(ROOT / "tests"))
 from eeg_statistics import eeg_statistics, panel_statistics, side_by_side, statistics_of  # noqa: E402
 from recordings_to_compare import simulated_recording  # noqa: E402
 
-MOST_BYTES = 300_000
 SHOWN_S = 10
 PATIENT = Patient(
     level_uv=10, slow_uv=8, alpha_uv=5, asymmetry=0.1, frontality=0.3, unevenness=0.25, restlessness=0.35,
@@ -123,20 +123,7 @@ def statistics_picture(rows: Sequence[tuple[str, NDArray[np.float64], NDArray[np
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a picture of few colours, or refuse one that is too large."""
-    from matplotlib import pyplot as plt
-    from PIL import Image
-
-    raw = io.BytesIO()
-    figure.savefig(raw, dpi=95)
-    plt.close(figure)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.open(raw).convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
-        path, optimize=True
-    )
-    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
-    if path.stat().st_size > MOST_BYTES:
-        raise SystemExit(f"{path}: expected at most {MOST_BYTES / 1000:.0f} kB")
+    _pictures.save(_pictures.rendered(figure, dpi=95), path, 128, Image.Quantize.MAXCOVERAGE)
 
 
 def main() -> None:

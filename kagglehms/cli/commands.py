@@ -48,10 +48,8 @@ from kagglehms.errors import (
     EXIT_USER,
     HMSError,
     Stopped,
-    UsageError,
-    closest,
-    nearest,
     not_installed,
+    one_of,
 )
 
 COMMANDS: dict[str, Command] = {
@@ -146,10 +144,7 @@ def _command_first(words: list[str]) -> list[str]:
 
 
 def _run_command(name: str, words: Sequence[str]) -> int:
-    if name not in COMMANDS:
-        near = nearest(name, COMMANDS)
-        meant = f"did you mean {near!r}?" if near else closest(name, COMMANDS)
-        raise UsageError(f"unknown command {name!r}; {meant}")
+    one_of("command", name, COMMANDS)
     command = COMMANDS[name]
     if not _HELP.isdisjoint(words):
         print(parsing.help_page(name, command.options), end="", flush=True)

@@ -24,6 +24,7 @@ from kagglehms.data.competition import (
     WINDOW_S,
 )
 from kagglehms.data.records import vote_fractions
+from kagglehms.errors import counted
 from kagglehms.inputs.layouts import MEL, PANEL_SHAPES, Crop, Source
 from kagglehms.inputs.rendering import draw_source
 from kagglehms.report.montage import DERIVATIONS, PASS_BAND_HZ, TRACE_HZ, ekg_gain, rows, sensitivity_uv
@@ -257,7 +258,7 @@ def draw_votes(
         axes.barh(at + shift, prediction_K, height, color=MODEL, label=who)
     for k, count in enumerate(votes.tolist()):
         if count:
-            said = f"{count} vote{'s'[: count > 1]}"
+            said = counted(count, "vote")
             axes.text(
                 fractions[k] + 0.015, k - shift, said, va="center", fontsize=SMALLEST_PT, color=theme.ink
             )

@@ -13,9 +13,10 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
+
+from standing_clock import Noon
 
 FILE_EVENTS = {
     "open",
@@ -31,14 +32,6 @@ FILE_EVENTS = {
 ERRNOS = (errno.EIO, errno.ENOSPC, errno.EACCES, errno.EMFILE, errno.EROFS, errno.EDQUOT, errno.ENOMEM)
 CAPABILITIES = (1, 2, 3)
 """Root's right to read and write all the same: CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER."""
-
-
-class _Noon(datetime):
-    """A clock that stands, so that a page has the same bytes whenever it is written."""
-
-    @classmethod
-    def now(cls, tz: tzinfo | None = None) -> _Noon:
-        return cls(2024, 4, 8, 12, tzinfo=tz)
 
 
 def _no_commit(sources: object) -> None:
@@ -76,7 +69,7 @@ def run(words: list[str], folder: Path, log: Path, inside: Inside | None = None)
     from kagglehms.packing.sources import Sources
     from kagglehms.report import templating
 
-    templating.datetime = _Noon  # type: ignore[attr-defined]
+    templating.datetime = Noon  # type: ignore[attr-defined]
     Sources.commit = _no_commit  # type: ignore[method-assign]
     os.chdir(folder)
     with log.open("w") as file:

@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 from dataclasses import replace
-from datetime import date, datetime, tzinfo
+from datetime import date
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 from browser import Chromium
 from runs_folder import edit, forget_digests, make_run, oof_table
+from standing_clock import Noon
 
 from kagglehms.cli.commands import main, parse
 from kagglehms.cli.report_commands import View
@@ -161,11 +162,6 @@ def test_good_runs_are_not_called_worse(tmp_path: Path) -> None:
 
 
 def test_the_same_runs_give_the_same_bytes(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Noon(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> Noon:
-            return cls(2024, 4, 8, 12, tzinfo=tz)
-
     monkeypatch.setattr(templating, "datetime", Noon)  # the page has the minute in which it was written
     page = report(runs)
     assert "8 April 2024" in page
