@@ -99,7 +99,8 @@ class Stopped(HMSError):
 def first_line(error: BaseException, longest: int = 160) -> str:
     """Return what an error says first, at most `longest` characters; the name of its class if it says nothing."""
     lines = str(error).strip().splitlines()
-    return (lines[0].rstrip() if lines else type(error).__name__)[:longest]
+    line = lines[0].rstrip() if lines else type(error).__name__
+    return line if len(line) <= longest else f"{line[: longest - 2].rpartition(' ')[0] or line[: longest - 2]} …"
 
 
 _LISTED = 12

@@ -137,7 +137,9 @@ def unpacking(path: Path, root: Path) -> str | None:
     for archive, target in archives:
         if archive.is_file():
             command = shlex.join(["python", "-m", "zipfile", "-e", str(archive), str(target)])
-            return f"{archive} has not been unpacked: {command}"
+            return (
+                f"unpack it: {command}" if archive == root else f"{archive} has not been unpacked: {command}"
+            )
     return None
 
 

@@ -101,13 +101,13 @@ def card_findings(card: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
     yield from _resources(card.get("resources") or [], folder, where)
 
 
-def kernel_findings(metadata: Mapping[str, Any], folder: Path, bundle_id: str) -> Iterator[Finding]:
+def kernel_findings(metadata: Mapping[str, Any], folder: Path, bundle_id: str | None) -> Iterator[Finding]:
     """Yield what Kaggle would not accept in a kernel's metadata, or would silently change.
 
     Args:
         metadata: content of kernel-metadata.json.
         folder: folder of the kernel.
-        bundle_id: owner/slug of the bundle that the kernel mounts.
+        bundle_id: owner/slug of the bundle that the kernel mounts; None leaves it unchecked.
     """
     where = str(folder / KERNEL_METADATA)
     yield from _unknown_keys(metadata, _KERNEL_KEYS, where)
@@ -238,7 +238,7 @@ def _session(metadata: Mapping[str, Any], scored: bool, where: str) -> Iterator[
         yield Finding(where, f"machine_shape is {shape!r} without enable_gpu", "set both or neither")
 
 
-def _sources(metadata: Mapping[str, Any], bundle_id: str, where: str) -> Iterator[Finding]:
+def _sources(metadata: Mapping[str, Any], bundle_id: str | None, where: str) -> Iterator[Finding]:
     for key in _SOURCES:
         listed = metadata.get(key, [])
         if not isinstance(listed, list) or not all(isinstance(source, str) for source in listed):
@@ -262,7 +262,7 @@ def _sources(metadata: Mapping[str, Any], bundle_id: str, where: str) -> Iterato
             yield Finding(
                 where, f"model_sources has {source!r}", "write owner/model/framework/variation/version"
             )
-    if bundle_id not in datasets:
+    if bundle_id is not None and bundle_id not in datasets:
         yield Finding(where, f"dataset_sources lacks the bundle {bundle_id}", "build again", cause="bundle")
     if SLUG not in metadata.get("competition_sources", []):
         yield Finding(where, f"competition_sources lacks {SLUG}", "add it")

@@ -36,7 +36,7 @@ class Preflight:
 
     Attributes:
         findings: everything that would go wrong; if empty, a push may begin.
-        dataset: owner/slug of the bundle as its card gives it.
+        dataset: owner/slug of the bundle as its card gives it; None if it has no card that can be read.
         digest: digest of the bundle; None if it has no readable manifest.
         files: number of files in the dataset, without the card.
         size: total bytes of those files.
@@ -44,7 +44,7 @@ class Preflight:
     """
 
     findings: tuple[Finding, ...]
-    dataset: str
+    dataset: str | None
     digest: str | None
     files: int
     size: int
@@ -66,8 +66,8 @@ class Preflight:
     @property
     def text(self) -> str:
         """The result as text for people."""
-        short = self.digest[:12] if self.digest else "unknown"
-        seen = f"dataset {self.dataset}: {counted(self.files, 'file')}, {self.size / 1e6:.1f} MB, digest {short}; "
+        name, digest = self.dataset or "of unknown name", self.digest[:12] if self.digest else "unknown"
+        seen = f"dataset {name}: {counted(self.files, 'file')}, {self.size / 1e6:.1f} MB, digest {digest}; "
         seen += f"kernels: {', '.join(self.kernels.values()) or 'none'}"
         if self.ok:
             return f"preflight: nothing found. {seen}"
@@ -96,7 +96,7 @@ def preflight(dist: Path) -> Preflight:
     findings += card_findings(card, dataset) if card is not None else ()
     findings += file_findings(dataset)
     manifest = verified_manifest(dataset, findings)
-    bundle_id = str((card or {}).get("id"))
+    bundle_id = None if card is None else str(card.get("id"))
     folders = kernel_folders(dist)
     if not folders:
         findings.append(Finding(str(dist / "kernels"), "there is no kernel", "build again"))

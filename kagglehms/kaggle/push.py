@@ -78,7 +78,7 @@ def push(
         make_output_folder(out)
     report = preflight(dist)
     kaggle.say(report.text)
-    if not report.ok:
+    if not report.ok or report.dataset is None:  # which is a finding
         raise RunError(
             f"{counted(len(report.findings), 'finding')} in {dist}, nothing was uploaded; fix them and push again"
         )

@@ -18,18 +18,18 @@ _TRAINING = ("RECIPES", "OPTIONS")
 """Variables of the training kernel that its owner edits."""
 
 
-def stamp_findings(script: Path, bundle_id: str, manifest: Manifest | None) -> Iterator[Finding]:
+def stamp_findings(script: Path, bundle_id: str | None, manifest: Manifest | None) -> Iterator[Finding]:
     """Yield the stamps that name another bundle than the one in the same build.
 
     Args:
         script: file of the kernel's script.
-        bundle_id: owner/slug of the bundle.
+        bundle_id: owner/slug of the bundle; None leaves it unchecked.
         manifest: manifest of the bundle; None leaves the digest unchecked.
     """
     text = _text(script)
     if text is None:
         return
-    owner, _, slug = bundle_id.partition("/")
+    owner, _, slug = bundle_id.partition("/") if bundle_id is not None else (None, None, None)
     expected = {"OWNER": owner, "BUNDLE": slug, "DIGEST": manifest.digest if manifest else None}
     for name in STAMPS:
         found = re.findall(rf'^{name} = "([^"]*)"', text, flags=re.MULTILINE)

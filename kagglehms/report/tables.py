@@ -72,7 +72,8 @@ def out_of_fold(runs: Path | str, name: str, library: Library = "pandas") -> Fra
         UsageError: there is no such run, or none of its folds is finished.
         RunError: a table is missing or broken.
     """
-    return _given(name, _run(runs, name).finished_predictions(), "no fold of it is finished", library)
+    run = _run(runs, name)
+    return _given(run, run.finished_predictions(), "no fold of it is finished", library)
 
 
 def history(runs: Path | str, name: str, library: Library = "pandas") -> Frame:
@@ -89,7 +90,7 @@ def history(runs: Path | str, name: str, library: Library = "pandas") -> Frame:
     """
     run = _run(runs, name)
     table = joined([run.history(fold) for fold in run.folds(HISTORY)])
-    return _given(name, table, "nothing of it has been evaluated yet", library)
+    return _given(run, table, "nothing of it has been evaluated yet", library)
 
 
 def ladder(runs: Path | str = "runs", library: Library = "pandas") -> Frame:
@@ -217,7 +218,7 @@ def _run(runs: Path | str, name: str) -> RunFolder:
     return there[name]
 
 
-def _given(name: str, table: pl.DataFrame | None, missing: str, library: Library) -> Frame:
+def _given(run: RunFolder, table: pl.DataFrame | None, missing: str, library: Library) -> Frame:
     if table is None:
-        raise UsageError(f"{name}: {missing}; finish it with `kagglehms train {name}`")
+        raise UsageError(f"{run.name}: {missing}; finish it with `{run.finishing}`")
     return to_library(table, library)

@@ -143,6 +143,18 @@ class RunFolder:
                 )
         return run
 
+    @property
+    def finishing(self) -> str:
+        """The command that trains the folds that are left, from first weights like those of its other folds."""
+        command = f"kagglehms train {self.name}"
+        try:
+            origin = self.info().first_weights
+        except RunError:
+            return command  # which says what is wrong with the run
+        if origin is None or origin.source == "hub":
+            return command
+        return f"{command} --weights {'none' if origin.source == 'none' else origin.name}"
+
     def check_weights(self, fold: int) -> Path:
         """Return the weights file of a finished fold.
 
@@ -354,7 +366,7 @@ def _read_finished(folder: RunFolder, folds: Collection[int] | None) -> Finished
     finished, name = folder.finished, folder.name
     if not finished:
         raise RunError(
-            f"{folder.path}: unfinished, none of its folds has been trained; finish it with `kagglehms train {name}`"
+            f"{folder.path}: unfinished, none of its folds has been trained; finish it with `{folder.finishing}`"
             " or choose others with --recipe"
         )
     info, recipe = folder.info(), folder.recipe()
@@ -368,7 +380,7 @@ def _read_finished(folder: RunFolder, folds: Collection[int] | None) -> Finished
     if missing:
         raise RunError(
             f"{folder.path}: fold {', '.join(map(str, missing))} is not finished (finished: "
-            f"{', '.join(map(str, finished))} of {info.n_folds}); finish it with `kagglehms train {name}` or choose "
+            f"{', '.join(map(str, finished))} of {info.n_folds}); finish it with `{folder.finishing}` or choose "
             "others with --fold"
         )
     wanted = finished if folds is None else sorted(set(folds))

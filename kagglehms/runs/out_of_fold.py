@@ -127,7 +127,7 @@ def _finished(runs: Path, name: str) -> RunInfo:
     info = folder.info()
     folder.origin()  # raises where the folds are not of one run
     if info.scores is None or not (folder.path / OOF).is_file():
-        raise RunError(f"{folder.path}: not all folds are trained; finish it: kagglehms train {name}")
+        raise RunError(f"{folder.path}: not all folds are trained; finish it: {folder.finishing}")
     return info
 
 

@@ -141,7 +141,7 @@ def focus_of(views: list[RunView], wanted: str | None = None) -> RunView | None:
             raise UsageError(f"no run of recipe {wanted!r}; {closest(wanted, by_name)}")
         if by_name[wanted].scored is None:
             raise UsageError(
-                f"{wanted}: no fold of it is finished; finish it with `kagglehms train {wanted}`"
+                f"{wanted}: no fold of it is finished; finish it with `{by_name[wanted].folder.finishing}`"
             )
         return by_name[wanted]
     scored = [view for view in views if view.scored is not None]

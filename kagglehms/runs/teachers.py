@@ -88,7 +88,7 @@ def _predictions(folder: RunFolder, dataset: Dataset, student: Recipe) -> NDArra
     if unfinished:
         raise RunError(
             f"{folder.path}: {len(unfinished)} of {n_folds} folds are not trained, and {student.name} learns from all "
-            f"of them; finish it: kagglehms train {folder.name}"
+            f"of them; finish it: {folder.finishing}"
         )
     predictions_NK = np.full((len(dataset.records), len(CLASSES)), np.nan)
     for fold in range(n_folds):

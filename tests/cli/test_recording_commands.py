@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 from own_recordings import simulated_uv, write_edf, write_referential
 
 from kagglehms.cli.commands import main
-from kagglehms.data.competition import CHANNELS
+from kagglehms.data.competition import CHANNELS, CLASSES
 
 UV = simulated_uv(80)
 
@@ -82,6 +83,19 @@ def test_a_program_reads_json(
     said = capsys.readouterr().out
     assert f"{hospital / 'c.edf'}: cannot be used: is no EDF or BDF file" in said
     assert "2 of 3 recordings" in said
+
+
+def test_where_no_event_is_likely_enough_the_likeliest_window_is_told(
+    dist: Path, hospital: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (hospital / "a.edf", "--bundle", dist, "--out", tmp_path / "out", "--no-timeline")
+    assert predict(*words, "--threshold", "1") == 0
+    said = capsys.readouterr().out
+    windows = pl.read_parquet(tmp_path / "out/a_windows.parquet")
+    table = windows.unpivot(list(CLASSES[:-1]), index="start_s").drop_nulls()
+    highest = table.filter(pl.col("value") == table["value"].max()).row(0, named=True)
+    where = f"{highest['value']:.3f}, of {highest['variable']} at {highest['start_s']:g} s"
+    assert f"  events: none of at least 1; the highest probability is {where}\n" in said
 
 
 def test_missing_electrodes_end_in_one_line_unless_they_are_allowed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from loopback_hub import TOKEN, Repository, running
 from kagglehms.bundle.hub import is_on_hub
 from kagglehms.bundle.manifest import read_manifest
 from kagglehms.environment import child_environment
-from kagglehms.errors import UsageError
+from kagglehms.errors import EXIT_FAILURE, UsageError
 from kagglehms.packing.publishing import publish_bundle
 
 NAME = "somebody/eeg-votes"
@@ -112,6 +113,15 @@ def test_what_the_hub_refuses_is_one_line(dist: Path, tmp_path: Path) -> None:
         assert fetched(tmp_path, HF_ENDPOINT=hub.url).startswith(
             f"BundleError: hf:{NAME}: the hub gave no bundle ("
         )
+
+
+def test_a_hub_that_does_not_answer_is_one_line(dist: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    words = ["publish", "hub", NAME, "--dist", str(dist)]
+    done = command(words, tmp_path, HF_ENDPOINT=url, HF_TOKEN=TOKEN)
+    assert (done.returncode, done.stderr.count("\n")) == (EXIT_FAILURE, 1), done.stderr
+    assert done.stderr.startswith("kagglehms: error: the hub did not take the bundle (")
 
 
 def test_what_cannot_be_published_is_refused_before_the_hub_is_asked(dist: Path, tmp_path: Path) -> None:

@@ -72,6 +72,27 @@ def test_an_unfinished_run_is_refused_and_says_what_to_do(runs: Path) -> None:
     assert len(select_runs(runs, ["baseline"])) == 1
 
 
+@pytest.mark.parametrize(
+    ("origin", "ending"),
+    [
+        (Origin(), " --weights none"),
+        (Origin("file", "w.safetensors", "ab" * 32), " --weights w.safetensors"),
+        (Origin("hub", "timm/x", "ab" * 32), ""),
+    ],
+)
+def test_the_command_that_finishes_a_run_starts_from_the_same_weights(
+    runs: Path, origin: Origin, ending: str
+) -> None:
+    edit(runs / "baseline/run.json", first_weights=origin.to_json())
+    assert RunFolder(runs / "baseline").finishing == f"kagglehms train baseline{ending}"
+    for result in (runs / "baseline").glob("fold*/result.json"):
+        edit(result, first_weights=origin.to_json())
+    with pytest.raises(RunError, match=f"finish it with `kagglehms train baseline{ending}`"):
+        select_runs(runs, ["baseline"], [3])
+    (runs / "baseline/run.json").write_text("{")
+    assert RunFolder(runs / "baseline").finishing == "kagglehms train baseline"
+
+
 def test_an_unfinished_fold_that_is_asked_for_is_refused(runs: Path) -> None:
     with pytest.raises(RunError, match=r"fold 2, 3 is not finished \(finished: 0, 1 of 2\)"):
         select_runs(runs, ["baseline"], [0, 2, 3])
