@@ -100,7 +100,10 @@ def first_line(error: BaseException, longest: int = 160) -> str:
     """Return what an error says first, at most `longest` characters; the name of its class if it says nothing."""
     lines = str(error).strip().splitlines()
     line = lines[0].rstrip() if lines else type(error).__name__
-    return line if len(line) <= longest else f"{line[: longest - 2].rpartition(' ')[0] or line[: longest - 2]} …"
+    if len(line) <= longest:
+        return line
+    beginning = line[: longest - 1]
+    return f"{beginning.rpartition(' ')[0] or beginning}…"
 
 
 _LISTED = 12

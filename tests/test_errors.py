@@ -14,7 +14,7 @@ from kagglehms.errors import closest, counted, first_line
         (ValueError("\n  one  \ntwo"), "one"),
         (ValueError(), "ValueError"),
         (AssertionError("\n \n"), "AssertionError"),
-        (OSError("x" * 500), "x" * 160),
+        (OSError("x" * 500), "x" * 159 + "…"),
         (KeyError("name"), "'name'"),
     ],
 )
@@ -23,7 +23,9 @@ def test_the_first_line_of_an_error_is_never_empty_and_never_long(error: BaseExc
 
 
 def test_another_length() -> None:
-    assert first_line(ValueError("abc"), 2) == "ab"
+    assert first_line(ValueError("abc"), 3) == "abc"
+    assert first_line(ValueError("abc"), 2) == "a…"
+    assert first_line(ValueError("please try again"), 14) == "please try…"
 
 
 def test_numbers_have_the_noun_that_goes_with_them() -> None:
