@@ -15,6 +15,7 @@ from typing import Any
 
 from kagglehms import __version__
 from kagglehms.cli import parsing
+from kagglehms.cli.address_space import claim_address_space
 from kagglehms.cli.command import Command
 from kagglehms.cli.data_commands import Prepare, Simulate, Verify, prepare, simulate, verify
 from kagglehms.cli.kaggle_commands import (
@@ -150,6 +151,7 @@ def _run_command(name: str, words: Sequence[str]) -> int:
         print(parsing.help_page(name, command.options), end="", flush=True)
         return EXIT_OK
     options, general = parsing.parse(name, (command.options, General), words)
+    claim_address_space()
     with _voice(general):
         result = command.run(options)
     result.print(general.json)

@@ -130,7 +130,7 @@ def no_permission(rng: Rng, subject: Subject, work: Path) -> Fault:
 
 def memory_limit(rng: Rng, subject: Subject, work: Path) -> Fault:
     """Not more than some memory."""
-    more = _log_uniform(rng, 1 << 20, 1 << 29)
+    more = _log_uniform(rng, 1 << 20, 1 << 32)
     return Fault(f"{more / 1e6:.1f} MB of memory", Inside(memory_bytes=more))
 
 
