@@ -288,11 +288,12 @@ class RunFolder:
 
         try:
             content = path.read_bytes()
-            table = read(io.BytesIO(content))
+            self._refuse_changed(
+                path, content, hint
+            )  # first, as polars prints what it meets in damaged bytes
+            return read(io.BytesIO(content))
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise RunError(f"{path}: cannot be read ({first_line(error)}); {hint}") from error
-        self._refuse_changed(path, content, hint)
-        return table
 
     def _read_predictions(self, path: Path, hint: str) -> pl.DataFrame:
         return self._read_table(path, hint, lambda content: _checked_predictions(path, content, hint))

@@ -238,6 +238,7 @@ def test_a_column_that_only_some_folds_have_is_empty_in_the_others(tmp_path: Pat
 def test_predictions_that_are_none_are_refused(tmp_path: Path, change: pl.Expr, problem: str) -> None:
     folder = RunFolder(make_run(tmp_path, "baseline"))
     folder.write_predictions(oof_table().with_columns(change), 0)
+    forget_digests(folder.path)
     with pytest.raises(RunError, match=problem) as raised:
         folder.finished_predictions()
     assert str(folder.fold(0) / "oof.parquet") in str(raised.value)
@@ -253,7 +254,9 @@ def everything(folder: RunFolder) -> tuple[object, ...]:
     return (*content, *(table.to_dict(as_series=False) for table in tables), weights)
 
 
-def test_every_flipped_bit_of_a_run_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
+def test_every_flipped_bit_of_a_run_is_noticed_or_changes_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder, draw = RunFolder(make_run(tmp_path, "baseline")), random.Random(0)
     folder.write_folds(StoredFolds("a" * 64, 2, [0, 1, 1, 0]))
     folder.write_info(folder.info())
@@ -274,6 +277,9 @@ def test_every_flipped_bit_of_a_run_is_noticed_or_changes_nothing(tmp_path: Path
     binary = [name for name in FILES if not name.endswith(".json")]
     assert [noticed[name] for name in (*binary, "recipe.json")] == [25] * (len(binary) + 1)
     assert min(noticed.values()) > 12  # what is left are blanks between values
+    assert (
+        capfd.readouterr().err == ""
+    )  # nor does a library that meets damaged bytes print what it thinks of them
 
 
 FILES = (

@@ -194,7 +194,7 @@ def test_a_broken_run_costs_its_own_part_and_is_named(tmp_path: Path) -> None:
     for name, file in (
         ("baseline", "baseline/run.json: cannot be read"),
         ("percentiles", "fold0/result.json: cannot be read"),
-        ("percentiles", "fold1/oof.parquet: cannot be read"),
+        ("percentiles", "fold1/oof.parquet: has changed since it was written"),
         ("mine", "blends/mine.json: is no blend of this version"),
     ):
         assert file in rows[name].note

@@ -150,6 +150,9 @@ def test_broken_files_are_named(runs: Path) -> None:
     with pytest.raises(RunError, match=r"second.run\.json: cannot be read"):
         load_oof(runs, ["second"])
     (runs / "third" / "oof.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(RunError, match=r"third.oof\.parquet: has changed since it was written"):
+        load_oof(runs, ["third"])
+    forget_digests(runs / "third")
     with pytest.raises(RunError, match=r"third.oof\.parquet: cannot be read"):
         load_oof(runs, ["third"])
     make_run(runs, "fourth", table=make_table(3).drop("lpd_probability"))
