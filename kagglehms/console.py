@@ -54,7 +54,8 @@ def open_streams(unfailing: bool = False) -> None:
             stream = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  open to the end
             setattr(sys, name, stream)
         if getattr(stream, "errors", None) in _STRICT and hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+            with contextlib.suppress(OSError):  # a file system that fails here may take the text all the same
+                stream.reconfigure(errors="replace")
         if unfailing and not isinstance(stream, _Unfailing):
             setattr(sys, name, _Unfailing(stream))
 

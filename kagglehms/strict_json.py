@@ -137,8 +137,7 @@ def opened(content: bytes) -> bytes:
 
 def _unsealed(content: bytes) -> dict[str, Any]:
     found = parse_object(content)
-    stated = found.pop(_SEAL, None)
-    if stated is not None and stated != _checksum(found):
+    if _SEAL in found and found.pop(_SEAL) != _checksum(found):  # files of older versions have none
         raise JSONError(f"was changed after it was written: it is not what its {_SEAL} says")
     return found
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from markupsafe import Markup
@@ -134,6 +136,18 @@ def test_streams_are_left_as_they_are_where_nothing_is_wrong(monkeypatch: pytest
     open_streams()
     assert sys.stdout is stream
     assert os.fstat(0) is not None
+
+
+def test_a_stream_that_cannot_be_set_is_written_to_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stubborn(io.TextIOWrapper):
+        def reconfigure(self, **_: Any) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    stream = Stubborn(io.BytesIO(), encoding="ascii", errors="strict")
+    monkeypatch.setattr(sys, "stdout", stream)
+    open_streams()
+    say("all the same")
+    assert stream.buffer.getvalue() == b"all the same\n"
 
 
 class Terminal(io.StringIO):

@@ -16,6 +16,8 @@ from kagglehms.strict_json import (
     parse,
     parse_beginning,
     parse_object,
+    sealed,
+    unchanged,
     validate,
 )
 
@@ -126,6 +128,17 @@ def test_what_does_not_fit_is_refused_in_one_line(content: bytes, reason: str) -
     assert str(caught.value).startswith(reason) or reason in {"twice"}
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_sealed_object_is_refused_once_a_value_or_its_seal_is_another() -> None:
+    whole = sealed({"a": 1, "b": [None, "ü"]})
+    assert unchanged(whole) == whole
+    content = json.loads(whole)
+    for key, value in (("a", 2), ("b", [None, "u"]), ("sha256", None), ("sha256", "0" * 64), ("c", 1)):
+        with pytest.raises(JSONError, match="was changed after it was written"):
+            unchanged(json.dumps(content | {key: value}).encode())
+    older = {key: value for key, value in content.items() if key != "sha256"}
+    assert json.loads(unchanged(json.dumps(older).encode())) == older
 
 
 def test_a_long_value_is_cut() -> None:

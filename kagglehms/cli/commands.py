@@ -52,6 +52,7 @@ from kagglehms.errors import (
     not_installed,
     one_of,
 )
+from kagglehms.stop_signals import unwinding
 
 COMMANDS: dict[str, Command] = {
     "prepare": Command(Prepare, prepare),
@@ -152,7 +153,7 @@ def _run_command(name: str, words: Sequence[str]) -> int:
         return EXIT_OK
     options, general = parsing.parse(name, (command.options, General), words)
     claim_address_space()
-    with _voice(general):
+    with _voice(general), unwinding():
         result = command.run(options)
     result.print(general.json)
     sys.stdout.flush()
@@ -176,6 +177,8 @@ def _end_in_error(error: BaseException, debug: bool) -> int:
     """Print the one line of an error and return its exit code."""
     if debug:
         traceback.print_exception(error)
+    if not isinstance(error, HMSError) and (interrupt := _interrupt_behind(error)):
+        error = interrupt
     message, code = _explain(error)
     stopped = isinstance(error, Stopped)
     start = "kagglehms:" if stopped else coloured("kagglehms: error:", "red", sys.stderr)
@@ -186,6 +189,14 @@ def _end_in_error(error: BaseException, debug: bool) -> int:
     except (OSError, ValueError):
         discard_output()
     return code
+
+
+def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """Return the Ctrl-C during whose handling this error came, as where a library is caught between two lines."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, KeyboardInterrupt):
+        seen = seen.__context__
+    return seen
 
 
 def _explain(error: BaseException) -> tuple[str, int]:

@@ -198,8 +198,7 @@ def changed_sources(
         watch: wrapper around the iteration that shows progress; it is given the items and their number.
 
     Returns:
-        What is wrong with each file that is missing or whose size or checksum differs. Of recordings that an older
-        version stored, only the size is compared.
+        What is wrong with each file that is missing or whose size or checksum differs.
     """
 
     def problem(entry: Entry) -> DataError | None:
@@ -208,8 +207,7 @@ def changed_sources(
             content = load(path)
         except DataError as error:
             return error
-        same = entry.source_crc32 is None or entry.source_crc32 == zlib.crc32(content)
-        if same and len(content) == entry.source_bytes:
+        if (zlib.crc32(content), len(content)) == (entry.source_crc32, entry.source_bytes):
             return None
         return DataError(
             path, "has changed since the store was made of it", "download it again, or prepare again"

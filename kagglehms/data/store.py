@@ -60,7 +60,7 @@ class Entry:
         length: number of samples or rows.
         source_bytes: size of the Parquet file that was decoded.
         crc32: checksum of the stored bytes.
-        source_crc32: checksum of the Parquet file; None if an older version stored the recording.
+        source_crc32: checksum of the Parquet file.
     """
 
     kind: Kind
@@ -68,7 +68,7 @@ class Entry:
     length: int
     source_bytes: int
     crc32: int
-    source_crc32: int | None = None
+    source_crc32: int
 
     @property
     def n_bytes(self) -> int:
@@ -223,8 +223,7 @@ def entry_from(content: dict[str, Any]) -> Entry:
     if not isinstance(content, dict) or content.get("kind") not in WIDTH:
         raise ValueError("not an entry")
     entry = Entry(**content)
-    numbers = [entry.id, entry.length, entry.source_bytes, entry.crc32]
-    numbers += [] if entry.source_crc32 is None else [entry.source_crc32]
+    numbers = [entry.id, entry.length, entry.source_bytes, entry.crc32, entry.source_crc32]
     if any(type(number) is not int for number in numbers) or not 0 <= entry.length < 2**40:
         raise ValueError("an entry has other values than whole numbers")
     return entry

@@ -47,6 +47,12 @@ class Fault:
     twice: bool = False
     undo: Callable[[], None] = lambda: None
 
+    @property
+    def denies_memory(self) -> bool:
+        """Whether the process asks for memory and gets none."""
+        limited = self.inside is not None and self.inside.memory_bytes is not None
+        return limited or self.call.startswith("mmap:error")
+
 
 def _log_uniform(rng: Rng, low: float, high: float) -> int:
     return int(low * (max(high, low + 1) / low) ** rng.random())

@@ -141,7 +141,8 @@ def _ending(subject: Subject, fault: Fault, codes: Sequence[int | None], text: s
         allowed.add(-signal.SIGKILL)
     if inside and inside.cpu_s is not None:
         allowed |= {-signal.SIGPROF, -inside.number}
-    if inside and inside.memory_bytes is not None:
+    short_of_memory = fault.denies_memory
+    if short_of_memory:
         allowed |= {-signal.SIGABRT}  # how libraries written in Rust end where there is no memory
     for code in codes:
         if code is None:
@@ -150,7 +151,7 @@ def _ending(subject: Subject, fault: Fault, codes: Sequence[int | None], text: s
             return f"ends with {code}"
     if "Traceback (most recent call last)" in text:
         return "prints a traceback"
-    aborted = inside and inside.memory_bytes is not None and -signal.SIGABRT in codes
+    aborted = short_of_memory and -signal.SIGABRT in codes
     if "panicked at" in text and not aborted:
         return "prints a panic"
     refused = any(code in {1, 2} for code in codes) and subject.name not in FINDINGS
@@ -158,12 +159,7 @@ def _ending(subject: Subject, fault: Fault, codes: Sequence[int | None], text: s
     if refused and not mute and "kagglehms: error: " not in text:
         return "says nothing"
     unexplained = UNEXPLAINED.search(text)
-    if (
-        unexplained
-        and unexplained[1] not in SYSTEM_ERRORS
-        and not fault.call
-        and not (inside and inside.memory_bytes)
-    ):
+    if unexplained and unexplained[1] not in SYSTEM_ERRORS and not fault.call and not short_of_memory:
         return "does not explain the error"
     return ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from kagglehms.cli.commands import COMMANDS, main
 from kagglehms.cli.parsing import General, flags
 from kagglehms.console import say
 from kagglehms.data.competition import VOTE_COLUMNS
+from kagglehms.errors import EXIT_TERMINATED
 from kagglehms.packing.build import build
 from kagglehms.timing import Duration
 from kagglehms.training.recipes import RECIPES
@@ -301,9 +303,42 @@ def test_an_interruption_has_its_own_code(
     def interrupted(_: object) -> Result:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(COMMANDS, "prepare", Command(COMMANDS["prepare"].options, interrupted))
-    assert main(["prepare", "--data", "x"]) == 130
-    assert "what was finished is kept" in capsys.readouterr().err
+    def in_a_library(_: object) -> Result:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            del COMMANDS.half_made  # type: ignore[attr-defined]
+
+    for run in (interrupted, in_a_library):
+        monkeypatch.setitem(COMMANDS, "prepare", Command(COMMANDS["prepare"].options, run))
+        assert main(["prepare", "--data", "x"]) == 130
+        assert "what was finished is kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_command_that_is_asked_to_end_cleans_up(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not hasattr(signal, name):
+        pytest.skip("no such signal here")
+    number, cleaned = signal.Signals[name], []
+
+    def asked(_: object) -> Result:
+        try:
+            signal.raise_signal(number)
+            raise AssertionError("it went on")
+        finally:
+            cleaned.append(number)
+
+    monkeypatch.setitem(COMMANDS, "prepare", Command(COMMANDS["prepare"].options, asked))
+    before = signal.signal(number, signal.SIG_DFL)  # which `nohup` takes away from the tests
+    try:
+        assert main(["prepare", "--data", "x"]) == EXIT_TERMINATED
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+    assert f"{name} came" in capsys.readouterr().err
+    assert cleaned == [number]
 
 
 @pytest.mark.slow(20)
