@@ -130,6 +130,8 @@ def test_a_library_that_has_no_memory_may_abort_and_nothing_else_may_panic(
     for fault, expected in (
         (Fault("", Inside(memory_bytes=1)), ""),
         (Fault("", Inside(file_bytes=1)), "ends with -6"),
+        (Fault("", call="mmap:error=ENOMEM:when=1"), ""),
+        (Fault("", call="write:error=ENOMEM:when=1"), "ends with -6"),
     ):
         subjects.copy(ladder.master, tmp_path / "work")
         assert judged(ladder, tmp_path / "work", fault, -6, panic) == expected
