@@ -82,7 +82,7 @@ class RunError(HMSError):
 
 
 class Stopped(HMSError):
-    """Work that ended before it was finished: a training, with its state saved, or a rehearsal.
+    """A training that ended before it was finished, with its state saved.
 
     Attributes:
         exit_code: `EXIT_UNFINISHED`, `EXIT_INTERRUPTED` or `EXIT_TERMINATED`, by what asked for it.

@@ -12,11 +12,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kagglehms.console import warn
-from kagglehms.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, Stopped
+from kagglehms.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 
 _ANSWER = "stopping after this step"
 _UNWINDING_S = 5.0
 """Seconds that a second Ctrl-C gives the running work to end in an orderly way."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP came; like Ctrl-C it is no `Exception`, so that nobody takes it for a failure of one part."""
 
 
 class StopRequest:
@@ -73,7 +77,7 @@ def unwinding() -> Iterator[None]:
     Outside the main thread, which alone can receive signals, nothing is changed.
 
     Raises:
-        Stopped: one of them came.
+        Terminated: one of them came.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -83,7 +87,7 @@ def unwinding() -> Iterator[None]:
 
     def stop(number: int, _: object) -> None:
         restore()
-        raise Stopped(f"{signal.Signals(number).name} came; what was running has been ended", EXIT_TERMINATED)
+        raise Terminated(f"{signal.Signals(number).name} came; what was running has been ended")
 
     def restore() -> None:
         for known, handler in before.items():

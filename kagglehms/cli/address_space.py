@@ -7,6 +7,7 @@ left of it is looked at before the command, once more when these libraries are l
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from kagglehms.environment import available_cpus
@@ -14,6 +15,8 @@ from kagglehms.errors import RunError, first_line
 
 LEAST_BYTES, LEAST_BYTES_PER_CPU = 256 << 20, 96 << 20
 """What has to be left: for the work itself, and for two buffers of 32 MB and the stacks of the threads of each core."""
+_LIBRARIES_BYTES = 640 << 20
+"""What the libraries themselves take, as long as they are not loaded."""
 _HINT = "raise the limit (ulimit -v unlimited)"
 _LARGE_ENOUGH = 300
 """Rows of a matrix whose product takes OpenBLAS's buffers; it has ways without them for small ones."""
@@ -46,6 +49,7 @@ def claim_address_space() -> None:
 
 def _require() -> None:
     left, least = _left(), LEAST_BYTES + available_cpus() * LEAST_BYTES_PER_CPU
+    least += 0 if "polars" in sys.modules else _LIBRARIES_BYTES
     if left is not None and left < least:
         raise RunError(
             f"this process may take only {max(left, 0) / 1e6:.0f} MB more of its address space, and the numerical "

@@ -52,7 +52,7 @@ from kagglehms.errors import (
     not_installed,
     one_of,
 )
-from kagglehms.stop_signals import unwinding
+from kagglehms.stop_signals import Terminated, unwinding
 
 COMMANDS: dict[str, Command] = {
     "prepare": Command(Prepare, prepare),
@@ -180,7 +180,7 @@ def _end_in_error(error: BaseException, debug: bool) -> int:
     if not isinstance(error, HMSError) and (interrupt := _interrupt_behind(error)):
         error = interrupt
     message, code = _explain(error)
-    stopped = isinstance(error, Stopped)
+    stopped = isinstance(error, Stopped | Terminated)
     start = "kagglehms:" if stopped else coloured("kagglehms: error:", "red", sys.stderr)
     with contextlib.suppress(OSError, ValueError):  # the code says it too
         print(start, visible(message), file=sys.stderr)
@@ -203,6 +203,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
     """Return one line for a person, and the exit code."""
     if isinstance(error, HMSError):
         return str(error), error.exit_code
+    if isinstance(error, Terminated):
+        return str(error), EXIT_TERMINATED
     if isinstance(error, KeyboardInterrupt):
         return (
             "interrupted; what was finished is kept, the same command continues from there",

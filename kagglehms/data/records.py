@@ -223,7 +223,15 @@ def make_records(table: pl.DataFrame) -> Records:
     keys = ["eeg_id", *VOTE_COLUMNS]
     offset_s = pl.col(EEG_OFFSET)
     from_middle_s = (offset_s - (offset_s.min() + offset_s.max()) / 2).abs()
-    nearest = (pl.col(name).sort_by(from_middle_s, EEG_OFFSET, "eeg_sub_id").first() for name in _OFFSETS)
+    # Sorted as a whole, since releases of polars do not agree on the order of equals that are sorted within groups.
+    nearest = (
+        table.sort(from_middle_s.over(keys), EEG_OFFSET, "eeg_sub_id")
+        .group_by(keys, maintain_order=True)
+        .agg(
+            offset_s.first().alias("eeg_offset_nearest_s"),
+            pl.col(SPECTROGRAM_OFFSET).first().alias("spectrogram_offset_nearest_s"),
+        )
+    )
     frame = (
         table.sort("eeg_id", "eeg_sub_id")
         .group_by(keys, maintain_order=True)
@@ -233,13 +241,8 @@ def make_records(table: pl.DataFrame) -> Records:
             pl.col(SPECTROGRAM_OFFSET).min().alias("spectrogram_offset_min_s"),
             pl.col(SPECTROGRAM_OFFSET).max().alias("spectrogram_offset_max_s"),
             pl.col("spectrogram_id", "patient_id", "expert_consensus", "label_id").first(),
-            *(
-                column.alias(name)
-                for column, name in zip(
-                    nearest, ("eeg_offset_nearest_s", "spectrogram_offset_nearest_s"), strict=True
-                )
-            ),
         )
+        .join(nearest, on=keys)
         .sort(keys)
     )
     return Records(frame)

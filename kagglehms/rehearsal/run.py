@@ -113,7 +113,7 @@ def _stage(out: Path) -> Iterator[Path]:
 
     Raises:
         RunError: there is no such folder, or a file there, in `out` or among the inputs cannot be read or written.
-        Stopped: SIGTERM or SIGHUP came; the folder is deleted, and nothing runs any more.
+        Terminated: SIGTERM or SIGHUP came; the folder is deleted, and nothing runs any more.
     """
     folder: Path | str = "the folder for temporary files"
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -325,7 +326,8 @@ def test_a_command_that_is_asked_to_end_cleans_up(
 
     def asked(_: object) -> Result:
         try:
-            signal.raise_signal(number)
+            with contextlib.suppress(Exception):  # as where one of several parts may fail
+                signal.raise_signal(number)
             raise AssertionError("it went on")
         finally:
             cleaned.append(number)

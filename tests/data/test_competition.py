@@ -38,9 +38,9 @@ def test_frequencies_are_bins_of_a_1024_point_transform() -> None:
 
 def test_columns_are_those_of_the_real_files(hms_sample: Path) -> None:
     spectrogram = next((hms_sample / "test_spectrograms").glob("*.parquet"))
-    assert pl.read_parquet_schema(spectrogram).names() == ["time", *facts.SPECTROGRAM_COLUMNS]
+    assert list(pl.read_parquet_schema(spectrogram)) == ["time", *facts.SPECTROGRAM_COLUMNS]
     eeg = next((hms_sample / "train_eegs").glob("*.parquet"))
-    assert pl.read_parquet_schema(eeg).names() == list(facts.CHANNELS)
+    assert list(pl.read_parquet_schema(eeg)) == list(facts.CHANNELS)
     submission = pl.read_csv(hms_sample / "sample_submission.csv")
     assert submission.columns == ["eeg_id", *facts.VOTE_COLUMNS]
 

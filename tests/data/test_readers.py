@@ -121,7 +121,9 @@ def test_whole_numbers_are_numbers(tmp_path: Path) -> None:
 def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     """Polars cannot write such a file, so its names are made alike in the bytes of one that it can."""
     path = tmp_path / "1.parquet"
-    eeg_frame().with_columns(pl.lit(1.0).alias("F9")).write_parquet(path)
+    eeg_frame().with_columns(pl.lit(1.0, pl.Float32).alias("F9")).write_parquet(path)
+    if not isinstance(pl.read_parquet_schema(path), pl.Schema):
+        pytest.skip("this release of polars tells names as keys of a dictionary, each once")
     path.write_bytes(path.read_bytes().replace(b"F9", b"F3"))
     with pytest.raises(DataError, match="wrong columns: .*F3"):
         read_eeg(path)

@@ -10,7 +10,7 @@ from random import Random
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from train_tables import GOOD, table_of, written
 
@@ -73,7 +73,16 @@ def test_records_do_not_depend_on_the_order_of_rows(
         assert label == min(i for i, (e, _, v) in enumerate(windows) if (e, *v) == (eeg, *votes_K))
 
 
+TWO_NEAREST = [
+    (1, 0, (0, 0, 0, 0, 1, 0)),
+    (1, 1, (1, 1, 1, 1, 1, 1)),
+    (1, 0, (0, 0, 0, 0, 0, 1)),
+    (1, 2, (1, 1, 1, 1, 1, 1)),
+]
+
+
 @settings(max_examples=60, deadline=None)
+@example(TWO_NEAREST)
 @given(sub_windows)
 def test_the_nearest_sub_window_is_the_records_own(windows: list[tuple[int, int, tuple[int, ...]]]) -> None:
     rows = [(eeg, i, at / 2, at / 2 + 100 * eeg, v) for i, (eeg, at, v) in enumerate(windows)]

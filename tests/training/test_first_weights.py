@@ -177,7 +177,7 @@ def test_networks_are_filled_as_timm_fills_them(tmp_path: Path, backbone: str) -
     timm_s = timm.create_model(
         backbone,
         pretrained=True,
-        pretrained_cfg_overlay={"file": str(path)},
+        pretrained_cfg_overlay={"file": str(path), "custom_load": False},
         in_chans=1,
         num_classes=6,
         **options,

@@ -176,8 +176,7 @@ def test_the_head_of_any_network_starts_as_a_linear_layer(backbone: str, n_heads
 def test_all_heads_of_a_network_are_found(backbone: str, n_heads: int) -> None:
     import timm
 
-    with torch.device("meta"):
-        model = timm.create_model(backbone, num_classes=6)
+    model = timm.create_model(backbone, num_classes=6)
     assert len(classifier_layers(model, backbone)) == n_heads
 
 
