@@ -261,7 +261,7 @@ def test_build_works_without_a_checkout(wheel: Path, installed: Path, folder: Pa
 
 @pytest.mark.slow(50)
 def test_the_demo_works_without_a_checkout(installed: Path, tmp_path: Path) -> None:
-    done = run_installed(installed, tmp_path, "demo", "--eegs", "120", "--json")
+    done = run_installed(installed, tmp_path, "demo", "--eegs", "80", "--json")
     assert done.returncode == EXIT_OK, done.stderr
     said = json.loads(done.stdout)
     assert said["score"] < said["prior"]

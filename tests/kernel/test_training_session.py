@@ -14,6 +14,7 @@ import pytest
 
 import kagglehms
 from kagglehms.cli.commands import parse
+from kagglehms.data.preparing import prepare_competition
 from kagglehms.errors import EXIT_USER, RunError
 from kagglehms.kernel import entry, training_session
 from kagglehms.kernel.training_session import ENDING, main, train_in_session, training_options
@@ -181,7 +182,7 @@ def test_two_rehearsed_sessions_equal_one_long_one(competition_folder: Path, tmp
         report = rehearse(name, dist, competition_folder, out)
         assert report.ok, report.sentence
 
-    session("prepare", one)
+    prepare_competition(competition_folder, one / "prepare/store")
     shutil.copytree(one / "prepare", two / "prepare")
 
     configured(dist)
