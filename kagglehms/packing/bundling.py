@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import kagglehms
@@ -150,18 +151,20 @@ def _write_models(folder: Path, content: Content, files: dict[str, File]) -> lis
         for fold in run.results:
             weights = run.folder.fold(fold.fold) / WEIGHTS
             name = f"{stem}.fold{fold.fold}.safetensors"
-            scores = fold.scores
+            described = partial(
+                Model, recipe, fold.fold, name, recipe_file, fold.scores, records=run.info.records
+            )
             if content.half:
                 files[name] = write_file(folder / name, halve(weights))
                 changes = measure(run, fold, folder / name)
-                model = Model(recipe, fold.fold, name, recipe_file, scores, "float16", changes)
+                model = described(precision="float16", changes=changes)
             else:
                 files[name] = copy_file(weights, folder / name)
-                model = Model(recipe, fold.fold, name, recipe_file, scores)
+                model = described()
             if export is not None and (written := export(run.recipe, model)) is not None:
                 files[written.file] = hash_file(folder / written.file)
                 model = replace(model, onnx=written)
-            models.append(replace(model, records=run.info.records))
+            models.append(model)
     return models
 
 
