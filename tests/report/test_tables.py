@@ -168,7 +168,8 @@ def test_submissions_are_made_written_and_read_as_frames(tmp_path: Path, library
     np.testing.assert_array_equal(read_submission(path, ["9", "8.0", "7"]), values_NK[::-1])
     assert tables.read_submission(path, library).equals(made)
     assert tables.read_submission(made, library).equals(made)
-    assert pd.read_csv(path, float_precision="round_trip")["lpd_vote"].to_list() == values_NK[:, 1].tolist()
+    # Of the releases of pandas, not all read the last digit of a number.
+    np.testing.assert_allclose(pd.read_csv(path)["lpd_vote"], values_NK[:, 1], rtol=1e-14)
 
 
 def test_submissions_that_would_be_refused_are_not_made(tmp_path: Path) -> None:
