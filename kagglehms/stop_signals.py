@@ -57,8 +57,10 @@ def stop_signals() -> Iterator[StopRequest]:
         for known, handler in before.items():
             if known == hang_up:
                 signal.signal(known, signal.SIG_IGN)
-            else:  # a shell starts what it puts in the background with signals ignored
-                signal.signal(known, defaults[known] if handler is signal.SIG_IGN else handler)
+                continue
+            # A shell starts what it puts in the background with signals ignored, and `unwinding` has a SIGTERM wait.
+            kept = known == signal.SIGINT and handler is not signal.SIG_IGN
+            signal.signal(known, handler if kept else defaults[known])
 
     with _answered(before):
         for number in before:
@@ -86,7 +88,9 @@ def unwinding() -> Iterator[None]:
     before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
 
     def stop(number: int, _: object) -> None:
-        restore()
+        for known, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(known, signal.SIG_DFL)  # and not that of an `unwinding` around this one
         raise Terminated(f"{signal.Signals(number).name} came; what was running has been ended")
 
     def restore() -> None:

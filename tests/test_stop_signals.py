@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kagglehms.stop_signals import stop_signals
+from kagglehms.stop_signals import Terminated, stop_signals, unwinding
 
 
 @pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background"])
@@ -36,9 +36,22 @@ def test_the_first_signal_is_a_request_and_the_second_ends(interrupt_handler: An
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.parametrize("asked", [stop_signals, unwinding])
+def test_within_work_that_unwinds_the_second_sigterm_ends_at_once_too(asked: Any) -> None:
+    with unwinding():
+        outer = signal.getsignal(signal.SIGTERM)
+        with contextlib.suppress(Terminated), asked():
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is outer
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 _BLOCKED = """
 import ctypes, sys, threading
-from kagglehms.stop_signals import stop_signals
+from kagglehms.stop_signals import Terminated, stop_signals, unwinding
 
 libc = ctypes.CDLL(None)
 step = ctypes.create_string_buffer(256)  # a mutex: compiled code that no signal interrupts waits for it
