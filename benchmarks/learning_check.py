@@ -28,28 +28,24 @@ import numpy as np
 from _learning_verdict import complaint, differences, judge, least_expected
 from _measure import finish, machine, table, versions
 from _planted_faults import FAULTS
+from _simulated_set import SimulatedSet
 
 from kagglehms.console import be_quiet
-from kagglehms.data.competition import PROBABILITY_COLUMNS, Competition, truth_folder
-from kagglehms.data.preparing import prepare, recordings_of
-from kagglehms.data.records import read_records
+from kagglehms.data.competition import PROBABILITY_COLUMNS
 from kagglehms.device import choose_device
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, UsageError
 from kagglehms.files import write_bytes
-from kagglehms.progress import progress
-from kagglehms.runs.baselines import read_truth, recovered
+from kagglehms.runs.baselines import recovered
 from kagglehms.runs.cross_validation import cross_validate
 from kagglehms.runs.dataset import Dataset
 from kagglehms.runs.folder import RunFolder
-from kagglehms.simulator.competition import GENERATOR, make_competition
+from kagglehms.simulator.competition import GENERATOR
 from kagglehms.training.metric import kl_score
 from kagglehms.training.recipe import Recipe
 from kagglehms.training.recipes import get_recipe
 
 REFERENCE = Path(__file__).with_suffix(".json")
 N_EEGS, SET_SEED = 200, 2024
-HELD_OUT_EVERY = 3
-"""Of the patients in the order of their ids, each third is held out: as no library of another version would have it."""
 SEEDS, REFERENCE_SEEDS = (0, 1), tuple(range(2, 10))
 """Of the check and of its reference: they share none, so that the reference is not fitted to what it judges."""
 
@@ -85,19 +81,14 @@ class FixedSet:
     @classmethod
     def make(cls, folder: Path, n_eegs: int) -> FixedSet:
         """Simulate and decode it, or complete what is there."""
-        root = folder / "competition"
-        make_competition(root, n_eegs, 1, SET_SEED, easy=True)
-        competition = Competition(root)
-        records = read_records(competition.train_csv)
-        store = prepare(recordings_of(competition, records), folder / "store", _watch).store
-        held_out = np.isin(records.patients, np.unique(records.patients)[::HELD_OUT_EVERY])
-        targets_NK = records.targets_NK[held_out]
-        prior_K = records.targets_NK[~held_out].mean(axis=0)
-        truth_NK = read_truth(truth_folder(root.resolve()) / "train_truth.csv", records.frame)[held_out]
+        made = SimulatedSet.make(folder, n_eegs, SET_SEED, easy=True)
+        held_out = made.held_out
+        targets_NK = made.records.targets_NK[held_out]
+        prior_K = made.records.targets_NK[~held_out].mean(axis=0)
         return cls(
-            Dataset(store, records, np.where(held_out, 0, 1).astype(np.int8)),
+            Dataset(made.store, made.records, np.where(held_out, 0, 1).astype(np.int8)),
             kl_score(targets_NK, np.tile(prior_K, (len(targets_NK), 1))),
-            kl_score(targets_NK, truth_NK),
+            kl_score(targets_NK, made.truth_NK[held_out]),
         )
 
     @property
@@ -143,10 +134,6 @@ def measure(fixed: FixedSet, seeds: Sequence[int], runs: Path) -> Iterator[dict[
                 flush=True,
             )
         yield ways
-
-
-def _watch(items: Any, total: int) -> Any:
-    return progress(items, total, "decode")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,32 +19,28 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 import numpy as np
 from _measure import finish, group_interval, machine, table, versions
+from _simulated_set import SimulatedSet
 from ladder_on_simulated import write_between_marks
 from numpy.typing import NDArray
 
 from kagglehms.console import say
-from kagglehms.data.competition import PROBABILITY_COLUMNS, Competition, truth_folder
+from kagglehms.data.competition import PROBABILITY_COLUMNS
 from kagglehms.data.folds import limit_records
-from kagglehms.data.preparing import prepare, recordings_of
-from kagglehms.data.records import Records, read_records
-from kagglehms.data.store import Store
+from kagglehms.data.records import Records
 from kagglehms.device import Device, choose_device
 from kagglehms.errors import Stopped, UsageError
-from kagglehms.progress import progress
-from kagglehms.runs.baselines import read_truth, recovered
+from kagglehms.runs.baselines import recovered
 from kagglehms.runs.cross_validation import cross_validate
 from kagglehms.runs.dataset import Dataset
 from kagglehms.runs.folder import RunFolder
-from kagglehms.simulator.competition import make_competition
 from kagglehms.simulator.patients import Patient
 from kagglehms.timing import Clock, seconds_of
 from kagglehms.training.feed import Feed
@@ -58,8 +54,6 @@ from kagglehms.training.trained_network import TrainedNetwork
 F64 = NDArray[np.float64]
 
 SEED, OTHER_SEED = 2024, 77
-HELD_OUT_EVERY = 3
-"""Of the other patients in the order of their ids, each third is held out."""
 MOST_EPOCHS = 40
 """Passes over the records, at most: fifty records seen hundreds of times are learned by heart."""
 N_BOOTSTRAP = 4000
@@ -95,33 +89,8 @@ def shifted_patients() -> Iterator[None]:
         Patient.draw = draw
 
 
-@dataclass(frozen=True)
-class Data:
-    """A simulated competition, decoded.
-
-    Attributes:
-        store: its recordings.
-        records: its records.
-        truth_NK: (n, 6) true probabilities of the records.
-        held_out: (n,) True for the records of every third patient.
-    """
-
-    store: Store
-    records: Records
-    truth_NK: F64
-    held_out: NDArray[np.bool_]
-
-    @classmethod
-    def make(cls, folder: Path, n_eegs: int, seed: int) -> Data:
-        root = folder / "competition"
-        make_competition(root, n_eegs, 1, seed)
-        competition = Competition(root)
-        records = read_records(competition.train_csv)
-        store = prepare(recordings_of(competition, records), folder / "store", _watch).store
-        truth_NK = read_truth(truth_folder(root.resolve()) / "train_truth.csv", records.frame)
-        patients = records.patients
-        held_out = np.isin(patients, np.unique(patients)[::HELD_OUT_EVERY])
-        return cls(store, records, truth_NK, held_out)
+class Data(SimulatedSet):
+    """A simulated competition of which few records are learned from."""
 
     def dataset(self, n: int | None = None, seed: int = 0) -> Dataset:
         """All held-out records as fold 0, and about `n` others, of whole patients, to learn from; None for all."""
@@ -140,10 +109,6 @@ class Data:
     @property
     def judges(self) -> Records:
         return self.records.take(self.held_out)
-
-
-def _watch(items: Iterable[Any], total: int) -> Iterable[Any]:
-    return progress(items, total, "decode")
 
 
 def main() -> None:

@@ -72,6 +72,14 @@ def _real(name: str, what: str = "real competition data, which are not part of t
     return path
 
 
+@pytest.fixture
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of the benchmarks, whose modules can be imported while the test runs."""
+    folder = Path(__file__).resolve().parents[1] / "benchmarks"
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def hms_sample() -> Path:
     """A real competition folder in miniature."""

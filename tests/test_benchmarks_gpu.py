@@ -73,11 +73,11 @@ def test_parts_whose_time_is_up_are_cut_off_and_the_page_says_so(tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["baseline", "eeg+percentiles", "raw-fold", "stft-50-10", "wave-stack"])
-def test_what_the_others_feed_is_what_we_feed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("benchmarks")
+def test_what_the_others_feed_is_what_we_feed(name: str) -> None:
     """The contenders of the feed's part make the same arrays, so that their times can be compared."""
     if name not in RECIPES:
         pytest.skip(f"{name} is no recipe of this version")
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     from _items import ITEMS, InMemory
 
     from kagglehms.training.feed import Feed

@@ -10,12 +10,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-
 
 @pytest.fixture
-def verdict(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
+def verdict(benchmarks: Path) -> ModuleType:
     import _learning_verdict
 
     return _learning_verdict
@@ -76,9 +73,8 @@ def test_what_differs_from_the_reference_is_named(verdict: ModuleType) -> None:
 
 
 @pytest.fixture
-def check(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def check(benchmarks: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The command, with two epochs of each stage at most, and as loud as the other tests."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
     import learning_check
 
     monkeypatch.setattr(learning_check, "EPOCHS", {"global-norm": [2], "stft-50-10": [1, 1]})
@@ -125,9 +121,8 @@ def test_the_command_measures_a_reference_and_judges_by_it(
 
 
 @pytest.fixture
-def faults(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def faults(benchmarks: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The faults that can be planted; whatever they replace is put back after the test."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
     import _planted_faults
 
     from kagglehms.training import image_networks, step

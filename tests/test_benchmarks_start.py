@@ -15,12 +15,9 @@ from kagglehms.data.store import Store
 from kagglehms.errors import UsageError
 from kagglehms.simulator.patients import Patient
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-
 
 @pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
+def start(benchmarks: Path) -> ModuleType:
     import start_from_simulated
 
     return start_from_simulated
