@@ -288,9 +288,8 @@ class RunFolder:
 
         try:
             content = path.read_bytes()
-            self._refuse_changed(
-                path, content, hint
-            )  # first, as polars prints what it meets in damaged bytes
+            # First, as polars prints what it meets in damaged bytes.
+            self._refuse_changed(path, content, hint)
             return read(io.BytesIO(content))
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise RunError(f"{path}: cannot be read ({first_line(error)}); {hint}") from error

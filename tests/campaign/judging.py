@@ -141,8 +141,7 @@ def _ending(subject: Subject, fault: Fault, codes: Sequence[int | None], text: s
         allowed.add(-signal.SIGKILL)
     if inside and inside.cpu_s is not None:
         allowed |= {-signal.SIGPROF, -inside.number}
-    short_of_memory = fault.denies_memory
-    if short_of_memory:
+    if fault.denies_memory:
         allowed |= {-signal.SIGABRT}  # how libraries written in Rust end where there is no memory
     for code in codes:
         if code is None:
@@ -151,7 +150,7 @@ def _ending(subject: Subject, fault: Fault, codes: Sequence[int | None], text: s
             return f"ends with {code}"
     if "Traceback (most recent call last)" in text:
         return "prints a traceback"
-    aborted = short_of_memory and -signal.SIGABRT in codes
+    aborted = fault.denies_memory and -signal.SIGABRT in codes
     if "panicked at" in text and not aborted:
         return "prints a panic"
     refused = any(code in {1, 2} for code in codes) and subject.name not in FINDINGS
@@ -159,7 +158,7 @@ def _ending(subject: Subject, fault: Fault, codes: Sequence[int | None], text: s
     if refused and not mute and "kagglehms: error: " not in text:
         return "says nothing"
     unexplained = UNEXPLAINED.search(text)
-    if unexplained and unexplained[1] not in SYSTEM_ERRORS and not fault.call and not short_of_memory:
+    if unexplained and unexplained[1] not in SYSTEM_ERRORS and not fault.call and not fault.denies_memory:
         return "does not explain the error"
     return ""
 
@@ -211,11 +210,11 @@ def _same(name: str, after: dict[str, bytes], subject: Subject) -> bool:
     original = (subject.master / name).read_bytes()
     if after[name] == original:
         return True
+    if not name.endswith(".json"):
+        return False
+    expected = json.loads(original)
+    unsealed = {key: value for key, value in expected.items() if key != "sha256"}
     try:
-        found, expected = json.loads(after[name]), json.loads(original)
-        return name.endswith(".json") and found in (
-            expected,
-            {k: v for k, v in expected.items() if k != "sha256"},
-        )
+        return json.loads(after[name]) in (expected, unsealed)
     except ValueError:
         return False

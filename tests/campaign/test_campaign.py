@@ -142,11 +142,11 @@ def test_a_library_that_has_no_memory_may_abort_and_nothing_else_may_panic(
     [
         ("7 write(5<anon_inode:[eventfd]>, ..., 8) = -1 EIO (Input/output error) (INJECTED)", True),
         ("7 write(5<anon_inode:[eventfd]>, ..., 8) = 8", False),
-        ("7 write(5</work/ladder.json>, ..., 8) = -1 EIO (Input/output error) (INJECTED)", False),
+        ("7 write(5</folder/ladder.json>, ..., 8) = -1 EIO (Input/output error) (INJECTED)", False),
     ],
 )
 def test_a_thread_can_always_be_woken(called: str, expected: bool, tmp_path: Path) -> None:
-    (tmp_path / "case.trace").write_text(f"7 write(1</work/case.log>, ..., 3) = 3\n{called}\n")
+    (tmp_path / "case.trace").write_text(f"7 write(1</folder/case.log>, ..., 3) = 3\n{called}\n")
     assert faults.impossible(tmp_path / "case.log") is expected
     fault = faults.later(Fault("EIO at write 9", call="write:error=EIO:when=9"))
     assert (fault.text, fault.call) == ("EIO at write 10", "write:error=EIO:when=10")

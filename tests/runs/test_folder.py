@@ -277,9 +277,8 @@ def test_every_flipped_bit_of_a_run_is_noticed_or_changes_nothing(
     binary = [name for name in FILES if not name.endswith(".json")]
     assert [noticed[name] for name in (*binary, "recipe.json")] == [25] * (len(binary) + 1)
     assert min(noticed.values()) > 12  # what is left are blanks between values
-    assert (
-        capfd.readouterr().err == ""
-    )  # nor does a library that meets damaged bytes print what it thinks of them
+    # Nor does a library that meets damaged bytes print what it thinks of them.
+    assert capfd.readouterr().err == ""
 
 
 FILES = (
