@@ -89,6 +89,11 @@ class Results:
     floors: Mapping[str, F64]
     folds: tuple[int, int]
 
+    @property
+    def blends(self) -> set[str]:
+        """Which of them are means of others."""
+        return {spec.name for spec in LADDER_BLENDS} & set(self.predictions)
+
 
 def load(
     runs: Mapping[int, Path],
@@ -242,26 +247,45 @@ def _differences(results: Results, before: str, after: str, mask: NDArray[np.boo
     )
 
 
+def ways(results: Results) -> dict[str, list[list[float]]]:
+    """How far everything trained comes from the class prior to the perfect predictor, as a share.
+
+    Returns:
+        name → for each seed, over all records, those with ten and more votes, and settled ones.
+    """
+    prior, perfect = (_scores(results, results.floors[name]) for name in ("class prior", "perfect predictor"))
+    return {
+        name: [
+            [
+                recovered(score, *limits)
+                for score, *limits in zip(_scores(results, p), prior, perfect, strict=True)
+            ]
+            for p in of_seed.values()
+        ]
+        for name, of_seed in (
+            {n: {0: p} for n, p in results.floors.items()} | {**results.predictions}
+        ).items()
+    }
+
+
+def _scores(results: Results, predictions_NK: F64) -> list[float]:
+    """KL divergence over all records, those with ten and more votes, and settled ones."""
+    terms_N = kl_terms(results.records.targets_NK, predictions_NK)
+    masks = (np.ones(len(terms_N), bool), results.records.many, results.records.settled)
+    return [float(terms_N[mask].mean()) for mask in masks]
+
+
 def _score_rows(results: Results) -> list[list[str]]:
-    targets_NK = results.records.targets_NK
-    masks = (np.ones(len(targets_NK), bool), results.records.many, results.records.settled)
-    limits = [
-        [kl_terms(targets_NK, results.floors[name])[mask].mean() for mask in masks]
-        for name in ("class prior", "perfect predictor")
-    ]
+    found = ways(results)
     rows = []
     for name, of_seed in [*((n, {0: p}) for n, p in results.floors.items()), *results.predictions.items()]:
-        scores = [[kl_terms(targets_NK, p)[mask].mean() for mask in masks] for p in of_seed.values()]
-        ways = [
-            [recovered(score, prior, best) for score, prior, best in zip(row, *limits, strict=True)]
-            for row in scores
-        ]
+        scores = [_scores(results, p) for p in of_seed.values()]
         cv, lb = published(name).cv, published(name).lb
         rows.append(
             [
                 name if name in results.floors else f"`{name}`",
                 *(_spread([row[k] for row in scores]) for k in range(3)),
-                *(_spread([100 * row[k] for row in ways], 1, " %") for k in range(2)),
+                *(_spread([100 * row[k] for row in found[name]], 1, " %") for k in range(2)),
                 "–" if cv is None else f"{cv:.4f}",
                 "–" if lb is None else f"{lb:.2f}",
             ]

@@ -13,7 +13,8 @@ below, which are no rungs; `--share 0.5 --only-folds 0` leaves out half of the p
 `--jobs 6` trains six folds at a time, each in a process of its own: where a small network leaves most of a fast card
 idle, that is how to fill it. `--time-limit 5m` ends the training in time, and the same command goes on from there.
 
-`--table` writes the tables between the two marks of a Markdown file, and leaves what stands around them.
+`--table` writes the tables between the two marks of a Markdown file, and leaves what stands around them; `--picture`
+draws how far each recipe comes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from _ladder_picture import draw
 from _ladder_report import load, report
 from _measure import finish, machine, versions
 from _side_by_side import Claims, run_side_by_side
@@ -87,6 +89,8 @@ def main() -> None:
     say(text)
     if options.table is not None:
         write_between_marks(options.table, options.marks, text)
+    if options.picture is not None:
+        draw(results, options.picture)
     finish(
         {
             "benchmark": "ladder_on_simulated",
@@ -126,6 +130,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--claims", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--table", type=Path, help="a Markdown file with marks for the tables")
     parser.add_argument("--marks", default="measured", help="name of the two marks in that file")
+    parser.add_argument("--picture", type=Path, help="a PNG file for the picture")
     parser.add_argument("--only-table", action="store_true", help="train nothing")
     return parser.parse_args()
 

@@ -1,0 +1,79 @@
+"""What the ladder's tables and its picture say of predictions whose scores are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs_folder import oof_table
+
+from kagglehms.data.records import Records
+
+
+@pytest.fixture
+def report(benchmarks: Path) -> ModuleType:
+    import _ladder_report
+
+    return _ladder_report
+
+
+@pytest.fixture
+def results(report: ModuleType) -> Any:
+    """The truth is what was voted, so that the perfect predictor scores 0."""
+    records = Records(oof_table(300))
+    truth_NK = records.targets_NK
+    prior_NK = np.tile(truth_NK.mean(axis=0), (len(records), 1))
+    uniform_NK = np.full_like(truth_NK, 1 / 6)
+    floors = {"perfect predictor": truth_NK, "electrodes' energy": uniform_NK, "class prior": prior_NK}
+    predictions = {
+        "baseline": {0: truth_NK, 1: prior_NK},
+        "global-stats": {0: uniform_NK, 1: uniform_NK},
+        "kaggle-ensemble": {0: (truth_NK + uniform_NK) / 2, 1: (prior_NK + uniform_NK) / 2},
+    }
+    return report.Results(records, truth_NK, predictions, floors, (1, 5))
+
+
+def kl(truth_NK: np.ndarray[Any, Any], mask: np.ndarray[Any, Any], guess: np.ndarray[Any, Any]) -> float:
+    """The mean divergence of the masked rows, term by term."""
+    terms = [
+        sum(p * np.log(p / q) for p, q in zip(t, g, strict=True) if p > 0)
+        for t, g in zip(truth_NK[mask], guess[mask], strict=True)
+    ]
+    return float(np.mean(terms))
+
+
+def test_the_way_is_one_for_the_truth_and_none_for_the_prior(report: ModuleType, results: Any) -> None:
+    found = report.ways(results)
+    assert found["baseline"] == [pytest.approx([1, 1, 1], abs=1e-9), pytest.approx([0, 0, 0], abs=1e-9)]
+    truth_NK, prior_NK = results.truth_NK, results.floors["class prior"]
+    uniform_NK = results.predictions["global-stats"][0]
+    for k, mask in enumerate((np.ones(300, bool), results.records.many, results.records.settled)):
+        wanted = 1 - kl(truth_NK, mask, uniform_NK) / kl(truth_NK, mask, prior_NK)
+        assert found["global-stats"][1][k] == pytest.approx(wanted, abs=1e-9)
+    assert "| `baseline`" in report.report(results, "made of nothing")
+
+
+def test_the_picture_shows_each_seed_where_it_is(
+    report: ModuleType, results: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    import _ladder_picture
+
+    found = report.ways(results)
+    shown = _ladder_picture.picture(results)
+    names = [label.get_text() for label in shown.axes[0].get_yticklabels()]
+    assert sorted(names) == sorted(results.predictions)
+    means = [np.mean([seed[0] for seed in found[name]]) for name in names]
+    assert means == sorted(means)
+    for k, axis in enumerate(shown.axes):
+        dots = [line for line in axis.lines if line.get_marker() == "o"]
+        assert [list(line.get_xdata()) for line in dots] == [[seed[k] for seed in found[name]] for name in names]
+        hollow = {name for name, line in zip(names, dots, strict=True) if line.get_mfc() != line.get_color()}
+        assert hollow == {"kaggle-ensemble"}
+    _ladder_picture.draw(results, tmp_path / "ladder.png")
+    with Image.open(tmp_path / "ladder.png") as picture:
+        assert picture.width > 800
