@@ -71,7 +71,9 @@ def test_the_picture_shows_each_seed_where_it_is(
     assert means == sorted(means)
     for k, axis in enumerate(shown.axes):
         dots = [line for line in axis.lines if line.get_marker() == "o"]
-        assert [list(line.get_xdata()) for line in dots] == [[seed[k] for seed in found[name]] for name in names]
+        assert [list(line.get_xdata()) for line in dots] == [
+            [seed[k] for seed in found[name]] for name in names
+        ]
         hollow = {name for name, line in zip(names, dots, strict=True) if line.get_mfc() != line.get_color()}
         assert hollow == {"kaggle-ensemble"}
     _ladder_picture.draw(results, tmp_path / "ladder.png")
