@@ -10,6 +10,9 @@ hospital: louder, at another reference, with another spectral slope, other ampli
 (`SHIFTED`). So what is learned in the first competition is neither wrong nor right in the second, but how far real
 recordings are from the simulator this does not tell.
 
+Where a network has learned from simulated records already, as those of `ladder_on_simulated.py` have, `--learned` names
+its run for each seed, and none is trained first.
+
 A seed decides first weights, order, augmentations and dropout, and which records are the few. A training takes about
 `--steps` steps, fewer for few records (`MOST_EPOCHS`), and from both starts the same number. The same command goes on
 after an interruption.
@@ -113,7 +116,7 @@ class Data(SimulatedSet):
 
 def main() -> None:
     options = _options()
-    simulated = Data.make(options.out / "simulated", options.eegs, SEED)
+    simulated = None if options.learned else Data.make(options.out / "simulated", options.eegs, SEED)
     with shifted_patients():
         other = Data.make(options.out / "other", options.other_eegs, OTHER_SEED)
     device = choose_device(options.device)
@@ -121,8 +124,11 @@ def main() -> None:
     found: dict[tuple[int, str], dict[int, F64]] = {}
     learned: dict[int, int] = {}
     try:
-        for seed in options.seeds:
-            weights = _first(options, simulated, seed, device, session)
+        for number, seed in enumerate(options.seeds):
+            if simulated is None:
+                weights = _learned(options, number)
+            else:
+                weights = _first(options, simulated, seed, device, session)
             found.setdefault((0, "simulated"), {})[seed] = _as_it_is(options, weights, other, seed, device)
             for n in options.records:
                 dataset = other.dataset(n, seed)
@@ -136,7 +142,8 @@ def main() -> None:
     except Stopped as stopped:
         say(str(stopped))
         return
-    text = report(found, other, describe(options, simulated, other))
+    first = _told_of_runs(options) if simulated is None else _told_of(options, simulated)
+    text = report(found, other, describe(options, first))
     say(text)
     if options.table is not None:
         write_between_marks(options.table, options.marks, text)
@@ -156,6 +163,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--eegs", type=int, default=4000, help="of the competition that is learned from first"
     )
+    parser.add_argument(
+        "--learned", type=Path, nargs="+", help="runs that have learned from simulated records, one a seed"
+    )
     parser.add_argument("--other-eegs", type=int, default=1500)
     parser.add_argument("--records", type=int, nargs="+", default=[50, 200, 800])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -170,7 +180,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--time-limit", type=seconds_of, help="such as 30m; no limit by default")
     parser.add_argument("--table", type=Path, help="a Markdown file with marks for the table")
     parser.add_argument("--marks", default="start", help="name of the two marks in that file")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.learned and len(options.learned) != len(options.seeds):
+        parser.error(f"--learned names {len(options.learned)} runs for {len(options.seeds)} seeds")
+    return options
 
 
 def _recipe(options: argparse.Namespace, seed: int, n_records: int | None = None) -> Recipe:
@@ -190,6 +203,15 @@ def _first(options: argparse.Namespace, data: Data, seed: int, device: Device, s
     recipe = _recipe(options, seed)
     cross_validate(recipe, data.dataset(), runs, device, options.weights, [0], session)
     return RunFolder(runs / recipe.name).check_weights(0)
+
+
+def _learned(options: argparse.Namespace, number: int) -> Path:
+    """Return the weights of a run that has learned already, if its network and its input are those of the recipe."""
+    run, recipe = RunFolder(options.learned[number]), _recipe(options, options.seeds[number])
+    theirs = run.recipe()
+    if (theirs.network, theirs.layout) != (recipe.network, recipe.layout):
+        raise UsageError(f"{run.path}: expected {recipe.network} on the input of {recipe.name}")
+    return run.check_weights(min(run.finished))
 
 
 def _as_it_is(options: argparse.Namespace, weights: Path, other: Data, seed: int, device: Device) -> F64:
@@ -246,18 +268,32 @@ def report(found: dict[tuple[int, str], dict[int, F64]], other: Data, made: str)
     return "\n".join(lines)
 
 
-def describe(options: argparse.Namespace, simulated: Data, other: Data) -> str:
+def describe(options: argparse.Namespace, first: str) -> str:
     """What the figures are of."""
-    recipe, n_first = _recipe(options, 0), int((~simulated.held_out).sum())
+    recipe = _recipe(options, 0)
     return "\n".join(
         (
-            f"`{recipe.name}` with `{recipe.network}`, batches of {recipe.batch_size}; first {n_first} records of",
-            f"{options.eegs} EEGs (seed {SEED}), then few of {options.other_eegs} EEGs of shifted patients (seed",
-            f"{OTHER_SEED}), about {options.steps} steps, at most {MOST_EPOCHS} epochs; first weights",
-            f"{Path(options.weights).name}; training seeds {_listed(options.seeds)}.",
+            f"`{recipe.name}` with `{recipe.network}`, batches of {recipe.batch_size}; first {first},",
+            f"then few of {options.other_eegs} EEGs of shifted patients (seed {OTHER_SEED}),",
+            f"about {options.steps} steps, at most {MOST_EPOCHS} epochs; first weights {Path(options.weights).name};",
+            f"training seeds {_listed(options.seeds)}.",
             f"{machine()}; {versions('numpy', 'torch', 'timm', 'numba', 'polars')}.",
         )
     )
+
+
+def _told_of(options: argparse.Namespace, simulated: Data) -> str:
+    return f"{int((~simulated.held_out).sum())} records of {options.eegs} EEGs (seed {SEED})"
+
+
+def _told_of_runs(options: argparse.Namespace) -> str:
+    learned = []
+    for path in options.learned:
+        run = RunFolder(path)
+        n_all = run.info().records
+        n_others = n_all - len(run.fold_predictions(min(run.finished)))
+        learned.append(f"{n_others} records, {run.recipe().epochs} epochs")
+    return f"a run that had learned before ({'; '.join(sorted(set(learned)))})"
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import cast
 
 import numpy as np
 import pytest
-from runs_folder import oof_table
+from runs_folder import make_run, oof_table
 
 from kagglehms.data.records import Records
 from kagglehms.data.store import Store
 from kagglehms.errors import UsageError
+from kagglehms.runs.folder import RunFolder
 from kagglehms.simulator.patients import Patient
 
 
@@ -49,3 +51,21 @@ def test_the_held_out_are_the_same_whatever_is_learned_from(start: ModuleType) -
         assert len(learned) == np.isin(others, learned).sum()  # whole patients
     with pytest.raises(UsageError, match="5000 are needed"):
         data.dataset(5000)
+
+
+def test_a_run_that_has_learned_is_taken_if_its_network_is_the_recipes(
+    start: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "runs", "baseline")
+    recipe = RunFolder(run).recipe()
+    words = ["start", "--out", str(tmp_path), "--recipe", "baseline", "--seeds", "0", "--learned", str(run)]
+    monkeypatch.setattr(sys, "argv", [*words, "--backbone", recipe.backbone])
+    assert start._learned(start._options(), 0) == run / "fold0/weights.safetensors"
+    said = start._told_of_runs(start._options())
+    assert f"{RunFolder(run).info().records - len(RunFolder(run).fold_predictions(0))} records" in said
+    monkeypatch.setattr(sys, "argv", [*words, "--backbone", "resnet18"])
+    with pytest.raises(UsageError, match="expected resnet18"):
+        start._learned(start._options(), 0)
+    monkeypatch.setattr(sys, "argv", [*words, str(run)])
+    with pytest.raises(SystemExit):
+        start._options()
