@@ -67,6 +67,8 @@ ensemble, of which it gives no other, on the public leaderboard."""
 ON_SETTLED = {name: rung.settled for name, rung in RUNGS.items() if rung.settled is not None}
 """Published on settled records only, and so compared on those."""
 
+MEAN = "mean of all"
+"""The plain mean of all single models that were trained, whichever they are."""
 AGAINST = ("global-norm", "mosaic-xloss", "raw-fold")
 """What recipes beyond the source are compared with: two of its rungs, and the folded signal."""
 
@@ -92,7 +94,7 @@ class Results:
     @property
     def blends(self) -> set[str]:
         """Which of them are means of others."""
-        return {spec.name for spec in LADDER_BLENDS} & set(self.predictions)
+        return ({spec.name for spec in LADDER_BLENDS} | {MEAN}) & set(self.predictions)
 
 
 def load(
@@ -129,7 +131,7 @@ def load(
         "electrodes' energy": energy_baseline(energies_ND, records)[index],
         "class prior": prior_NK,
     }
-    predictions |= _blends(predictions)
+    predictions |= _blends(predictions) | _mean(predictions)
     return Results(scored, floors["perfect predictor"], predictions, floors, (len(common), n_folds))
 
 
@@ -146,6 +148,19 @@ def _blends(predictions: Mapping[str, Mapping[int, F64]]) -> dict[str, dict[int,
                 for seed in sorted(seeds)
             }
     return blends
+
+
+def _mean(predictions: Mapping[str, Mapping[int, F64]]) -> dict[str, dict[int, F64]]:
+    """The plain mean of several single models, for the seeds that all of them have."""
+    seeds = set.intersection(*(set(of_seed) for of_seed in predictions.values()))
+    if len(predictions) < 2 or not seeds:
+        return {}
+    return {
+        MEAN: {
+            seed: np.mean([of_seed[seed] for of_seed in predictions.values()], axis=0)
+            for seed in sorted(seeds)
+        }
+    }
 
 
 def report(results: Results, made: str) -> str:

@@ -79,3 +79,13 @@ def test_the_picture_shows_each_seed_where_it_is(
     _ladder_picture.draw(results, tmp_path / "ladder.png")
     with Image.open(tmp_path / "ladder.png") as picture:
         assert picture.width > 800
+
+
+def test_all_that_was_trained_is_averaged_seed_by_seed(report: ModuleType, results: Any) -> None:
+    singles = {name: results.predictions[name] for name in ("baseline", "global-stats")}
+    mean = report._mean(singles)[report.MEAN]
+    for seed in (0, 1):
+        wanted = (singles["baseline"][seed] + singles["global-stats"][seed]) / 2
+        np.testing.assert_allclose(mean[seed], wanted)
+    assert report._mean({"baseline": singles["baseline"]}) == {}
+    assert list(report._mean({**singles, "baseline": {1: results.truth_NK}})[report.MEAN]) == [1]
