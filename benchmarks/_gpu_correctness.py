@@ -19,7 +19,7 @@ from kagglehms.environment import available_cpus
 ROOT = Path(__file__).resolve().parents[1]
 MOST_WORKERS = 8
 """Beyond that, starting CUDA in each costs more than it saves."""
-DRY = "overflows or (contract and squeeze)"
+DRY = "contract and (baseline or vit)"
 """What a dry run takes of them, on the CPU."""
 
 
