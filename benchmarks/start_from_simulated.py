@@ -261,7 +261,8 @@ def report(found: dict[tuple[int, str], dict[int, F64]], other: Data, made: str)
         f"{len(judges)} records are held out; score of the class prior {limits[0]:.4f}, of the perfect predictor",
         f"{limits[1]:.4f}. Ways from the one to the other: mean over seeds ± standard deviation. The change is that of",
         f"the expected score, with the 95 % interval over patients ({N_BOOTSTRAP} paired bootstrap draws): negative",
-        "helps. From either start the best evaluation on the held-out records is kept, so all ways are a little too good.",
+        "helps. From either start the best evaluation on the held-out records is kept, so all ways are a little too",
+        "good.",
         "",
         table(("other records", "way, without simulated data", "way, with them first", "change"), rows),
     ]
