@@ -136,7 +136,8 @@ def draw_reasons(
         own = [y for y, derivation in zip(heights, DERIVATIONS, strict=True) if derivation.group == chain]
         axes.axhspan(own[0] - 0.5, own[-1] + 0.5, **tint)
         said = f"{chain} {chains[chain]:+.2f}"
-        axes.text(start_s + span_s[0] + 0.1, own[0] - 0.45, said, va="top", fontsize=SMALLEST_PT)
+        box = {"facecolor": theme.card, "alpha": 0.8, "linewidth": 0, "pad": 1}  # traces run behind it
+        axes.text(start_s + span_s[0] + 0.1, own[0] - 0.45, said, va="top", fontsize=SMALLEST_PT, bbox=box)
     axes.set_title(
         f"For {CLASS_NAMES[name]}: violet; against: grey; numbers: what each chain adds to its probability"
     )
