@@ -64,7 +64,7 @@ def test_a_dry_run_goes_through_all_parts(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_parts_whose_time_is_up_are_cut_off_and_the_page_says_so(tmp_path: Path) -> None:
-    done = _gpu(tmp_path, "--budget", "2", "--parts", "feed", "team")
+    done = _gpu(tmp_path, "--budget", "6", "--parts", "feed", "team")
     assert done.returncode == 1
     endings = _found(tmp_path)[-1]["endings"]
     assert set(endings) == {"feed", "team"}
