@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 import _pictures
-from _ladder_report import Results, ways
+from _ladder_report import Results, scores, ways
 from PIL import Image
 
 from kagglehms.report.style import LIGHT, MODEL
@@ -26,7 +26,7 @@ def picture(results: Results) -> Any:
     from matplotlib import pyplot as plt
     from matplotlib.ticker import PercentFormatter
 
-    found = ways(results)
+    found = ways(scores(results))
     names = sorted(results.predictions, key=lambda name: mean(row[0] for row in found[name]))
     size = (9, 1 + 0.24 * len(names))
     figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained", sharey=True)

@@ -131,35 +131,27 @@ def load(
         "electrodes' energy": energy_baseline(energies_ND, records)[index],
         "class prior": prior_NK,
     }
-    predictions |= _blends(predictions) | _mean(predictions)
+    predictions |= _blends(predictions)
     return Results(scored, floors["perfect predictor"], predictions, floors, (len(common), n_folds))
 
 
 def _blends(predictions: Mapping[str, Mapping[int, F64]]) -> dict[str, dict[int, F64]]:
-    """The source's ensembles whose members are there; where it gives no weights, plain means."""
-    blends: dict[str, dict[int, F64]] = {}
-    for spec in LADDER_BLENDS:
-        if all(member in predictions for member in spec.members):
-            seeds = set.intersection(*(set(predictions[member]) for member in spec.members))
-            blends[spec.name] = {
-                seed: np.average(
-                    [predictions[member][seed] for member in spec.members], axis=0, weights=spec.weights
-                )
-                for seed in sorted(seeds)
-            }
-    return blends
+    """The source's ensembles whose members are there, where it gives no weights as plain means, and `MEAN`."""
+    blends = {
+        spec.name: _averaged([predictions[member] for member in spec.members], spec.weights)
+        for spec in LADDER_BLENDS
+        if all(member in predictions for member in spec.members)
+    }
+    of_all = _averaged(list(predictions.values()))
+    return blends | ({MEAN: of_all} if of_all and len(predictions) > 1 else {})
 
 
-def _mean(predictions: Mapping[str, Mapping[int, F64]]) -> dict[str, dict[int, F64]]:
-    """The plain mean of several single models, for the seeds that all of them have."""
-    seeds = set.intersection(*(set(of_seed) for of_seed in predictions.values()))
-    if len(predictions) < 2 or not seeds:
-        return {}
+def _averaged(members: Sequence[Mapping[int, F64]], weights: Sequence[float] | None = None) -> dict[int, F64]:
+    """The mean of several models for each seed that all of them have."""
+    seeds = set.intersection(*map(set, members))
     return {
-        MEAN: {
-            seed: np.mean([of_seed[seed] for of_seed in predictions.values()], axis=0)
-            for seed in sorted(seeds)
-        }
+        seed: np.average([of_seed[seed] for of_seed in members], axis=0, weights=weights)
+        for seed in sorted(seeds)
     }
 
 
@@ -262,45 +254,42 @@ def _differences(results: Results, before: str, after: str, mask: NDArray[np.boo
     )
 
 
-def ways(results: Results) -> dict[str, list[list[float]]]:
-    """How far everything trained comes from the class prior to the perfect predictor, as a share.
+def scores(results: Results) -> dict[str, list[list[float]]]:
+    """KL divergence of the floors and of everything trained.
 
     Returns:
         name → for each seed, over all records, those with ten and more votes, and settled ones.
     """
-    prior, perfect = (_scores(results, results.floors[name]) for name in ("class prior", "perfect predictor"))
+    masks = (np.ones(len(results.records), bool), results.records.many, results.records.settled)
+    found: dict[str, list[list[float]]] = {}
+    for name, of_seed in (*((n, {0: p}) for n, p in results.floors.items()), *results.predictions.items()):
+        terms_SN = [kl_terms(results.records.targets_NK, p) for p in of_seed.values()]
+        found[name] = [[float(terms_N[mask].mean()) for mask in masks] for terms_N in terms_SN]
+    return found
+
+
+def ways(found: Mapping[str, list[list[float]]]) -> dict[str, list[list[float]]]:
+    """How far each of the `scores` is from that of the class prior to that of the perfect predictor, as a share."""
+    (prior,), (perfect,) = found["class prior"], found["perfect predictor"]
     return {
         name: [
-            [
-                recovered(score, *limits)
-                for score, *limits in zip(_scores(results, p), prior, perfect, strict=True)
-            ]
-            for p in of_seed.values()
+            [recovered(score, *limits) for score, *limits in zip(of_seed, prior, perfect, strict=True)]
+            for of_seed in of_seeds
         ]
-        for name, of_seed in (
-            {n: {0: p} for n, p in results.floors.items()} | {**results.predictions}
-        ).items()
+        for name, of_seeds in found.items()
     }
 
 
-def _scores(results: Results, predictions_NK: F64) -> list[float]:
-    """KL divergence over all records, those with ten and more votes, and settled ones."""
-    terms_N = kl_terms(results.records.targets_NK, predictions_NK)
-    masks = (np.ones(len(terms_N), bool), results.records.many, results.records.settled)
-    return [float(terms_N[mask].mean()) for mask in masks]
-
-
 def _score_rows(results: Results) -> list[list[str]]:
-    found = ways(results)
+    found = scores(results)
     rows = []
-    for name, of_seed in [*((n, {0: p}) for n, p in results.floors.items()), *results.predictions.items()]:
-        scores = [_scores(results, p) for p in of_seed.values()]
+    for name, far in ways(found).items():
         cv, lb = published(name).cv, published(name).lb
         rows.append(
             [
                 name if name in results.floors else f"`{name}`",
-                *(_spread([row[k] for row in scores]) for k in range(3)),
-                *(_spread([100 * row[k] for row in found[name]], 1, " %") for k in range(2)),
+                *(_spread([row[k] for row in found[name]]) for k in range(3)),
+                *(_spread([100 * row[k] for row in far], 1, " %") for k in range(2)),
                 "–" if cv is None else f"{cv:.4f}",
                 "–" if lb is None else f"{lb:.2f}",
             ]

@@ -124,11 +124,8 @@ def main() -> None:
     found: dict[tuple[int, str], dict[int, F64]] = {}
     learned: dict[int, int] = {}
     try:
-        for number, seed in enumerate(options.seeds):
-            if simulated is None:
-                weights = _learned(options, number)
-            else:
-                weights = _first(options, simulated, seed, device, session)
+        for seed in options.seeds:
+            weights = _first(options, simulated, seed, device, session)
             found.setdefault((0, "simulated"), {})[seed] = _as_it_is(options, weights, other, seed, device)
             for n in options.records:
                 dataset = other.dataset(n, seed)
@@ -142,8 +139,7 @@ def main() -> None:
     except Stopped as stopped:
         say(str(stopped))
         return
-    first = _told_of_runs(options) if simulated is None else _told_of(options, simulated)
-    text = report(found, other, describe(options, first))
+    text = report(found, other, describe(options, simulated))
     say(text)
     if options.table is not None:
         write_between_marks(options.table, options.marks, text)
@@ -197,21 +193,25 @@ def _recipe(options: argparse.Namespace, seed: int, n_records: int | None = None
     return replace(recipe, stages=(replace(recipe.stages[0], epochs=epochs, mosaic_epochs=0),))
 
 
-def _first(options: argparse.Namespace, data: Data, seed: int, device: Device, session: Session) -> Path:
-    """Train on the first competition, and return the weights."""
+def _first(
+    options: argparse.Namespace, data: Data | None, seed: int, device: Device, session: Session
+) -> Path:
+    """Train on the first competition, unless a run has learned already, and return the weights."""
+    if data is None:
+        return _learned(options, seed)
     runs = options.out / f"first-seed{seed}"
     recipe = _recipe(options, seed)
     cross_validate(recipe, data.dataset(), runs, device, options.weights, [0], session)
     return RunFolder(runs / recipe.name).check_weights(0)
 
 
-def _learned(options: argparse.Namespace, number: int) -> Path:
+def _learned(options: argparse.Namespace, seed: int) -> Path:
     """Return the weights of a run that has learned already, if its network and its input are those of the recipe."""
-    run, recipe = RunFolder(options.learned[number]), _recipe(options, options.seeds[number])
+    run, recipe = RunFolder(options.learned[options.seeds.index(seed)]), _recipe(options, seed)
     theirs = run.recipe()
     if (theirs.network, theirs.layout) != (recipe.network, recipe.layout):
         raise UsageError(f"{run.path}: expected {recipe.network} on the input of {recipe.name}")
-    return run.check_weights(min(run.finished))
+    return run.check_weights(min(run.finished, default=0))
 
 
 def _as_it_is(options: argparse.Namespace, weights: Path, other: Data, seed: int, device: Device) -> F64:
@@ -269,9 +269,13 @@ def report(found: dict[tuple[int, str], dict[int, F64]], other: Data, made: str)
     return "\n".join(lines)
 
 
-def describe(options: argparse.Namespace, first: str) -> str:
+def describe(options: argparse.Namespace, simulated: Data | None) -> str:
     """What the figures are of."""
     recipe = _recipe(options, 0)
+    if simulated is None:
+        first = _told_of_runs(options)
+    else:
+        first = f"{int((~simulated.held_out).sum())} records of {options.eegs} EEGs (seed {SEED})"
     return "\n".join(
         (
             f"`{recipe.name}` with `{recipe.network}`, batches of {recipe.batch_size}; first {first},",
@@ -281,10 +285,6 @@ def describe(options: argparse.Namespace, first: str) -> str:
             f"{machine()}; {versions('numpy', 'torch', 'timm', 'numba', 'polars')}.",
         )
     )
-
-
-def _told_of(options: argparse.Namespace, simulated: Data) -> str:
-    return f"{int((~simulated.held_out).sum())} records of {options.eegs} EEGs (seed {SEED})"
 
 
 def _told_of_runs(options: argparse.Namespace) -> str:

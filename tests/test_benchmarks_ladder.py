@@ -47,7 +47,7 @@ def kl(truth_NK: np.ndarray[Any, Any], mask: np.ndarray[Any, Any], guess: np.nda
 
 
 def test_the_way_is_one_for_the_truth_and_none_for_the_prior(report: ModuleType, results: Any) -> None:
-    found = report.ways(results)
+    found = report.ways(report.scores(results))
     assert found["baseline"] == [pytest.approx([1, 1, 1], abs=1e-9), pytest.approx([0, 0, 0], abs=1e-9)]
     truth_NK, prior_NK = results.truth_NK, results.floors["class prior"]
     uniform_NK = results.predictions["global-stats"][0]
@@ -63,7 +63,7 @@ def test_the_picture_shows_each_seed_where_it_is(
     monkeypatch.setenv("MPLBACKEND", "Agg")
     import _ladder_picture
 
-    found = report.ways(results)
+    found = report.ways(report.scores(results))
     shown = _ladder_picture.picture(results)
     names = [label.get_text() for label in shown.axes[0].get_yticklabels()]
     assert sorted(names) == sorted(results.predictions)
@@ -83,9 +83,9 @@ def test_the_picture_shows_each_seed_where_it_is(
 
 def test_all_that_was_trained_is_averaged_seed_by_seed(report: ModuleType, results: Any) -> None:
     singles = {name: results.predictions[name] for name in ("baseline", "global-stats")}
-    mean = report._mean(singles)[report.MEAN]
+    mean = report._blends(singles)[report.MEAN]
     for seed in (0, 1):
         wanted = (singles["baseline"][seed] + singles["global-stats"][seed]) / 2
         np.testing.assert_allclose(mean[seed], wanted)
-    assert report._mean({"baseline": singles["baseline"]}) == {}
-    assert list(report._mean({**singles, "baseline": {1: results.truth_NK}})[report.MEAN]) == [1]
+    assert report._blends({"baseline": singles["baseline"]}) == {}
+    assert list(report._blends({**singles, "baseline": {1: results.truth_NK}})[report.MEAN]) == [1]
