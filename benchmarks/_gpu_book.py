@@ -44,6 +44,12 @@ class Book:
         line = {"part": self.part, "what": what, "at": round(time.time(), 1)} | figures
         self._append(LINES, json.dumps(line, default=_plain, ensure_ascii=False) + "\n")
 
+    def lines(self, what: str) -> list[dict[str, Any]]:
+        """All JSON lines of that kind so far, of whatever part."""
+        path = self.folder / LINES
+        found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [line for line in found if line["what"] == what]
+
     def text(self, text: str) -> None:
         """Add a paragraph to the page."""
         self._append(PAGE, f"\n{text}\n")

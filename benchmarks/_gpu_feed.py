@@ -94,37 +94,49 @@ GAINS = (32, 256)
 """Batches of B0 on which the gains of channels last and of the fused AdamW are measured."""
 
 
-def run(told: Circumstances, book: Book) -> None:
+def run_feed(told: Circumstances, book: Book) -> None:
+    """Feed without a network, and front ends on the device."""
+    device = choose_device(told.device)
+    alone = _feeding_alone(book, list(dict.fromkeys(s.recipe for s in _settings(told))), device)
+    with book.guarded("front ends on the device"):
+        front_ends.measure(book, device, alone, *((2, 0.1) if told.dry_run else (128, 0.4)))
+
+
+def run_steps(told: Circumstances, book: Book) -> None:
+    """Train steps of each setting, fed in each way."""
     device = choose_device(told.device)
     book.text(
         f"{device.reason}; {available_cpus()} cores; medians of {ROUNDS} turns of about {SECONDS} s, in turn. Inputs "
         "are made of noise; `benchmarks/_feeding.py` says what the source's and the conventional way are."
     )
-    settings = [s for s in (SETTINGS_DRY if told.dry_run else SETTINGS) if s.recipe in RECIPES]
-    alone = _feeding_alone(book, list(dict.fromkeys(s.recipe for s in settings)), device)
-    with book.guarded("front ends on the device"):
-        front_ends.measure(book, device, alone, *((2, 0.1) if told.dry_run else (128, 0.4)))
-    _forget(device)
-    reserve_s = 0.0 if told.dry_run else 20.0  # for the gains
+    alone = {line["recipe"]: line for line in book.lines("feeding alone")}
     seconds = FIRST_S
-    for setting in settings:
-        if not book.has_time(setting.name, 0 if told.dry_run else seconds + reserve_s):
+    for setting in _settings(told):
+        if not book.has_time(setting.name, 0 if told.dry_run else seconds):
             continue
         start = time.monotonic()
         with book.guarded(setting.name):
             _setting(book, setting, device, alone.get(setting.recipe, {}))
         seconds = time.monotonic() - start
-        _forget(device)
-    if book.has_time("convolution algorithms", 0 if told.dry_run else 60):
-        with book.guarded("convolution algorithms"):
-            _tuning(book, SETTINGS_DRY[0] if told.dry_run else TUNED, device)
-        _forget(device)
+        forget(device)
+
+
+def run_gains(told: Circumstances, book: Book) -> None:
+    """Take away, one at a time, what is meant to make a step faster."""
+    device = choose_device(told.device)
     for batch in (2,) if told.dry_run else GAINS:
         backbone = SETTINGS_DRY[0].backbone if told.dry_run else "efficientnet_b0"
         if book.has_time(f"gains, batch {batch}", 0 if told.dry_run else 8):
             with book.guarded(f"gains, batch {batch}"):
                 _gains(book, Setting("baseline", batch, backbone=backbone), device)
-        _forget(device)
+        forget(device)
+    if book.has_time("convolution algorithms", 0 if told.dry_run else 60):
+        with book.guarded("convolution algorithms"):
+            _tuning(book, SETTINGS_DRY[0] if told.dry_run else TUNED, device)
+
+
+def _settings(told: Circumstances) -> list[Setting]:
+    return [s for s in (SETTINGS_DRY if told.dry_run else SETTINGS) if s.recipe in RECIPES]
 
 
 # -- without a network ---------------------------------------------------------------------------------------------
@@ -238,7 +250,7 @@ def _fitting(setting: Setting, device: Device) -> Setting:
     ]
     batch = largest_fitting(learner.model, setting.batch, tuple(shape), device, learner.optimizer)
     del learner
-    _forget(device)
+    forget(device)
     return replace(setting, batch=max(batch, 1))
 
 
@@ -303,7 +315,8 @@ def _unfused(learner: Learner) -> Learner:
     return learner
 
 
-def _forget(device: Device) -> None:
+def forget(device: Device) -> None:
+    """Give the card its memory back."""
     gc.collect()
     if device.name == "cuda":
         torch.cuda.empty_cache()

@@ -30,6 +30,7 @@ class Circumstances:
         dry_run: small, and on the CPU.
         weights: ImageNet weights of the ladder's backbone; None to begin from scratch.
         ladder: recipes of the ladder's part; none where it is left out.
+        networks: sizes of the bundles of the scored runs; those that it does not make are left out.
     """
 
     out: Path
@@ -37,6 +38,7 @@ class Circumstances:
     dry_run: bool
     weights: Path | None
     ladder: tuple[str, ...]
+    networks: Sequence[int]
 
     @property
     def device(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from _bundles import NORMALISER, reduced_bundle, untrained_bundle
-from _gpu_book import LINES, Book, figure
+from _gpu_book import Book, figure
 from _gpu_data import simulated, test_folder
 from _gpu_parts import Circumstances
 from torch.utils.flop_counter import FlopCounterMode
@@ -85,6 +85,8 @@ def run(told: Circumstances, book: Book) -> None:
     book.table(f"Scored runs, {rows} rows, mirroring off", HEADER, [])
     per_pass = 0.0
     for n, bundle in bundles.items():
+        if not told.dry_run and n not in told.networks:
+            continue
         if not book.has_time(f"scored run of {n} networks", min(15.0, 1.2 * n * per_pass)):
             continue
         with book.guarded(f"scored run of {n} networks"):
@@ -293,8 +295,7 @@ def _project(book: Book, rates: dict[str, Rates], rows: int) -> None:
 
 def _measured(book: Book) -> tuple[float, float]:
     """What the first part measured of this card, or a T4's own figures where there is none."""
-    for line in (book.folder / LINES).read_text().splitlines():
-        found = json.loads(line)
-        if found["what"] == "machine" and "matmul_bf16_TFLOPs" in found:
+    for found in book.lines("machine"):
+        if "matmul_bf16_TFLOPs" in found:
             return found["matmul_bf16_TFLOPs"], found["copy_GBs"]
     return T4["TFLOP/s"], T4["GB/s"]

@@ -7,11 +7,14 @@ Parts, in this order, each in a process of its own with a share of the time that
 
 machine      card, driver, versions; what the card can multiply and copy
 correctness  the suite's tests that need a GPU (tests/cuda)
-feed         images per second: the network alone, ours, the source's way, a conventional DataLoader; memory; gains
+compile      gain of torch.compile
+feed         images per second without a network, and drawn on the card
+steps        images per second: the network alone, ours, the source's way, a conventional DataLoader; memory
+graphs       gain of CUDA graphs
+gains        of channels last, of the fused AdamW, of half precision, of trying convolution algorithms
 scored       a scored run of 4,000 rows with bundles of 1, 5 and 25 networks; what Kaggle's T4 would take
 ladder       recipes trained on a simulated competition from ImageNet weights
 team         two processes on one card against one process
-compile      gain of torch.compile
 
 What is found goes to gpu.jsonl and gpu.md in the folder `--out` at once; what the parts print goes to gpu.log.
 `--weights` is timm's file of tf_efficientnet_lite0, in any precision; without it the ladder begins from scratch.
@@ -32,13 +35,18 @@ from _gpu_parts import GRACE_S, Circumstances, finish, start
 SHARES = {
     "machine": 20,
     "correctness": 150,
-    "feed": 130,
+    "compile": 60,
+    "feed": 40,
+    "steps": 90,
+    "graphs": 30,
+    "gains": 40,
     "scored": 110,
     "ladder": 75,
     "team": 45,
-    "compile": 60,
 }
 """Seconds of the whole budget that a part gets, in proportion; a dry run has nothing to share out, it is small."""
+TIMED = {"feed", "steps", "graphs", "gains", "scored", "ladder"}
+"""Parts beside which nothing else may run, or which need the simulation."""
 LADDER = ("baseline", "vote-weighted", "global-norm", "mosaic-xloss", "raw-fold", "stft-50-10")
 
 
@@ -47,7 +55,9 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="kagglehms-gpu-", dir=options.scratch) as scratch:
         ladder = tuple(options.ladder) if "ladder" in options.parts else ()
-        told = Circumstances(options.out.resolve(), Path(scratch), options.dry_run, options.weights, ladder)
+        told = Circumstances(
+            options.out.resolve(), Path(scratch), options.dry_run, options.weights, ladder, options.networks
+        )
         return _run(told, options.parts, options.budget)
 
 
@@ -61,6 +71,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, help="ImageNet weights of tf_efficientnet_lite0")
     parser.add_argument(
         "--ladder", nargs="*", default=list(LADDER), help="recipes; unknown ones are left out"
+    )
+    parser.add_argument(
+        "--networks", type=int, nargs="+", default=[1, 5, 25], help="of the scored runs: 1, 5, 25"
     )
     parser.add_argument("--dry-run", action="store_true", help="small, and on the CPU")
     parser.add_argument("--scratch", type=Path, help="where temporary files go")
@@ -80,7 +93,7 @@ def _run(told: Circumstances, parts: list[str], budget_s: float) -> int:
         simulation = start(partial(_do, "simulate"), budget_s, told, niceness=10)
     try:
         for name in list(shares):
-            if name in {"feed", "scored", "ladder"} and simulation is not None:  # which are timed, or need it
+            if name in TIMED and simulation is not None:
                 book.note("simulation", ending=finish(simulation, min(60.0, book.left_s / 3)))
                 simulation = None
             share = 1.0 if told.dry_run else shares[name] / sum(shares.values())
@@ -118,7 +131,13 @@ def _do(part: str, told: Circumstances, seconds: float) -> None:
         case "simulate":
             from _gpu_data import run
         case "feed":
-            from _gpu_feed import run
+            from _gpu_feed import run_feed as run
+        case "steps":
+            from _gpu_feed import run_steps as run
+        case "graphs":
+            from _gpu_graphs import run
+        case "gains":
+            from _gpu_feed import run_gains as run
         case "scored":
             from _gpu_scored import run
         case "ladder":

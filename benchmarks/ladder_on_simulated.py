@@ -123,6 +123,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--drop-path-rate", type=float)
     parser.add_argument("--weights", default="none", help="as for `kagglehms train`")
     parser.add_argument("--device", choices=("cpu", "cuda"))
+    parser.add_argument("--cuda-graphs", action="store_true", help="as for `kagglehms train`")
     parser.add_argument("--jobs", type=int, default=1, help="folds that are trained at the same time")
     parser.add_argument(
         "--time-limit", type=seconds_of, help="of the training, such as 5m; no limit by default"
@@ -201,7 +202,7 @@ def _train_in_turn(options: argparse.Namespace, dataset: Dataset, jobs: Iterable
     """Train one fold after the other; one that fails is reported, and the others go on."""
     device, claims = choose_device(options.device), Claims(options.claims)
     say(device.reason)
-    session = Session(clock=Clock(options.time_limit, time.monotonic()))
+    session = Session(clock=Clock(options.time_limit, time.monotonic()), cuda_graphs=options.cuda_graphs)
     for job in jobs:
         if session.clock.left_s <= 0:
             break

@@ -16,7 +16,7 @@ from striped import striped_feed
 from kagglehms.training.recipes import RECIPES, get_recipe
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-PARTS = ("machine", "correctness", "feed", "scored", "ladder", "team", "compile")
+PARTS = ("machine", "correctness", "compile", "feed", "steps", "graphs", "gains", "scored", "ladder", "team")
 
 
 def _gpu(out: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -45,7 +45,7 @@ def test_a_dry_run_goes_through_all_parts(tmp_path: Path) -> None:
     assert found[-1]["endings"] == dict.fromkeys(PARTS, "done")
     of = {(line["part"], line["what"]): line for line in found}
     assert of["correctness", "tests"]["passed"] >= 2
-    setting = of["feed", "setting"]
+    setting = of["steps", "setting"]
     assert set(setting["images_per_s"]) == {"source", "conventional", "kagglehms", "network alone"}
     assert all(rate > 0 for rate in setting["images_per_s"].values())
     runs = [line for line in found if line["what"] == "scored run"]

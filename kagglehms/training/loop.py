@@ -29,6 +29,7 @@ from kagglehms.timing import duration
 from kagglehms.training.augmentation_draws import drawn_band_pass, mirror_probability, shift_seconds
 from kagglehms.training.batches import Batch, on_device
 from kagglehms.training.checkpoint import WEIGHTS, plain_state, save_tensors
+from kagglehms.training.cuda_graphs import GraphedNetwork
 from kagglehms.training.evaluation import Evaluation, Scores
 from kagglehms.training.feed import Feed
 from kagglehms.training.feed_draws import Work
@@ -130,7 +131,7 @@ class _Networks:
 
     Attributes:
         model: the network that is saved and evaluated.
-        trained: the network that training calls: the same, compiled or distributed.
+        trained: the network that training calls: the same, compiled, distributed or replayed as a graph.
     """
 
     model: torch.nn.Module
@@ -149,7 +150,10 @@ def _networks(
     model, trained = session.team.distributed(model, device)
     if session.compile:
         use_own_compile_cache()
-    return _Networks(model, torch.compile(trained) if session.compile else trained)
+        return _Networks(model, torch.compile(trained))
+    if session.cuda_graphs and session.team.size == 1:
+        return _Networks(model, GraphedNetwork(trained, device))
+    return _Networks(model, trained)
 
 
 @dataclass(frozen=True)

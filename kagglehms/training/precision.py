@@ -14,10 +14,15 @@ than this cannot win that back.
 """
 
 
-def autocast(device: Device) -> torch.autocast:
-    """Return a context with the mixed precision of `device`; it does nothing where the device uses float32."""
+def autocast(device: Device, keep_casts: bool = True) -> torch.autocast:
+    """Return a context with the mixed precision of `device`; it does nothing where the device uses float32.
+
+    Args:
+        device: device to compute on.
+        keep_casts: whether a weight that is used twice is cast once.
+    """
     dtype = getattr(torch, device.amp) if device.amp else None
-    return torch.autocast(device.name, dtype=dtype, enabled=dtype is not None)
+    return torch.autocast(device.name, dtype=dtype, enabled=dtype is not None, cache_enabled=keep_casts)
 
 
 def memory_format(device: Device) -> torch.memory_format:

@@ -26,6 +26,7 @@ class Session:
         save_every_s: seconds between two saved states. The state is also saved after every evaluation and, under a
             time limit, before the first one.
         compile: whether to compile the network with `torch.compile`.
+        cuda_graphs: whether to replay the network as a CUDA graph, where there is one process.
         trackers: trackers of experiments that get the scores beside the logs.
         place: where the fold stands in the command, in words.
         later: work of the command that comes after the fold, in multiples of the fold's.
@@ -36,6 +37,7 @@ class Session:
     team: Team = ALONE
     save_every_s: float = 600.0
     compile: bool = False
+    cuda_graphs: bool = False
     trackers: tuple[Tracking, ...] = ()
     place: str = ""
     later: float = 0.0
