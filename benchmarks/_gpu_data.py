@@ -23,14 +23,14 @@ def run(told: Circumstances, book: Book) -> None:
     """Simulate the test set first, which the scored run needs, and then the training set, which the ladder needs."""
     folders = (test_folder(told.scratch), train_folder(told.scratch))
     sizes = ((1, N_TEST_DRY if told.dry_run else N_TEST), (N_EEGS_DRY if told.dry_run else N_EEGS, 1))
-    threads = max(1, available_cpus() * 3 // 4)
+    jobs = max(1, available_cpus() * 3 // 4)
     wanted = 2 if told.ladder else 1
     for folder, (n_eegs, n_test) in list(zip(folders, sizes, strict=True))[:wanted]:
         start = time.monotonic()
-        make_competition(folder, n_eegs, n_test, SEED, threads)
+        make_competition(folder, n_eegs, n_test, SEED, jobs)
         write_bytes(_mark(folder), b"")
         seconds = round(time.monotonic() - start, 1)
-        book.note("simulated", n_eegs=n_eegs, n_test=n_test, seconds=seconds, threads=threads)
+        book.note("simulated", n_eegs=n_eegs, n_test=n_test, seconds=seconds, jobs=jobs)
 
 
 def test_folder(scratch: Path) -> Path:

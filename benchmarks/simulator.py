@@ -1,9 +1,9 @@
 """How long a simulated recording takes: signal, spectrogram, files; and what 4,000 of them would take.
 
-python benchmarks/simulator.py [--studies 48] [--threads 2]
+python benchmarks/simulator.py [--studies 48] [--jobs 2]
 
 Each study is ten minutes with one EEG of 50 s and its spectrogram, and what of the time the parts take is measured
-on one thread. Then the studies are made as `kagglehms simulate` makes them, on all threads, files and all. The
+on one thread. Then the studies are made as `kagglehms simulate` makes them, on all CPUs, files and all. The
 extrapolation is the measured time per EEG times 4,000, nothing else.
 """
 
@@ -46,13 +46,13 @@ def parts(n_studies: int) -> dict[str, float]:
     return {name: float(np.median(values)) for name, values in seconds.items()}
 
 
-def whole(n_eegs: int, threads: int) -> tuple[float, float, int, int]:
+def whole(n_eegs: int, jobs: int) -> tuple[float, float, int, int]:
     """Seconds, study seconds simulated, studies, and bytes on disk, of a competition in the real proportions."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "competition"
         studies = draw_studies(n_eegs, 1, np.random.default_rng((0, 0)))
         start = time.perf_counter()
-        make_competition(root, n_eegs, 1, seed=0, threads=threads)
+        make_competition(root, n_eegs, 1, seed=0, jobs=jobs)
         taken = time.perf_counter() - start
         size = sum(path.stat().st_size for path in Competition(root).root.rglob("*.parquet"))
     return taken, float(sum(s.n_rows * 2 for s in studies)), len(studies), size
@@ -63,17 +63,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--studies", type=int, default=48, help="studies, and EEGs, that are measured")
-    parser.add_argument("--threads", type=int, default=available_cpus())
+    parser.add_argument("--jobs", type=int, default=available_cpus())
     options = parser.parse_args()
     one = parts(options.studies)
-    taken, simulated_s, n_studies, size = whole(options.studies, options.threads)
+    taken, simulated_s, n_studies, size = whole(options.studies, options.jobs)
     per_ten_minutes = taken / simulated_s * 600
     minutes = taken / (options.studies + 1) * N_WANTED / 60
     rows = [
         ("signal, one thread", f"{one['signal']:.3f} s"),
         ("spectrogram, one thread", f"{one['spectrogram']:.3f} s"),
         (
-            f"all, files too, {options.threads} threads, per ten minutes of study",
+            f"all, files too, {options.jobs} jobs, per ten minutes of study",
             f"{per_ten_minutes:.3f} s",
         ),
         (f"a competition of {N_WANTED:,} EEGs would take", f"{minutes:.1f} min"),
@@ -87,7 +87,7 @@ def main() -> None:
         {
             "benchmark": "simulator",
             "n_studies": n_studies,
-            "threads": options.threads,
+            "jobs": options.jobs,
             "signal_s": one["signal"],
             "spectrogram_s": one["spectrogram"],
             "per_ten_minutes_s": per_ten_minutes,

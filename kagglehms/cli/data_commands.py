@@ -116,7 +116,7 @@ class Simulate:
         eegs: EEG recordings to learn from.
         test: EEG recordings to predict.
         seed: random seed, which decides every byte.
-        threads: sessions simulated at a time (default: all CPU cores).
+        jobs: studies simulated at a time (default: all CPU cores).
         truth: also score the perfect predictor, the class prior and a baseline on electrode energy.
         easy: quiet patients, mostly clear truths and many votes, as in the demo: not like real data, but little of it
             is enough to learn from.
@@ -126,7 +126,7 @@ class Simulate:
     eegs: int = 240
     test: int = 40
     seed: int = 0
-    threads: int | None = None
+    jobs: int | None = None
     truth: bool = False
     easy: bool = False
 
@@ -138,7 +138,7 @@ def simulate(options: Simulate) -> Result:
     from kagglehms.runs.baselines import measure_floor
     from kagglehms.simulator.competition import make_competition
 
-    make_competition(options.out, options.eegs, options.test, options.seed, options.threads, options.easy)
+    make_competition(options.out, options.eegs, options.test, options.seed, options.jobs, options.easy)
     truth = truth_folder(options.out.resolve())
     say(
         f"{options.eegs} EEGs to learn from and {options.test} to predict in {options.out}; the truth in {truth}"

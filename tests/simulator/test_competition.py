@@ -1,4 +1,4 @@
-"""The simulated competition: real formats, real conventions, truth apart, the same bytes for any threads."""
+"""The simulated competition: real formats, real conventions, truth apart, the same bytes for any number of jobs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def digests(root: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SimulatedTruth]:
     root = tmp_path_factory.mktemp("simulated") / "hms"
-    return root, make_competition(root, N_EEGS, N_TEST, SEED, threads=2)
+    return root, make_competition(root, N_EEGS, N_TEST, SEED, jobs=2)
 
 
 @pytest.fixture(scope="module")
@@ -339,9 +339,17 @@ def test_train_truth_has_the_votes_of_the_table(root: Path, train: pl.DataFrame)
 # ---- one seed, one competition ----
 
 
-def test_same_bytes_for_any_number_of_threads(root: Path, tmp_path: Path) -> None:
-    make_competition(tmp_path / "again", N_EEGS, N_TEST, SEED, threads=1)
+def test_same_bytes_for_any_number_of_jobs(root: Path, tmp_path: Path) -> None:
+    make_competition(tmp_path / "again", N_EEGS, N_TEST, SEED, jobs=1)
     assert digests(tmp_path / "again") == digests(root)
+
+
+def test_same_bytes_in_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_competition(tmp_path / "threads", 2, 1, SEED)
+    monkeypatch.setattr(competition, "_MOST_THREADS", 1)
+    monkeypatch.setattr(competition, "_STUDIES_A_PROCESS", 1)
+    make_competition(tmp_path / "processes", 2, 1, SEED, jobs=2)
+    assert digests(tmp_path / "processes") == digests(tmp_path / "threads")
 
 
 def test_another_seed_is_another_competition(tmp_path: Path) -> None:
@@ -380,7 +388,7 @@ def test_an_interrupted_run_is_completed(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(competition, "_write_study", fail_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        make_competition(broken, 2, 1, SEED, threads=1)
+        make_competition(broken, 2, 1, SEED, jobs=1)
     monkeypatch.undo()
     assert not (broken / "train.csv").exists()
     (broken / "train_eegs" / ".1.parquet.0123abcd.partial").write_bytes(b"half")
@@ -440,7 +448,7 @@ def test_a_deleted_folder_can_be_made_anew_with_another_seed(tmp_path: Path) -> 
     assert json.loads((truth.path.parent / "competition.json").read_text())["seed"] == 1
 
 
-@pytest.mark.parametrize("bad", [{"n_eegs": 0}, {"n_test": 0}, {"seed": -1}, {"threads": 0}])
+@pytest.mark.parametrize("bad", [{"n_eegs": 0}, {"n_test": 0}, {"seed": -1}, {"jobs": 0}])
 def test_numbers_out_of_range_are_refused(tmp_path: Path, bad: dict[str, int]) -> None:
     with pytest.raises(UsageError, match="at least one EEG"):
         make_competition(tmp_path / "hms", **bad)
