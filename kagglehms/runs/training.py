@@ -82,6 +82,8 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         for text in (self.time_limit, self.save_every):
             seconds_of(text)
+        if self.compile and self.cuda_graphs:
+            raise UsageError("--compile and --cuda-graphs exclude each other; leave one out")
         for fold in self.fold:
             if not 0 <= fold < self.folds:
                 raise UsageError(f"there is no fold {fold}; {self.folds} folds are 0 to {self.folds - 1}")

@@ -152,6 +152,10 @@ def test_a_mistake_is_one_line(
         (["simulate", "--eegs", "3"], "simulate needs --out: folder of the competition"),
         (["train", "baseline", "--data", "x", "--folds", "two"], "--folds: 'two' is not a whole number"),
         (["train", "baseline", "--data", "x", "--fold", "5"], "there is no fold 5; 5 folds are 0 to 4"),
+        (
+            ["train", "baseline", "--data", "x", "--compile", "--cuda-graphs"],
+            "exclude each other; leave one out",
+        ),
         (["train", "baseline", "--time-limit", "soon"], "--time-limit: 'soon' is no duration"),
         (
             ["ladder", "--format", "tabel"],
