@@ -143,9 +143,8 @@ def _simulate(
 def _write_one(
     competition: Competition, seed: int, easy: bool, task: tuple[Study, NDArray[np.float64]]
 ) -> None:
-    with threadpool_limits(
-        limits=1, user_api="blas"
-    ):  # in a process of its own the caller's limit does not hold
+    # The caller's limit does not hold in a process of its own.
+    with threadpool_limits(limits=1, user_api="blas"):
         _write_study(competition, *task, seed, easy)
 
 

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from kagglehms.device import Device
 from kagglehms.errors import RunError
-from kagglehms.training.memory import out_of_memory
 from kagglehms.training.precision import autocast
 
 
@@ -52,7 +51,8 @@ class GraphedNetwork:
         """Return the logits of the inputs.
 
         Raises:
-            RunError: the network cannot be recorded, for instance because it waits for the device.
+            RunError: the network cannot be recorded, for instance because it waits for the device, or because the
+                memory does not suffice.
         """
         if self._may_record and inputs.shape == self._shape:
             self._may_record = False
@@ -73,15 +73,14 @@ class GraphedNetwork:
                 recorded: Any = torch.cuda.make_graphed_callables(
                     _Whole(self.model), (inputs.clone(),), allow_unused_input=True
                 )
-                return cast(Callable[[Tensor], Tensor], recorded)
         except RuntimeError as error:
-            if out_of_memory(error):
-                raise
             # CUDA's random numbers cannot be drawn any more in this process, so it cannot go on without the graph.
             raise RunError(
                 f"the network cannot be recorded as a CUDA graph ({str(error).splitlines()[0]}); train without "
                 "--cuda-graphs"
             ) from error
+        _expect_gradients_of_another_stream()
+        return cast(Callable[[Tensor], Tensor], recorded)
 
     @contextlib.contextmanager
     def _undone(self) -> Iterator[None]:
@@ -105,3 +104,10 @@ class _Whole(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         logits_BK: Tensor = self.model(inputs)
         return logits_BK
+
+
+def _expect_gradients_of_another_stream() -> None:
+    """Keep PyTorch from warning that gradients come from the stream that they were recorded on."""
+    switch = getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None)
+    if switch is not None:  # not every release that is allowed has it
+        switch(False)
