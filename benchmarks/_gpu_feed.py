@@ -72,21 +72,16 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("eeg+percentiles", 32, ()),
-    Setting("baseline", 32, (), backbone="efficientnet_b0"),
-    Setting("wave-stack", 32, ()),
-    Setting("baseline", 32, (), backbone="efficientnet_b4"),
-    Setting("baseline", 256, (), backbone="efficientnet_b0"),
-    Setting("eeg+percentiles", 256, ()),
-    Setting("raw-fold", 256, ()),
-    Setting("raw-fold", 32, ()),
-    Setting("stft-50-10", 32, ()),
     Setting("baseline", 32, (SOURCE, CONVENTIONAL), backbone="efficientnet_b0"),
-    Setting("eeg+percentiles", 32),
     Setting("raw-fold", 32),
     Setting("stft-50-10", 32),
+    Setting("eeg+percentiles", 32),
+    Setting("wave-stack", 32),
+    Setting("baseline", 32, (), backbone="efficientnet_b4"),
+    Setting("raw-fold", 256, ()),
+    Setting("baseline", 256, (), backbone="efficientnet_b0"),
+    Setting("eeg+percentiles", 256, ()),
 )
-"""Ours beside the network alone first: the other ways take as long to start as all of these together."""
 SETTINGS_DRY = (Setting("baseline", 4, (SOURCE, CONVENTIONAL), backbone="half:test_efficientnet"),)
 TUNED = Setting("baseline", 32, (), backbone="efficientnet_b0")
 """On which the cost and the gain of trying convolution algorithms are measured."""
