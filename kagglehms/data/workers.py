@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -58,14 +60,15 @@ def in_order(call: Callable[[T], R], items: Sequence[T], workers: Workers) -> It
     from joblib import Parallel, delayed, parallel_config
 
     # joblib only looks for external backends if they are named by a configuration.
-    with safe_children(), _engine(workers), parallel_config(backend=workers.backend):
+    with safe_children(), _engine(workers), parallel_config(backend=workers.backend), _quiet_abort():
         n_jobs = workers.jobs or (-1 if workers.backend in {"dask", "ray"} else available_cpus())
         # Ray's joblib backend returns all results at once, so it gets one part of the work at a time.
         form = "list" if workers.backend == "ray" else "generator"
         # Far enough ahead that workers are never idle while results are being written to disk.
         parallel = Parallel(n_jobs, return_as=form, pre_dispatch="16 * n_jobs")
         calls = [delayed(call)(item) for item in items]
-        results: Generator[R] = _in_parts(parallel, calls) if form == "list" else parallel(calls)
+        with _children_that_ignore_interrupts():
+            results: Generator[R] = _in_parts(parallel, calls) if form == "list" else parallel(calls)
         try:
             yield results
         finally:
@@ -73,6 +76,39 @@ def in_order(call: Callable[[T], R], items: Sequence[T], workers: Workers) -> It
                 # joblib warns of results that were not fetched, as after an interruption.
                 warnings.filterwarnings("ignore", message=".*tasks", category=UserWarning)
                 results.close()
+
+
+@contextmanager
+def _quiet_abort() -> Iterator[None]:
+    """Keep loky's thread from printing that its work was taken away, as an interruption does."""
+    before = threading.excepthook
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
+        if not (failure.thread and failure.thread.name == "ExecutorManagerThread"):
+            before(failure)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+@contextmanager
+def _children_that_ignore_interrupts() -> Iterator[None]:
+    """Start processes that Ctrl-C, which a terminal sends to all, does not interrupt: this one ends them in silence.
+
+    For as long as starting them takes, a few hundredths of a second each, this process ignores it as well.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _in_parts(parallel: Any, calls: list[Any], size: int = 256) -> Generator[Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -77,6 +79,33 @@ def test_processes_make_the_same_store(competition_folder: Path, reference: Path
     folder = ["--data", str(competition_folder), "--store", str(tmp_path)]
     assert main(["prepare", *folder, "--backend", "loky", "--jobs", "2"]) == 0
     assert contents(tmp_path) == contents(reference)
+
+
+ASLEEP = """
+import sys, time
+from kagglehms.data.workers import Workers, in_order
+
+try:
+    with in_order(time.sleep, [0.05] * 400, Workers("loky", jobs=2)) as results:
+        for _ in results:
+            print(flush=True)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_processes_that_are_interrupted_with_this_one_say_nothing() -> None:
+    """A terminal sends Ctrl-C to all of them."""
+    command = [sys.executable, "-c", ASLEEP]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, text=True
+    ) as child:
+        assert child.stdout is not None
+        for _ in range(1):
+            child.stdout.readline()
+        os.killpg(child.pid, signal.SIGINT)
+        _, said = child.communicate(timeout=60)
+    assert (child.returncode, said) == (130, "")
 
 
 def test_a_broken_file_is_named_whoever_reads_it(competition_folder: Path, tmp_path: Path) -> None:
