@@ -82,9 +82,10 @@ def test_processes_make_the_same_store(competition_folder: Path, reference: Path
 
 
 ASLEEP = """
-import sys, time
+import signal, sys, time
 from kagglehms.data.workers import Workers, in_order
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where these tests run in the background
 try:
     with in_order(time.sleep, [0.05] * 400, Workers("loky", jobs=2)) as results:
         for _ in results:
