@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,15 +105,36 @@ def run_steps(told: Circumstances, book: Book) -> None:
         "are made of noise; `benchmarks/_feeding.py` says what the source's and the conventional way are."
     )
     alone = {line["recipe"]: line for line in book.lines("feeding alone")}
-    seconds = FIRST_S
-    for setting in _settings(told):
-        if not book.has_time(setting.name, 0 if told.dry_run else seconds):
+
+    def measure(setting: Setting) -> None:
+        _setting(book, setting, device, alone.get(setting.recipe, {}))
+
+    each_in_time(told, book, _settings(told), measure, FIRST_S)
+
+
+def each_in_time(
+    told: Circumstances,
+    book: Book,
+    settings: Iterable[Setting],
+    measure: Callable[[Setting], None],
+    seconds: float,
+    what: str = "",
+) -> None:
+    """Measure as many settings as there is time for; each is taken to need what the one before it took."""
+    for setting in settings:
+        name = f"{what}{setting.name}"
+        if not book.has_time(name, 0 if told.dry_run else seconds):
             continue
         start = time.monotonic()
-        with book.guarded(setting.name):
-            _setting(book, setting, device, alone.get(setting.recipe, {}))
+        with book.guarded(name):
+            measure(setting)
         seconds = time.monotonic() - start
-        forget(device)
+        forget(choose_device(told.device))
+
+
+def turns(device: Device) -> tuple[int, float]:
+    """Turns of each contender, and about how many seconds each takes."""
+    return (1, 0.1) if device.name == "cpu" else (ROUNDS, SECONDS)
 
 
 def run_gains(told: Circumstances, book: Book) -> None:
@@ -200,7 +221,7 @@ def _setting(book: Book, asked: Setting, device: Device, alone: dict[str, float]
     steps[OURS] = our_steps(device, feed, learner, setting.batch)
     steps[ALONE] = network_steps(device, feed, learner, setting.batch)
     ahead = {SOURCE: 1, CONVENTIONAL: PREFETCH * workers, OURS: AHEAD, ALONE: 2}
-    rounds, seconds = (1, 0.1) if device.name == "cpu" else (ROUNDS, SECONDS)
+    rounds, seconds = turns(device)
     took, memory = steps_in_turn(steps, device, rounds, seconds, SETTLE_S, ahead)
     rates = {name: setting.batch / value for name, value in took.items()}
     crossing = rates[ALONE] / alone["one core"] if alone else None
@@ -262,7 +283,7 @@ def _gains(book: Book, setting: Setting, device: Device) -> None:
         "in float32": make_learner(recipe, replace(device, amp=None)),
     }
     steps = {name: network_steps(device, feed, own, setting.batch) for name, own in learners.items()}
-    rounds, seconds = (1, 0.1) if device.name == "cpu" else (ROUNDS, SECONDS)
+    rounds, seconds = turns(device)
     took, memory = steps_in_turn(steps, device, rounds, seconds, 0.05)
     gains = {name: value / took["as it is"] for name, value in took.items()}
     book.note("gains", setting=setting.name, ms={n: 1e3 * v for n, v in took.items()}, times_slower=gains)
@@ -291,7 +312,7 @@ def _tuning(book: Book, setting: Setting, device: Device) -> None:
             step()
             wait(device)
             first_s = time.monotonic() - start
-            rounds, seconds = (1, 0.1) if device.name == "cpu" else (ROUNDS, SECONDS)
+            rounds, seconds = turns(device)
             took, _ = steps_in_turn({name: step}, device, rounds, seconds, 0.05)
             rate = batch / took[name]
             book.note(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from _feeding import make_feed, make_learner, make_records, network_steps, steps_in_turn, wait
 from _gpu_book import Book, figure
-from _gpu_feed import ROUNDS, SECONDS, SETTINGS_DRY, Setting, forget
+from _gpu_feed import SETTINGS_DRY, Setting, each_in_time, forget, turns
 from _gpu_parts import Circumstances
 
 from kagglehms.device import Device, choose_device
@@ -21,25 +21,20 @@ SETTINGS = (
     Setting("baseline", 32, backbone="efficientnet_b4"),
     Setting("stft-50-10", 32),
 )
+FIRST_S = 8.0
+"""What a setting is taken to need before one has been measured."""
 HEADER = ("", "kernel by kernel, ms", "as a graph, ms", "gain", "recording, s", "MB it keeps")
 
 
 def run(told: Circumstances, book: Book) -> None:
     device = choose_device(told.device)
     book.table("The network alone", HEADER, [])
-    seconds = 8.0
-    for setting in SETTINGS_DRY if told.dry_run else SETTINGS:
-        if not book.has_time(f"graph of {setting.name}", 0 if told.dry_run else seconds):
-            continue
-        start = time.monotonic()
-        with book.guarded(f"graph of {setting.name}"):
-            _setting(told, book, setting)
-        forget(device)
-        seconds = time.monotonic() - start
+    settings = SETTINGS_DRY if told.dry_run else SETTINGS
+    each_in_time(told, book, settings, lambda setting: _setting(book, setting, device), FIRST_S, "graph of ")
 
 
-def _setting(told: Circumstances, book: Book, setting: Setting) -> None:
-    device, recipe = choose_device(told.device), setting.made
+def _setting(book: Book, setting: Setting, device: Device) -> None:
+    recipe = setting.made
     feed = make_feed(recipe, make_records(), device)
     graphs: list[GraphedNetwork] = []
 
@@ -59,8 +54,7 @@ def _setting(told: Circumstances, book: Book, setting: Setting) -> None:
     recording_s = time.monotonic() - start
     forget(device)
     kept_mb = (_reserved(device) - before) / 1e6
-    rounds, seconds = (1, 0.1) if told.dry_run else (ROUNDS, SECONDS)
-    took, _ = steps_in_turn(steps, device, rounds, seconds, 0.05)
+    took, _ = steps_in_turn(steps, device, *turns(device), 0.05)
     gain = took["plain"] / took["graph"]
     book.note(
         "graph",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Before anything imports it, and for child processes too: the networks are tiny, and the threads of several processes
 # only slow one another down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# glibc asks for large pages, with which a network's steps take a tenth less.
+# glibc asks for large pages, with which networks take less time.
 os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 # ONNX Runtime would tell its makers about every session, from tests that hold that nothing leaves the machine as well.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

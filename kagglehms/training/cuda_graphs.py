@@ -40,7 +40,6 @@ class GraphedNetwork:
         self.model, self.device = model, device
         self._replay: Callable[[Tensor], Tensor] | None = None
         self._shape: torch.Size | None = None
-        self._may_record = device.name == "cuda"
 
     @property
     def is_recorded(self) -> bool:
@@ -54,13 +53,12 @@ class GraphedNetwork:
             RunError: the network cannot be recorded, for instance because it waits for the device, or because the
                 memory does not suffice.
         """
-        if self._may_record and inputs.shape == self._shape:
-            self._may_record = False
-            self._replay = self._recorded(inputs)
+        if self._replay is None and self.device.name == "cuda":
+            if inputs.shape == self._shape:
+                self._replay = self._recorded(inputs)
+            self._shape = inputs.shape
         if self._replay is not None and inputs.shape == self._shape:
             return self._replay(inputs)
-        if self._may_record:
-            self._shape = inputs.shape
         return self.model(inputs)
 
     def _recorded(self, inputs: Tensor) -> Callable[[Tensor], Tensor]:

@@ -102,8 +102,7 @@ def test_processes_that_are_interrupted_with_this_one_say_nothing() -> None:
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, text=True
     ) as child:
         assert child.stdout is not None
-        for _ in range(1):
-            child.stdout.readline()
+        child.stdout.readline()
         os.killpg(child.pid, signal.SIGINT)
         _, said = child.communicate(timeout=60)
     assert (child.returncode, said) == (130, "")
