@@ -5,7 +5,9 @@ Shape legend: B batch, C channel (plane or signal), H image rows, W image column
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,8 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_PAGE_LOCKING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,21 @@ class Batch:
         parts = (self.images_BCHW, self.targets_BK, self.n_votes_B)
         images_BCHW, targets_BK, n_votes_B = (part.to(device, non_blocking=True) for part in parts)
         return Batch(images_BCHW, targets_BK, n_votes_B, self.index_B)
+
+
+def empty_images(shape: Sequence[int], pin: bool) -> Tensor:
+    """Return an array for the images of a batch, in page-locked memory if `pin`; for any thread."""
+    if not pin:
+        return torch.empty(*shape)
+    with _PAGE_LOCKING:
+        return torch.empty(*shape, pin_memory=True)
+
+
+@contextmanager
+def no_page_locking() -> Iterator[None]:
+    """Make `empty_images` wait in other threads, since locking pages spoils what is being recorded as a CUDA graph."""
+    with _PAGE_LOCKING:
+        yield
 
 
 def shuffled(positions: NDArray[np.integer], seed: int, epoch: int) -> NDArray[np.integer]:

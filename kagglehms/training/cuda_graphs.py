@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from kagglehms.device import Device
 from kagglehms.errors import RunError
+from kagglehms.training.batches import no_page_locking
 from kagglehms.training.precision import autocast
 
 
@@ -67,7 +68,7 @@ class GraphedNetwork:
         gc.collect()
         torch.cuda.empty_cache()  # the graph's memory is its own, and the step before may have taken all there is
         try:
-            with self._undone(), autocast(self.device, keep_casts=False):
+            with self._undone(), no_page_locking(), autocast(self.device, keep_casts=False):
                 recorded: Any = torch.cuda.make_graphed_callables(
                     _Whole(self.model), (inputs.clone(),), allow_unused_input=True
                 )

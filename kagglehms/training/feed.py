@@ -27,7 +27,7 @@ from kagglehms.inputs.crops import Recordings, Window, cut
 from kagglehms.inputs.drawing import draw
 from kagglehms.inputs.kinds import Input
 from kagglehms.inputs.layouts import Normaliser
-from kagglehms.training.batches import Batch, split
+from kagglehms.training.batches import Batch, empty_images, split
 from kagglehms.training.feed_draws import FeedDraws, Work
 from kagglehms.training.options import PseudoLabels
 from kagglehms.training.pseudo_labels import Predictions, pseudo_targets
@@ -117,7 +117,7 @@ class Feed:
 
     def _fill(self, work: Work, pool: ThreadPoolExecutor) -> Batch:
         index, draws = work.index, self._draws
-        images_BCHW = torch.empty((len(index), *self.layout.array_shape), pin_memory=self.pin)
+        images_BCHW = empty_images((len(index), *self.layout.array_shape), self.pin)
         epoch = work.epoch if work.augment else None
         places = zip(index, *draws.starts(work), draws.shifts_s(work), strict=True)
         windows = (Window(int(at), int(row), int(sample), float(s)) for at, row, sample, s in places)

@@ -7,20 +7,25 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from children import THOROUGH
 from devices import device_at
 from striped import RECIPE, striped_feed
 from torch import Tensor, nn
 
 from kagglehms.training.cuda_graphs import GraphedNetwork
 from kagglehms.training.distributed import ALONE
+from kagglehms.training.feed import Feed
+from kagglehms.training.loop import fit
 from kagglehms.training.losses import kl_loss
 from kagglehms.training.models import make_model
 from kagglehms.training.precision import autocast, memory_format
 from kagglehms.training.recipes import Recipe, get_recipe
+from kagglehms.training.session import Session
 from kagglehms.training.step import Learner
 
 SIZES = (6, 6, 6, 4, 6, 6, 4, 4, 6)
@@ -86,6 +91,24 @@ def test_steps_with_dropout_and_moving_averages_learn_what_they_learn_without_gr
     assert losses[1] == pytest.approx(losses[0], abs=0.0 if place == "cpu" else 1e-2)
     moved = (weights[0] - torch.cat([p.flatten() for p in network_of(recipe, place).parameters()])).norm()
     assert (weights[1] - weights[0]).norm() <= 0.2 * moved
+
+
+def test_a_fold_trained_with_graphs_is_learned_as_without(place: str, tmp_path: Path) -> None:
+    """Its batches are drawn into page-locked memory by other threads, also while the network is recorded."""
+    recipe = replace(THOROUGH, batch_size=8, dropout=0.0)
+    device, train, valid = device_at(place), np.arange(26), np.arange(26, 32)
+    done = {}
+    for graphs in (False, True):
+        plain = striped_feed(32, few=8)
+        feed = Feed(plain.recordings, plain.records, plain.layout, plain.normaliser, pin=place == "cuda")
+        folder, session = tmp_path / str(graphs), Session(cuda_graphs=graphs)
+        done[graphs] = fit(recipe, feed, train, valid, device, folder, session=session)
+    histories = [[(e.stage, e.step, e.train_loss) for e in fold.history] for fold in done.values()]
+    tolerance = 0.0 if place == "cpu" else 5e-2
+    np.testing.assert_allclose(histories[1], histories[0], atol=tolerance, rtol=0)
+    if done[True].best.step == done[False].best.step:  # two evaluations may be as good as equal
+        predictions = [fold.predictions_NK for fold in done.values()]
+        np.testing.assert_allclose(predictions[1], predictions[0], atol=tolerance, rtol=0)
 
 
 WAITS = """
