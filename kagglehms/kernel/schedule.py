@@ -99,16 +99,56 @@ class Projection:
 
     def observe(self, step: Step, seconds: float) -> None:
         """Learn from a step that covered all rows."""
-        self._seconds[step.model.recipe] = seconds
+        self.expect(step, seconds)
         self._rates.append(seconds / step.cost)
+
+    def expect(self, step: Step, seconds: float) -> None:
+        """Learn what the steps of a recipe will take, as its first batches tell."""
+        self._seconds[step.model.recipe] = seconds
+
+    def guesses(self, step: Step) -> bool:
+        """Return whether the step's recipe has not been measured, only others."""
+        return bool(self._rates) and step.model.recipe not in self._seconds
 
     def of(self, step: Step) -> float:
         """Return the projected seconds, on the safe side; 0 before the first step, which is always worth a try.
 
         A recipe that has run is expected to take as long as it did last time; any other one, its cost times the
-        slowest rate so far.
+        slowest rate so far. That is often far too long: the first pass reads the files as well, and a small network
+        leaves most of a GPU idle.
         """
         known = self._seconds.get(step.model.recipe)
         if known is None:
             known = step.cost * max(self._rates, default=0.0)
         return SAFETY * known
+
+
+class Trial:
+    """The first batches of a pass for which a guess leaves no time: they tell whether there is time for the others.
+
+    Args:
+        n_batches: number of batches in the pass.
+    """
+
+    BATCHES = 4
+    """Number of batches that are timed, after a first one that does not count."""
+
+    def __init__(self, n_batches: int) -> None:
+        self.n_batches = n_batches
+        self._first_s = 0.0
+
+    @classmethod
+    def share(cls, n_batches: int) -> float:
+        """Return the share of a pass that has been computed when its trial ends."""
+        return min(1.0, (1 + cls.BATCHES) / max(n_batches, 1))
+
+    def after(self, number: int, passed_s: float) -> float | None:
+        """Return the projected seconds of a batch, if the trial ends with this one.
+
+        Args:
+            number: number of the batch, counted from 0.
+            passed_s: seconds on a clock that runs.
+        """
+        if number == 0:
+            self._first_s = passed_s
+        return (passed_s - self._first_s) / self.BATCHES if number == self.BATCHES else None

@@ -30,7 +30,7 @@ from kagglehms.inputs.layouts import CROP_SHAPES, Crop, Normaliser, Source
 from kagglehms.kernel.marker import Marker
 from kagglehms.kernel.prior import SUBMISSION, read_prior, read_rows, submit_prior
 from kagglehms.kernel.protocol import EXIT_DEVICE_LOST, Task
-from kagglehms.kernel.schedule import Projection, Step, make_schedule
+from kagglehms.kernel.schedule import SAFETY, Projection, Step, Trial, make_schedule
 from kagglehms.kernel.scratch import Pass, Scratch
 from kagglehms.kernel.submission import write_submission
 from kagglehms.kernel.tally import Tally
@@ -71,6 +71,14 @@ def work(task: Task) -> int:
         run.marker.problems.append(str(error))
     run.finish()
     return EXIT_FAILURE if run.marker.problems else EXIT_OK
+
+
+class _NoTime(Exception):
+    """There is no time for the rest of a pass."""
+
+
+def _no_time(needed_s: float, left_s: float) -> str:
+    return f"about {needed_s:.0f} s needed, {max(left_s, 0):.0f} s left"
 
 
 class ScoredRun:
@@ -169,16 +177,39 @@ class ScoredRun:
                 self._submit(step, done)
             else:
                 self._leave_out_empty(step)
+        except _NoTime as told:
+            self._scratch.end()
+            self._leave_out(step.name, str(told))
         except Exception as error:
             self._fail(step.name, error)
             self._leave_if_device_is_lost(predictor)
 
     def _no_time_for(self, step: Step) -> str:
-        """Return why there is no time for a step; empty if there is."""
+        """Return why there is no time for a step; empty if there is, or if a trial is to tell."""
         needed_s, left_s = self._projection.of(step), self._clock.left_s
-        if self._time_is_up or left_s <= 0 or needed_s > left_s:
-            return f"about {needed_s:.0f} s needed, {max(left_s, 0):.0f} s left"
+        at_least_s = needed_s * (Trial.share(self._n_batches) if self._projection.guesses(step) else 1)
+        if self._time_is_up or left_s <= 0 or at_least_s > left_s:
+            return _no_time(needed_s, left_s)
         return ""
+
+    @property
+    def _n_batches(self) -> int:
+        return -(-self.marker.rows // BATCH_ROWS)
+
+    def _trial_of(self, step: Step) -> Trial | None:
+        """Return the trial of a pass for which nothing but a guess leaves no time."""
+        unknown = self._projection.guesses(step) and self._projection.of(step) > self._clock.left_s
+        return Trial(self._n_batches) if unknown else None
+
+    def _judge(self, trial: Trial, step: Step, number: int) -> None:
+        """End the pass if its trial ends with this batch, and there is no time for the others."""
+        per_batch_s = trial.after(number, self._clock.passed_s)
+        if per_batch_s is None:
+            return
+        self._projection.expect(step, per_batch_s * trial.n_batches)
+        needed_s, left_s = SAFETY * per_batch_s * (trial.n_batches - number - 1), self._clock.left_s
+        if needed_s > left_s:
+            raise _NoTime(_no_time(needed_s, left_s))
 
     def _compute(self, predictor: Predictor, step: Step) -> Pass:
         """Predict the test set with one model and keep the result for a worker that may follow."""
@@ -196,13 +227,15 @@ class ScoredRun:
         n_rows = self.marker.rows
         probabilities_NK = np.full((n_rows, len(self._prior_K)), np.nan)
         drawn = batches(self._reader, range(n_rows), model.recipe.layout, model.normaliser, step.mirror)
-        n_batches = -(-n_rows // BATCH_ROWS)
-        for rows_B, images_BCHW in progress(drawn, n_batches, step.name):
+        trial = self._trial_of(step)
+        for number, (rows_B, images_BCHW) in enumerate(progress(drawn, self._n_batches, step.name)):
             self._scratch.pulse.beat()
             if len(rows_B):
                 probabilities_NK[rows_B] = model.predict_images(images_BCHW)
                 finite_B = np.isfinite(probabilities_NK[rows_B]).all(axis=1)
                 self._tally.note_not_finite(rows_B[~finite_B].tolist())
+            if trial:
+                self._judge(trial, step, number)
             if self._clock.left_s <= 0:
                 self._time_is_up = True
                 self.marker.notes.append(f"time was up during {step.name}; rows after that do without it")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kagglehms.bundle.manifest import Model
-from kagglehms.kernel.schedule import SAFETY, Projection, Step, make_schedule, score_of
+from kagglehms.kernel.schedule import SAFETY, Projection, Step, Trial, make_schedule, score_of
 from kagglehms.runs.blends import Blend
 from kagglehms.training.recipes import RECIPES
 
@@ -83,4 +83,17 @@ def test_a_step_will_take_what_its_recipe_took_or_what_its_cost_says() -> None:
     projection.observe(other, 80)
     projection.observe(first, 10)
     assert projection.of(first) == pytest.approx(SAFETY * 10)
-    assert projection.of(Step(MODELS[4], False, 100.0)) == pytest.approx(SAFETY * 30)
+    third = Step(MODELS[4], False, 100.0)
+    assert projection.of(third) == pytest.approx(SAFETY * 30)
+    assert [projection.guesses(step) for step in (first, other, third)] == [False, False, True]
+    projection.expect(third, 2)
+    assert projection.of(third) == pytest.approx(SAFETY * 2)
+    assert not projection.guesses(third)
+    assert not Projection().guesses(first)
+
+
+def test_a_trial_ends_with_its_fifth_batch_and_does_not_count_the_first() -> None:
+    trial = Trial(40)
+    assert [trial.after(number, 100 + 10 * number**2) for number in range(6)] == [None] * 4 + [40, None]
+    assert Trial.share(40) == 1 / 8
+    assert Trial.share(3) == 1

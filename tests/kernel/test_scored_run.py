@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from kagglehms.kernel.protocol import UNDER_WAY, Pulse, Task
 from kagglehms.kernel.schedule import SAFETY
 from kagglehms.kernel.scored_run import run_scored
 from kagglehms.kernel.submission import read_submission
+from kagglehms.kernel.test_set import BATCH_ROWS
 from kagglehms.packing.build import build
 from kagglehms.runs.blends import Blend
 from kagglehms.runs.prior_correction import PriorCorrection
@@ -377,15 +379,15 @@ def test_without_test_csv_the_samples_rows_get_the_prior(dist: Path, folder: Pat
     assert set(marker.rows_with_prior.values()) == {"sample_submission.csv names no kaggle recording of it"}
 
 
-def slow_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a batch of a model take 40 s of the run's time, and everything else none."""
+def slow_models(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[str], float] = lambda recipe: 40) -> None:
+    """Let a batch of a recipe's model take so many seconds of the run's time, and everything else none."""
     passed = 0.0
     real = LoadedModel.predict_images
 
     def slow(self: LoadedModel, images: np.ndarray) -> np.ndarray:
         nonlocal passed
-        passed += 40
-        return real(self, images)
+        passed += seconds(self.recipe.name)
+        return real(self, images[:1]).repeat(len(images), axis=0)
 
     class Stopwatch:
         def __init__(self, time_limit_s: float, started: float) -> None:
@@ -403,6 +405,14 @@ def slow_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scored_run, "Clock", Stopwatch)
 
 
+def lengthen(folder: Path, n_rows: int) -> Path:
+    """Let the test set have so many rows, all with the spectrogram of its first row, whose EEG is returned."""
+    one = pl.read_csv(folder / "test.csv").head(1)
+    many = pl.concat([one] * n_rows).with_columns(pl.Series("eeg_id", range(n_rows)))
+    many.write_csv(folder / "test.csv")
+    return Competition(folder).eeg(one["eeg_id"][0], "test")
+
+
 def test_what_will_not_be_ready_in_time_is_left_out(
     dist: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -417,8 +427,7 @@ def test_what_will_not_be_ready_in_time_is_left_out(
 def test_at_the_deadline_the_best_so_far_stands(
     dist: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = pl.read_csv(folder / "test.csv").head(1)
-    pl.concat([one] * 70).with_columns(pl.Series("eeg_id", range(70))).write_csv(folder / "test.csv")
+    lengthen(folder, 70)
     slow_models(monkeypatch)
     code, values, marker = run(dist, folder, tmp_path, time_limit_s=70)
     assert (code, marker.status, len(marker.models), len(marker.left_out)) == (1, "partial", 1, 3)
@@ -426,6 +435,46 @@ def test_at_the_deadline_the_best_so_far_stands(
     assert marker.rows_with_prior == {str(row): "time was up" for row in range(64, 70)}
     np.testing.assert_allclose(values[64:], np.tile(prior_of(dist), (6, 1)))
     assert np.abs(values[:64] - prior_of(dist)).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("batch_s", "limit_s", "models", "left_out"),
+    [
+        (
+            1,
+            260,
+            ["baseline fold 0", "kaggle+eeg fold 0", "kaggle+eeg fold 1"],
+            {"baseline fold 1": (138, 128)},
+        ),
+        (
+            25,
+            260,
+            ["baseline fold 0"],
+            {"kaggle+eeg fold 0": (201, 15), "kaggle+eeg fold 1": (345, 15), "baseline fold 1": (138, 15)},
+        ),
+    ],
+)
+def test_the_first_batches_tell_whether_there_is_time_for_a_recipe_that_has_not_run(
+    both: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_s: float,
+    limit_s: float,
+    models: list[str],
+    left_out: dict[str, tuple[int, int]],
+) -> None:
+    """Twelve batches of 10 s; the other network is larger, and guessed to take 326 s where 140 s are left."""
+    recording = lengthen(folder, 12 * BATCH_ROWS)
+    for eeg_id in range(12 * BATCH_ROWS):
+        recording.with_name(f"{eeg_id}.parquet").hardlink_to(recording)
+    slow_models(monkeypatch, lambda recipe: 10 if recipe == "baseline" else batch_s)
+    code, _, marker = run(both, folder, tmp_path, time_limit_s=limit_s, mirror=False)
+    assert (code, marker.status) == (0, "partial")
+    assert sorted(marker.models) == sorted(models)
+    expected = {name: f"about {needed} s needed, {left} s left" for name, (needed, left) in left_out.items()}
+    assert marker.left_out == expected
+    assert not marker.rows_with_prior
 
 
 def test_a_second_process_goes_on_behind_what_is_finished(
