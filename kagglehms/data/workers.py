@@ -128,8 +128,22 @@ def _engine(workers: Workers) -> Iterator[None]:
         raise UsageError(
             f"--scheduler is for the backends dask and ray, and the backend is {workers.backend}"
         )
+    elif workers.backend == "loky":
+        with _loky():
+            yield
     else:
         yield
+
+
+@contextmanager
+def _loky() -> Iterator[None]:
+    """End the processes afterwards: joblib keeps them for five minutes, and a child process waits for its children."""
+    from joblib.externals.loky import get_reusable_executor
+
+    try:
+        yield
+    finally:
+        get_reusable_executor(reuse=True).shutdown(wait=True)
 
 
 @contextmanager

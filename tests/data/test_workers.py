@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from folders import copied
-from joblib.externals.loky import get_reusable_executor
 from strangers import work_among_strangers
 
 from kagglehms.cli.commands import main
@@ -66,13 +66,21 @@ def test_results_come_in_order(backend: Backend) -> None:
 def test_processes_import_nothing_from_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    get_reusable_executor().shutdown(wait=True)  # processes that other tests have started
     witness = work_among_strangers(tmp_path, monkeypatch)
     before = dict(os.environ)
     with in_order(process_of, range(4), Workers("loky", jobs=2)) as results:
         assert [number for number, _ in results] == [0, 1, 2, 3]
     assert not witness.exists()
     assert dict(os.environ) == before
+
+
+def test_processes_end_with_their_work() -> None:
+    """A child process waits for its own children before it ends, and joblib would keep them for minutes."""
+    before = set(multiprocessing.active_children())
+    with in_order(process_of, range(4), Workers("loky", jobs=2)) as results:
+        numbers = {number for _, number in results}
+        assert {child.pid for child in multiprocessing.active_children()} >= numbers
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_processes_make_the_same_store(competition_folder: Path, reference: Path, tmp_path: Path) -> None:
