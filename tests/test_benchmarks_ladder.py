@@ -12,6 +12,7 @@ from PIL import Image
 from runs_folder import oof_table
 
 from kagglehms.data.records import Records
+from kagglehms.simulator.votes import KIND_SHARES_GM, KINDS_MK, vote_group
 
 
 @pytest.fixture
@@ -89,3 +90,33 @@ def test_all_that_was_trained_is_averaged_seed_by_seed(report: ModuleType, resul
         np.testing.assert_allclose(mean[seed], wanted)
     assert report._blends({"baseline": singles["baseline"]}) == {}
     assert list(report._blends({**singles, "baseline": {1: results.truth_NK}})[report.MEAN]) == [1]
+
+
+def test_who_knows_the_majority_answers_with_the_mean_of_its_records(benchmarks: Path) -> None:
+    from _oracles import knows_the_class
+
+    truth_NK = np.array([(0.8, 0.2, 0), (0.1, 0.2, 0.7), (0.6, 0, 0.4), (0.5, 0.3, 0.2)])
+    found_NK = knows_the_class(truth_NK)
+    first = (1.9 / 3, 0.5 / 3, 0.6 / 3)
+    np.testing.assert_allclose(found_NK, [first, (0.1, 0.2, 0.7), first, first])
+
+
+def test_who_knows_more_of_the_truth_comes_closer_to_it(benchmarks: Path) -> None:
+    from _oracles import knows_the_class, knows_the_kind
+
+    rng = np.random.default_rng(0)
+    n_votes_N = rng.choice([1, 3, 5, 12, 18], 400)
+    shares_NM = KIND_SHARES_GM[[vote_group(n) for n in n_votes_N]]
+    kinds_N = np.array([rng.choice(16, p=shares_M) for shares_M in shares_NM])
+    truth_NK = np.array([rng.dirichlet(KINDS_MK[kind]) for kind in kinds_N])
+    of_kind_NK = (KINDS_MK / KINDS_MK.sum(axis=1, keepdims=True))[kinds_N]
+    everything = np.ones(400, bool)
+    told, believed, majority = (
+        kl(truth_NK, everything, guess)
+        for guess in (of_kind_NK, knows_the_kind(truth_NK, n_votes_N), knows_the_class(truth_NK))
+    )
+    # The kind is seen in the truth, so that who infers it knows a little more than who is told.
+    assert 0.7 * told < believed < 1.02 * told
+    assert (
+        believed < 0.9 * majority < 0.9 * kl(truth_NK, everything, truth_NK.mean(axis=0)[None].repeat(400, 0))
+    )
