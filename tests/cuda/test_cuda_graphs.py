@@ -40,7 +40,7 @@ def network_of(recipe: Recipe, place: str) -> nn.Module:
 
 def inputs_in_turn(place: str) -> Iterator[tuple[Tensor, Tensor]]:
     batch = next(striped_feed(8).batches(np.arange(8), 8)).to(torch.device(place))
-    for number, size in enumerate(SIZES):
+    for number, size in enumerate(SIZES if place == "cuda" else SIZES[2:4]):  # a CPU records nothing
         chosen = (torch.arange(size, device=place) + number) % 8
         yield batch.images_BCHW[chosen], batch.targets_BK[chosen]
 
