@@ -31,8 +31,8 @@ def knows_the_class(truth_NK: F64) -> F64:
 def knows_the_kind(truth_NK: F64, n_votes_N: NDArray[np.integer]) -> F64:
     """Return, for each record, the mean of its kind of window, of which the simulator has sixteen.
 
-    Such as "LPD or LRDA, and a few say other". Which kind a record is of follows from its truth, nearly always; where
-    two are possible, their means are weighted by how probable they are.
+    Such as "LPD or LRDA, and a few say other". Which kind a record is of is inferred from its truth and its number of
+    votes; where several are possible, their means are weighted by how probable they are.
     """
     safe_NK = np.maximum(truth_NK, _LEAST)
     safe_NK /= safe_NK.sum(axis=1, keepdims=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PAGE_LOCKING = threading.Lock()
+"""Held by whoever locks pages, and by whoever cannot have that happen now."""
 
 
 @dataclass(frozen=True)
