@@ -23,9 +23,9 @@ def knows_the_class(truth_NK: F64) -> F64:
 
     That is the best answer of somebody who recognises every record's majority, and nothing of how clear it is.
     """
-    classes_N = truth_NK.argmax(axis=1)
-    means_KK = np.array([truth_NK[classes_N == k].mean(axis=0) for k in np.unique(classes_N)])
-    return means_KK[np.searchsorted(np.unique(classes_N), classes_N)]
+    classes, which_N = np.unique(truth_NK.argmax(axis=1), return_inverse=True)
+    means_KK = np.array([truth_NK[which_N == number].mean(axis=0) for number in range(len(classes))])
+    return means_KK[which_N]
 
 
 def knows_the_kind(truth_NK: F64, n_votes_N: NDArray[np.integer]) -> F64:

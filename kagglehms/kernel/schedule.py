@@ -137,10 +137,10 @@ class Trial:
         self.n_batches = n_batches
         self._first_s = 0.0
 
-    @classmethod
-    def share(cls, n_batches: int) -> float:
-        """Return the share of a pass that has been computed when its trial ends."""
-        return min(1.0, (1 + cls.BATCHES) / max(n_batches, 1))
+    @property
+    def share(self) -> float:
+        """The share of the pass that has been computed when the trial ends."""
+        return min(1.0, (1 + self.BATCHES) / max(self.n_batches, 1))
 
     def after(self, number: int, passed_s: float) -> float | None:
         """Return the projected seconds of a batch, if the trial ends with this one.

@@ -187,8 +187,8 @@ class ScoredRun:
     def _no_time_for(self, step: Step) -> str:
         """Return why there is no time for a step; empty if there is, or if a trial is to tell."""
         needed_s, left_s = self._projection.of(step), self._clock.left_s
-        at_least_s = needed_s * (Trial.share(self._n_batches) if self._projection.guesses(step) else 1)
-        if self._time_is_up or left_s <= 0 or at_least_s > left_s:
+        trial = self._trial_of(step)
+        if self._time_is_up or left_s <= 0 or needed_s * (trial.share if trial else 1) > left_s:
             return _no_time(needed_s, left_s)
         return ""
 

@@ -95,5 +95,5 @@ def test_a_step_will_take_what_its_recipe_took_or_what_its_cost_says() -> None:
 def test_a_trial_ends_with_its_fifth_batch_and_does_not_count_the_first() -> None:
     trial = Trial(40)
     assert [trial.after(number, 100 + 10 * number**2) for number in range(6)] == [None] * 4 + [40, None]
-    assert Trial.share(40) == 1 / 8
-    assert Trial.share(3) == 1
+    assert trial.share == 1 / 8
+    assert Trial(3).share == 1
