@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from kagglehms.environment import available_cpus
 from kagglehms.errors import UsageError, first_line
@@ -29,7 +29,11 @@ DEVICES = ("cpu", "cuda", "mps")
 """Names that `choose_device` accepts."""
 
 
-def choose_device(wanted: str | None = None) -> Device:
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
+"""What networks compute in; the halves mix with float32, which weights stay in."""
+
+
+def choose_device(wanted: str | None = None, precision: Precision | None = None) -> Device:
     """Choose the best device that really works.
 
     A GPU counts if it computes a tiny sum: on Kaggle's P100 `torch.cuda.is_available()` is true and every kernel launch
@@ -38,10 +42,22 @@ def choose_device(wanted: str | None = None) -> Device:
 
     Args:
         wanted: one of `DEVICES`, or None for the best of `cuda` and `cpu`.
+        precision: precision to compute in, or None for the fastest that a GPU of NVIDIA's or AMD's has units for, and
+            float32 on others.
 
     Raises:
         UsageError: another name, or a GPU was asked for and none is usable; the message says why.
     """
+    device = _working(wanted)
+    if precision is None:
+        return device
+    what, _, _ = device.reason.partition(" in ")
+    amp = None if precision == "float32" else precision
+    return Device(device.name, amp, f"{what} in {precision}, as asked for")
+
+
+def _working(wanted: str | None) -> Device:
+    """Return the device that is wanted, or the best that works, in the precision that suits it."""
     if wanted not in {None, *DEVICES}:
         raise UsageError(f"device must be one of {', '.join(DEVICES)}, but got {wanted!r}")
     if wanted == "cpu":

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kagglehms.device import choose_device
+from kagglehms.device import Precision, choose_device
 from kagglehms.errors import UsageError
 
 ONES = torch.ones
@@ -92,6 +92,21 @@ def test_the_cpu_can_be_asked_for() -> None:
     assert choose_device("cpu").reason == "device: cpu in float32, as asked for"
     with pytest.raises(UsageError, match="device must be one of cpu, cuda, mps, but got 'tpu'"):
         choose_device("tpu")
+
+
+@pytest.mark.parametrize(
+    ("precision", "amp"), [("float32", None), ("bfloat16", "bfloat16"), ("float16", "float16")]
+)
+def test_a_precision_can_be_asked_for(
+    monkeypatch: pytest.MonkeyPatch, precision: Precision, amp: str | None
+) -> None:
+    device = choose_device("cpu", precision)
+    assert (device.name, device.amp) == ("cpu", amp)
+    assert device.reason == f"device: cpu in {precision}, as asked for"
+    FakeGpu(monkeypatch, (7, 5))
+    device = choose_device(None, precision)
+    assert (device.name, device.amp) == ("cuda", amp)
+    assert device.reason == f"device: Fake (sm_75) in {precision}, as asked for"
 
 
 @pytest.mark.parametrize(
