@@ -54,7 +54,8 @@ class Recipe:
             the stage says (see `optimization.make_schedule`); `constant` keeps `lr` and a beta1 of 0.85, which is what
             the source's notebooks did, since they never stepped their scheduler.
         ema: decay per step of an exponential moving average of the weights, which is then evaluated and kept; None
-            for the weights themselves.
+            for the weights themselves. At step t of a stage, counted from 0, it is at most (1 + t) / (10 + t), so
+            that the first weights are soon forgotten.
         evaluations_per_epoch: number of evaluations on the held-out fold in each epoch.
         keep: which evaluation of a stage is kept. The `best` is chosen on the held-out records, so its score is
             slightly optimistic; the score of the `last` is not. The next stage starts from the kept weights, and

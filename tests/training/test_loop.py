@@ -338,17 +338,35 @@ def test_the_training_divergence_is_comparable_with_the_score_whatever_the_loss(
 
 
 def test_the_moving_average_is_what_is_kept(tmp_path: Path) -> None:
-    plain = replace(RECIPE, stages=(Stage(epochs=1),), evaluations_per_epoch=1, dropout=0.0)
+    plain = replace(RECIPE, stages=(Stage(epochs=1),), evaluations_per_epoch=1, dropout=0.0, lr=2e-2)
     weights = {}
-    for name, ema in (("plain", None), ("fast", 0.0), ("frozen", 0.999999)):
+    for name, ema in (("plain", None), ("fast", 0.0), ("slow", 0.999999)):
         recipe = replace(plain, ema=ema)
         fit(recipe, striped_feed(16), np.arange(12), np.arange(12, 16), CPU, tmp_path / name)
         model, _ = make_model(recipe)
         load_weights(model, tmp_path / name / WEIGHTS)
         weights[name] = model.state_dict()["conv_stem.weight"]
     torch.testing.assert_close(weights["fast"], weights["plain"])  # decay 0: the last weights themselves
-    # The first update copies the weights after one step; from then on this average hardly moves.
-    assert (weights["frozen"] - weights["plain"]).abs().max() > 1e-4
+    assert (weights["slow"] - weights["plain"]).abs().max() > 1e-4
+
+
+def test_the_moving_average_soon_forgets_the_first_weights() -> None:
+    """By hand: the first average is a copy; then a decay of at most (1 + t) / (10 + t) at step t, counted from 0."""
+    recipe = replace(RECIPE, ema=0.2, dropout=0.0)
+    torch.manual_seed(0)
+    model, _ = make_model(recipe)
+    batch = next(striped_feed(8).batches(np.arange(4), 4))
+    learner = step.Learner(recipe, model.train(), model, 10, 0, CPU, Team())
+    seen = []
+    for _ in range(4):
+        learner.learn(batch, 0, False, 4)
+        seen.append(model.state_dict()["conv_stem.weight"].double().numpy().copy())
+    wanted = seen[0]
+    for decay, weights in zip((2 / 11, 0.2, 0.2), seen[1:], strict=True):
+        wanted = decay * wanted + (1 - decay) * weights
+    averaged = learner.evaluated.state_dict()["conv_stem.weight"].double().numpy()
+    np.testing.assert_allclose(averaged, wanted, rtol=1e-5, atol=1e-7)
+    assert np.abs(averaged - (0.8 * seen[3] + 0.2 * seen[2])).max() > 1e-7
 
 
 def test_the_mean_of_the_best_is_scored_kept_and_what_the_next_stage_starts_from(
