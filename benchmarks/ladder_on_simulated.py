@@ -39,11 +39,10 @@ from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.records import Records, read_records
 from kagglehms.device import choose_device
 from kagglehms.errors import HMSError, Stopped
-from kagglehms.features.differences_plan import DifferenceSpec
 from kagglehms.features.fold import FoldSpec
 from kagglehms.files import write_bytes
 from kagglehms.inputs import layouts
-from kagglehms.inputs.kinds import Folded, Signals
+from kagglehms.inputs.kinds import SIXTEEN_SIGNALS_50_HZ, Folded
 from kagglehms.inputs.layouts import Layout, Tile
 from kagglehms.progress import progress
 from kagglehms.runs.baselines import record_energies
@@ -123,6 +122,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--drop-path-rate", type=float)
     parser.add_argument("--weights", default="none", help="as for `kagglehms train`")
     parser.add_argument("--device", choices=("cpu", "cuda"))
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16", "float16"), help="as for `kagglehms train`"
+    )
     parser.add_argument("--cuda-graphs", action="store_true", help="as for `kagglehms train`")
     parser.add_argument("--jobs", type=int, default=1, help="folds that are trained at the same time")
     parser.add_argument(
@@ -200,7 +202,7 @@ def _train(options: argparse.Namespace, dataset: Dataset) -> None:
 
 def _train_in_turn(options: argparse.Namespace, dataset: Dataset, jobs: Iterable[_Job]) -> None:
     """Train one fold after the other; one that fails is reported, and the others go on."""
-    device, claims = choose_device(options.device), Claims(options.claims)
+    device, claims = choose_device(options.device, options.precision), Claims(options.claims)
     say(device.reason)
     session = Session(clock=Clock(options.time_limit, time.monotonic()), cuda_graphs=options.cuda_graphs)
     for job in jobs:
@@ -253,7 +255,7 @@ VARIANTS = {
         replace(
             get_recipe("wave-stack"),
             name="wave-stack-small",
-            layout=Signals(DifferenceSpec(filter="causal", step=4)),
+            layout=SIXTEEN_SIGNALS_50_HZ,
             front_end=WaveStackOptions(widths=(4, 8, 16, 64), layers=(7, 5, 3, 1)),
             augmentations=(Mirror(), SignFlip(), HorizontalFlip(), TimeMask(probability=0.2, max_width=250)),
             stages=tuple(

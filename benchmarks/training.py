@@ -38,10 +38,12 @@ from _measure import finish, machine, table, versions
 from kagglehms.device import Device, choose_device
 from kagglehms.environment import available_cpus
 from kagglehms.features import DifferenceSpec
-from kagglehms.inputs.kinds import FOLDED_CAUSAL, SIXTEEN_SIGNALS, Input, Signals
+from kagglehms.inputs.kinds import FOLDED_CAUSAL, SIXTEEN_SIGNALS, SIXTEEN_SIGNALS_50_HZ, Input, Signals
 from kagglehms.training.front_ends import (
     EffNet1dOptions,
+    Encoder,
     FoldOptions,
+    ResNet1dOptions,
     SpectrumOptions,
     SqueezeOptions,
     WaveStackOptions,
@@ -130,6 +132,7 @@ FRONT_ENDS: dict[str, tuple[Input, FrontEnd | None]] = {
     "wave-stack": (SIXTEEN_SIGNALS, WaveStackOptions()),
     "squeeze": (SIXTEEN_SIGNALS, SqueezeOptions()),
     "effnet1d": (SIXTEEN_SIGNALS, EffNet1dOptions()),
+    "resnet1d": (SIXTEEN_SIGNALS_50_HZ, ResNet1dOptions()),
 }
 """Input and front end of each network; those that make an image have the same image network behind them."""
 
@@ -141,7 +144,7 @@ def measure_front_ends(backbone: str, batch_size: int, device: Device, rounds: i
     if on_cpu:
         torch.set_num_threads(1)
     for name, (layout, front_end) in FRONT_ENDS.items():
-        embeds = isinstance(front_end, SqueezeOptions | EffNet1dOptions)
+        embeds = isinstance(front_end, Encoder)
         recipe = Recipe(
             name="measured",
             layout=layout,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from kagglehms.training.front_ends.options import (
     EffNet1dOptions,
     FrontEnd,
+    ResNet1dOptions,
     SqueezeOptions,
     WaveStackOptions,
 )
@@ -24,6 +25,7 @@ WINNERS = (
     "wave-stack",
     "squeeze-1d",
     "effnet1d",
+    "resnet1d",
     "raw+spectrogram",
 )
 
@@ -46,5 +48,7 @@ def small(front_end: FrontEnd | None) -> FrontEnd | None:
             return SqueezeOptions(width=16, n_blocks=1, kernel=7)
         case EffNet1dOptions():
             return EffNet1dOptions(stem_width=8, widths=(8, 16), kernels=(3, 5), layers=(1, 1))
+        case ResNet1dOptions():
+            return ResNet1dOptions(widths=(8, 16), kernels=(5, 3), layers=(1, 1), n_shared=1)
         case _:
             return front_end

@@ -395,6 +395,8 @@ FOLDED_LINEAR = Folded(FoldSpec(filter="linear"))
 """Sixteen differences, linear-phase band-pass 0.5–20 Hz, ten phases, 160 × 1000."""
 SIXTEEN_SIGNALS = Signals(DifferenceSpec(filter="causal"))
 """Sixteen differences at 200 Hz, causal band-pass 0.5–20 Hz, clipped, (16, 10000)."""
+SIXTEEN_SIGNALS_50_HZ = Signals(DifferenceSpec(filter="causal", step=4))
+"""Sixteen differences at 50 Hz, causal band-pass 0.5–20 Hz, clipped, (16, 2500)."""
 SPECTRA_50_AND_10_S = Spectra(SPECTRA_50_10)
 """Spectrograms of eighteen differences over 50 s, and finer over the middle 10 s, 512 × 512."""
 SPECTRA_30_AND_10_S = Spectra(SPECTRA_30_10)

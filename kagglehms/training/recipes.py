@@ -7,7 +7,12 @@ from dataclasses import replace
 from kagglehms.errors import one_of
 from kagglehms.inputs import kinds, layouts
 from kagglehms.inputs.kinds import Input
-from kagglehms.training.front_ends.options import EffNet1dOptions, SqueezeOptions, WaveStackOptions
+from kagglehms.training.front_ends.options import (
+    EffNet1dOptions,
+    ResNet1dOptions,
+    SqueezeOptions,
+    WaveStackOptions,
+)
 from kagglehms.training.options import (
     BandPass,
     DropDifferences,
@@ -196,6 +201,31 @@ _ALL = (
         lr=5e-4,
         head_lr=1e-3,
         ema=0.998,
+        schedule="cosine",
+        windows="random",
+        evaluations_per_epoch=1,
+    ),
+    # Of no solution: small, and dense enough for a CPU, from nothing; the augmentations are those of the winners.
+    Recipe(
+        "resnet1d",
+        kinds.SIXTEEN_SIGNALS_50_HZ,
+        backbone="",
+        front_end=ResNet1dOptions(),
+        stages=(Stage(epochs=20, loss="kl-log-votes", warm_up_steps=200, clip_norm=2.0),),
+        augmentations=(
+            Mirror(),
+            SignFlip(),
+            HorizontalFlip(),
+            DropDifferences(most=5),
+            TimeMask(probability=0.3, max_width=300),
+            Mixup(probability=0.3, least=0.7, most=1.0),
+            Shift(seconds=3.0),
+        ),
+        drop_path_rate=0.0,
+        dropout=0.4,
+        lr=2e-3,
+        weight_decay=5e-2,
+        ema=0.995,
         schedule="cosine",
         windows="random",
         evaluations_per_epoch=1,

@@ -26,6 +26,7 @@ SMALL = {
     "two-views": "half:test_efficientnet",
     "squeeze-1d": "",
     "effnet1d": "",
+    "resnet1d": "",
     "raw+spectrogram": "half:test_efficientnet",
 }
 """Recipe → the backbone in its place on a CPU, where each kind of network shows that the tests are right; empty where

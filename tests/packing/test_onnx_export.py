@@ -35,6 +35,7 @@ KINDS = {
     "baseline": (1, 400, 300),
     "wave-stack": (16, 10_000),
     "effnet1d": (16, 10_000),
+    "resnet1d": (16, 2500),
     "two-views": (160 * 1000 + 400 * 300,),
     "raw+spectrogram": (16 * 10_000 + 400 * 300,),
 }

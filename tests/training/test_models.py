@@ -405,7 +405,7 @@ def test_a_network_whose_pooling_cannot_be_replaced_is_named() -> None:
 # ---- signals that are embedded
 
 
-@pytest.mark.parametrize("name", ["squeeze-1d", "effnet1d"])
+@pytest.mark.parametrize("name", ["squeeze-1d", "effnet1d", "resnet1d"])
 def test_the_logits_of_an_encoder_are_one_layer_on_its_embedding(name: str) -> None:
     recipe = replace(get_recipe(name), dropout=0.0)
     model = make_model(recipe)[0].eval()
@@ -415,6 +415,15 @@ def test_the_logits_of_an_encoder_are_one_layer_on_its_embedding(name: str) -> N
         wanted = model.front_end(signals_BCT) @ head.weight.T + head.bias
         torch.testing.assert_close(model(signals_BCT), wanted)
     assert head.weight.shape == (6, model.front_end.width)
+
+
+@pytest.mark.parametrize("name", ["squeeze-1d", "effnet1d", "resnet1d"])
+def test_the_first_predictions_of_an_encoder_are_nearly_equal(name: str) -> None:
+    recipe = replace(get_recipe(name), dropout=0.0)
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        probabilities = make_model(recipe)[0].eval()(3 * inputs_of(recipe, 4)).softmax(dim=1)
+    assert 1 / 9 < float(probabilities.min()) < float(probabilities.max()) < 1 / 4
 
 
 def test_an_encoder_stands_beside_an_image_network() -> None:

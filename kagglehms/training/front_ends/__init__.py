@@ -14,6 +14,7 @@ from kagglehms.training.front_ends.options import (
     EffNet1dOptions,
     FoldOptions,
     PoolingName,
+    ResNet1dOptions,
     SpectrumOptions,
     SqueezeOptions,
     WaveStackOptions,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from kagglehms.training.front_ends.fold import Fold
     from kagglehms.training.front_ends.mel import MelImages
     from kagglehms.training.front_ends.pooling import GeMPool, MeanMaxPool, MeanPool, make_pooling
+    from kagglehms.training.front_ends.resnet1d import ResNet1d
     from kagglehms.training.front_ends.spectrum import Spectrum
     from kagglehms.training.front_ends.squeeze import Squeeze
     from kagglehms.training.front_ends.wave_stack import WaveStack
@@ -35,6 +37,7 @@ __all__ = [
     "DifferencesOptions",
     "EffNet1dOptions",
     "FoldOptions",
+    "ResNet1dOptions",
     "SpectrumOptions",
     "SqueezeOptions",
     "WaveStackOptions",
@@ -45,6 +48,7 @@ __all__ = [
     "EffNet1d",
     "Fold",
     "MelImages",
+    "ResNet1d",
     "Spectrum",
     "Squeeze",
     "WaveStack",
@@ -60,6 +64,7 @@ _MODULES = {
     "effnet1d": ("EffNet1d",),
     "fold": ("Fold",),
     "mel": ("MelImages",),
+    "resnet1d": ("ResNet1d",),
     "spectrum": ("Spectrum",),
     "squeeze": ("Squeeze",),
     "wave_stack": ("WaveStack",),

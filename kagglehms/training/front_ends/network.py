@@ -14,10 +14,12 @@ from kagglehms.training.front_ends.options import (
     EffNet1dOptions,
     Encoder,
     FoldOptions,
+    ResNet1dOptions,
     SpectrumOptions,
     SqueezeOptions,
     WaveStackOptions,
 )
+from kagglehms.training.front_ends.resnet1d import ResNet1d
 from kagglehms.training.front_ends.spectrum import Spectrum
 from kagglehms.training.front_ends.squeeze import Squeeze
 from kagglehms.training.front_ends.wave_stack import WaveStack
@@ -42,19 +44,28 @@ class SignalNetwork(nn.Module):
         return logits_BK
 
 
-def make_encoder(options: Encoder, n_signals: int) -> Squeeze | EffNet1d:
+def make_encoder(options: Encoder, n_signals: int) -> Squeeze | EffNet1d | ResNet1d:
     """Build a network that embeds `n_signals` signals; its `width` is the number of features."""
     match options:
         case SqueezeOptions():
             return Squeeze(n_signals, options)
         case EffNet1dOptions():
             return EffNet1d(n_signals, options)
+        case ResNet1dOptions():
+            return ResNet1d(n_signals, options)
 
 
 def encoder_with_head(options: Encoder, n_signals: int, dropout: float) -> SignalNetwork:
-    """Build a network that embeds signals, followed by dropout and a linear layer."""
+    """Build a network that embeds signals, followed by dropout and a linear layer.
+
+    The layer's first weights are so small that the first predictions are nearly equal: an embedding of maxima is far
+    from 0, and larger weights on it would have to be unlearned first.
+    """
     encoder = make_encoder(options, n_signals)
-    return SignalNetwork(encoder, nn.Sequential(nn.Dropout(dropout), nn.Linear(encoder.width, len(CLASSES))))
+    head = nn.Linear(encoder.width, len(CLASSES))
+    nn.init.normal_(head.weight, std=0.01)
+    nn.init.zeros_(head.bias)
+    return SignalNetwork(encoder, nn.Sequential(nn.Dropout(dropout), head))
 
 
 def make_front_end(options: FoldOptions | SpectrumOptions | WaveStackOptions) -> nn.Module:

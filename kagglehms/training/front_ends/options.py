@@ -310,7 +310,58 @@ class EffNet1dOptions(_Strict):
         return self.widths[-1]
 
 
-Encoder: TypeAlias = SqueezeOptions | EffNet1dOptions
+@dataclass(frozen=True)
+class ResNet1dOptions(_Strict):
+    """Options of a one-dimensional residual network, see `resnet1d.ResNet1d`.
+
+    Attributes:
+        n_chains: number of chains of equal size that the signals are divided into, in order.
+        n_shared: number of stages, from the first, that see one chain at a time; those after them see all chains.
+        knee: absolute value above which signals are compressed to their logarithm, in the unit of the signals.
+        stem_kernel: odd number of taps of the first convolution.
+        stem_stride: distance in samples between its frames.
+        widths: number of features of each stage, each of which after the first halves the number of frames.
+        kernels: odd number of taps of the convolutions of each stage's layers.
+        layers: number of residual layers of each stage, with dilations 1, 2, 4, …
+        drop_path_rate: probability in training that a layer after the first stage is skipped.
+        middle: share of the frames, in the middle of the recording, that are also pooled by themselves.
+    """
+
+    n_chains: int = 4
+    n_shared: int = 2
+    knee: float = 0.625
+    stem_kernel: int = 25
+    stem_stride: int = 5
+    widths: tuple[int, ...] = (64, 128, 192)
+    kernels: tuple[int, ...] = (9, 7, 7)
+    layers: tuple[int, ...] = (2, 2, 3)
+    drop_path_rate: float = 0.1
+    middle: float = 0.2
+    kind: Literal["resnet1d"] = field(default="resnet1d", kw_only=True)
+
+    def __post_init__(self) -> None:
+        n_stages = len(self.widths)
+        _check(
+            self,
+            n_chains=self.n_chains >= 1,
+            n_shared=1 <= self.n_shared < n_stages,
+            knee=self.knee > 0,
+            stem_kernel=self.stem_kernel >= 1 and self.stem_kernel % 2 == 1,
+            stem_stride=self.stem_stride >= 1,
+            widths=n_stages >= 1 and min(self.widths, default=0) >= 1,
+            kernels=len(self.kernels) == n_stages and all(k >= 1 and k % 2 == 1 for k in self.kernels),
+            layers=len(self.layers) == n_stages and min(self.layers, default=-1) >= 0,
+            drop_path_rate=0 <= self.drop_path_rate < 1,
+            middle=0 < self.middle <= 1,
+        )
+
+    @property
+    def width(self) -> int:
+        """Number of features of the embedding: means and maxima of the whole recording and of its middle."""
+        return 4 * self.widths[-1]
+
+
+Encoder: TypeAlias = SqueezeOptions | EffNet1dOptions | ResNet1dOptions
 """Front ends that turn signals into an embedding, which needs a head and no image network."""
 FrontEnd: TypeAlias = Annotated[
     FoldOptions | SpectrumOptions | WaveStackOptions | Encoder, Discriminator("kind")
