@@ -14,7 +14,7 @@ import argparse
 import itertools
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -137,13 +137,19 @@ FRONT_ENDS: dict[str, tuple[Input, FrontEnd | None]] = {
 """Input and front end of each network; those that make an image have the same image network behind them."""
 
 
-def measure_front_ends(backbone: str, batch_size: int, device: Device, rounds: int) -> dict[str, float]:
-    """Seconds of a step of each network without feeding; on a CPU, of the time that one thread was given."""
+def measure_front_ends(
+    backbone: str, batch_size: int, devices: Sequence[Device], rounds: int
+) -> dict[str, float]:
+    """Seconds of a step of each network without feeding; on a CPU, of the time that one thread was given.
+
+    The devices are one in several precisions; the first is what the others are compared with.
+    """
     records, contenders, images = make_records(), {}, {}
-    on_cpu = device.name == "cpu"
+    on_cpu = devices[0].name == "cpu"
     if on_cpu:
         torch.set_num_threads(1)
-    for name, (layout, front_end) in FRONT_ENDS.items():
+    for device, (front, (layout, front_end)) in itertools.product(devices, FRONT_ENDS.items()):
+        name = front if device is devices[0] else f"{front}, {device.amp or 'float32'}"
         embeds = isinstance(front_end, Encoder)
         recipe = Recipe(
             name="measured",
@@ -156,7 +162,7 @@ def measure_front_ends(backbone: str, batch_size: int, device: Device, rounds: i
         feed, learner = make_feed(recipe, records, device), make_learner(recipe, device)
         contenders[name] = network_steps(device, feed, learner, batch_size)
     clock = time.process_time if on_cpu else time.perf_counter
-    per_step, _ = steps_in_turn(contenders, device, rounds, 1.0, clock=clock)
+    per_step, _ = steps_in_turn(contenders, devices[0], rounds, 1.0, clock=clock)
     alone = per_step["image network alone"]
     rows = [(n, images[n], f"{1 / s:.2f}", f"{s / alone:.2f} ×") for n, s in per_step.items()]
     print(f"\nnetworks for signals, {backbone} behind those that make an image, batch {batch_size}\n")
@@ -176,14 +182,22 @@ def main() -> None:
     parser.add_argument("--front-ends", action="store_true", help="networks for signals, and nothing else")
     parser.add_argument("--compile", action="store_true", help="torch.compile as another contender")
     parser.add_argument("--device", choices=["cpu", "cuda"])
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=["float32", "bfloat16", "float16"],
+        default=[None],
+        help="of networks for signals, several side by side; default: what training chooses on the device",
+    )
     chosen = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step")
-    device = choose_device(chosen.device)
+    devices = [choose_device(chosen.device, precision) for precision in chosen.precisions]
+    device = devices[0]
     torch.backends.cudnn.benchmark = True
     print(f"{device.reason}\n{machine()}; {versions(*PACKAGES)}; medians of {chosen.rounds} rounds")
     batches = chosen.batches or ([32, 256] if device.name == "cuda" else [8])
     if chosen.front_ends:
-        steps = [measure_front_ends(chosen.backbones[0], n, device, chosen.rounds) for n in batches]
+        steps = [measure_front_ends(chosen.backbones[0], n, devices, chosen.rounds) for n in batches]
         finish({"device": device.reason, "rounds": chosen.rounds, "batches": batches, "front_ends": steps})
         return
     feeding = {size: measure_feeding(size, device, chosen.rounds) for size in chosen.images}

@@ -211,7 +211,10 @@ _ALL = (
         kinds.SIXTEEN_SIGNALS_50_HZ,
         backbone="",
         front_end=ResNet1dOptions(),
-        stages=(Stage(epochs=20, loss="kl-log-votes", warm_up_steps=200, clip_norm=2.0),),
+        stages=(
+            Stage(epochs=16, loss="kl-log-votes", warm_up_steps=200, clip_norm=2.0),
+            Stage(epochs=8, records="many", lr=3e-4, clip_norm=2.0),
+        ),
         augmentations=(
             Mirror(),
             SignFlip(),
