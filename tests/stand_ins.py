@@ -26,6 +26,7 @@ WINNERS = (
     "squeeze-1d",
     "effnet1d",
     "resnet1d",
+    "resnet1d+spectrogram",
     "raw+spectrogram",
 )
 

@@ -328,15 +328,17 @@ class Views:
 
     @property
     def fitting(self) -> frozenset[str]:
-        """Kinds of augmentations that make sense for both views, and mean the same in both.
+        """Kinds of augmentations that make sense.
 
-        A band of pixels would be another stretch of time or frequency in the other view, and differences that are
-        dropped from one view would still be visible in the other.
+        These are the ones that mean the same in both views, and those of one view that the other has no use for. A
+        band of pixels would be another stretch of time in the other view.
         """
-        return self.first.fitting & self.second.fitting & _FITTING_VIEWS
+        first, second = self.first.fitting, self.second.fitting
+        return first & second & _FITTING_BOTH_VIEWS | (first ^ second) & _FITTING_ONE_VIEW
 
 
-_FITTING_VIEWS = frozenset({"same-class-cutmix", "horizontal-flip", "mixup", "mirror", "shift"})
+_FITTING_BOTH_VIEWS = frozenset({"same-class-cutmix", "horizontal-flip", "mixup", "mirror", "shift"})
+_FITTING_ONE_VIEW = frozenset({"sign-flip", "drop-differences", "frequency-mask"})
 
 Input: TypeAlias = Image | Signals | Views
 """Input of a recipe's network."""
@@ -407,3 +409,5 @@ FOLDED_AND_PANELS = Views(FOLDED_CAUSAL, GLOBAL_PANELS)
 """Fifty seconds of raw EEG, 160 × 1000, and ten minutes of spectrogram, 400 × 300."""
 SIGNALS_AND_PANELS = Views(SIXTEEN_SIGNALS, GLOBAL_PANELS)
 """Fifty seconds of sixteen differences at 200 Hz, (16, 10000), and ten minutes of spectrogram, 400 × 300."""
+SIGNALS_50_HZ_AND_PANELS = Views(SIXTEEN_SIGNALS_50_HZ, GLOBAL_PANELS)
+"""Fifty seconds of sixteen differences at 50 Hz, (16, 2500), and ten minutes of spectrogram, 400 × 300."""

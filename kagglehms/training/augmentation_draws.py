@@ -8,7 +8,7 @@ Shape legend: B batch, C channel, H image rows, W image columns, K the six class
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -129,10 +129,22 @@ def augment(
     """
     if isinstance(layout, Views):
         return _views_augmented(batch, augmentations, seed, epoch, device, layout)
+    geometry = _geometry(batch.images_BCHW, tile_widths, tile_heights, layout)
+    return _in_order(batch, dict(enumerate(augmentations)), seed, epoch, device, geometry)
+
+
+def _in_order(
+    batch: Batch,
+    augmentations: Mapping[int, BatchAugmentation],
+    seed: int,
+    epoch: int,
+    device: torch.device | None,
+    geometry: _Geometry,
+) -> Batch:
+    """Apply augmentations by their numbers, which decide what is drawn."""
     records = batch.index_B.cpu().numpy()
     batch = batch if device is None else batch.to(device)
-    geometry = _geometry(batch.images_BCHW, tile_widths, tile_heights, layout)
-    for number, augmentation in enumerate(augmentations):
+    for number, augmentation in augmentations.items():
         draws = Draws(seed, epoch, _STEP + number, records, batch.images_BCHW.device)
         if isinstance(augmentation, Mixup):  # the only one that changes the targets as well
             batch = _mixed(batch, augmentation, draws)
@@ -183,14 +195,15 @@ def _views_augmented(
     device: torch.device | None,
     layout: Views,
 ) -> Batch:
-    """Augment both images with the same draws, so that they remain two views of one record or of one mixture."""
+    """Augment each view by what fits it, with the same draws, so that they remain views of one record or mixture."""
     batch = batch if device is None else batch.to(device)
     images = taken_apart(batch.images_BCHW, [part.array_shape for part in layout.parts])
     augmented = []
     for part, image_BCHW in zip(layout.parts, images, strict=True):
         heights, widths = zip(*part.time_tiles, strict=True)
-        one = replace(batch, images_BCHW=image_BCHW)
-        augmented.append(augment(one, augmentations, seed, epoch, widths, tile_heights=heights, layout=part))
+        one, geometry = replace(batch, images_BCHW=image_BCHW), _geometry(image_BCHW, widths, heights, part)
+        fitting = {number: a for number, a in enumerate(augmentations) if a.kind in part.fitting}
+        augmented.append(_in_order(one, fitting, seed, epoch, device, geometry))
     # Equal draws mix the targets and votes of both alike.
     return replace(augmented[0], images_BCHW=put_together([each.images_BCHW for each in augmented]))
 

@@ -26,8 +26,8 @@ def autocast(device: Device, keep_casts: bool = True) -> torch.autocast:
 
 
 def memory_format(device: Device) -> torch.memory_format:
-    """Return the memory format of images: channels last on a GPU, whose convolution units expect it."""
-    return torch.channels_last if device.name == "cuda" else torch.contiguous_format
+    """Return the memory format of images: channels last on a GPU and in half precision, whose units expect it."""
+    return torch.channels_last if device.name == "cuda" or device.amp else torch.contiguous_format
 
 
 def laid_out(inputs: torch.Tensor, device: Device) -> torch.Tensor:

@@ -48,8 +48,8 @@ class TwoViews(nn.Module):
 
     @staticmethod
     def _laid_out(view: Tensor) -> Tensor:
-        """Return an image in channels-last format on a GPU, like images that are passed on their own."""
-        if view.ndim < 4 or not view.is_cuda:
+        """Return an image in the format of images that are passed on their own, see `precision.memory_format`."""
+        if view.ndim < 4 or not (view.is_cuda or torch.is_autocast_enabled(view.device.type)):
             return view.contiguous()
         return view.contiguous(memory_format=torch.channels_last)
 

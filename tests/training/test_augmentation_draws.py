@@ -517,6 +517,26 @@ def test_each_of_two_views_is_augmented_as_alone_with_the_same_draws(augmentatio
     assert torch.equal(both.n_votes_B, alone[1].n_votes_B)
 
 
+@pytest.mark.parametrize(
+    ("augmentation", "changed"),
+    [(SignFlip(1.0), 1), (DropDifferences(1.0), 1), (FrequencyMask(1.0, max_height=20), 0)],
+    ids=["sign-flip", "drop-differences", "frequency-mask"],
+)
+def test_what_fits_one_view_leaves_the_other_as_it_is(augmentation: BatchAugmentation, changed: int) -> None:
+    assert augmentation.kind in VIEWS.fitting
+    batch, parts = two_views(range(12))
+    widths = ((300, 300), (1000,))
+    asked = [HorizontalFlip(), augmentation, Mixup(1.0)]
+    nothing_instead = [HorizontalFlip(), Mixup(0.0), Mixup(1.0)]  # so that the last one has the same draws
+    both = augment(batch, asked, 1, 2, (batch.images_BCHW.shape[1],), layout=VIEWS)
+    alone = [
+        augment(part, asked if view == changed else nothing_instead, 1, 2, width, layout=layout)
+        for view, (part, width, layout) in enumerate(zip(parts, widths, VIEWS.parts, strict=True))
+    ]
+    wanted = torch.cat([each.images_BCHW.flatten(1) for each in alone], dim=1)
+    assert torch.equal(both.images_BCHW, wanted)
+
+
 def test_both_views_of_a_mixture_are_of_the_same_two_records() -> None:
     """Every value says which record it is of, a hundred times as loud in the second view."""
     batch, parts = two_views(range(16))
