@@ -1,4 +1,4 @@
-"""The layers of a timm network that compute the logits."""
+"""The layers that compute logits: of timm's networks, and of embeddings."""
 
 from __future__ import annotations
 
@@ -26,6 +26,23 @@ def reset_classifier(model: nn.Module, backbone: str) -> None:
     """
     for layer in classifier_layers(model, backbone):
         layer.reset_parameters()
+
+
+def embedding_head(n_inputs: int) -> nn.Linear:
+    """Return a layer that computes six logits of an embedding, which its small weights make nearly equal at first.
+
+    Embeddings of maxima, or of several networks, are further from 0 than what timm's networks end in, so that the
+    weights of a fresh `nn.Linear` would have to be unlearned.
+
+    Args:
+        n_inputs: number of features of the embedding.
+    """
+    from torch import nn
+
+    head = nn.Linear(n_inputs, len(CLASSES))
+    nn.init.normal_(head.weight, std=0.01)
+    nn.init.zeros_(head.bias)
+    return head
 
 
 def classifier_layers(model: nn.Module, backbone: str) -> list[nn.Linear | nn.Conv2d]:

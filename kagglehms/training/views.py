@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kagglehms.data.competition import CLASSES
+from kagglehms.training.classifiers import embedding_head
 
 
 class TwoViews(nn.Module):
@@ -37,7 +37,7 @@ class TwoViews(nn.Module):
         self.first, self.second = first, second
         self.shapes = [tuple(shape) for shape in shapes]
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(sum(widths), len(CLASSES))
+        self.head = embedding_head(sum(widths))
 
     def forward(self, values_BN: Tensor) -> Tensor:
         """Compute (B, K) logits from the (B, N) values of both views, in the order of `inputs.kinds.Views`."""

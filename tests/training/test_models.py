@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from kagglehms.training.backbones import timm_name
 from kagglehms.training.checkpoint import load_weights, save_weights
 from kagglehms.training.classifiers import classifier_layers
 from kagglehms.training.first_weights import FirstWeights
-from kagglehms.training.front_ends.options import FoldOptions
+from kagglehms.training.front_ends.options import Encoder, FoldOptions
 from kagglehms.training.models import check_model, head_layers, make_model
 from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
 
@@ -32,10 +32,10 @@ def inputs_of(recipe: Recipe, n: int = 1) -> torch.Tensor:
 
 
 def check_head(model: torch.nn.Module, recipe: Recipe, images: torch.Tensor) -> None:
-    """The classifier starts as `nn.Linear` does, and its first logits lose little more than a guess."""
+    """The classifier starts as it should, and its first logits lose little more than a guess."""
     with torch.no_grad():
         _, seen = logits_and_what_heads_see(model, recipe, images)
-    check_layers(seen)
+    check_layers(seen, recipe)
 
 
 def logits_and_what_heads_see(
@@ -53,8 +53,27 @@ def logits_and_what_heads_see(
     return logits, seen
 
 
-def check_layers(seen: dict[Head, torch.Tensor]) -> None:
-    """Layers that compute the logits, by their inputs: their values are those of a fresh `nn.Linear`.
+def check_layers(seen: dict[Head, torch.Tensor], recipe: Recipe) -> None:
+    """Layers that compute the logits, by their inputs: they start as an image network's do, or an embedding's."""
+    embeds = isinstance(recipe.layout, Views) or isinstance(recipe.front_end, Encoder)
+    (check_small_layers if embeds else check_fresh_layers)(seen)
+
+
+def check_small_layers(seen: dict[Head, torch.Tensor]) -> None:
+    """The weights are a hundredth, and the first predictions nearly a guess (ln 6)."""
+    losses = []
+    for layer, inputs in seen.items():
+        assert layer.weight.std().item() == pytest.approx(0.01, rel=0.1)
+        assert not layer.bias.any()
+        for seed in range(16):
+            generator = torch.Generator().manual_seed(seed)
+            weight = 0.01 * torch.randn(layer.weight.shape, generator=generator)
+            losses.append(-(inputs.float() @ weight.T).log_softmax(dim=1).mean())
+    assert np.mean(losses) <= 1.95
+
+
+def check_fresh_layers(seen: dict[Head, torch.Tensor]) -> None:
+    """The weights are those of a fresh `nn.Linear`.
 
     One draw of a head says little (six rows of weights), so the loss is the mean over several draws on the same
     features. With balanced targets it is the cross-entropy with equal shares.
@@ -104,7 +123,7 @@ def test_the_contract_of_every_recipes_network(name: str, tmp_path: Path) -> Non
     logits.square().sum().backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     assert not without
-    check_layers(seen)
+    check_layers(seen, recipe)
     model.eval()
     with torch.inference_mode():
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -288,6 +307,13 @@ def test_networks_that_timm_has_renamed_are_made(backbone: str) -> None:
     assert classifier_layers(model, backbone)
 
 
+def image_networks(model: torch.nn.Module, recipe: Recipe) -> list[Any]:
+    """The timm networks of a model, which may stand beside an encoder or behind a front end."""
+    if isinstance(recipe.layout, Views):
+        return [part for part in (model.first, model.second) if hasattr(part, "pretrained_cfg")]
+    return [model if recipe.front_end is None else model.backbone]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS.values())
 def test_every_recipes_network_starts_from_weights_of_timm(name: str, tmp_path: Path) -> None:
@@ -302,8 +328,7 @@ def test_every_recipes_network_starts_from_weights_of_timm(name: str, tmp_path: 
     model, where_from = make_model(recipe, str(path))
     path.unlink()
     assert "w.safetensors" in where_from
-    networks = [model if recipe.front_end is None else model.backbone]
-    for network in (model.first, model.second) if isinstance(recipe.layout, Views) else networks:
+    for network in image_networks(model, recipe):
         same = [k for k, t in network.state_dict().items() if k in state and torch.equal(t, state[k])]
         assert len(same) > 0.9 * len(state)
     images = inputs_of(recipe)

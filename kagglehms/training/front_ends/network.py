@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from kagglehms.data.competition import CLASSES
+from kagglehms.training.classifiers import embedding_head
 from kagglehms.training.front_ends.effnet1d import EffNet1d
 from kagglehms.training.front_ends.fold import Fold
 from kagglehms.training.front_ends.options import (
@@ -56,16 +56,9 @@ def make_encoder(options: Encoder, n_signals: int) -> Squeeze | EffNet1d | ResNe
 
 
 def encoder_with_head(options: Encoder, n_signals: int, dropout: float) -> SignalNetwork:
-    """Build a network that embeds signals, followed by dropout and a linear layer.
-
-    The layer's first weights are so small that the first predictions are nearly equal: an embedding of maxima is far
-    from 0, and larger weights on it would have to be unlearned first.
-    """
+    """Build a network that embeds signals, followed by dropout and a linear layer."""
     encoder = make_encoder(options, n_signals)
-    head = nn.Linear(encoder.width, len(CLASSES))
-    nn.init.normal_(head.weight, std=0.01)
-    nn.init.zeros_(head.bias)
-    return SignalNetwork(encoder, nn.Sequential(nn.Dropout(dropout), head))
+    return SignalNetwork(encoder, nn.Sequential(nn.Dropout(dropout), embedding_head(encoder.width)))
 
 
 def make_front_end(options: FoldOptions | SpectrumOptions | WaveStackOptions) -> nn.Module:
