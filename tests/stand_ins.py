@@ -26,7 +26,6 @@ WINNERS = (
     "squeeze-1d",
     "effnet1d",
     "resnet1d",
-    "resnet1d+spectrogram",
     "raw+spectrogram",
 )
 

@@ -28,7 +28,6 @@ SMALL = {
     "effnet1d": "",
     "resnet1d": "",
     "raw+spectrogram": "half:test_efficientnet",
-    "resnet1d+spectrogram": "half:test_efficientnet",
 }
 """Recipe → the backbone in its place on a CPU, where each kind of network shows that the tests are right; empty where
 there is none."""

@@ -38,7 +38,6 @@ KINDS = {
     "resnet1d": (16, 2500),
     "two-views": (160 * 1000 + 400 * 300,),
     "raw+spectrogram": (16 * 10_000 + 400 * 300,),
-    "resnet1d+spectrogram": (16 * 2500 + 400 * 300,),
 }
 """Recipe of each kind of network → shape of its input. The tests of one run export a Squeezeformer alone."""
 NORMALISER = Normaliser({"kaggle": (0.5, 2.0)})
