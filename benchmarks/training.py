@@ -41,14 +41,13 @@ from kagglehms.features import DifferenceSpec
 from kagglehms.inputs.kinds import FOLDED_CAUSAL, SIXTEEN_SIGNALS, SIXTEEN_SIGNALS_50_HZ, Input, Signals
 from kagglehms.training.front_ends import (
     EffNet1dOptions,
-    Encoder,
     FoldOptions,
     ResNet1dOptions,
     SpectrumOptions,
     SqueezeOptions,
     WaveStackOptions,
 )
-from kagglehms.training.front_ends.options import FrontEnd
+from kagglehms.training.front_ends.options import Encoder, FrontEnd
 from kagglehms.training.recipe import Recipe
 from kagglehms.training.recipes import get_recipe
 
