@@ -58,14 +58,15 @@ class Learner:
         team: Team,
         stage: Stage | None = None,
     ) -> None:
-        self.recipe, self.model, self.network, self.step = recipe, model, network, 0
+        self.recipe, self.model, self.network = recipe, model, network
         self.stage = stage or recipe.stages[0]
         self.device, self.team, self.steps_before = device, team, steps_before
-        self.average = self._average()
+        self.average = _average(model, recipe.ema)
         self.optimizer = make_optimizer(recipe, model, self.stage)
         self.schedule = make_schedule(recipe, self.optimizer, total_steps, self.stage)
         self.total_steps = total_steps
         self.scaler = torch.amp.GradScaler(device.name, enabled=device.amp == "float16")
+        self.step = 0
         self.loss_sums = torch.zeros(2, device=device.name)  # the loss, and the unweighted KL divergence
         self.n_losses = 0
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=device.name)
@@ -91,18 +92,10 @@ class Learner:
         """Fraction of the stage's epochs that are complete."""
         return self.step * self.stage.epochs // self.total_steps / self.stage.epochs
 
-    def _average(self) -> AveragedModel | None:
-        """Return the exponential moving average of the network's weights and buffers; None without a decay."""
-        decay = self.recipe.ema
-        if decay is None:
-            return None
-
-        def update(averages: list[Tensor], currents: list[Tensor], n_averaged: Tensor | int) -> None:
-            # At first a constant decay would keep what no step has changed yet for hundreds of steps.
-            now = min(decay, (1 + self.step) / (10 + self.step))
-            get_ema_multi_avg_fn(now)(averages, currents, n_averaged)  # type: ignore[no-untyped-call]
-
-        return AveragedModel(self.model, multi_avg_fn=update, use_buffers=True)  # type: ignore[no-untyped-call]
+    @property
+    def _decay(self) -> float:
+        """Decay of the moving average at this step: at first a constant one would keep the first weights too long."""
+        return min(self.recipe.ema or 0.0, (1 + self.step) / (10 + self.step))
 
     def learn(self, batch: Batch, epoch: int, warm_up: bool, n_all: int) -> None:
         """Take one step.
@@ -135,6 +128,7 @@ class Learner:
         self.scaler.update()
         self.schedule.step()
         if self.average is not None:
+            self.average.multi_avg_fn = get_ema_multi_avg_fn(self._decay)  # type: ignore[no-untyped-call]
             self.average.update_parameters(self.model)
         self.step += 1
         self.loss_sums += losses
@@ -275,6 +269,13 @@ class Learner:
         LRScheduler.load_state_dict(self.schedule, {"last_epoch": self.step, "_step_count": self.step + 1})
         # The saved sums are those of all processes.
         self.loss_sums += state.tensors["loss/sum"].to(self.loss_sums.device) / self.team.size
+
+
+def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:
+    """Return the exponential moving average of a network's weights and buffers; None without a decay."""
+    if decay is None:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
 
 
 def _seed(*words: int) -> int:
