@@ -27,7 +27,7 @@ from kagglehms.simulator.background import Patient, States, background
 from kagglehms.simulator.patterns import Segment, patterns
 from kagglehms.simulator.scalp import MARGIN_S, field
 from kagglehms.training.checkpoint import WEIGHTS, save_weights
-from kagglehms.training.models import make_model
+from kagglehms.training.models import head_layers, make_model
 
 CHAINS = {
     "LL": ("Fp1", "F7", "T3", "T5", "O1"),
@@ -165,6 +165,9 @@ def test_a_bundle_of_signals_and_of_two_views_is_asked_with_both_recordings(tmp_
         run = RunFolder(make_run(tmp_path / "runs", recipe, (0,)))
         torch.manual_seed(0)
         model, _ = make_model(recipe)
+        with torch.no_grad():
+            for head in head_layers(model, recipe):
+                head.weight.mul_(20)  # as large as a trained one's
         save_weights(model, run.fold(0) / WEIGHTS, Normaliser({"kaggle": (0.5, 2.0)}))
         forget_digests(run.path)
     predictor = load_bundle(build(tmp_path / "runs", tmp_path / "dist", owner=OWNER).dataset, "cpu")
