@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from _ladder_picture import draw
@@ -37,7 +38,7 @@ from kagglehms.data.competition import Competition, truth_folder
 from kagglehms.data.folds import assign_folds
 from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.records import Records, read_records
-from kagglehms.device import choose_device
+from kagglehms.device import Precision, choose_device
 from kagglehms.errors import HMSError, Stopped
 from kagglehms.features.fold import FoldSpec
 from kagglehms.files import write_bytes
@@ -122,9 +123,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--drop-path-rate", type=float)
     parser.add_argument("--weights", default="none", help="as for `kagglehms train`")
     parser.add_argument("--device", choices=("cpu", "cuda"))
-    parser.add_argument(
-        "--precision", choices=("float32", "bfloat16", "float16"), help="as for `kagglehms train`"
-    )
+    parser.add_argument("--precision", choices=get_args(Precision), help="as for `kagglehms train`")
     parser.add_argument("--cuda-graphs", action="store_true", help="as for `kagglehms train`")
     parser.add_argument("--jobs", type=int, default=1, help="folds that are trained at the same time")
     parser.add_argument(

@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from _feeding import (
@@ -35,7 +35,7 @@ from _feeding import (
 )
 from _measure import finish, machine, table, versions
 
-from kagglehms.device import Device, choose_device
+from kagglehms.device import Device, Precision, choose_device
 from kagglehms.environment import available_cpus
 from kagglehms.features import DifferenceSpec
 from kagglehms.inputs.kinds import FOLDED_CAUSAL, SIXTEEN_SIGNALS, SIXTEEN_SIGNALS_50_HZ, Input, Signals
@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument(
         "--precisions",
         nargs="+",
-        choices=["float32", "bfloat16", "float16"],
+        choices=get_args(Precision),
         default=[None],
         help="of networks for signals, several side by side; default: what training chooses on the device",
     )

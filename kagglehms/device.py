@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from kagglehms.environment import available_cpus
 from kagglehms.errors import UsageError, first_line
@@ -48,28 +48,33 @@ def choose_device(wanted: str | None = None, precision: Precision | None = None)
     Raises:
         UsageError: another name, or a GPU was asked for and none is usable; the message says why.
     """
-    device = _working(wanted)
-    if precision is None:
-        return device
-    what, _, _ = device.reason.partition(" in ")
-    amp = None if precision == "float32" else precision
-    return Device(device.name, amp, f"{what} in {precision}, as asked for")
+    found = _working(wanted)
+    suits, why = (found.precision, found.why) if precision is None else (precision, ", as asked for")
+    amp = None if suits == "float32" else suits
+    return Device(found.name, amp, f"device: {found.what} in {suits}{why}")
 
 
-def _working(wanted: str | None) -> Device:
-    """Return the device that is wanted, or the best that works, in the precision that suits it."""
+class _Found(NamedTuple):
+    """A device that works: its name for torch and in words, and the precision that suits it, with the reason."""
+
+    name: str
+    what: str
+    precision: Precision
+    why: str
+
+
+def _working(wanted: str | None) -> _Found:
+    """Find the device that is wanted, or the best that works."""
     if wanted not in {None, *DEVICES}:
         raise UsageError(f"device must be one of {', '.join(DEVICES)}, but got {wanted!r}")
     if wanted == "cpu":
-        return Device("cpu", None, "device: cpu in float32, as asked for")
+        return _Found("cpu", "cpu", "float32", ", as asked for")
     why_not = _mps_unusable() if wanted == "mps" else _cuda_unusable()
     if why_not is None:
-        return (
-            Device("mps", None, "device: Apple's GPU in float32, as asked for") if wanted == "mps" else _gpu()
-        )
+        return _Found("mps", "Apple's GPU", "float32", ", as asked for") if wanted == "mps" else _gpu()
     if wanted is not None:
         raise UsageError(f"no usable GPU: {why_not}; leave --device away to use the CPU")
-    return Device("cpu", None, f"device: cpu in float32, {available_cpus()} cores ({why_not})")
+    return _Found("cpu", "cpu", "float32", f", {available_cpus()} cores ({why_not})")
 
 
 def _cuda_unusable() -> str | None:
@@ -105,21 +110,15 @@ def _fails(device: str) -> str | None:
     return None if right else f"{name} gets a tiny sum wrong"
 
 
-def _gpu() -> Device:
+def _gpu() -> _Found:
     import torch
 
     major, minor = torch.cuda.get_device_capability()
     name = torch.cuda.get_device_name()
     if torch.version.hip:
         name += f" ({torch.cuda.get_device_properties().gcnArchName})"
-        return Device(
-            "cuda", "bfloat16", f"device: {name} in bfloat16, which torch has for each GPU of AMD's"
-        )
+        return _Found("cuda", name, "bfloat16", ", which torch has for each GPU of AMD's")
     name += f" (sm_{major}{minor})"
     if major >= 8:
-        return Device(
-            "cuda", "bfloat16", f"device: {name} in bfloat16, which this architecture computes natively"
-        )
-    return Device(
-        "cuda", "float16", f"device: {name} in float16 with loss scaling, as it has no bfloat16 units"
-    )
+        return _Found("cuda", name, "bfloat16", ", which this architecture computes natively")
+    return _Found("cuda", name, "float16", " with loss scaling, as it has no bfloat16 units")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kagglehms.console import say, tell
+from kagglehms.device import Precision, choose_device
 from kagglehms.errors import HMSError, RunError, Stopped, UsageError, counted
 from kagglehms.stop_signals import stop_signals
 from kagglehms.timing import Clock, Duration, seconds_of
@@ -74,7 +75,7 @@ class TrainingOptions:
     name: str | None = None
     weights: str = "auto"
     device: Literal["cpu", "cuda", "mps"] | None = None
-    precision: Literal["float32", "bfloat16", "float16"] | None = None
+    precision: Precision | None = None
     time_limit: Duration | None = None
     resume_from: Path | None = None
     save_every: Duration = _SAVE_EVERY
@@ -183,8 +184,6 @@ def _train_all(
     session: Session,
     keep_going: bool,
 ) -> Trained:
-    from kagglehms.device import choose_device
-
     device, team = choose_device(options.device, options.precision), session.team
     say(device.reason + (f"; {team.size} processes" if team.size > 1 else ""))
     trained = Trained()
