@@ -61,7 +61,7 @@ class Learner:
         self.recipe, self.model, self.network = recipe, model, network
         self.stage = stage or recipe.stages[0]
         self.device, self.team, self.steps_before = device, team, steps_before
-        self.average = _average(model, recipe.ema)
+        self.average = None if recipe.ema is None else AveragedModel(model, use_buffers=True)
         self.optimizer = make_optimizer(recipe, model, self.stage)
         self.schedule = make_schedule(recipe, self.optimizer, total_steps, self.stage)
         self.total_steps = total_steps
@@ -91,11 +91,6 @@ class Learner:
     def elapsed(self) -> float:
         """Fraction of the stage's epochs that are complete."""
         return self.step * self.stage.epochs // self.total_steps / self.stage.epochs
-
-    @property
-    def _decay(self) -> float:
-        """Decay of the moving average at this step: at first a constant one would keep the first weights too long."""
-        return min(self.recipe.ema or 0.0, (1 + self.step) / (10 + self.step))
 
     def learn(self, batch: Batch, epoch: int, warm_up: bool, n_all: int) -> None:
         """Take one step.
@@ -127,14 +122,22 @@ class Learner:
             raise self._too_large(batch)
         self.scaler.update()
         self.schedule.step()
-        if self.average is not None:
-            self.average.multi_avg_fn = get_ema_multi_avg_fn(self._decay)  # type: ignore[no-untyped-call]
-            self.average.update_parameters(self.model)
+        self._update_average()
         self.step += 1
         self.loss_sums += losses
         self.n_losses += 1
         first = (self._first_bad < 0) & ~torch.isfinite(losses[0])
         self._first_bad = torch.where(first, self.step, self._first_bad)
+
+    def _update_average(self) -> None:
+        """Let the network's weights into their moving average, if there is one.
+
+        At first a constant decay would keep weights that no step has changed for hundreds of steps.
+        """
+        if self.average is not None and self.recipe.ema is not None:
+            decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+            self.average.multi_avg_fn = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+            self.average.update_parameters(self.model)
 
     def _augmented(self, batch: Batch, epoch: int, warm_up: bool, n_all: int) -> Batch:
         """Return this process's share of the augmented batch, on the device."""
@@ -269,13 +272,6 @@ class Learner:
         LRScheduler.load_state_dict(self.schedule, {"last_epoch": self.step, "_step_count": self.step + 1})
         # The saved sums are those of all processes.
         self.loss_sums += state.tensors["loss/sum"].to(self.loss_sums.device) / self.team.size
-
-
-def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:
-    """Return the exponential moving average of a network's weights and buffers; None without a decay."""
-    if decay is None:
-        return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
 
 
 def _seed(*words: int) -> int:
