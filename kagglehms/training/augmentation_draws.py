@@ -127,10 +127,11 @@ def augment(
     Raises:
         ValueError: the tiles do not make up the image, or an augmentation needs a layout of differences.
     """
+    batch = batch if device is None else batch.to(device)
     if isinstance(layout, Views):
-        return _views_augmented(batch, augmentations, seed, epoch, device, layout)
+        return _views_augmented(batch, augmentations, seed, epoch, layout)
     geometry = _geometry(batch.images_BCHW, tile_widths, tile_heights, layout)
-    return _in_order(batch, dict(enumerate(augmentations)), seed, epoch, device, geometry)
+    return _in_order(batch, dict(enumerate(augmentations)), seed, epoch, geometry)
 
 
 def _in_order(
@@ -138,12 +139,10 @@ def _in_order(
     augmentations: Mapping[int, BatchAugmentation],
     seed: int,
     epoch: int,
-    device: torch.device | None,
     geometry: _Geometry,
 ) -> Batch:
     """Apply augmentations by their numbers, which decide what is drawn."""
     records = batch.index_B.cpu().numpy()
-    batch = batch if device is None else batch.to(device)
     for number, augmentation in augmentations.items():
         draws = Draws(seed, epoch, _STEP + number, records, batch.images_BCHW.device)
         if isinstance(augmentation, Mixup):  # the only one that changes the targets as well
@@ -192,18 +191,16 @@ def _views_augmented(
     augmentations: Sequence[BatchAugmentation],
     seed: int,
     epoch: int,
-    device: torch.device | None,
     layout: Views,
 ) -> Batch:
     """Augment each view by what fits it, with the same draws, so that they remain views of one record or mixture."""
-    batch = batch if device is None else batch.to(device)
     images = taken_apart(batch.images_BCHW, [part.array_shape for part in layout.parts])
     augmented = []
     for part, image_BCHW in zip(layout.parts, images, strict=True):
         heights, widths = zip(*part.time_tiles, strict=True)
         one, geometry = replace(batch, images_BCHW=image_BCHW), _geometry(image_BCHW, widths, heights, part)
         fitting = {number: a for number, a in enumerate(augmentations) if a.kind in part.fitting}
-        augmented.append(_in_order(one, fitting, seed, epoch, device, geometry))
+        augmented.append(_in_order(one, fitting, seed, epoch, geometry))
     # Equal draws mix the targets and votes of both alike.
     return replace(augmented[0], images_BCHW=put_together([each.images_BCHW for each in augmented]))
 
