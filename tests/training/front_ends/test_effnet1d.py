@@ -21,6 +21,7 @@ from network_arithmetic import (
     sigmoid,
     silu,
 )
+from network_checks import check_compiles_whole, check_gradients, check_half_precision
 
 from kagglehms.errors import UsageError
 from kagglehms.training.front_ends import EffNet1d, EffNet1dOptions
@@ -162,10 +163,7 @@ def test_chains_share_one_network_and_the_mixer_tells_them_apart() -> None:
 def test_gradients_reach_every_parameter(options: EffNet1dOptions) -> None:
     network = effnet(options).train()
     (network(torch.randn(8, 8, 320)) * torch.randn(8, 12)).sum().backward()
-    for name, p in network.named_parameters():
-        assert p.grad is not None, name
-        assert torch.isfinite(p.grad).all(), name
-        assert p.grad.count_nonzero(), name
+    check_gradients(network)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -173,18 +171,12 @@ def test_half_precision_is_finite_and_close(dtype: torch.dtype) -> None:
     network = effnet().eval()
     x = torch.randn(2, 8, 320)
     x[0] *= 32
-    with torch.inference_mode():
-        exact = network(x)
-        with torch.autocast("cpu", dtype=dtype):
-            half = network(x)
-    assert torch.isfinite(half).all()
-    assert float((half - exact).abs().max() / exact.abs().max()) < 0.05
+    check_half_precision(network, x, dtype)
 
 
 def test_compiles_whole() -> None:
     network, x = effnet().eval(), torch.randn(2, 8, 320)
-    compiled = torch.compile(network, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(x), network(x))
+    check_compiles_whole(network, x)
 
 
 def test_refusals() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from network_arithmetic import F64, Weights, batch_norm, convolution, shake, silu
+from network_checks import check_compiles_whole, check_gradients, check_half_precision
 
 from kagglehms.errors import UsageError
 from kagglehms.training.front_ends import ResNet1d, ResNet1dOptions
@@ -136,10 +137,7 @@ def test_a_change_in_the_middle_reaches_both_poolings_and_one_at_the_ends_the_fi
 def test_gradients_reach_every_parameter(options: ResNet1dOptions) -> None:
     network = resnet(options).train()
     (network(torch.randn(8, 8, 320)) * torch.randn(8, network.width)).sum().backward()
-    for name, p in network.named_parameters():
-        assert p.grad is not None, name
-        assert torch.isfinite(p.grad).all(), name
-        assert p.grad.count_nonzero(), name
+    check_gradients(network)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -147,18 +145,12 @@ def test_half_precision_is_finite_and_close(dtype: torch.dtype) -> None:
     network = resnet().eval()
     x = torch.randn(2, 8, 320)
     x[0] *= 32
-    with torch.inference_mode():
-        exact = network(x)
-        with torch.autocast("cpu", dtype=dtype):
-            half = network(x)
-    assert torch.isfinite(half).all()
-    assert float((half - exact).abs().max() / exact.abs().max()) < 0.05
+    check_half_precision(network, x, dtype)
 
 
 def test_compiles_whole() -> None:
     network, x = resnet().eval(), torch.randn(2, 8, 320)
-    compiled = torch.compile(network, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(x), network(x))
+    check_compiles_whole(network, x)
 
 
 def test_signals_that_make_no_chains_are_refused() -> None:

@@ -20,6 +20,7 @@ from network_arithmetic import (
     silu,
     softmax,
 )
+from network_checks import check_compiles_whole, check_gradients, check_half_precision
 
 from kagglehms.errors import UsageError
 from kagglehms.training.front_ends import Squeeze, SqueezeOptions
@@ -137,10 +138,7 @@ def test_gradients_reach_every_parameter(options: SqueezeOptions) -> None:
     network = squeeze(options).train()
     x = torch.randn(3, 6, 96, requires_grad=True)
     (network(x) * torch.randn(3, 8)).sum().backward()
-    for name, p in network.named_parameters():
-        assert p.grad is not None, name
-        assert torch.isfinite(p.grad).all(), name
-        assert p.grad.count_nonzero(), name
+    check_gradients(network)
     assert x.grad is not None
     assert x.grad.count_nonzero() == x.numel()
 
@@ -150,12 +148,7 @@ def test_half_precision_is_finite_and_close(dtype: torch.dtype) -> None:
     network = squeeze().eval()
     x = torch.randn(2, 6, 96)
     x[0] = 32.0
-    with torch.inference_mode():
-        exact = network(x)
-        with torch.autocast("cpu", dtype=dtype):
-            half = network(x)
-    assert torch.isfinite(half).all()
-    assert float((half - exact).abs().max() / exact.abs().max()) < 0.05
+    check_half_precision(network, x, dtype)
 
 
 def test_attention_tells_before_from_behind() -> None:
@@ -172,8 +165,7 @@ def test_attention_tells_before_from_behind() -> None:
 
 def test_compiles_whole() -> None:
     network, x = squeeze().eval(), torch.randn(2, 6, 96)
-    compiled = torch.compile(network, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(x), network(x))
+    check_compiles_whole(network, x)
 
 
 @pytest.mark.parametrize(("fields", "named"), [

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from network_arithmetic import F64, Weights, batch_norm, convolution, shake, sigmoid, silu
+from network_checks import check_compiles_whole, check_gradients
 
 from kagglehms.errors import UsageError
 from kagglehms.training.front_ends import WaveStack, WaveStackOptions
@@ -126,10 +127,7 @@ def test_gradients_reach_every_parameter(recompute: bool) -> None:
     network = stack(replace(SMALL, recompute=recompute)).train()
     x = torch.randn(2, 8, 160, requires_grad=True)
     network(x).square().sum().backward()
-    for name, p in network.named_parameters():
-        assert p.grad is not None, name
-        assert torch.isfinite(p.grad).all(), name
-        assert p.grad.count_nonzero(), name
+    check_gradients(network)
     assert x.grad is not None
     assert x.grad.count_nonzero() == x.numel()
 
@@ -172,8 +170,7 @@ def test_half_precision_is_finite_and_close(dtype: torch.dtype) -> None:
 def test_compiles_whole() -> None:
     network = stack().eval()
     x = torch.randn(1, 8, 160)
-    compiled = torch.compile(network, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(x), network(x))
+    check_compiles_whole(network, x)
 
 
 @pytest.mark.parametrize(("fields", "named"), [
