@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.signal import correlate2d
 from scipy.special import erf
 
 F64 = NDArray[np.float64]
@@ -45,10 +46,17 @@ def convolution(x_CT: F64, w: Weights, stride: int = 1, dilation: int = 1) -> F6
     return out[:, ::stride]
 
 
-def batch_norm(x_CT: F64, w: Weights) -> F64:
-    """As in evaluation."""
+def image_convolution(x_CHW: F64, w: Weights, stride: int = 1) -> F64:
+    """Centred cross-correlation without a bias, with zeros beyond all edges."""
+    planes = [sum(map(correlate2d, x_CHW, taps, ["same"] * len(x_CHW))) for taps in w["weight"]]
+    return np.stack(planes)[:, ::stride, ::stride]
+
+
+def batch_norm(x: F64, w: Weights) -> F64:
+    """As in evaluation; features are on the first axis."""
     scale = w["weight"] / np.sqrt(w["running_var"] + 1e-5)
-    return (x_CT - w["running_mean"][:, None]) * scale[:, None] + w["bias"][:, None]
+    mean, scale, bias = (v.reshape(-1, *[1] * (x.ndim - 1)) for v in (w["running_mean"], scale, w["bias"]))
+    return (x - mean) * scale + bias
 
 
 def layer_norm(x: F64, w: Weights, eps: float = 1e-5) -> F64:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from kagglehms.training.front_ends.options import (
     EffNet1dOptions,
     FrontEnd,
+    PanelResNetOptions,
     ResNet1dOptions,
     SqueezeOptions,
     WaveStackOptions,
@@ -26,6 +27,7 @@ WINNERS = (
     "squeeze-1d",
     "effnet1d",
     "resnet1d",
+    "resnet1d+panels",
     "raw+spectrogram",
 )
 
@@ -36,7 +38,8 @@ def stand_in(name: str) -> Recipe:
     if recipe.backbone:
         recipe = recipe.changed(backbone="half:test_efficientnet")
     stages = tuple(replace(stage, warm_up_steps=min(stage.warm_up_steps, 2)) for stage in recipe.stages)
-    return replace(recipe, stages=stages, front_end=small(recipe.front_end))
+    panels = recipe.panel_encoder and PanelResNetOptions(widths=(4, 8), layers=(0, 1))
+    return replace(recipe, stages=stages, front_end=small(recipe.front_end), panel_encoder=panels)
 
 
 def small(front_end: FrontEnd | None) -> FrontEnd | None:

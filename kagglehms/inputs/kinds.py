@@ -407,5 +407,7 @@ MEL_ZOOM = Zoomed(ZoomSpec())
 """Mel spectra of sixteen differences with a finer centre, less the others' and less the neighbours', 3 × 1024 × 852."""
 FOLDED_AND_PANELS = Views(FOLDED_CAUSAL, GLOBAL_PANELS)
 """Fifty seconds of raw EEG, 160 × 1000, and ten minutes of spectrogram, 400 × 300."""
+SIGNALS_50_HZ_AND_PANELS = Views(SIXTEEN_SIGNALS_50_HZ, GLOBAL_PANELS)
+"""Fifty seconds of sixteen differences at 50 Hz, (16, 2500), and ten minutes of spectrogram, 400 × 300."""
 SIGNALS_AND_PANELS = Views(SIXTEEN_SIGNALS, GLOBAL_PANELS)
 """Fifty seconds of sixteen differences at 200 Hz, (16, 10000), and ten minutes of spectrogram, 400 × 300."""

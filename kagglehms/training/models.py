@@ -11,7 +11,6 @@ from kagglehms.inputs.kinds import Signals, View, Views
 from kagglehms.training.classifiers import classifier_layers
 from kagglehms.training.eeg_networks import create_eeg_network, eeg_classifier
 from kagglehms.training.first_weights import NONE, FirstWeights, find_all
-from kagglehms.training.front_ends.options import Encoder
 from kagglehms.training.image_networks import cannot_take, create_network, set_pooling
 from kagglehms.training.recipe import Recipe
 from kagglehms.training.weight_fitting import fill
@@ -84,9 +83,9 @@ def _one_view(recipe: Recipe, view: View, first: FirstWeights) -> nn.Module:
     """Build the network of a recipe with one input."""
     from kagglehms.training.front_ends.network import SignalNetwork, encoder_with_head, make_front_end
 
-    front_end = recipe.front_end
-    if isinstance(front_end, Encoder):
-        return encoder_with_head(front_end, view.shape[0], recipe.dropout)
+    front_end, encoder = recipe.image_front_end, recipe.encoder_of(view)
+    if encoder is not None:
+        return encoder_with_head(encoder, view.shape[0], recipe.dropout)
     if front_end is not None:
         return SignalNetwork(make_front_end(front_end), _image_network(recipe, 0, 1, first))
     if isinstance(view, Signals):
@@ -101,7 +100,7 @@ def _two_views(recipe: Recipe, parts: tuple[View, View], first: FirstWeights) ->
     images = iter(range(len(recipe.backbones)))
     one, other = (_embedding(recipe, part, images, first) for part in parts)
     shapes = [part.array_shape for part in parts]
-    return TwoViews(one[0], other[0], (one[1], other[1]), shapes, recipe.dropout)
+    return TwoViews(one[0], other[0], (one[1], other[1]), shapes, recipe.dropout, bool(recipe.view_loss))
 
 
 def _embedding(
@@ -117,10 +116,11 @@ def _embedding(
     """
     from kagglehms.training.front_ends.network import SignalNetwork, make_encoder, make_front_end
 
-    front_end = recipe.front_end if isinstance(part, Signals) else None
-    if isinstance(front_end, Encoder):
-        encoder = make_encoder(front_end, part.shape[0])
+    options = recipe.encoder_of(part)
+    if options is not None:
+        encoder = make_encoder(options, part.shape[0])
         return encoder, encoder.width
+    front_end = recipe.image_front_end if isinstance(part, Signals) else None
     without = replace(recipe, dropout=0.0)  # it is applied once, after both
     n_planes = part.array_shape[0] if front_end is None else 1
     network = _image_network(without, next(images), n_planes, first)

@@ -12,12 +12,16 @@ from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.data.records import Windows
 from kagglehms.errors import DataError, UsageError, counted
 from kagglehms.inputs.kinds import Folded, Input, Signals, View, Views, Zoomed
+from kagglehms.inputs.layouts import Layout
 from kagglehms.strict_json import JSONError, validate
 from kagglehms.training.backbones import EEG
 from kagglehms.training.front_ends.options import (
+    AnyEncoder,
     Encoder,
     FoldOptions,
     FrontEnd,
+    ImageFrontEnd,
+    PanelResNetOptions,
     PoolingName,
     SpectrumOptions,
 )
@@ -39,7 +43,8 @@ class Recipe:
             None if the input has no signals, or if the backbone sees them as they are.
         backbone: name of any timm model. The prefix `ast:` gives a timm ViT overlapping patches; `half:` shows any
             model images of half the height and width. `eeg:` and the name of a model of braindecode is a network for
-            an input that is nothing but signals. Empty if there is no image and no such network.
+            an input that is nothing but signals. Empty if there is no such network, and no image or one that
+            `panel_encoder` sees.
         stages: stages of the training, in order.
         augmentations: augmentations of the training records, except during a warm-up, see `options`.
         drop_path_rate: rate of stochastic depth in the backbone.
@@ -69,6 +74,9 @@ class Recipe:
         second_backbone: name of the timm model that sees the second of two images; None for the same as `backbone`,
             and if there is one image.
         pooling: pooling of every backbone's last feature map; None for that of timm's model.
+        panel_encoder: network that embeds an image of one tile, panel by panel; None if a backbone sees it.
+        view_loss: weight of the loss of each of two views by itself, whose logits a layer of its own computes in
+            training, beside the loss of both together; 0 for no such layers.
     """
 
     name: str
@@ -93,6 +101,8 @@ class Recipe:
     front_end: FrontEnd | None = None
     second_backbone: str | None = None
     pooling: PoolingName | None = None
+    panel_encoder: PanelResNetOptions | None = None
+    view_loss: float = 0.0
 
     # For Pydantic, which makes recipes from JSON: refuse mistyped keys and values of another type.
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
@@ -118,6 +128,8 @@ class Recipe:
         for field in ("drop_path_rate", "dropout", "ema"):
             if not 0 <= (getattr(self, field) or 0) < 1:
                 raise UsageError(f"{field} must be in [0, 1), but got {getattr(self, field)}")
+        if not 0 <= self.view_loss < float("inf"):
+            raise UsageError(f"view_loss must be a finite number of at least 0, but got {self.view_loss}")
         if self.name in self.teachers:
             raise UsageError(f"a run cannot be its own teacher, but {self.name} names itself")
         self._check_input()
@@ -128,6 +140,10 @@ class Recipe:
             raise UsageError(
                 f"second_backbone must be None where there is one image, but got {self.second_backbone!r}"
             )
+        if self.view_loss and not isinstance(self.layout, Views):
+            raise UsageError(f"view_loss must be 0 where there is one view, but got {self.view_loss}")
+        if self.panel_encoder is not None and not any(map(_is_one_tile, self.views)):
+            raise UsageError("panel_encoder must be None where no image is a single tile of stacked panels")
         signals = [view for view in self.views if isinstance(view, Signals)]
         if self.eeg_model:
             self._check_eeg_model()
@@ -137,8 +153,8 @@ class Recipe:
             )
         elif bool(self.backbone) != bool(self.image_shapes):
             raise UsageError(
-                f"backbone must name a timm model if there is an image, and be empty if there is none, but got "
-                f"{self.backbone!r}; {self.name} has {'an image' if self.image_shapes else 'none'}"
+                f"backbone must name a timm model if there is an image for it, and be empty if there is none, but got "
+                f"{self.backbone!r}; {self.name} has {'one' if self.image_shapes else 'none'}"
             )
         if isinstance(self.front_end, SpectrumOptions) and self.front_end.planes:
             raise UsageError("planes must be false: networks see images of one plane")
@@ -197,10 +213,21 @@ class Recipe:
     def _image_shape(self, view: View) -> tuple[int, int] | None:
         """Return (height, width) of the image that is made of a view; None for signals that are embedded directly."""
         if not isinstance(view, Signals):
-            return view.shape
-        if self.front_end is None or isinstance(self.front_end, Encoder):
-            return None
-        return self.front_end.image_shape(*view.shape)
+            return view.shape if self.encoder_of(view) is None else None
+        return None if self.image_front_end is None else self.image_front_end.image_shape(*view.shape)
+
+    @property
+    def image_front_end(self) -> ImageFrontEnd | None:
+        """Front end that turns signals into an image; None if there is none, or one that embeds them."""
+        return None if isinstance(self.front_end, Encoder) else self.front_end
+
+    def encoder_of(self, view: View) -> AnyEncoder | None:
+        """Return the options of the network that embeds a view without a backbone; None if a backbone sees it."""
+        if _is_one_tile(view):
+            return self.panel_encoder
+        if isinstance(view, Signals) and isinstance(self.front_end, Encoder):
+            return self.front_end
+        return None
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -226,11 +253,9 @@ class Recipe:
     @property
     def network(self) -> str:
         """Description of the networks that see the views."""
-        backbones = iter(self.backbones)
-        encoder = self.backbone if self.front_end is None else self.front_end.kind
-        return " beside ".join(
-            encoder if self._image_shape(view) is None else next(backbones) for view in self.views
-        )
+        backbones = iter(self.backbones or (self.backbone,))
+        encoders = map(self.encoder_of, self.views)
+        return " beside ".join(next(backbones) if encoder is None else encoder.kind for encoder in encoders)
 
     def described(self, stage: Stage) -> str:
         """Describe a stage of this recipe in a line."""
@@ -297,9 +322,8 @@ class Recipe:
 
         Settings that later versions added appear only where they are used, so that the digests of older recipes stay.
         """
-        unused: dict[str, Any] = {
-            name: True for name in ("second_backbone", "pooling") if getattr(self, name) is None
-        }
+        later = ("second_backbone", "pooling", "panel_encoder", "view_loss")
+        unused: dict[str, Any] = {name: True for name in later if not getattr(self, name)}
         unused["stages"] = {
             number: {"pseudo_labels": True}
             for number, stage in enumerate(self.stages)
@@ -311,6 +335,11 @@ class Recipe:
     def digest(self) -> str:
         """sha256 of the JSON; runs of recipes with different digests must not be mixed."""
         return hashlib.sha256(self.to_json()).hexdigest()
+
+
+def _is_one_tile(view: View) -> bool:
+    """Return whether a view is an image of one tile, whose panels are stacked."""
+    return isinstance(view, Layout) and len(view.tiles) == 1
 
 
 def recipe_from_json(content: bytes, path: Path | str = "recipe") -> Recipe:

@@ -9,6 +9,7 @@ from kagglehms.inputs import kinds, layouts
 from kagglehms.inputs.kinds import Input
 from kagglehms.training.front_ends.options import (
     EffNet1dOptions,
+    PanelResNetOptions,
     ResNet1dOptions,
     SqueezeOptions,
     WaveStackOptions,
@@ -16,6 +17,7 @@ from kagglehms.training.front_ends.options import (
 from kagglehms.training.options import (
     BandPass,
     DropDifferences,
+    FrequencyMask,
     HorizontalFlip,
     Mirror,
     Mixup,
@@ -221,6 +223,36 @@ _ALL = (
             HorizontalFlip(),
             DropDifferences(most=5),
             TimeMask(probability=0.3, max_width=300),
+            Mixup(probability=0.3, least=0.7, most=1.0),
+            Shift(seconds=3.0),
+        ),
+        drop_path_rate=0.0,
+        dropout=0.4,
+        lr=2e-3,
+        weight_decay=5e-2,
+        ema=0.995,
+        schedule="cosine",
+        windows="random",
+        evaluations_per_epoch=1,
+    ),
+    # The same beside a network of its kind for the ten minutes' panels, each of which also learns by itself.
+    Recipe(
+        "resnet1d+panels",
+        kinds.SIGNALS_50_HZ_AND_PANELS,
+        backbone="",
+        front_end=ResNet1dOptions(),
+        panel_encoder=PanelResNetOptions(),
+        view_loss=0.3,
+        stages=(
+            Stage(epochs=20, loss="kl-log-votes", warm_up_steps=200, clip_norm=2.0),
+            Stage(epochs=6, records="many", lr=3e-4, clip_norm=2.0),
+        ),
+        augmentations=(
+            Mirror(),
+            SignFlip(),
+            HorizontalFlip(),
+            DropDifferences(most=5),
+            FrequencyMask(max_height=16),
             Mixup(probability=0.3, least=0.7, most=1.0),
             Shift(seconds=3.0),
         ),

@@ -165,8 +165,22 @@ class Learner:
         """Compute the gradients of one batch, and return this process's parts of its mean loss and KL divergence."""
         images_BCHW = laid_out(batch.images_BCHW, self.device)
         with autocast(self.device):
-            logits_BK = self.network(images_BCHW)
-        loss = weighted_loss(
+            logits = self.network(images_BCHW)
+        # In training, a network with heads for its views returns the logits of each after those of both.
+        logits_BK, *of_views = logits if logits.ndim == 3 else (logits,)
+        loss = self._loss(logits_BK, batch, warm_up)
+        for own_BK in of_views:
+            loss = loss + self.recipe.view_loss * self._loss(own_BK, batch, warm_up)
+        share = self.team.weight(n_all, len(images_BCHW))
+        loss = loss * share
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        divergence = kl_loss(logits_BK.detach(), batch.targets_BK) * share
+        return torch.stack([loss.detach(), divergence]) / self.team.size
+
+    def _loss(self, logits_BK: Tensor, batch: Batch, warm_up: bool) -> Tensor:
+        """Return the stage's loss of one batch, or that of a warm-up."""
+        return weighted_loss(
             logits_BK,
             batch.targets_BK,
             batch.n_votes_B,
@@ -174,12 +188,6 @@ class Learner:
             None if warm_up else self.stage.weights,  # a mosaic has no number of votes
             self.elapsed,
         )
-        share = self.team.weight(n_all, len(images_BCHW))
-        loss = loss * share
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        divergence = kl_loss(logits_BK.detach(), batch.targets_BK) * share
-        return torch.stack([loss.detach(), divergence]) / self.team.size
 
     def _clip(self) -> None:
         """Scale the gradients of all parameters together down to the norm that the stage allows."""

@@ -23,6 +23,7 @@ class TwoViews(nn.Module):
         widths: number of features in each embedding.
         shapes: (planes, height, width) of each image, (signals, samples) of signals.
         dropout: dropout rate of the concatenated embeddings.
+        own_heads: whether further layers compute, in training, the logits of each view by itself.
     """
 
     def __init__(
@@ -32,19 +33,28 @@ class TwoViews(nn.Module):
         widths: tuple[int, int],
         shapes: Sequence[tuple[int, ...]],
         dropout: float,
+        own_heads: bool = False,
     ) -> None:
         super().__init__()
         self.first, self.second = first, second
         self.shapes = [tuple(shape) for shape in shapes]
         self.dropout = nn.Dropout(dropout)
         self.head = embedding_head(sum(widths))
+        self.own_heads = nn.ModuleList(map(embedding_head, widths if own_heads else ()))
 
     def forward(self, values_BN: Tensor) -> Tensor:
-        """Compute (B, K) logits from the (B, N) values of both views, in the order of `inputs.kinds.Views`."""
+        """Compute (B, K) logits from the (B, N) values of both views, in the order of `inputs.kinds.Views`.
+
+        A network with heads of its own for each view returns (3, B, K) in training: the logits of both views together,
+        of the first, and of the second.
+        """
         first, second = (self._laid_out(view) for view in taken_apart(values_BN, self.shapes))
-        embedding_BD = torch.cat([self.first(first), self.second(second)], dim=1)
-        logits_BK: Tensor = self.head(self.dropout(embedding_BD))
-        return logits_BK
+        embeddings_BD = self.first(first), self.second(second)
+        logits_BK: Tensor = self.head(self.dropout(torch.cat(embeddings_BD, dim=1)))
+        if not (self.training and len(self.own_heads)):
+            return logits_BK
+        own = (head(self.dropout(one)) for head, one in zip(self.own_heads, embeddings_BD, strict=True))
+        return torch.stack([logits_BK, *own])
 
     @staticmethod
     def _laid_out(view: Tensor) -> Tensor:

@@ -141,7 +141,8 @@ def test_a_network_that_cannot_be_recorded_says_so(place: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["baseline", "raw-fold", "stft-50-10", "wave-stack", "transformer-vit", "effnet1d", "resnet1d"]
+    "name",
+    ["baseline", "raw-fold", "stft-50-10", "wave-stack", "transformer-vit", "effnet1d", "resnet1d+panels"],
 )
 @pytest.mark.cuda
 def test_networks_of_every_kind_can_be_recorded(name: str) -> None:

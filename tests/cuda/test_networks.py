@@ -27,6 +27,7 @@ SMALL = {
     "squeeze-1d": "",
     "effnet1d": "",
     "resnet1d": "",
+    "resnet1d+panels": "",
     "raw+spectrogram": "half:test_efficientnet",
 }
 """Recipe → the backbone in its place on a CPU, where each kind of network shows that the tests are right; empty where
@@ -82,13 +83,16 @@ def test_it_keeps_its_contract_in_half_precision_and_computes_what_the_cpu_does(
 
 
 def _check_contract(model: nn.Module, inputs: Tensor, targets_BK: Tensor, place: str, amp: str) -> None:
-    """Six finite logits a record, and a finite gradient for every parameter, as a step of training computes them."""
+    """Six finite logits a record, and a finite gradient for every parameter, as a step of training computes them.
+
+    A network of two views may return those of each view as well.
+    """
     model.train().zero_grad(set_to_none=True)
     with autocast(device_at(place, amp)):
-        logits_BK = model(inputs)
-    assert logits_BK.shape == (2, 6)
-    assert torch.isfinite(logits_BK).all()
-    kl_loss(logits_BK, targets_BK).backward()
+        logits = model(inputs)
+    assert logits.shape in ((2, 6), (3, 2, 6))
+    assert torch.isfinite(logits).all()
+    torch.stack([kl_loss(each_BK, targets_BK) for each_BK in logits.reshape(-1, 2, 6)]).sum().backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     assert not without
     assert any(bool(p.grad.any()) for p in model.parameters() if p.grad is not None)

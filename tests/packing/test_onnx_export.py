@@ -36,6 +36,7 @@ KINDS = {
     "wave-stack": (16, 10_000),
     "effnet1d": (16, 10_000),
     "resnet1d": (16, 2500),
+    "resnet1d+panels": (16 * 2500 + 400 * 300,),
     "two-views": (160 * 1000 + 400 * 300,),
     "raw+spectrogram": (16 * 10_000 + 400 * 300,),
 }

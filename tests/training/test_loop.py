@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from scipy.special import rel_entr
-from stand_ins import small
+from scipy.special import rel_entr, softmax
+from stand_ins import small, stand_in
 from striped import CPU, RECIPE, striped_feed
 
 from kagglehms.data.records import Records
@@ -335,6 +335,28 @@ def test_the_training_divergence_is_comparable_with_the_score_whatever_the_loss(
     loss, divergence = learner.mean_losses()
     assert divergence == pytest.approx(float(rel_entr(p, q).sum(axis=1).mean()), rel=1e-4)
     assert loss == pytest.approx(divergence * 12 / 20, rel=1e-4)  # each record has twelve votes
+
+
+def test_the_losses_of_two_views_by_themselves_are_added_with_their_weight() -> None:
+    """By SciPy, of the logits of the first step; the divergence is that of both views together."""
+    recipe = replace(stand_in("resnet1d+panels"), dropout=0.0, drop_path_rate=0.0, view_loss=0.25)
+    torch.manual_seed(0)
+    model, _ = make_model(recipe)
+    for head in (model.head, *model.own_heads):
+        head.weight.data *= 30
+    plain = replace(recipe, augmentations=(), stages=(Stage(epochs=1),))
+    batch = next(striped_feed(8, recipe.layout).batches(np.arange(4), 4))
+    seen = []
+    learner = step.Learner(
+        plain, model.train(), lambda x: seen.append(model(x)) or seen[0], 10, 0, CPU, Team()
+    )
+    learner.learn(batch, 0, False, 4)
+    p, logits = batch.targets_BK.numpy(), seen[0].detach().numpy().astype(np.float64)
+    both, first, second = rel_entr(p, softmax(logits, axis=2)).sum(axis=2).mean(axis=1)
+    loss, divergence = learner.mean_losses()
+    assert divergence == pytest.approx(both, rel=1e-4)
+    assert loss == pytest.approx(both + 0.25 * (first + second), rel=1e-4)
+    assert min(abs(both - first), abs(first - second)) > 0.01
 
 
 def test_the_moving_average_is_what_is_kept(tmp_path: Path) -> None:

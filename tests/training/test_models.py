@@ -18,7 +18,7 @@ from kagglehms.training.backbones import timm_name
 from kagglehms.training.checkpoint import load_weights, save_weights
 from kagglehms.training.classifiers import classifier_layers
 from kagglehms.training.first_weights import FirstWeights
-from kagglehms.training.front_ends.options import Encoder, FoldOptions
+from kagglehms.training.front_ends.options import FoldOptions, PanelResNetOptions
 from kagglehms.training.models import check_model, head_layers, make_model
 from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
 
@@ -55,7 +55,7 @@ def logits_and_what_heads_see(
 
 def check_layers(seen: dict[Head, torch.Tensor], recipe: Recipe) -> None:
     """Layers that compute the logits, by their inputs: they start as an image network's do, or an embedding's."""
-    embeds = isinstance(recipe.layout, Views) or isinstance(recipe.front_end, Encoder)
+    embeds = isinstance(recipe.layout, Views) or recipe.encoder_of(recipe.layout) is not None
     (check_small_layers if embeds else check_fresh_layers)(seen)
 
 
@@ -115,7 +115,7 @@ def test_the_contract_of_every_recipes_network(name: str, tmp_path: Path) -> Non
     images = inputs_of(recipe)
     corner = images if fixed(recipe) else images[..., :128, :96]
     with torch.no_grad():
-        assert model(images).shape == (1, 6)
+        assert model.eval()(images).shape == (1, 6)
     # What else there is to a network shows in a tenth of the time: at a corner, where it takes any size, and in two
     # blocks, where all are alike.
     shorten(model)
@@ -367,6 +367,22 @@ def test_dropout_of_two_views_comes_once_after_both() -> None:
     assert (model.first.drop_rate, model.second.drop_rate) == (0, 0)
 
 
+def test_each_of_two_views_has_logits_of_its_own_in_training() -> None:
+    model = make_model(replace(VIEWS, view_loss=0.3))[0].train()
+    seen: dict[str, torch.Tensor] = {}
+    for name in ("first", "second"):
+        model.get_submodule(name).register_forward_hook(lambda *call, name=name: seen.update({name: call[2]}))
+    values_BN = inputs_of(VIEWS, 3)
+    both, *alone = model(values_BN)
+    wanted = torch.cat(list(seen.values()), dim=1) @ model.head.weight.T + model.head.bias
+    torch.testing.assert_close(both, wanted)
+    for logits, embedding, head in zip(alone, seen.values(), model.own_heads, strict=True):
+        torch.testing.assert_close(logits, embedding @ head.weight.T + head.bias)
+    assert model.eval()(values_BN).shape == both.shape == (3, 6)
+    assert head_layers(model, VIEWS) == [model.head]
+    assert not make_model(VIEWS)[0].own_heads
+
+
 def test_two_views_may_have_two_networks() -> None:
     model, _ = make_model(replace(VIEWS, second_backbone="test_vit"))
     assert type(model.first).__name__ == "EfficientNet"
@@ -466,6 +482,47 @@ def test_an_encoder_stands_beside_an_image_network() -> None:
         torch.testing.assert_close(model(values_BN), wanted)
     assert recipe.network == "squeeze beside half:test_efficientnet"
     assert recipe.image_shapes == ((400, 300),)
+
+
+def test_two_encoders_need_no_image_network() -> None:
+    recipe = replace(get_recipe("resnet1d+panels"), dropout=0.0)
+    model = make_model(recipe)[0].eval()
+    values_BN = inputs_of(recipe, 2)
+    signals, panels = values_BN[:, : 16 * 2500], values_BN[:, 16 * 2500 :]
+    with torch.inference_mode():
+        embeddings = model.first(signals.reshape(2, 16, 2500)), model.second(panels.reshape(2, 1, 400, 300))
+        wanted = torch.cat(embeddings, dim=1) @ model.head.weight.T + model.head.bias
+        torch.testing.assert_close(model(values_BN), wanted)
+    assert [each.shape[1] for each in embeddings] == [4 * 192, 3 * 192]
+    assert (recipe.network, recipe.backbones) == ("resnet1d beside panel-resnet", ())
+
+
+def test_panels_may_be_embedded_by_themselves() -> None:
+    recipe = replace(get_recipe("global-norm"), backbone="", panel_encoder=PanelResNetOptions(), dropout=0.0)
+    check_model(recipe, FirstWeights())
+    model = make_model(recipe)[0].eval()
+    (head,) = head_layers(model, recipe)
+    images_BCHW = inputs_of(recipe, 2)
+    with torch.inference_mode():
+        wanted = model.front_end(images_BCHW) @ head.weight.T + head.bias
+        torch.testing.assert_close(model(images_BCHW), wanted)
+    assert recipe.network == "panel-resnet"
+
+
+@pytest.mark.parametrize(("name", "changes"), [
+    ("resnet1d", {"panel_encoder": PanelResNetOptions()}),  # no image
+    ("panels+global", {"panel_encoder": PanelResNetOptions(), "backbone": ""}),  # two tiles
+    ("global-norm", {"panel_encoder": PanelResNetOptions()}),  # a backbone that would see nothing
+    ("global-norm", {"view_loss": 0.3}),  # one view
+    ("two-views", {"view_loss": -0.1}),
+    ("two-views", {"view_loss": float("nan")}),
+    ("two-views", {"view_loss": float("inf")}),
+])  # fmt: skip
+def test_encoders_and_losses_of_views_that_are_not_there_are_refused(
+    name: str, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match="panel_encoder|backbone|view_loss"):
+        replace(get_recipe(name), **changes)
 
 
 def test_signals_may_become_an_image_beside_another() -> None:

@@ -29,13 +29,15 @@ def test_a_changed_recipe_has_another_digest() -> None:
 
 def test_what_a_recipe_does_not_use_is_not_in_its_json() -> None:
     """Or every run of an earlier version would be one of another recipe."""
-    later = {"second_backbone", "pooling"}
+    later = {"second_backbone", "pooling", "panel_encoder", "view_loss"}
     assert not later & json.loads(get_recipe("baseline").to_json()).keys()
     assert json.loads(get_recipe("mel-zoom").to_json())["pooling"] == "gem"
     assert "second_backbone" not in json.loads(get_recipe("two-views").to_json())
     both = replace(get_recipe("two-views"), second_backbone="resnet10t")
     assert json.loads(both.to_json())["second_backbone"] == "resnet10t"
     assert recipe_from_json(both.to_json()) == both
+    panels = json.loads(get_recipe("resnet1d+panels").to_json())
+    assert (panels["panel_encoder"]["widths"], panels["view_loss"]) == ([32, 64, 128, 192], 0.3)
     stages = json.loads(get_recipe("raw-fold-pseudo").to_json())["stages"]
     assert stages[0]["pseudo_labels"]["share"] == 0.9
     assert "pseudo_labels" not in stages[1]

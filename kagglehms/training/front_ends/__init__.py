@@ -1,5 +1,7 @@
 """Front ends: parts of a network that turn (B, C, T) signals into an image or an embedding, on the device.
 
+One of them turns an image of panels into an embedding.
+
 Their options are imported without PyTorch; everything else is loaded when it is first used.
 """
 
@@ -13,6 +15,7 @@ from kagglehms.training.front_ends.options import (
     DifferencesOptions,
     EffNet1dOptions,
     FoldOptions,
+    PanelResNetOptions,
     PoolingName,
     ResNet1dOptions,
     SpectrumOptions,
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from kagglehms.training.front_ends.effnet1d import EffNet1d
     from kagglehms.training.front_ends.fold import Fold
     from kagglehms.training.front_ends.mel import MelImages
+    from kagglehms.training.front_ends.panel_resnet import PanelResNet
     from kagglehms.training.front_ends.pooling import GeMPool, MeanMaxPool, MeanPool, make_pooling
     from kagglehms.training.front_ends.resnet1d import ResNet1d
     from kagglehms.training.front_ends.spectrum import Spectrum
@@ -37,6 +41,7 @@ __all__ = [
     "DifferencesOptions",
     "EffNet1dOptions",
     "FoldOptions",
+    "PanelResNetOptions",
     "ResNet1dOptions",
     "SpectrumOptions",
     "SqueezeOptions",
@@ -48,6 +53,7 @@ __all__ = [
     "EffNet1d",
     "Fold",
     "MelImages",
+    "PanelResNet",
     "ResNet1d",
     "Spectrum",
     "Squeeze",
@@ -64,6 +70,7 @@ _MODULES = {
     "effnet1d": ("EffNet1d",),
     "fold": ("Fold",),
     "mel": ("MelImages",),
+    "panel_resnet": ("PanelResNet",),
     "resnet1d": ("ResNet1d",),
     "spectrum": ("Spectrum",),
     "squeeze": ("Squeeze",),

@@ -1,4 +1,4 @@
-"""A network for signals: a front end, followed by an image network or, if it makes embeddings, by a head.
+"""A network for signals or panels: a front end, followed by an image network or, if it makes embeddings, by a head.
 
 Shape legend: B batch, C signals, T samples, K the six classes.
 """
@@ -11,14 +11,17 @@ from kagglehms.training.classifiers import embedding_head
 from kagglehms.training.front_ends.effnet1d import EffNet1d
 from kagglehms.training.front_ends.fold import Fold
 from kagglehms.training.front_ends.options import (
+    AnyEncoder,
     EffNet1dOptions,
-    Encoder,
     FoldOptions,
+    ImageFrontEnd,
+    PanelResNetOptions,
     ResNet1dOptions,
     SpectrumOptions,
     SqueezeOptions,
     WaveStackOptions,
 )
+from kagglehms.training.front_ends.panel_resnet import PanelResNet
 from kagglehms.training.front_ends.resnet1d import ResNet1d
 from kagglehms.training.front_ends.spectrum import Spectrum
 from kagglehms.training.front_ends.squeeze import Squeeze
@@ -26,10 +29,11 @@ from kagglehms.training.front_ends.wave_stack import WaveStack
 
 
 class SignalNetwork(nn.Module):
-    """Turns signals into an image or an embedding, and that into logits.
+    """Turns signals into an image or an embedding, or panels into an embedding, and that into logits.
 
     Args:
-        front_end: network that turns (B, C, T) signals into (B, 1, H, W) images or (B, D) embeddings.
+        front_end: network that turns (B, C, T) signals into (B, 1, H, W) images or (B, D) embeddings, or (B, 1, H, W)
+            images into embeddings.
         backbone: network that turns these into (B, K) logits.
     """
 
@@ -44,24 +48,26 @@ class SignalNetwork(nn.Module):
         return logits_BK
 
 
-def make_encoder(options: Encoder, n_signals: int) -> Squeeze | EffNet1d | ResNet1d:
-    """Build a network that embeds `n_signals` signals; its `width` is the number of features."""
+def make_encoder(options: AnyEncoder, height: int) -> Squeeze | EffNet1d | ResNet1d | PanelResNet:
+    """Build a network that embeds `height` signals, or an image of as many rows, in `width` features."""
     match options:
         case SqueezeOptions():
-            return Squeeze(n_signals, options)
+            return Squeeze(height, options)
         case EffNet1dOptions():
-            return EffNet1d(n_signals, options)
+            return EffNet1d(height, options)
         case ResNet1dOptions():
-            return ResNet1d(n_signals, options)
+            return ResNet1d(height, options)
+        case PanelResNetOptions():
+            return PanelResNet(height, options)
 
 
-def encoder_with_head(options: Encoder, n_signals: int, dropout: float) -> SignalNetwork:
-    """Build a network that embeds signals, followed by dropout and a linear layer."""
-    encoder = make_encoder(options, n_signals)
+def encoder_with_head(options: AnyEncoder, height: int, dropout: float) -> SignalNetwork:
+    """Build a network that embeds signals or an image, see `make_encoder`, followed by dropout and a linear layer."""
+    encoder = make_encoder(options, height)
     return SignalNetwork(encoder, nn.Sequential(nn.Dropout(dropout), embedding_head(encoder.width)))
 
 
-def make_front_end(options: FoldOptions | SpectrumOptions | WaveStackOptions) -> nn.Module:
+def make_front_end(options: ImageFrontEnd) -> nn.Module:
     """Build a front end that makes images."""
     match options:
         case FoldOptions():

@@ -361,11 +361,52 @@ class ResNet1dOptions(_Strict):
         return 4 * self.widths[-1]
 
 
+@dataclass(frozen=True)
+class PanelResNetOptions(_Strict):
+    """Options of a residual network for stacked panels, see `panel_resnet.PanelResNet`.
+
+    Attributes:
+        n_panels: number of panels of equal height that the rows are divided into, in order.
+        shrink: number of rows, and of columns, that are averaged beforehand.
+        widths: number of features of each stage; the last one sees all panels, the others one at a time.
+        layers: number of residual layers of each stage.
+        drop_path_rate: probability in training that a layer is skipped.
+        middle: share of the columns, in the middle of the recording, that are also pooled by themselves.
+    """
+
+    n_panels: int = 4
+    shrink: int = 2
+    widths: tuple[int, ...] = (32, 64, 128, 192)
+    layers: tuple[int, ...] = (0, 2, 2, 1)
+    drop_path_rate: float = 0.1
+    middle: float = 0.15
+    kind: Literal["panel-resnet"] = field(default="panel-resnet", kw_only=True)
+
+    def __post_init__(self) -> None:
+        n_stages = len(self.widths)
+        _check(
+            self,
+            n_panels=self.n_panels >= 1,
+            shrink=self.shrink >= 1,
+            widths=n_stages >= 2 and min(self.widths, default=0) >= 1,
+            layers=len(self.layers) == n_stages and min(self.layers, default=-1) >= 0,
+            drop_path_rate=0 <= self.drop_path_rate < 1,
+            middle=0 < self.middle <= 1,
+        )
+
+    @property
+    def width(self) -> int:
+        """Number of features of the embedding: means and maxima of the whole recording, and means of its middle."""
+        return 3 * self.widths[-1]
+
+
+ImageFrontEnd: TypeAlias = FoldOptions | SpectrumOptions | WaveStackOptions
+"""Front ends that turn signals into an image."""
 Encoder: TypeAlias = SqueezeOptions | EffNet1dOptions | ResNet1dOptions
 """Front ends that turn signals into an embedding, which needs a head and no image network."""
-FrontEnd: TypeAlias = Annotated[
-    FoldOptions | SpectrumOptions | WaveStackOptions | Encoder, Discriminator("kind")
-]
+AnyEncoder: TypeAlias = Encoder | PanelResNetOptions
+"""Networks that turn signals or an image into an embedding."""
+FrontEnd: TypeAlias = Annotated[ImageFrontEnd | Encoder, Discriminator("kind")]
 """Front ends that a recipe can use."""
 
 

@@ -9,8 +9,7 @@ what the experts voted on: the mean and the maximum of each.
 Convolutions are dense, not depthwise, and activations few: so that a CPU without any GPU spends its time multiplying
 matrices, which it is good at, in half precision most of all.
 
-Sources: He et al. (2016), "Identity Mappings in Deep Residual Networks", figure 4 (e), for the layers: normalisation
-and activation before the convolution; the fourth place of the competition for a network that chains share, see
+Sources: `residual` for the layers; the fourth place of the competition for a network that chains share, see
 `effnet1d`. Sizes, compression and pooling are our own.
 
 Shape legend: B batch, C signals, T samples, M chains of the whole batch (B · chains), L frames, D features.
@@ -19,11 +18,11 @@ Shape legend: B batch, C signals, T samples, M chains of the whole batch (B · c
 from __future__ import annotations
 
 import torch
-from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from kagglehms.errors import UsageError
 from kagglehms.training.front_ends.options import ResNet1dOptions
+from kagglehms.training.front_ends.residual import Residual, activated, convolved
 
 HALVING_KERNEL = 5
 """Number of taps of a convolution that halves the frames."""
@@ -53,7 +52,7 @@ class ResNet1d(nn.Module):
         stages = [_stage(options, stage) for stage in range(len(options.widths))]
         self.of_chains = nn.Sequential(*stages[: options.n_shared])
         self.of_recordings = nn.Sequential(
-            *stages[options.n_shared :], nn.BatchNorm1d(options.widths[-1]), nn.SiLU()
+            *stages[options.n_shared :], *activated(options.widths[-1], axes=1)
         )
 
     @property
@@ -77,30 +76,10 @@ def _stage(options: ResNet1dOptions, stage: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     if stage:
         n_in = options.widths[stage - 1] * (options.n_chains if stage == options.n_shared else 1)
-        layers += _before(n_in, width, HALVING_KERNEL, stride=2)
+        layers += convolved(n_in, width, HALVING_KERNEL, axes=1, stride=2)
     rate = options.drop_path_rate if stage else 0.0
-    layers += [_Residual(width, kernel, 2**layer, rate) for layer in range(options.layers[stage])]
+    layers += [Residual(width, kernel, 1, 2**layer, rate) for layer in range(options.layers[stage])]
     return nn.Sequential(*layers)
-
-
-def _before(n_in: int, n_out: int, kernel: int, stride: int = 1, dilation: int = 1) -> list[nn.Module]:
-    """Return a centred convolution, after normalisation and activation."""
-    padding = dilation * (kernel // 2)
-    convolution = nn.Conv1d(n_in, n_out, kernel, stride, padding, dilation, bias=False)
-    return [nn.BatchNorm1d(n_in), nn.SiLU(), convolution]
-
-
-class _Residual(nn.Module):
-    """Computes x + convolution(activation(normalised x))."""
-
-    def __init__(self, width: int, kernel: int, dilation: int, drop_path: float) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*_before(width, width, kernel, dilation=dilation))
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x_MDL: Tensor) -> Tensor:
-        y_MDL: Tensor = x_MDL + self.drop_path(self.layers(x_MDL))
-        return y_MDL
 
 
 def _pooled(frames_BDL: Tensor, middle: float) -> Tensor:
