@@ -14,7 +14,7 @@ from statistics import mean
 import numpy as np
 import polars as pl
 from _measure import group_interval, table
-from _oracles import knows_the_class, knows_the_kind
+from _oracles import knows_the_class, knows_the_kind, sees_the_strengths
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import PROBABILITY_COLUMNS
@@ -68,7 +68,7 @@ ensemble, of which it gives no other, on the public leaderboard."""
 ON_SETTLED = {name: rung.settled for name, rung in RUNGS.items() if rung.settled is not None}
 """Published on settled records only, and so compared on those."""
 
-KIND, CLASS = "knows each kind of window", "knows each majority"
+STRENGTHS, KIND, CLASS = "measures each pattern", "knows each kind of window", "knows each majority"
 """Predictors of `_oracles`, in words for the table."""
 MEAN = "mean of all"
 """The plain mean of all single models that were trained, whichever they are."""
@@ -84,7 +84,7 @@ class Results:
         records: those records.
         truth_NK: their true probabilities.
         predictions: name → seed → (N, 6).
-        floors: name → (N, 6): the perfect predictor, two that know less of the truth, the energy baseline, the class
+        floors: name → (N, 6): the perfect predictor, three that know less of the truth, the energy baseline, the class
             prior.
         folds: how many folds were trained, of how many.
     """
@@ -133,6 +133,7 @@ def load(
     truth_NK = read_truth(truth_csv, records.frame)
     floors = {
         "perfect predictor": truth_NK[index],
+        STRENGTHS: sees_the_strengths(truth_NK[index], scored.n_votes),
         KIND: knows_the_kind(truth_NK, records.n_votes)[index],
         CLASS: knows_the_class(truth_NK)[index],
         "electrodes' energy": energy_baseline(energies_ND, records)[index],
@@ -188,8 +189,9 @@ def report(results: Results, made: str) -> str:
         "",
         "KL divergence, out of fold: mean over seeds ± half their range. The way is the part of the distance from",
         "the class prior to the perfect predictor, which knows the probabilities that the votes were drawn from.",
-        "Two others know a part of the truth: which class has the majority in every record, and which of the",
-        "simulator's sixteen kinds of window it is (`benchmarks/_oracles.py`).",
+        "Three others know a part of the truth: which class has the majority in every record, which of the",
+        "simulator's sixteen kinds of window it is, and how strong each pattern is in its signal, down to half a",
+        "standard deviation of the background (`benchmarks/_oracles.py`).",
         "",
         table(columns, _score_rows(results)),
         *_steps(results),

@@ -39,15 +39,17 @@ from kagglehms.device import Device, Precision, choose_device
 from kagglehms.environment import available_cpus
 from kagglehms.features import DifferenceSpec
 from kagglehms.inputs.kinds import FOLDED_CAUSAL, SIXTEEN_SIGNALS, SIXTEEN_SIGNALS_50_HZ, Input, Signals
+from kagglehms.inputs.layouts import GLOBAL_PANELS
 from kagglehms.training.front_ends import (
     EffNet1dOptions,
     FoldOptions,
+    PanelResNetOptions,
     ResNet1dOptions,
     SpectrumOptions,
     SqueezeOptions,
     WaveStackOptions,
 )
-from kagglehms.training.front_ends.options import Encoder, FrontEnd
+from kagglehms.training.front_ends.options import AnyEncoder, FrontEnd
 from kagglehms.training.recipe import Recipe
 from kagglehms.training.recipes import get_recipe
 
@@ -124,7 +126,7 @@ def measure_feeding(size: str, device: Device, rounds: int) -> dict[str, float]:
     return medians
 
 
-FRONT_ENDS: dict[str, tuple[Input, FrontEnd | None]] = {
+FRONT_ENDS: dict[str, tuple[Input, FrontEnd | PanelResNetOptions | None]] = {
     "image network alone": (FOLDED_CAUSAL, None),
     "fold": (SIXTEEN_SIGNALS, FoldOptions()),
     "spectrum": (Signals(DifferenceSpec(filter="none", midline=True)), SpectrumOptions(unit_uv=32.0)),
@@ -132,6 +134,7 @@ FRONT_ENDS: dict[str, tuple[Input, FrontEnd | None]] = {
     "squeeze": (SIXTEEN_SIGNALS, SqueezeOptions()),
     "effnet1d": (SIXTEEN_SIGNALS, EffNet1dOptions()),
     "resnet1d": (SIXTEEN_SIGNALS_50_HZ, ResNet1dOptions()),
+    "panel-resnet": (GLOBAL_PANELS, PanelResNetOptions()),
 }
 """Input and front end of each network; those that make an image have the same image network behind them."""
 
@@ -147,14 +150,15 @@ def measure_front_ends(
     on_cpu = devices[0].name == "cpu"
     if on_cpu:
         torch.set_num_threads(1)
-    for device, (front, (layout, front_end)) in itertools.product(devices, FRONT_ENDS.items()):
+    for device, (front, (layout, options)) in itertools.product(devices, FRONT_ENDS.items()):
         name = front if device is devices[0] else f"{front}, {device.amp or 'float32'}"
-        embeds = isinstance(front_end, Encoder)
+        signals, panels = (None, options) if isinstance(options, PanelResNetOptions) else (options, None)
         recipe = Recipe(
             name="measured",
             layout=layout,
-            front_end=front_end,
-            backbone="" if embeds else backbone,
+            front_end=signals,
+            panel_encoder=panels,
+            backbone="" if isinstance(options, AnyEncoder) else backbone,
             batch_size=batch_size,
         )
         images[name] = " × ".join(map(str, recipe.image_shapes[0])) if recipe.image_shapes else "–"
@@ -164,7 +168,9 @@ def measure_front_ends(
     per_step, _ = steps_in_turn(contenders, devices[0], rounds, 1.0, clock=clock)
     alone = per_step["image network alone"]
     rows = [(n, images[n], f"{1 / s:.2f}", f"{s / alone:.2f} ×") for n, s in per_step.items()]
-    print(f"\nnetworks for signals, {backbone} behind those that make an image, batch {batch_size}\n")
+    print(
+        f"\nnetworks for signals or panels, {backbone} behind those that make an image, batch {batch_size}\n"
+    )
     print(table(("front end", "image", "steps/s", "time of the image network alone"), rows))
     return per_step
 
@@ -178,7 +184,9 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, help="default: 32 and 256 on a GPU, 8 on a CPU")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each contender in each round, about")
-    parser.add_argument("--front-ends", action="store_true", help="networks for signals, and nothing else")
+    parser.add_argument(
+        "--front-ends", action="store_true", help="networks for signals or panels, and nothing else"
+    )
     parser.add_argument("--compile", action="store_true", help="torch.compile as another contender")
     parser.add_argument("--device", choices=["cpu", "cuda"])
     parser.add_argument(

@@ -120,3 +120,42 @@ def test_who_knows_more_of_the_truth_comes_closer_to_it(benchmarks: Path) -> Non
     assert (
         believed < 0.9 * majority < 0.9 * kl(truth_NK, everything, truth_NK.mean(axis=0)[None].repeat(400, 0))
     )
+
+
+def drawn_truths(n_votes_N: np.ndarray[Any, Any], rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    kinds_N = [rng.choice(16, p=KIND_SHARES_GM[vote_group(n)]) for n in n_votes_N]
+    return np.array([rng.dirichlet(KINDS_MK[kind]) for kind in kinds_N])
+
+
+def test_who_measures_patterns_is_right_on_average(benchmarks: Path) -> None:
+    """A mean over all that can be true: neither surer nor less sure than the truth, whatever the answer is."""
+    from _oracles import sees_the_strengths
+
+    rng = np.random.default_rng(0)
+    n_votes_N = rng.choice([1, 3, 5, 12, 18], 4000)
+    truth_NK = drawn_truths(n_votes_N, rng)
+    answers_NK = sees_the_strengths(truth_NK, n_votes_N)
+    np.testing.assert_allclose(answers_NK.sum(axis=1), 1)
+    for answer_N, truth_N in zip(answers_NK.T, truth_NK.T, strict=True):
+        slope, offset = np.polyfit(answer_N, truth_N, 1)
+        assert slope == pytest.approx(1, abs=0.1)
+        assert offset == pytest.approx(0, abs=0.015)
+
+
+def test_who_sees_weaker_patterns_comes_closer(benchmarks: Path) -> None:
+    from _oracles import sees_the_strengths
+
+    rng = np.random.default_rng(1)
+    n_votes_N = rng.choice([3, 15], 600)
+    truth_NK = drawn_truths(n_votes_N, rng)
+    everything = np.ones(600, bool)
+    best, usual, worst = (
+        kl(truth_NK, everything, sees_the_strengths(truth_NK, n_votes_N, least)) for least in (0.1, 1.0, 1e6)
+    )
+    assert 0 < best < 0.8 * usual < 0.4 * worst
+    # Who sees no pattern at all can only say how frequent truths are where so many have voted.
+    means_NK = np.empty_like(truth_NK)
+    for n in (3, 15):
+        shares_M = KIND_SHARES_GM[vote_group(n)]
+        means_NK[n_votes_N == n] = shares_M @ (KINDS_MK / KINDS_MK.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(sees_the_strengths(truth_NK, n_votes_N, 1e6), means_NK, atol=0.01)

@@ -31,7 +31,7 @@ from kagglehms.simulator.scalp import (
     knots,
     wander,
 )
-from kagglehms.simulator.seizures import Segment, brief_runs, seizures
+from kagglehms.simulator.seizures import SPREAD, Segment, brief_runs, seizures
 
 DISCHARGE, DELTA = 13.0, 6.5
 """Median amplitudes of the patterns, in standard deviations of the background."""
@@ -55,7 +55,7 @@ def patterns(
     """
     segments = [segment for recording in recordings for segment in recording]
     truth_GK = np.array([segment.probabilities for segment in segments])
-    strengths_GK = _strengths(truth_GK) * np.exp(NOISE * rng.standard_normal((len(segments), 5)))
+    strengths_GK = strengths(truth_GK) * np.exp(NOISE * rng.standard_normal((len(segments), 5)))
     over_time_SK = _over_time(n_times // SFREQ_HZ, segments, strengths_GK, patient, rng)
     at_s = np.arange(len(over_time_SK)) + 0.5
     seizure, lpd, gpd, lrda, grda = (knots(at_s, strength_S, n_times) for strength_S in over_time_SK.T)
@@ -73,11 +73,11 @@ def patterns(
     return sources
 
 
-def _strengths(truth_GK: F64) -> F64:
-    """Return (G, 5) strengths of seizure, lpd, gpd, lrda and grda.
+def strengths(truth_GK: F64) -> F64:
+    """Return the (G, 5) strengths of seizure, lpd, gpd, lrda and grda that (G, 6) true probabilities explain.
 
-    The strength of a kind is its probability to the power of 0.7, divided between its lateralised and its
-    generalised form in proportion to their probabilities.
+    They are multiples of each pattern's median amplitude. The strength of a kind is its probability to the power of
+    0.7, divided between its lateralised and its generalised form in proportion to their probabilities.
     """
     seizure, lpd, gpd, lrda, grda, _ = truth_GK.T
     discharges, delta = (np.maximum(pair, 1e-6) ** -0.3 for pair in (lpd + gpd, lrda + grda))
@@ -110,7 +110,7 @@ def _over_time(
 
 
 def _spread(rng: np.random.Generator) -> float:
-    return float(np.exp(0.3 * rng.standard_normal()))
+    return float(np.exp(SPREAD * rng.standard_normal()))
 
 
 def _on_other_side(rng: np.random.Generator) -> float:

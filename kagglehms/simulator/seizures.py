@@ -28,6 +28,8 @@ from kagglehms.simulator.scalp import (
 
 ICTAL = 6.0
 """Median amplitude of a seizure, in standard deviations of the background."""
+SPREAD = 0.3
+"""Standard deviation of the logarithm of a pattern's amplitude over studies, in all segments of each."""
 KINDS = ("evolving", "steady", "spike-wave", "fast")
 _SHARES = (0.5, 0.28, 0.1, 0.12)
 
@@ -119,7 +121,7 @@ def seizures(
     near, wide, tense = (np.zeros(n_times, np.float32) for _ in range(3))
     for segments in recordings:
         _one_seizure(near, wide, tense, segments, kind, patient.irregularity, rng)
-    spread_uv = np.exp(0.3 * rng.standard_normal())
+    spread_uv = np.exp(SPREAD * rng.standard_normal())
     scale = strength_T * np.float32(ICTAL * patient.pattern_uv * spread_uv)
     sources = [Source(near * scale, focus), Source(wide * scale, spread)]
     if patient.muscle_uv and rng.random() < 0.25:
