@@ -39,7 +39,7 @@ from kagglehms.device import Device, Precision, choose_device
 from kagglehms.environment import available_cpus
 from kagglehms.features import DifferenceSpec
 from kagglehms.inputs.kinds import FOLDED_CAUSAL, SIXTEEN_SIGNALS, SIXTEEN_SIGNALS_50_HZ, Input, Signals
-from kagglehms.inputs.layouts import GLOBAL_PANELS
+from kagglehms.inputs.layouts import PANELS_BY_THEMSELVES
 from kagglehms.training.front_ends import (
     EffNet1dOptions,
     FoldOptions,
@@ -134,7 +134,7 @@ FRONT_ENDS: dict[str, tuple[Input, FrontEnd | PanelResNetOptions | None]] = {
     "squeeze": (SIXTEEN_SIGNALS, SqueezeOptions()),
     "effnet1d": (SIXTEEN_SIGNALS, EffNet1dOptions()),
     "resnet1d": (SIXTEEN_SIGNALS_50_HZ, ResNet1dOptions()),
-    "panel-resnet": (GLOBAL_PANELS, PanelResNetOptions()),
+    "panel-resnet": (PANELS_BY_THEMSELVES, PanelResNetOptions()),
 }
 """Input and front end of each network; those that make an image have the same image network behind them."""
 

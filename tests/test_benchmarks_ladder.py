@@ -138,7 +138,7 @@ def test_who_measures_patterns_is_right_on_average(benchmarks: Path) -> None:
     np.testing.assert_allclose(answers_NK.sum(axis=1), 1)
     for answer_N, truth_N in zip(answers_NK.T, truth_NK.T, strict=True):
         slope, offset = np.polyfit(answer_N, truth_N, 1)
-        assert slope == pytest.approx(1, abs=0.1)
+        assert slope == pytest.approx(1, abs=0.06)
         assert offset == pytest.approx(0, abs=0.015)
 
 
