@@ -250,6 +250,8 @@ VARIANTS = {
             layout=Folded(FoldSpec(step=4, phases=5)),
             augmentations=(Mirror(),),
         ),
+        # No loss of its own for the signals and the panels.
+        replace(get_recipe("resnet1d+panels"), name="resnet1d+panels-one-loss", view_loss=0.0),
         # `wave-stack` for a CPU: at 50 Hz, with half of the features before the last block and fewer layers.
         replace(
             get_recipe("wave-stack"),
