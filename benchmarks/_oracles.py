@@ -26,6 +26,7 @@ _SAME_WAVES_PP = np.array(
 )
 """Patterns whose amplitude varies together from study to study, since they share their waves."""
 N_GUESSES = 20_000
+"""Number of truths that what is seen is compared with."""
 
 
 def knows_the_class(truth_NK: F64) -> F64:

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from kagglehms.errors import UsageError
 from kagglehms.training.front_ends.options import PanelResNetOptions
+from kagglehms.training.front_ends.pooling import in_the_middle
 from kagglehms.training.front_ends.residual import Residual, activated, convolved
 
 _STEM_KERNEL, _KERNEL = 5, 3
@@ -85,9 +86,5 @@ def _stage(options: PanelResNetOptions, stage: int) -> nn.Sequential:
 
 def _pooled(features_BDFT: Tensor, middle: float) -> Tensor:
     """Return (B, 3 D) means and maxima of all positions, and means of a share of the columns in the middle."""
-    n_columns = features_BDFT.shape[-1]
-    n_middle = max(1, round(n_columns * middle))
-    start = (n_columns - n_middle) // 2
-    flat_BDL = features_BDFT.flatten(2)
-    middle_BDL = features_BDFT[..., start : start + n_middle].flatten(2)
+    flat_BDL, middle_BDL = features_BDFT.flatten(2), in_the_middle(features_BDFT, middle).flatten(2)
     return torch.cat([flat_BDL.mean(dim=2), flat_BDL.amax(dim=2), middle_BDL.mean(dim=2)], dim=1)

@@ -67,6 +67,14 @@ class GeMPool(nn.Module):
         return f"p={float(self.p):g}, trainable={isinstance(self.p, Tensor)}, eps={self.eps:g}"
 
 
+def in_the_middle(features: Tensor, share: float) -> Tensor:
+    """Return a share of the last axis, in its middle: at least one position."""
+    n = features.shape[-1]
+    n_middle = max(1, round(n * share))
+    start = (n - n_middle) // 2
+    return features[..., start : start + n_middle]
+
+
 POOLINGS: dict[PoolingName, type[nn.Module]] = {"mean": MeanPool, "gem": GeMPool, "mean+max": MeanMaxPool}
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from kagglehms.errors import UsageError
 from kagglehms.training.front_ends.options import ResNet1dOptions
+from kagglehms.training.front_ends.pooling import in_the_middle
 from kagglehms.training.front_ends.residual import Residual, activated, convolved
 
 HALVING_KERNEL = 5
@@ -84,8 +85,5 @@ def _stage(options: ResNet1dOptions, stage: int) -> nn.Sequential:
 
 def _pooled(frames_BDL: Tensor, middle: float) -> Tensor:
     """Return (B, 4 D) means and maxima of all frames, and of a share of them in the middle."""
-    n_frames = frames_BDL.shape[-1]
-    n_middle = max(1, round(n_frames * middle))
-    start = (n_frames - n_middle) // 2
-    parts = frames_BDL, frames_BDL[..., start : start + n_middle]
+    parts = frames_BDL, in_the_middle(frames_BDL, middle)
     return torch.cat([pooled for part in parts for pooled in (part.mean(dim=-1), part.amax(dim=-1))], dim=1)
