@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -211,7 +211,7 @@ class Recipe:
         return tuple(shape for shape in shapes if shape is not None)
 
     def _image_shape(self, view: View) -> tuple[int, int] | None:
-        """Return (height, width) of the image that is made of a view; None for signals that are embedded directly."""
+        """Return (height, width) of the image that is made of a view; None for a view that is embedded directly."""
         if not isinstance(view, Signals):
             return view.shape if self.encoder_of(view) is None else None
         return None if self.image_front_end is None else self.image_front_end.image_shape(*view.shape)
@@ -322,8 +322,12 @@ class Recipe:
 
         Settings that later versions added appear only where they are used, so that the digests of older recipes stay.
         """
-        later = ("second_backbone", "pooling", "panel_encoder", "view_loss")
-        unused: dict[str, Any] = {name: True for name in later if not getattr(self, name)}
+        later = {"second_backbone", "pooling", "panel_encoder", "view_loss"}
+        unused: dict[str, Any] = {
+            field.name: True
+            for field in fields(self)
+            if field.name in later and getattr(self, field.name) == field.default
+        }
         unused["stages"] = {
             number: {"pseudo_labels": True}
             for number, stage in enumerate(self.stages)

@@ -101,6 +101,46 @@ def _spectra(name: str, backbone: str, layout: Input, last_stage_lr: float = 1e-
     )
 
 
+def _resnet1d(
+    name: str,
+    layout: Input,
+    epochs: tuple[int, int],
+    mask: TimeMask | FrequencyMask,
+    panel_encoder: PanelResNetOptions | None = None,
+) -> Recipe:
+    """Return a recipe of our own small networks: all records, then those with many votes."""
+    stages = (
+        Stage(epochs=epochs[0], loss="kl-log-votes", warm_up_steps=200, clip_norm=2.0),
+        Stage(epochs=epochs[1], records="many", lr=3e-4, clip_norm=2.0),
+    )
+    return Recipe(
+        name,
+        layout,
+        backbone="",
+        front_end=ResNet1dOptions(),
+        panel_encoder=panel_encoder,
+        view_loss=0.3 if panel_encoder else 0.0,
+        stages=stages,
+        augmentations=(
+            Mirror(),
+            SignFlip(),
+            HorizontalFlip(),
+            DropDifferences(most=5),
+            mask,
+            Mixup(probability=0.3, least=0.7, most=1.0),
+            Shift(seconds=3.0),
+        ),
+        drop_path_rate=0.0,
+        dropout=0.4,
+        lr=2e-3,
+        weight_decay=5e-2,
+        ema=0.995,
+        schedule="cosine",
+        windows="random",
+        evaluations_per_epoch=1,
+    )
+
+
 _ALL = (
     Recipe("baseline", layouts.PANELS_BY_THEMSELVES),
     Recipe("global-stats", layouts.SUMMARIES, drop_path_rate=0.0, dropout=0.0),
@@ -208,62 +248,14 @@ _ALL = (
         evaluations_per_epoch=1,
     ),
     # Of no solution: small, and dense enough for a CPU, from nothing; the augmentations are those of the winners.
-    Recipe(
-        "resnet1d",
-        kinds.SIXTEEN_SIGNALS_50_HZ,
-        backbone="",
-        front_end=ResNet1dOptions(),
-        stages=(
-            Stage(epochs=16, loss="kl-log-votes", warm_up_steps=200, clip_norm=2.0),
-            Stage(epochs=8, records="many", lr=3e-4, clip_norm=2.0),
-        ),
-        augmentations=(
-            Mirror(),
-            SignFlip(),
-            HorizontalFlip(),
-            DropDifferences(most=5),
-            TimeMask(probability=0.3, max_width=300),
-            Mixup(probability=0.3, least=0.7, most=1.0),
-            Shift(seconds=3.0),
-        ),
-        drop_path_rate=0.0,
-        dropout=0.4,
-        lr=2e-3,
-        weight_decay=5e-2,
-        ema=0.995,
-        schedule="cosine",
-        windows="random",
-        evaluations_per_epoch=1,
-    ),
+    _resnet1d("resnet1d", kinds.SIXTEEN_SIGNALS_50_HZ, (16, 8), TimeMask(probability=0.3, max_width=300)),
     # The same beside a network of its kind for the ten minutes' panels, each of which also learns by itself.
-    Recipe(
+    _resnet1d(
         "resnet1d+panels",
         kinds.SIGNALS_50_HZ_AND_PANELS,
-        backbone="",
-        front_end=ResNet1dOptions(),
-        panel_encoder=PanelResNetOptions(),
-        view_loss=0.3,
-        stages=(
-            Stage(epochs=20, loss="kl-log-votes", warm_up_steps=200, clip_norm=2.0),
-            Stage(epochs=6, records="many", lr=3e-4, clip_norm=2.0),
-        ),
-        augmentations=(
-            Mirror(),
-            SignFlip(),
-            HorizontalFlip(),
-            DropDifferences(most=5),
-            FrequencyMask(max_height=16),
-            Mixup(probability=0.3, least=0.7, most=1.0),
-            Shift(seconds=3.0),
-        ),
-        drop_path_rate=0.0,
-        dropout=0.4,
-        lr=2e-3,
-        weight_decay=5e-2,
-        ema=0.995,
-        schedule="cosine",
-        windows="random",
-        evaluations_per_epoch=1,
+        (20, 6),
+        FrequencyMask(max_height=16),
+        PanelResNetOptions(),
     ),
     # Late fusion across two kinds of inputs: an encoder of the signals beside an image network of the spectrogram.
     replace(
