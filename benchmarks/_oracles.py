@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
+from scipy.special import softmax
 from scipy.stats import dirichlet
 
 from kagglehms.data.records import MANY_VOTES
@@ -19,13 +19,13 @@ F64 = NDArray[np.float64]
 
 _LEAST = 1e-9
 """Least probability of a class, where truths have been rounded to 0."""
-AMPLITUDES_P = np.array([ICTAL, DISCHARGE, DISCHARGE, DELTA, DELTA])
+_AMPLITUDES_P = np.array([ICTAL, DISCHARGE, DISCHARGE, DELTA, DELTA])
 """Median amplitude of each pattern in standard deviations of the background."""
 _SAME_WAVES_PP = np.array(
     [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1], [0, 0, 0, 1, 1]]
 )
 """Patterns whose amplitude varies together from study to study, since they share their waves."""
-N_GUESSES = 20_000
+_N_GUESSES = 20_000
 """Number of truths that what is seen is compared with."""
 
 
@@ -50,8 +50,7 @@ def knows_the_kind(truth_NK: F64, n_votes_N: NDArray[np.integer]) -> F64:
     with np.errstate(divide="ignore"):
         shares_NM = np.log(KIND_SHARES_GM[[vote_group(n) for n in n_votes_N.tolist()]])
     found_NM = shares_NM + np.array([dirichlet.logpdf(safe_NK.T, alpha_K) for alpha_K in KINDS_MK]).T
-    weights_NM = np.exp(found_NM - logsumexp(found_NM, axis=1, keepdims=True))
-    return weights_NM @ (KINDS_MK / KINDS_MK.sum(axis=1, keepdims=True))
+    return softmax(found_NM, axis=1) @ (KINDS_MK / KINDS_MK.sum(axis=1, keepdims=True))
 
 
 def sees_the_strengths(
@@ -72,7 +71,7 @@ def sees_the_strengths(
         seed: seed of those factors, and of the truths that are compared.
     """
     rng = np.random.default_rng(seed)
-    factors_PP = NOISE**2 * np.eye(len(AMPLITUDES_P)) + SPREAD**2 * _SAME_WAVES_PP
+    factors_PP = NOISE**2 * np.eye(len(_AMPLITUDES_P)) + SPREAD**2 * _SAME_WAVES_PP
     noise_PP = np.linalg.cholesky(factors_PP)
     answers_NK = np.empty_like(truth_NK)
     for many in (False, True):
@@ -88,13 +87,13 @@ def sees_the_strengths(
 
 def _seen(truth_NK: F64, least: float) -> F64:
     """Return the logarithm of the strength of each pattern, and of what is seen without one."""
-    return np.log(strengths(truth_NK) * AMPLITUDES_P + least)
+    return np.log(strengths(truth_NK) * _AMPLITUDES_P + least)
 
 
 def _windows_voted_on(n_votes_N: NDArray[np.integer], rng: np.random.Generator) -> F64:
     """Draw truths of windows with such numbers of votes."""
     shares_M = KIND_SHARES_GM[[vote_group(n) for n in n_votes_N.tolist()]].mean(axis=0)
-    counts_M = rng.multinomial(N_GUESSES, shares_M)
+    counts_M = rng.multinomial(_N_GUESSES, shares_M)
     return np.concatenate([rng.dirichlet(KINDS_MK[kind], n) for kind, n in enumerate(counts_M)])
 
 
@@ -105,6 +104,5 @@ def _mean_of_alike(seen_NP: F64, of_guess_GP: F64, guesses_GK: F64, noise_PP: F6
     answers = []
     for record_P in records_NP:
         log_weights_G = -((guessed_GP - record_P) ** 2).sum(axis=1) / 2
-        weights_G = np.exp(log_weights_G - log_weights_G.max())
-        answers.append(weights_G @ guesses_GK / weights_G.sum())
+        answers.append(softmax(log_weights_G) @ guesses_GK)
     return np.array(answers)
