@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -346,17 +347,21 @@ VIEWS = replace(
 )
 
 
-def test_the_logits_of_two_views_are_one_layer_on_both_embeddings() -> None:
-    model = make_model(VIEWS)[0].eval()
-    values_BN = inputs_of(VIEWS, 3)
-    panels, folded = values_BN[:, : 400 * 300], values_BN[:, 400 * 300 :]
+def check_one_layer_on_both(
+    model: Any, values_BN: torch.Tensor, first: tuple[int, ...], second: tuple[int, ...]
+) -> list[torch.Tensor]:
+    """The logits of two views of these shapes are one layer on both embeddings, which are returned."""
+    one, other = values_BN.split([math.prod(first), math.prod(second)], dim=1)
     with torch.inference_mode():
-        embeddings = [
-            model.first(panels.reshape(3, 1, 400, 300)),
-            model.second(folded.reshape(3, 1, 80, 500)),
-        ]
+        embeddings = [model.first(one.reshape(-1, *first)), model.second(other.reshape(-1, *second))]
         wanted = torch.cat(embeddings, dim=1) @ model.head.weight.T + model.head.bias
         torch.testing.assert_close(model(values_BN), wanted)
+    return embeddings
+
+
+def test_the_logits_of_two_views_are_one_layer_on_both_embeddings() -> None:
+    model = make_model(VIEWS)[0].eval()
+    embeddings = check_one_layer_on_both(model, inputs_of(VIEWS, 3), (1, 400, 300), (1, 80, 500))
     assert model.head.weight.shape == (6, sum(e.shape[1] for e in embeddings))
 
 
@@ -448,13 +453,17 @@ def test_a_network_whose_pooling_cannot_be_replaced_is_named() -> None:
 
 @pytest.mark.parametrize("name", ["squeeze-1d", "effnet1d", "resnet1d"])
 def test_the_logits_of_an_encoder_are_one_layer_on_its_embedding(name: str) -> None:
-    recipe = replace(get_recipe(name), dropout=0.0)
-    model = make_model(recipe)[0].eval()
-    signals_BCT = inputs_of(recipe, 2)
+    check_one_layer(replace(get_recipe(name), dropout=0.0))
+
+
+def check_one_layer(recipe: Recipe) -> None:
+    """The logits of an encoder are one layer on its embedding."""
+    model: Any = make_model(recipe)[0].eval()
+    inputs = inputs_of(recipe, 2)
     (head,) = head_layers(model, recipe)
     with torch.inference_mode():
-        wanted = model.front_end(signals_BCT) @ head.weight.T + head.bias
-        torch.testing.assert_close(model(signals_BCT), wanted)
+        wanted = model.front_end(inputs) @ head.weight.T + head.bias
+        torch.testing.assert_close(model(inputs), wanted)
     assert head.weight.shape == (6, model.front_end.width)
 
 
@@ -470,16 +479,7 @@ def test_the_first_predictions_of_an_encoder_are_nearly_equal(name: str) -> None
 def test_an_encoder_stands_beside_an_image_network() -> None:
     recipe = replace(get_recipe("raw+spectrogram"), dropout=0.0, backbone="half:test_efficientnet")
     model = make_model(recipe)[0].eval()
-    values_BN = inputs_of(recipe, 2)
-    n_signals, n_times = recipe.layout.parts[0].shape  # type: ignore[union-attr]
-    signals, panels = values_BN[:, : n_signals * n_times], values_BN[:, n_signals * n_times :]
-    with torch.inference_mode():
-        embeddings = [
-            model.first(signals.reshape(2, n_signals, n_times)),
-            model.second(panels.reshape(2, 1, 400, 300)),
-        ]
-        wanted = torch.cat(embeddings, dim=1) @ model.head.weight.T + model.head.bias
-        torch.testing.assert_close(model(values_BN), wanted)
+    check_one_layer_on_both(model, inputs_of(recipe, 2), (16, 10_000), (1, 400, 300))
     assert recipe.network == "squeeze beside half:test_efficientnet"
     assert recipe.image_shapes == ((400, 300),)
 
@@ -487,12 +487,7 @@ def test_an_encoder_stands_beside_an_image_network() -> None:
 def test_two_encoders_need_no_image_network() -> None:
     recipe = replace(get_recipe("resnet1d+panels"), dropout=0.0)
     model = make_model(recipe)[0].eval()
-    values_BN = inputs_of(recipe, 2)
-    signals, panels = values_BN[:, : 16 * 2500], values_BN[:, 16 * 2500 :]
-    with torch.inference_mode():
-        embeddings = model.first(signals.reshape(2, 16, 2500)), model.second(panels.reshape(2, 1, 400, 300))
-        wanted = torch.cat(embeddings, dim=1) @ model.head.weight.T + model.head.bias
-        torch.testing.assert_close(model(values_BN), wanted)
+    embeddings = check_one_layer_on_both(model, inputs_of(recipe, 2), (16, 2500), (1, 400, 300))
     assert [each.shape[1] for each in embeddings] == [4 * 192, 3 * 192]
     assert (recipe.network, recipe.backbones) == ("resnet1d beside panel-resnet", ())
 
@@ -500,12 +495,7 @@ def test_two_encoders_need_no_image_network() -> None:
 def test_panels_may_be_embedded_by_themselves() -> None:
     recipe = replace(get_recipe("global-norm"), backbone="", panel_encoder=PanelResNetOptions(), dropout=0.0)
     check_model(recipe, FirstWeights())
-    model = make_model(recipe)[0].eval()
-    (head,) = head_layers(model, recipe)
-    images_BCHW = inputs_of(recipe, 2)
-    with torch.inference_mode():
-        wanted = model.front_end(images_BCHW) @ head.weight.T + head.bias
-        torch.testing.assert_close(model(images_BCHW), wanted)
+    check_one_layer(recipe)
     assert recipe.network == "panel-resnet"
 
 
