@@ -103,7 +103,7 @@ def loader_of(kind: str, records: Records, batch_size: int, workers: int, pin: b
 def conventional_steps(recipe: Recipe, device: Device, batches: Iterator[Any], good: bool) -> Step:
     """One step of a plain loop; unless it is `good`, it is the source's, which also reads the loss."""
     torch.manual_seed(0)
-    layout = memory_format(device) if good else torch.contiguous_format
+    layout = memory_format(device.name) if good else torch.contiguous_format
     model = make_model(recipe)[0].to(device.name).to(memory_format=layout).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
     scaler = torch.amp.GradScaler(device.name, enabled=device.amp == "float16")
@@ -129,7 +129,7 @@ def make_learner(
 ) -> Learner:
     """A network in training; what `wrap` makes of it is what training calls."""
     torch.manual_seed(0)
-    model = make_model(recipe)[0].to(device.name).to(memory_format=memory_format(device)).train()
+    model = make_model(recipe)[0].to(device.name).to(memory_format=memory_format(device.name)).train()
     return Learner(recipe, model, wrap(model), 1_000_000, 0, device, ALONE)
 
 

@@ -146,7 +146,7 @@ def _networks(
     model, where_from = make_model(recipe, NONE if weights is None else weights)
     if weights is not None:
         say(where_from)
-    model = model.to(device.name).to(memory_format=memory_format(device))
+    model = model.to(device.name).to(memory_format=memory_format(device.name))
     model, trained = session.team.distributed(model, device)
     if session.compile:
         use_own_compile_cache()

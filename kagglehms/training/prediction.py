@@ -76,7 +76,7 @@ def _probabilities(model: nn.Module, images_BCHW: torch.Tensor, device: Device) 
     model.eval()
     images_BCHW = images_BCHW.to(device.name, non_blocking=True)
     with autocast(device):
-        logits_BK = model(laid_out(images_BCHW, device))
+        logits_BK = model(laid_out(images_BCHW))
     if device.name == "mps":  # which has no float64
         logits_BK = logits_BK.cpu()
     return torch.softmax(logits_BK.double(), dim=1)

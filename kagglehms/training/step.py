@@ -163,7 +163,7 @@ class Learner:
 
     def _forward_backward(self, batch: Batch, warm_up: bool, n_all: int) -> Tensor:
         """Compute the gradients of one batch, and return this process's parts of its mean loss and KL divergence."""
-        images_BCHW = laid_out(batch.images_BCHW, self.device)
+        images_BCHW = laid_out(batch.images_BCHW)
         with autocast(self.device):
             logits = self.network(images_BCHW)
         # In training, a network with heads for its views returns the logits of each after those of both.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kagglehms.training.classifiers import embedding_head
+from kagglehms.training.precision import laid_out
 
 
 class TwoViews(nn.Module):
@@ -48,20 +49,13 @@ class TwoViews(nn.Module):
         A network with heads of its own for each view returns (3, B, K) in training: the logits of both views together,
         of the first, and of the second.
         """
-        first, second = (self._laid_out(view) for view in taken_apart(values_BN, self.shapes))
+        first, second = map(laid_out, taken_apart(values_BN, self.shapes))
         embeddings_BD = self.first(first), self.second(second)
         logits_BK: Tensor = self.head(self.dropout(torch.cat(embeddings_BD, dim=1)))
         if not (self.training and len(self.own_heads)):
             return logits_BK
         own = (head(self.dropout(one)) for head, one in zip(self.own_heads, embeddings_BD, strict=True))
         return torch.stack([logits_BK, *own])
-
-    @staticmethod
-    def _laid_out(view: Tensor) -> Tensor:
-        """Return an image in the format of images that are passed on their own, see `precision.memory_format`."""
-        if view.ndim < 4 or not (view.is_cuda or torch.is_autocast_enabled(view.device.type)):
-            return view.contiguous()
-        return view.contiguous(memory_format=torch.channels_last)
 
 
 def taken_apart(values_BN: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:

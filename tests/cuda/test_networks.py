@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kagglehms.training.losses import kl_loss
 from kagglehms.training.models import make_model
-from kagglehms.training.precision import autocast, memory_format
+from kagglehms.training.precision import autocast, laid_out, memory_format
 from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
 
 SMALL = {
@@ -53,18 +53,13 @@ def network_of(recipe: Recipe, place: str) -> nn.Module:
     """Without anything random in training, so that every parameter takes part."""
     torch.manual_seed(0)
     model, _ = make_model(replace(recipe, drop_path_rate=0.0, dropout=0.0))
-    device = device_at(place)
-    return model.to(device.name).to(memory_format=memory_format(device))
+    return model.to(place).to(memory_format=memory_format(place))
 
 
 def inputs_of(recipe: Recipe, place: str, n: int) -> tuple[Tensor, Tensor]:
     """What the recipe's network is given of `n` records, and their targets."""
     batch = next(striped_feed(n, recipe.layout).batches(np.arange(n), n)).to(torch.device(place))
-    return laid_out(batch.images_BCHW, place), batch.targets_BK
-
-
-def laid_out(inputs: Tensor, place: str) -> Tensor:
-    return inputs.contiguous(memory_format=memory_format(device_at(place))) if inputs.ndim == 4 else inputs
+    return laid_out(batch.images_BCHW), batch.targets_BK
 
 
 @every_network

@@ -34,7 +34,7 @@ from kagglehms.runs.cross_validation import cross_validate
 from kagglehms.runs.identity import continue_from
 from kagglehms.stop_signals import StopRequest
 from kagglehms.timing import Clock
-from kagglehms.training import loop, precision, step
+from kagglehms.training import loop, step
 from kagglehms.training.feed import Feed
 from kagglehms.training.loop import WEIGHTS, Fit, fit
 from kagglehms.training.models import make_model
@@ -220,12 +220,8 @@ def test_recipes_of_the_winners_kind_take_steps_and_go_on_with_the_same_bits(
     assert (tmp_path / "parts" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
 
 
-def test_channels_last_weights_go_on_with_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The layout of a GPU: moments come back contiguous from the file, and the fused AdamW takes them as they lie."""
-    for module in (loop, precision):
-        monkeypatch.setattr(module, "memory_format", lambda _: torch.channels_last)
+def test_channels_last_weights_go_on_with_the_same_bits(tmp_path: Path) -> None:
+    """Moments come back contiguous from the file, and the fused AdamW takes them as they lie."""
     recipe = replace(THOROUGH, batch_size=4)
     model = make_model(recipe)[0].to(memory_format=torch.channels_last)
     assert any(p.ndim == 4 and p.shape[1] > 1 and not p.is_contiguous() for p in model.parameters())
