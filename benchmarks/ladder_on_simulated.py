@@ -7,8 +7,9 @@ store is continued, finished folds are not trained again. Competition and folds 
 decides first weights, order, augmentations and dropout. `--epochs`, `--backbone` and `--folds` make a reduced pass,
 which the table says. With `--only-table` nothing is trained.
 
-Two options help to find out why a step does what it does: `--recipes baseline-together …` also knows the variants
-below, which are no rungs; `--share 0.5 --only-folds 0` leaves out half of the patients to learn from, and nothing else.
+Three options help to find out why a step does what it does: `--recipes baseline-together …` also knows the variants
+below, which are no rungs; `--share 0.5 --only-folds 0` leaves out half of the patients to learn from, and nothing else;
+`--true-labels --only-folds 0` learns from the probabilities that the votes were drawn from.
 
 `--jobs 6` trains six folds at a time, each in a process of its own: where a small network leaves most of a fast card
 idle, that is how to fill it. `--time-limit 5m` ends the training in time, and the same command goes on from there.
@@ -21,8 +22,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
@@ -37,7 +39,7 @@ from kagglehms.console import say
 from kagglehms.data.competition import Competition, truth_folder
 from kagglehms.data.folds import assign_folds
 from kagglehms.data.preparing import prepare, recordings_of
-from kagglehms.data.records import Records, read_records
+from kagglehms.data.records import Records, read_records, vote_fractions
 from kagglehms.device import Precision, choose_device
 from kagglehms.errors import HMSError, Stopped
 from kagglehms.features.fold import FoldSpec
@@ -46,7 +48,7 @@ from kagglehms.inputs import layouts
 from kagglehms.inputs.kinds import SIXTEEN_SIGNALS_50_HZ, Folded
 from kagglehms.inputs.layouts import Layout, Tile
 from kagglehms.progress import progress
-from kagglehms.runs.baselines import record_energies
+from kagglehms.runs.baselines import read_truth, record_energies
 from kagglehms.runs.cross_validation import cross_validate
 from kagglehms.runs.dataset import Dataset
 from kagglehms.runs.folder import RunFolder
@@ -77,10 +79,12 @@ def main() -> None:
             recordings_of(competition, records), out / "store", lambda items, n: progress(items, n, "decode")
         ).store
     if options.share < 1:
-        kept = _share(records, folds, options.share, options.only_folds)
+        kept = _share(records, _held_out(folds, options), options.share)
         records, folds = records.take(kept), folds[kept]
     if not options.only_table:
-        _train(options, Dataset(store, records, folds))
+        held_out = _held_out(folds, options) if options.true_labels else None
+        learned = records if held_out is None else _TrueLabels(records.frame, truth_csv, held_out)
+        _train(options, Dataset(store, learned, folds))
     if options.claims is not None:
         return
     energies_ND = record_energies(competition, records, lambda items, n: progress(items, n, "read"))
@@ -115,6 +119,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--only-folds", type=int, nargs="+", help="train only these, for a reduced pass")
     parser.add_argument("--share", type=float, default=1, help="of the patients to learn from")
+    parser.add_argument("--true-labels", action="store_true", help="learn from the truth, not from votes")
     parser.add_argument("--epochs", type=int, help="per stage, instead of the recipes'")
     parser.add_argument("--backbone", help="any timm model, instead of the recipes'")
     parser.add_argument("--batch-size", type=int)
@@ -143,22 +148,38 @@ def _competition(out: Path, n_eegs: int) -> tuple[Competition, Path]:
     return Competition(folder), truth_folder(folder.resolve()) / "train_truth.csv"
 
 
-def _share(
-    records: Records, folds: NDArray[np.int8], share: float, only_folds: Sequence[int] | None
-) -> NDArray[np.bool_]:
-    """Which records are kept when only a share of the patients outside of one fold is learned from."""
-    if only_folds is None or len(only_folds) != 1:
-        raise SystemExit("--share needs the one fold that is held out, as in --only-folds 0")
-    held_out = folds == only_folds[0]
-    patients = records.patients
-    others = np.unique(patients[~held_out])
+def _held_out(folds: NDArray[np.int8], options: argparse.Namespace) -> NDArray[np.bool_]:
+    """Return which records are held out, where all runs hold out the same."""
+    if options.only_folds is None or len(options.only_folds) != 1:
+        raise SystemExit("--share and --true-labels need the one fold that is held out, as in --only-folds 0")
+    return folds == options.only_folds[0]
+
+
+def _share(records: Records, held_out_N: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
+    """Return which records are kept when only a share of the patients who are not held out is learned from."""
+    others = np.unique(records.patients[~held_out_N])
     chosen = np.random.default_rng(0).permutation(others)[: round(share * len(others))]
-    return held_out | np.isin(patients, chosen)
+    return held_out_N | np.isin(records.patients, chosen)
+
+
+@dataclass(frozen=True)
+class _TrueLabels(Records):
+    """Records that are learned from as if infinitely many experts had voted; the held-out ones have their votes."""
+
+    truth_csv: Path
+    held_out_N: NDArray[np.bool_]
+
+    @cached_property
+    def targets_NK(self) -> NDArray[np.float64]:
+        """(n_records, 6) true probabilities, or vote fractions where held out."""
+        truth_NK = read_truth(self.truth_csv, self.frame)
+        return np.where(self.held_out_N[:, None], vote_fractions(self.votes_NK), truth_NK)
 
 
 def _runs(options: argparse.Namespace) -> dict[int, Path]:
     """Where the runs of each seed are."""
     kind = "" if options.share == 1 else f"-share{options.share:g}"
+    kind += "-true-labels" if options.true_labels else ""
     return {seed: options.out / f"runs-seed{seed}{kind}" for seed in options.seeds}
 
 
@@ -292,6 +313,8 @@ def describe(options: argparse.Namespace, records: Records) -> str:
         f"{machine()}; {', '.join(hardware)}; {versions('numpy', 'torch', 'timm', 'numba', 'polars')};",
         f"{seconds / 3600:.1f} hours for a fold of everything.",
     ]
+    if options.true_labels:
+        lines += ["", "Learned from the probabilities that the votes were drawn from, instead of the votes."]
     if changed:
         epochs = "" if options.epochs else ", epochs"
         start = "from scratch" if options.weights == "none" else "from ImageNet weights"
