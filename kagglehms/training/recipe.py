@@ -328,6 +328,8 @@ class Recipe:
             for field in fields(self)
             if field.name in later and getattr(self, field.name) == field.default
         }
+        if self.panel_encoder is not None and not self.panel_encoder.position_embedding:
+            unused["panel_encoder"] = {"position_embedding": True}
         unused["stages"] = {
             number: {"pseudo_labels": True}
             for number, stage in enumerate(self.stages)

@@ -372,6 +372,8 @@ class PanelResNetOptions(_Strict):
         layers: number of residual layers of each stage.
         drop_path_rate: probability in training that a layer is skipped.
         middle: share of the columns, in the middle of the recording, that are also pooled by themselves.
+        position_embedding: whether what is learned of each frequency and of each time is added after the first
+            convolution. Without it the network knows where it is only by how far the edges are.
     """
 
     n_panels: int = 4
@@ -380,6 +382,7 @@ class PanelResNetOptions(_Strict):
     layers: tuple[int, ...] = (0, 2, 2, 1)
     drop_path_rate: float = 0.1
     middle: float = 0.15
+    position_embedding: bool = False
     kind: Literal["panel-resnet"] = field(default="panel-resnet", kw_only=True)
 
     def __post_init__(self) -> None:
