@@ -14,6 +14,9 @@ from pydantic import Discriminator
 
 from kagglehms.errors import UsageError
 
+ADDED_LATER = {"added_later": True}
+"""Metadata of settings that are younger than the first runs; JSON leaves them out where they have no effect."""
+
 LossName: TypeAlias = Literal[
     "kl",
     "kl-log-votes",

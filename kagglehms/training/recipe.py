@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from kagglehms.training.front_ends.options import (
     PoolingName,
     SpectrumOptions,
 )
-from kagglehms.training.options import Augmentation, BandPass, KeepName, OptimizerName
+from kagglehms.training.options import ADDED_LATER, Augmentation, BandPass, KeepName, OptimizerName
 from kagglehms.training.stages import Schedule, Stage
 
 if TYPE_CHECKING:
@@ -99,10 +99,10 @@ class Recipe:
     windows: Windows = "middle"
     seed: int = 42
     front_end: FrontEnd | None = None
-    second_backbone: str | None = None
-    pooling: PoolingName | None = None
-    panel_encoder: PanelResNetOptions | None = None
-    view_loss: float = 0.0
+    second_backbone: str | None = field(default=None, metadata=ADDED_LATER)
+    pooling: PoolingName | None = field(default=None, metadata=ADDED_LATER)
+    panel_encoder: PanelResNetOptions | None = field(default=None, metadata=ADDED_LATER)
+    view_loss: float = field(default=0.0, metadata=ADDED_LATER)
 
     # For Pydantic, which makes recipes from JSON: refuse mistyped keys and values of another type.
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
@@ -112,9 +112,9 @@ class Recipe:
             raise UsageError(f"a recipe's name is made of a-z, 0-9, '-', '+' and '_', but got {self.name!r}")
         if not self.stages:
             raise UsageError("a recipe needs at least one stage")
-        for field in ("batch_size", "evaluations_per_epoch", "average_best"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"{field} must be at least 1, but got {getattr(self, field)}")
+        for name in ("batch_size", "evaluations_per_epoch", "average_best"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, but got {getattr(self, name)}")
         if self.seed < 0:
             raise UsageError(f"seed must be at least 0, but got {self.seed}")
         if self.lr <= 0 or self.weight_decay < 0:
@@ -125,9 +125,9 @@ class Recipe:
             raise UsageError(f"head_lr must be above 0, but got {self.head_lr}")
         if self.keep == "last" and self.average_best > 1:
             raise UsageError(f"average_best must be 1 where the last is kept, but got {self.average_best}")
-        for field in ("drop_path_rate", "dropout", "ema"):
-            if not 0 <= (getattr(self, field) or 0) < 1:
-                raise UsageError(f"{field} must be in [0, 1), but got {getattr(self, field)}")
+        for name in ("drop_path_rate", "dropout", "ema"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
+                raise UsageError(f"{name} must be in [0, 1), but got {getattr(self, name)}")
         if not 0 <= self.view_loss < float("inf"):
             raise UsageError(f"view_loss must be a finite number of at least 0, but got {self.view_loss}")
         if self.name in self.teachers:
@@ -322,25 +322,28 @@ class Recipe:
 
         Settings that later versions added appear only where they are used, so that the digests of older recipes stay.
         """
-        later = {"second_backbone", "pooling", "panel_encoder", "view_loss"}
-        unused: dict[str, Any] = {
-            field.name: True
-            for field in fields(self)
-            if field.name in later and getattr(self, field.name) == field.default
-        }
-        if self.panel_encoder is not None and not self.panel_encoder.position_embedding:
-            unused["panel_encoder"] = {"position_embedding": True}
-        unused["stages"] = {
-            number: {"pseudo_labels": True}
-            for number, stage in enumerate(self.stages)
-            if stage.pseudo_labels is None
-        }
-        return _adapter().dump_json(self, indent=1, exclude=unused) + b"\n"
+        return _adapter().dump_json(self, indent=1, exclude=_unused(self)) + b"\n"
 
     @property
     def digest(self) -> str:
         """sha256 of the JSON; runs of recipes with different digests must not be mixed."""
         return hashlib.sha256(self.to_json()).hexdigest()
+
+
+def _unused(settings: Any) -> dict[Any, Any]:
+    """Return which settings of a dataclass, or of a tuple of them, are `ADDED_LATER` and have their defaults.
+
+    Settings within settings are found as well; the result is what Pydantic excludes.
+    """
+    found: dict[Any, Any] = {}
+    if isinstance(settings, tuple):
+        found = {number: _unused(value) for number, value in enumerate(settings)}
+    elif is_dataclass(settings):
+        for each in fields(settings):
+            value = getattr(settings, each.name)
+            later = each.metadata == ADDED_LATER and value == each.default
+            found[each.name] = later or _unused(value)
+    return {key: value for key, value in found.items() if value}
 
 
 def _is_one_tile(view: View) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from kagglehms.errors import UsageError, one_of
 from kagglehms.training.options import (
+    ADDED_LATER,
     LOSSES,
     WEIGHTS,
     Albumentations,
@@ -82,26 +83,26 @@ class Stage:
     smoothing: float = 0.0
     augmentations: tuple[Augmentation, ...] | None = None
     reset_all_epoch: bool = False
-    pseudo_labels: PseudoLabels | None = None
+    pseudo_labels: PseudoLabels | None = field(default=None, metadata=ADDED_LATER)
 
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 
     def __post_init__(self) -> None:
-        for field, known in _KNOWN.items():
-            if (value := getattr(self, field)) is not None:
-                one_of(field.replace("_", " "), value, known)
+        for name, known in _KNOWN.items():
+            if (value := getattr(self, name)) is not None:
+                one_of(name.replace("_", " "), value, known)
         if self.epochs < 1:
             raise UsageError(f"epochs must be at least 1, but got {self.epochs}")
         if not 0 <= self.mosaic_epochs < self.epochs:
             raise UsageError(
                 f"mosaic_epochs must be less than epochs ({self.epochs}), but got {self.mosaic_epochs}"
             )
-        for field in ("warm_up_steps", "last_lr", "weight_decay"):
-            if (getattr(self, field) or 0) < 0:
-                raise UsageError(f"{field} must be at least 0, but got {getattr(self, field)}")
-        for field in ("lr", "head_lr", "clip_norm"):
-            if getattr(self, field) is not None and getattr(self, field) <= 0:
-                raise UsageError(f"{field} must be above 0, but got {getattr(self, field)}")
+        for name in ("warm_up_steps", "last_lr", "weight_decay"):
+            if (getattr(self, name) or 0) < 0:
+                raise UsageError(f"{name} must be at least 0, but got {getattr(self, name)}")
+        for name in ("lr", "head_lr", "clip_norm"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise UsageError(f"{name} must be above 0, but got {getattr(self, name)}")
         if not 0 <= self.smoothing < 1:
             raise UsageError(f"smoothing must be in [0, 1), but got {self.smoothing}")
         if self.weights is not None and self.loss.removeprefix("kl-") in WEIGHTS:

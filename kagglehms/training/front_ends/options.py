@@ -14,6 +14,7 @@ from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.errors import UsageError
 from kagglehms.features.differences_plan import n_differences
 from kagglehms.features.transform_plan import bins_within, n_frames
+from kagglehms.training.options import ADDED_LATER
 
 PoolingName: TypeAlias = Literal["mean", "gem", "mean+max"]
 """Pooling of a feature map: its mean, its generalised mean (p = 3), or its mean plus its maximum."""
@@ -382,7 +383,7 @@ class PanelResNetOptions(_Strict):
     layers: tuple[int, ...] = (0, 2, 2, 1)
     drop_path_rate: float = 0.1
     middle: float = 0.15
-    position_embedding: bool = False
+    position_embedding: bool = field(default=False, metadata=ADDED_LATER)
     kind: Literal["panel-resnet"] = field(default="panel-resnet", kw_only=True)
 
     def __post_init__(self) -> None:
