@@ -33,7 +33,7 @@ from kagglehms.training.feed import Feed
 from kagglehms.training.feed_draws import Work
 from kagglehms.training.losses import kl_loss
 from kagglehms.training.models import make_model
-from kagglehms.training.precision import autocast, memory_format
+from kagglehms.training.precision import autocast, laid_out, placed
 from kagglehms.training.recipes import Recipe
 from kagglehms.training.step import Learner
 
@@ -103,8 +103,8 @@ def loader_of(kind: str, records: Records, batch_size: int, workers: int, pin: b
 def conventional_steps(recipe: Recipe, device: Device, batches: Iterator[Any], good: bool) -> Step:
     """One step of a plain loop; unless it is `good`, it is the source's, which also reads the loss."""
     torch.manual_seed(0)
-    layout = memory_format(device.name) if good else torch.contiguous_format
-    model = make_model(recipe)[0].to(device.name).to(memory_format=layout).train()
+    model = make_model(recipe)[0].train()
+    model = placed(model, device.name) if good else model.to(device.name)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
     scaler = torch.amp.GradScaler(device.name, enabled=device.amp == "float16")
     losses: list[float] = []
@@ -112,7 +112,7 @@ def conventional_steps(recipe: Recipe, device: Device, batches: Iterator[Any], g
     def step() -> None:
         inputs, targets_BK = (part.to(device.name, non_blocking=good) for part in next(batches))
         with autocast(device):
-            logits_BK = model(inputs.contiguous(memory_format=layout) if inputs.ndim == 4 else inputs)
+            logits_BK = model(laid_out(inputs) if good else inputs)
         loss = kl_loss(logits_BK, targets_BK)
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -129,7 +129,7 @@ def make_learner(
 ) -> Learner:
     """A network in training; what `wrap` makes of it is what training calls."""
     torch.manual_seed(0)
-    model = make_model(recipe)[0].to(device.name).to(memory_format=memory_format(device.name)).train()
+    model = placed(make_model(recipe)[0], device.name).train()
     return Learner(recipe, model, wrap(model), 1_000_000, 0, device, ALONE)
 
 

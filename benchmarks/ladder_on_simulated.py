@@ -82,8 +82,9 @@ def main() -> None:
         kept = _share(records, _held_out(folds, options), options.share)
         records, folds = records.take(kept), folds[kept]
     if not options.only_table:
-        held_out = _held_out(folds, options) if options.true_labels else None
-        learned = records if held_out is None else _TrueLabels(records.frame, truth_csv, held_out)
+        learned = records
+        if options.true_labels:
+            learned = _TrueLabels(records.frame, truth_csv, _held_out(folds, options))
         _train(options, Dataset(store, learned, folds))
     if options.claims is not None:
         return

@@ -125,16 +125,16 @@ def half_changes(
 def _scores(
     recipe: Recipe, weights: Path, fold: int, dataset: Dataset, device: Device
 ) -> tuple[float, float | None]:
-    from kagglehms.training.checkpoint import load_weights
     from kagglehms.training.feed import Feed
     from kagglehms.training.metric import mean_scores
-    from kagglehms.training.models import make_model
     from kagglehms.training.prediction import predict
+    from kagglehms.training.trained_network import TrainedNetwork
 
-    network, _ = make_model(recipe)
-    normaliser = load_weights(network, weights)
+    trained = TrainedNetwork.load(recipe, weights, device)
     pin = device.name == "cuda"
-    feed = Feed(dataset.store, dataset.records, recipe.layout, normaliser, pin=pin, windows=recipe.windows)
+    feed = Feed(
+        dataset.store, dataset.records, recipe.layout, trained.normaliser, pin=pin, windows=recipe.windows
+    )
     valid = np.flatnonzero(dataset.folds == fold)
-    predictions_NK = predict(network.to(device.name), feed, valid, recipe.batch_size, device)
+    predictions_NK = predict(trained.network, feed, valid, recipe.batch_size, device)
     return mean_scores(dataset.records.targets_NK[valid], predictions_NK, dataset.records.many[valid])

@@ -38,7 +38,7 @@ from kagglehms.training.held_out import HeldOut
 from kagglehms.training.history import History
 from kagglehms.training.logs import Journal
 from kagglehms.training.models import make_model
-from kagglehms.training.precision import memory_format, tunes_convolutions
+from kagglehms.training.precision import placed, tunes_convolutions
 from kagglehms.training.recipe import Recipe
 from kagglehms.training.resume import STATE, State, read_state, write_state
 from kagglehms.training.session import Pace, Session
@@ -146,8 +146,7 @@ def _networks(
     model, where_from = make_model(recipe, NONE if weights is None else weights)
     if weights is not None:
         say(where_from)
-    model = model.to(device.name).to(memory_format=memory_format(device.name))
-    model, trained = session.team.distributed(model, device)
+    model, trained = session.team.distributed(placed(model, device.name), device)
     if session.compile:
         use_own_compile_cache()
         return _Networks(model, torch.compile(trained))

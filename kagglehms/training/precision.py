@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 
 from kagglehms.device import Device
+
+Network = TypeVar("Network", bound=torch.nn.Module)
 
 TUNED_STEPS = 3000
 """Steps of a fold from which it pays to try convolution algorithms.
@@ -35,6 +39,11 @@ def memory_format(device_type: str) -> torch.memory_format:
         device_type: "cuda", "cpu" or "mps".
     """
     return torch.contiguous_format if device_type == "mps" else torch.channels_last
+
+
+def placed(network: Network, device_type: str) -> Network:
+    """Move a network to a device, its weights in the `memory_format` of the images there, and return it."""
+    return network.to(device_type).to(memory_format=memory_format(device_type))
 
 
 def laid_out(inputs: torch.Tensor) -> torch.Tensor:

@@ -48,9 +48,11 @@ class TrainedNetwork:
         Raises:
             DataError: the file is damaged, or its weights are those of another network.
         """
+        from kagglehms.training.precision import placed
+
         network, _ = make_model(recipe)
         normaliser = load_weights(network, weights)
-        return cls(recipe, network.eval().to(device.name), device, normaliser)
+        return cls(recipe, placed(network.eval(), device.name), device, normaliser)
 
     def predict(self, crops: Sequence[Crop]) -> NDArray[np.float64]:
         """Return (B, 6) float64 probabilities of recordings, whose inputs are drawn as in training."""

@@ -23,7 +23,7 @@ from kagglehms.training.feed import Feed
 from kagglehms.training.loop import fit
 from kagglehms.training.losses import kl_loss
 from kagglehms.training.models import make_model
-from kagglehms.training.precision import autocast, memory_format
+from kagglehms.training.precision import autocast, placed
 from kagglehms.training.recipes import Recipe, get_recipe
 from kagglehms.training.session import Session
 from kagglehms.training.step import Learner
@@ -35,7 +35,7 @@ SIZES = (6, 6, 6, 4, 6, 6, 4, 4, 6)
 def network_of(recipe: Recipe, place: str) -> nn.Module:
     torch.manual_seed(0)
     model = make_model(replace(recipe, backbone="half:test_efficientnet"))[0]
-    return model.to(place).to(memory_format=memory_format(place)).train()
+    return placed(model, place).train()
 
 
 def inputs_in_turn(place: str) -> Iterator[tuple[Tensor, Tensor]]:
@@ -148,7 +148,7 @@ def test_a_network_that_cannot_be_recorded_says_so(place: str) -> None:
 def test_networks_of_every_kind_can_be_recorded(name: str) -> None:
     recipe, device = get_recipe(name), device_at("cuda", "bfloat16")
     torch.manual_seed(0)
-    model = make_model(recipe)[0].to("cuda").to(memory_format=memory_format(device.name)).train()
+    model = placed(make_model(recipe)[0], "cuda").train()
     graphed = GraphedNetwork(model, device)
     learner = Learner(recipe, model, graphed, 100, 0, device, ALONE)
     batch = next(striped_feed(2, recipe.layout).batches(np.arange(2), 2))

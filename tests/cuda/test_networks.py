@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kagglehms.training.losses import kl_loss
 from kagglehms.training.models import make_model
-from kagglehms.training.precision import autocast, laid_out, memory_format
+from kagglehms.training.precision import autocast, laid_out, placed
 from kagglehms.training.recipes import RECIPES, Recipe, get_recipe
 
 SMALL = {
@@ -53,7 +53,7 @@ def network_of(recipe: Recipe, place: str) -> nn.Module:
     """Without anything random in training, so that every parameter takes part."""
     torch.manual_seed(0)
     model, _ = make_model(replace(recipe, drop_path_rate=0.0, dropout=0.0))
-    return model.to(place).to(memory_format=memory_format(place))
+    return placed(model, place)
 
 
 def inputs_of(recipe: Recipe, place: str, n: int) -> tuple[Tensor, Tensor]:

@@ -48,6 +48,7 @@ from kagglehms.training.options import (
     SignFlip,
     TimeMask,
 )
+from kagglehms.training.precision import placed
 from kagglehms.training.recipes import Recipe, Stage
 from kagglehms.training.resume import STATE, read_state
 from kagglehms.training.session import Session
@@ -223,7 +224,7 @@ def test_recipes_of_the_winners_kind_take_steps_and_go_on_with_the_same_bits(
 def test_channels_last_weights_go_on_with_the_same_bits(tmp_path: Path) -> None:
     """Moments come back contiguous from the file, and the fused AdamW takes them as they lie."""
     recipe = replace(THOROUGH, batch_size=4)
-    model = make_model(recipe)[0].to(memory_format=torch.channels_last)
+    model = placed(make_model(recipe)[0], CPU.name)
     assert any(p.ndim == 4 and p.shape[1] > 1 and not p.is_contiguous() for p in model.parameters())
     whole = fit(recipe, striped_feed(16, few=6), TRAIN, VALID, CPU, tmp_path / "whole")
     parts, sessions = in_sessions(recipe, tmp_path / "parts", batches=2)

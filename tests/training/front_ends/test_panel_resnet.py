@@ -16,8 +16,6 @@ from kagglehms.errors import UsageError
 from kagglehms.training.front_ends import PanelResNet, PanelResNetOptions
 
 SMALL = PanelResNetOptions(n_panels=3, widths=(4, 6, 10), layers=(1, 2, 1), middle=0.25)
-
-
 WITH_POSITIONS = replace(SMALL, position_embedding=True)
 
 
