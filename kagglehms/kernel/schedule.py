@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from kagglehms.bundle.manifest import Model
 from kagglehms.runs.blends import Blend
@@ -29,7 +30,8 @@ class Step:
     Attributes:
         model: the model's entry in the manifest.
         mirror: whether left and right are swapped.
-        cost: bytes of weights × pixels of the image, roughly proportional to the number of multiplications.
+        cost: bytes of weights × pixels or samples that they see, the mean of two views, roughly proportional to the
+            number of multiplications.
     """
 
     model: Model
@@ -66,10 +68,10 @@ def make_schedule(
             weight = _weight(name, models, blend)
             if weight == 0 or (again and not recipe.layout.sees_sides):
                 continue
+            n_values = fmean(map(math.prod, recipe.seen_shapes))
             folds = sorted((m for m in models if m.recipe == name), key=lambda m: (score_of(m), m.fold))
             for number, model in enumerate(folds):
-                n_values = sum(map(math.prod, recipe.image_shapes)) or math.prod(recipe.layout.shape)
-                step = Step(model, again, float(sizes[model.weights] * n_values))
+                step = Step(model, again, sizes[model.weights] * n_values)
                 rounds.setdefault(number, []).append((weight / step.cost, step))
         for number in sorted(rounds):
             in_order = sorted(rounds[number], key=lambda item: (-item[0], item[1].name))

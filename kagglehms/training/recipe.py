@@ -210,6 +210,11 @@ class Recipe:
         shapes = (self._image_shape(view) for view in self.views)
         return tuple(shape for shape in shapes if shape is not None)
 
+    @property
+    def seen_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of what the network of each view sees: (height, width) of an image, or (signals, samples)."""
+        return tuple(self._image_shape(view) or view.shape for view in self.views)
+
     def _image_shape(self, view: View) -> tuple[int, int] | None:
         """Return (height, width) of the image that is made of a view; None for a view that is embedded directly."""
         if not isinstance(view, Signals):

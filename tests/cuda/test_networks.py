@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from devices import HALVES, device_at
+from stand_ins import stand_in
 from striped import striped_feed
 from torch import Tensor, nn
 
@@ -30,8 +31,7 @@ SMALL = {
     "resnet1d+panels": "",
     "raw+spectrogram": "half:test_efficientnet",
 }
-"""Recipe → the backbone in its place on a CPU, where each kind of network shows that the tests are right; empty where
-there is none."""
+"""Recipe → the backbone of its stand-in, which shows on a CPU that the tests are right; empty where there is none."""
 BOUNDS = {None: 1e-3, "float16": 1e-2, "bfloat16": 5e-2}
 """Euclidean norm of the logits' difference from float32 on the CPU, over that of the logits: float16 keeps 11 bits of
 each activation and bfloat16 8, and their roundings add up over some hundred layers."""
@@ -39,7 +39,7 @@ each activation and bfloat16 8, and their roundings add up over some hundred lay
 
 def _cases() -> Iterator[Any]:
     for name, backbone in SMALL.items():
-        yield pytest.param(replace(get_recipe(name), backbone=backbone), "cpu", id=f"{name}-cpu")
+        yield pytest.param(replace(stand_in(name), backbone=backbone), "cpu", id=f"{name}-cpu")
     # Networks differ by backbone, front end and the size of their input, whatever is drawn there.
     distinct = {(r.backbone, r.front_end, r.layout.array_shape): r for r in reversed(RECIPES.values())}
     for recipe in distinct.values():

@@ -73,6 +73,28 @@ def test_folds_are_compared_by_the_score_on_many_votes(
     assert score_of(Model("r", 0, "w", "f", {})) > 5
 
 
+def test_a_step_costs_what_the_networks_of_all_its_views_do() -> None:
+    """Two networks that share 32 MB evenly cost as much as one of 16 MB for each of their views; signals count, too."""
+
+    def cost(name: str, size: int) -> float:
+        (step,) = make_schedule(
+            [model(name, 0, 0.5)], {name: RECIPES[name]}, {f"{name}.0": size}, mirror=False
+        )
+        return step.cost
+
+    half = 16_000_000
+    panels = half * 400 * 300
+    assert cost("global-norm", half) == panels
+    assert cost("raw-fold", half) == half * 160 * 1000
+    assert cost("two-views", 2 * half) == half * 160 * 1000 + panels
+    assert cost("squeeze-1d", half) == half * 16 * 10_000
+    assert cost("raw+spectrogram", 2 * half) == half * 16 * 10_000 + panels
+    assert cost("resnet1d+panels", 2 * half) == half * 16 * 2500 + panels
+    # The image that a front end makes of signals is what costs.
+    height, width = RECIPES["wave-stack"].image_shapes[0]
+    assert cost("wave-stack", half) == half * height * width
+
+
 def test_a_step_will_take_what_its_recipe_took_or_what_its_cost_says() -> None:
     first, other = Step(MODELS[2], False, 100.0), Step(MODELS[0], False, 400.0)
     projection = Projection()
