@@ -135,7 +135,7 @@ def test_a_step_that_overflows_in_float16_is_left_out(place: str, monkeypatch: p
 
     monkeypatch.setattr(step, "weighted_loss", loss)
     own = learner_of(replace(RECIPE, backbone="half:test_efficientnet"), device_at(place, "float16"))
-    batch = next(striped_feed(8).batches(np.arange(8), 8)).to(torch.device(place))
+    batch = next(striped_feed(8).batches(np.arange(2), 2)).to(torch.device(place))
     weights, scales = [], []
     for _ in range(6):
         take_step(own, batch)
@@ -158,13 +158,13 @@ def test_a_loss_that_is_not_finite_is_named_with_its_records(
         return real(*arguments) * (float("nan") if next(steps) == 5 else 1)
 
     monkeypatch.setattr(step, "weighted_loss", loss)
-    recipe, feed = replace(RECIPE, backbone="half:test_efficientnet"), striped_feed()
+    recipe, feed = replace(RECIPE, backbone="half:test_efficientnet", batch_size=2), striped_feed()
     with pytest.raises(
         RunError, match=r"is not finite at step 5 \(epoch 1\), whose batch has the EEGs"
     ) as caught:
-        fit(recipe, feed, np.arange(24), np.arange(24, 28), device_at(place, amp), tmp_path)
+        fit(recipe, feed, np.arange(6), np.arange(6, 8), device_at(place, amp), tmp_path)
     named = [int(i) for i in re.findall(r"\d+", str(caught.value).split("EEGs")[1].split(";")[0])]
-    assert named == feed.records.eeg_ids[shuffled(np.arange(24), recipe.seed, 1)[8:16]].tolist()
+    assert named == feed.records.eeg_ids[shuffled(np.arange(6), recipe.seed, 1)[2:4]].tolist()
 
 
 def test_batches_arrive_whole_while_the_device_is_busy(place: str) -> None:
