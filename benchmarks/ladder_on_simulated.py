@@ -1,6 +1,6 @@
 """Train every rung of the ladder on one fixed simulated competition, several seeds, and write the table.
 
-python benchmarks/ladder_on_simulated.py --out work [--eegs 4000] [--seeds 0 1] [--table docs/results.md]
+python benchmarks/ladder_on_simulated.py --out work [--eegs 4000] [--seeds 0 1] [--table docs/results-earlier.md]
 
 One command does all of it, and the same command goes on after an interruption: the competition is completed, the
 store is continued, finished folds are not trained again. Competition and folds are the same for every run; a seed

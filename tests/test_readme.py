@@ -15,6 +15,7 @@ from kagglehms.runs.named_blends import get_blend_spec
 from kagglehms.training.recipes import get_recipe
 from kagglehms.training.variants import FILES
 
+PAGES = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")]
 OURS = [words for words in commands() if words[:1] == ["kagglehms"]]
 
 
@@ -53,6 +54,22 @@ def test_the_vocabulary_is_that_of_the_commands() -> None:
     }
     known = {flag for command in COMMANDS.values() for flag in flags(command.options, General)}
     assert named <= known
+
+
+OF_OTHERS = {
+    *("--index-url", "--no-deps", "--extra", "--target", "--strict"),  # pip, uv, docker, mkdocs
+    *("--dist", "--array", "--requeue", "--signal", "--gpus", "--nproc-per-node", "--nworkers"),  # pytest, Slurm, Dask
+}
+"""Options of other programs that the pages mention."""
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", *sorted(PAGES)])
+def test_every_option_that_a_page_names_exists(page: str) -> None:
+    """Of a command, or of one of the scripts that the pages call."""
+    known = {flag for command in COMMANDS.values() for flag in flags(command.options, General)} | OF_OTHERS
+    for script in [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("tests/campaign/*.py")]:
+        known |= set(re.findall(r'"(--[a-z-]+)"', script.read_text()))
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", (ROOT / page).read_text())) <= known
 
 
 def test_six_commands_lead_from_data_to_a_submission() -> None:

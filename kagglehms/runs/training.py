@@ -49,7 +49,7 @@ class TrainingOptions:
         device: `cpu`, `cuda` (NVIDIA's or AMD's) or `mps` (Apple's) (default: `cuda` if it works).
         precision: `float32`, `bfloat16` or `float16` (default: the half precision that a GPU has units for; on a CPU
             float32, where `bfloat16` is faster for dense networks on processors with AMX).
-        time_limit: stop in time with the state saved, such as `8.5h` or `90m` after the start of the command; the same
+        time_limit: stop within this time from the start, such as `8.5h` or `90m`, with the state saved; the same
             command continues from there. Exit code 3 means that something is left to train.
         resume_from: folder of an earlier session's runs, which is only read: what it trained is copied first.
         save_every: longest time between two saved states, such as `10m`; each evaluation saves one as well.
