@@ -58,7 +58,15 @@ def test_the_vocabulary_is_that_of_the_commands() -> None:
 
 OF_OTHERS = {
     *("--index-url", "--no-deps", "--extra", "--target", "--strict"),  # pip, uv, docker, mkdocs
-    *("--dist", "--array", "--requeue", "--signal", "--gpus", "--nproc-per-node", "--nworkers"),  # pytest, Slurm, Dask
+    *(
+        "--dist",
+        "--array",
+        "--requeue",
+        "--signal",
+        "--gpus",
+        "--nproc-per-node",
+        "--nworkers",
+    ),  # pytest, Slurm, Dask
 }
 """Options of other programs that the pages mention."""
 
