@@ -56,7 +56,7 @@ from kagglehms.runs.ladder import ladder
 from kagglehms.runs.published_figures import RUNGS
 from kagglehms.simulator.competition import make_competition
 from kagglehms.timing import Clock, seconds_of
-from kagglehms.training.front_ends.options import PanelResNetOptions, WaveStackOptions
+from kagglehms.training.front_ends.options import WaveStackOptions
 from kagglehms.training.metric import kl_score
 from kagglehms.training.options import HorizontalFlip, Mirror, SignFlip, TimeMask
 from kagglehms.training.recipes import Recipe, get_recipe
@@ -274,12 +274,6 @@ VARIANTS = {
         ),
         # No loss of its own for the signals and the panels.
         replace(get_recipe("resnet1d+panels"), name="resnet1d+panels-one-loss", view_loss=0.0),
-        # Panels of which the network knows where in frequency and time they are.
-        replace(
-            get_recipe("resnet1d+panels"),
-            name="resnet1d+panels-positions",
-            panel_encoder=PanelResNetOptions(position_embedding=True),
-        ),
         # `wave-stack` for a CPU: at 50 Hz, with half of the features before the last block and fewer layers.
         replace(
             get_recipe("wave-stack"),

@@ -85,7 +85,7 @@ def _one_view(recipe: Recipe, view: View, first: FirstWeights) -> nn.Module:
 
     front_end, encoder = recipe.image_front_end, recipe.encoder_of(view)
     if encoder is not None:
-        return encoder_with_head(encoder, view.shape, recipe.dropout)
+        return encoder_with_head(encoder, view.shape[0], recipe.dropout)
     if front_end is not None:
         return SignalNetwork(make_front_end(front_end), _image_network(recipe, 0, 1, first))
     if isinstance(view, Signals):
@@ -118,7 +118,7 @@ def _embedding(
 
     options = recipe.encoder_of(part)
     if options is not None:
-        encoder = make_encoder(options, part.shape)
+        encoder = make_encoder(options, part.shape[0])
         return encoder, encoder.width
     front_end = recipe.image_front_end if isinstance(part, Signals) else None
     without = replace(recipe, dropout=0.0)  # it is applied once, after both

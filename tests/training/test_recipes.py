@@ -8,7 +8,6 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from kagglehms.errors import DataError, UsageError
-from kagglehms.training.front_ends.options import PanelResNetOptions
 from kagglehms.training.options import PseudoLabels
 from kagglehms.training.recipes import RECIPES, Stage, get_recipe, recipe_from_json
 
@@ -39,10 +38,6 @@ def test_what_a_recipe_does_not_use_is_not_in_its_json() -> None:
     assert recipe_from_json(both.to_json()) == both
     panels = json.loads(get_recipe("resnet1d+panels").to_json())
     assert (panels["panel_encoder"]["widths"], panels["view_loss"]) == ([32, 64, 128, 192], 0.3)
-    assert "position_embedding" not in panels["panel_encoder"]
-    placed = replace(get_recipe("resnet1d+panels"), panel_encoder=PanelResNetOptions(position_embedding=True))
-    assert json.loads(placed.to_json())["panel_encoder"]["position_embedding"] is True
-    assert recipe_from_json(placed.to_json()) == placed
     stages = json.loads(get_recipe("raw-fold-pseudo").to_json())["stages"]
     assert stages[0]["pseudo_labels"]["share"] == 0.9
     assert "pseudo_labels" not in stages[1]

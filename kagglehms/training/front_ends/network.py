@@ -48,22 +48,22 @@ class SignalNetwork(nn.Module):
         return logits_BK
 
 
-def make_encoder(options: AnyEncoder, shape: tuple[int, int]) -> Squeeze | EffNet1d | ResNet1d | PanelResNet:
-    """Build a network that embeds (C, T) signals or an (H, W) image of that shape in `width` features."""
+def make_encoder(options: AnyEncoder, height: int) -> Squeeze | EffNet1d | ResNet1d | PanelResNet:
+    """Build a network that embeds `height` signals, or an image of as many rows, in `width` features."""
     match options:
         case SqueezeOptions():
-            return Squeeze(shape[0], options)
+            return Squeeze(height, options)
         case EffNet1dOptions():
-            return EffNet1d(shape[0], options)
+            return EffNet1d(height, options)
         case ResNet1dOptions():
-            return ResNet1d(shape[0], options)
+            return ResNet1d(height, options)
         case PanelResNetOptions():
-            return PanelResNet(shape, options)
+            return PanelResNet(height, options)
 
 
-def encoder_with_head(options: AnyEncoder, shape: tuple[int, int], dropout: float) -> SignalNetwork:
+def encoder_with_head(options: AnyEncoder, height: int, dropout: float) -> SignalNetwork:
     """Build a network that embeds signals or an image, see `make_encoder`, followed by dropout and a linear layer."""
-    encoder = make_encoder(options, shape)
+    encoder = make_encoder(options, height)
     return SignalNetwork(encoder, nn.Sequential(nn.Dropout(dropout), embedding_head(encoder.width)))
 
 

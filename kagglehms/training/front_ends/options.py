@@ -14,7 +14,6 @@ from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.errors import UsageError
 from kagglehms.features.differences_plan import n_differences
 from kagglehms.features.transform_plan import bins_within, n_frames
-from kagglehms.training.options import ADDED_LATER
 
 PoolingName: TypeAlias = Literal["mean", "gem", "mean+max"]
 """Pooling of a feature map: its mean, its generalised mean (p = 3), or its mean plus its maximum."""
@@ -373,8 +372,6 @@ class PanelResNetOptions(_Strict):
         layers: number of residual layers of each stage.
         drop_path_rate: probability in training that a layer is skipped.
         middle: share of the columns, in the middle of the recording, that are also pooled by themselves.
-        position_embedding: whether what is learned of each frequency and of each time is added after the first
-            convolution. Without it the network knows where it is only by how far the edges are.
     """
 
     n_panels: int = 4
@@ -383,7 +380,6 @@ class PanelResNetOptions(_Strict):
     layers: tuple[int, ...] = (0, 2, 2, 1)
     drop_path_rate: float = 0.1
     middle: float = 0.15
-    position_embedding: bool = field(default=False, metadata=ADDED_LATER)
     kind: Literal["panel-resnet"] = field(default="panel-resnet", kw_only=True)
 
     def __post_init__(self) -> None:

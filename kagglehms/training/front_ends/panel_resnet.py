@@ -6,21 +6,13 @@ meets the places where panels touch. Here the same layers see one panel after an
 after another, and learn four times as often. Then the panels are laid on one another, so that the layers that follow
 see the whole head at the same time and frequency, and which of the panels have what.
 
-A convolution does the same everywhere. Where it matters which frequency it is, and how far from the labelled seconds in
-the middle, a vector for each row and one for each column can be learned and added after the first convolution.
-
 What is pooled is the whole recording, mean and maximum, and the mean of its middle, which is what the experts voted on.
-
-Source: Dosovitskiy et al. (2021), "An Image is Worth 16x16 Words", for the learned embedding of positions, here one for
-each axis.
 
 Shape legend: B batch, H and W image rows and columns, N panels of the whole batch (B · panels), F and T rows and
 columns of a panel, L positions in time, D features.
 """
 
 from __future__ import annotations
-
-from math import ceil
 
 import torch
 from torch import Tensor, nn
@@ -38,25 +30,23 @@ class PanelResNet(nn.Module):
     """Turns an image of stacked panels into an embedding.
 
     Args:
-        shape: rows, a multiple of the number of panels, and columns of the image.
+        height: number of rows of the image, a multiple of the number of panels.
         options: sizes of the network.
 
     Raises:
         UsageError: the rows cannot be divided into panels of equal height.
     """
 
-    def __init__(self, shape: tuple[int, int], options: PanelResNetOptions | None = None) -> None:
+    def __init__(self, height: int, options: PanelResNetOptions | None = None) -> None:
         super().__init__()
         self.options = options or PanelResNetOptions()
-        options, (height, n_times) = self.options, shape
+        options = self.options
         if height % options.n_panels:
             raise UsageError(
                 f"PanelResNet: {height} rows do not make {options.n_panels} panels of one height"
             )
         width = options.widths[0]
         self.stem = nn.Conv2d(1, width, _STEM_KERNEL, stride=2, padding=_STEM_KERNEL // 2, bias=False)
-        after_stem = [ceil(n / options.shrink / 2) for n in (height // options.n_panels, n_times)]
-        self.positions = _Positions(width, *after_stem) if options.position_embedding else nn.Identity()
         stages = [_stage(options, stage) for stage in range(len(options.widths))]
         self.of_panels = nn.Sequential(*stages[:-1])
         self.of_recordings = nn.Sequential(stages[-1], *activated(options.widths[-1], axes=2))
@@ -71,22 +61,9 @@ class PanelResNet(nn.Module):
         n_batch, _, height, n_times = images_B1HW.shape
         panels_N1FT = images_B1HW.reshape(-1, 1, height // self.options.n_panels, n_times)
         smaller_N1FT = functional.avg_pool2d(panels_N1FT, self.options.shrink, ceil_mode=True)
-        by_panel_NDFT = self.of_panels(self.positions(self.stem(smaller_N1FT)))
+        by_panel_NDFT = self.of_panels(self.stem(smaller_N1FT))
         together_BDFT = by_panel_NDFT.reshape(n_batch, -1, *by_panel_NDFT.shape[2:])
         return _pooled(self.of_recordings(together_BDFT), self.options.middle)
-
-
-class _Positions(nn.Module):
-    """Adds a learned vector to each row of a feature map and one to each column; all of them start at 0."""
-
-    def __init__(self, width: int, n_rows: int, n_columns: int) -> None:
-        super().__init__()
-        self.row_DF1 = nn.Parameter(torch.zeros(width, n_rows, 1))
-        self.column_D1T = nn.Parameter(torch.zeros(width, 1, n_columns))
-
-    def forward(self, features_NDFT: Tensor) -> Tensor:
-        """Compute (N, D, F, T) features of the same shape."""
-        return features_NDFT + self.row_DF1 + self.column_D1T
 
 
 def _stage(options: PanelResNetOptions, stage: int) -> nn.Sequential:

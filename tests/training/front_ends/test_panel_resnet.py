@@ -10,21 +10,17 @@ import pytest
 import torch
 from network_arithmetic import F64, Weights, batch_norm, image_convolution, shake, silu
 from network_checks import check_compiles_whole, check_gradients, check_half_precision
-from torch import nn
 
 from kagglehms.errors import UsageError
 from kagglehms.training.front_ends import PanelResNet, PanelResNetOptions
 
 SMALL = PanelResNetOptions(n_panels=3, widths=(4, 6, 10), layers=(1, 2, 1), middle=0.25)
-WITH_POSITIONS = replace(SMALL, position_embedding=True)
 
 
-def panel_resnet(options: PanelResNetOptions = SMALL, n_times: int = 64) -> PanelResNet:
+def panel_resnet(options: PanelResNetOptions = SMALL) -> PanelResNet:
     torch.manual_seed(0)
-    network = PanelResNet((72, n_times), options)
+    network = PanelResNet(72, options)
     shake(network)
-    for values in network.positions.parameters():
-        nn.init.normal_(values)
     return network
 
 
@@ -43,10 +39,7 @@ def of_panel(x_FT: F64, w: Weights) -> F64:
     """The first two stages of the small network, of means of 2 × 2 pixels."""
     n_freqs, n_times = x_FT.shape
     smaller = x_FT.reshape(n_freqs // 2, 2, n_times // 2, 2).mean(axis=(1, 3))
-    y = image_convolution(smaller[None], w.of("stem"), stride=2)
-    for embedding in ("positions.row_DF1", "positions.column_D1T"):
-        y = y + w[embedding] if w.get(embedding) is not None else y
-    y = residual(y, w.of("of_panels.0.0"))
+    y = residual(image_convolution(smaller[None], w.of("stem"), stride=2), w.of("of_panels.0.0"))
     second = w.of("of_panels.1")
     y = image_convolution(normalised(y, second.of("0")), second.of("2"), stride=2)
     return residual(residual(y, second.of("3")), second.of("4"))
@@ -63,10 +56,9 @@ def embedding(image_HW: F64, w: Weights) -> F64:
     return np.concatenate([y.mean(axis=(1, 2)), y.max(axis=(1, 2)), middle.mean(axis=(1, 2))])
 
 
-@pytest.mark.parametrize("options", [SMALL, WITH_POSITIONS])
 @pytest.mark.parametrize("n_times", [64, 90])
-def test_agrees_with_float64(n_times: int, options: PanelResNetOptions) -> None:
-    network = panel_resnet(options, n_times).eval()
+def test_agrees_with_float64(n_times: int) -> None:
+    network = panel_resnet().eval()
     x = np.random.default_rng(0).normal(0, 2, size=(2, 1, 72, n_times))
     with torch.inference_mode():
         embeddings = network(torch.tensor(x, dtype=torch.float32))
@@ -85,7 +77,7 @@ def layer_size(n_in: int, n_out: int, kernel: int) -> int:
 
 
 def test_the_size_of_the_recipes_network() -> None:
-    network = PanelResNet((400, 300))
+    network = PanelResNet(400)
     assert network.width == 3 * 192
     assert sum(p.numel() for p in network.stem.parameters()) == 32 * 25
     of_panels = layer_size(32, 64, 3) + 2 * layer_size(64, 64, 3)
@@ -132,7 +124,7 @@ def test_nothing_of_a_panel_reaches_its_neighbour_until_they_meet() -> None:
 
 
 def test_a_change_in_the_middle_reaches_all_poolings_and_one_at_the_ends_the_first_two() -> None:
-    network = panel_resnet(n_times=400).double().eval()
+    network = panel_resnet().double().eval()
     x = torch.randn(1, 1, 72, 400, dtype=torch.float64)
     ends, centre = x.clone(), x.clone()
     ends[..., :20] += 3
@@ -146,31 +138,7 @@ def test_a_change_in_the_middle_reaches_all_poolings_and_one_at_the_ends_the_fir
     assert by_ends[2] < 1e-12
 
 
-def test_positions_start_without_an_effect_and_tell_apart_what_looks_the_same() -> None:
-    """A flat recording has the same features wherever no edge is near, until positions are learned."""
-    assert not any(map(torch.any, PanelResNet((72, 64), WITH_POSITIONS).positions.parameters()))
-    network = panel_resnet(replace(WITH_POSITIONS, layers=(0, 0, 0)), n_times=400).double().eval()
-    plain = panel_resnet(replace(SMALL, layers=(0, 0, 0)), n_times=400).double().eval()
-    plain.load_state_dict(network.state_dict(), strict=False)
-    flat = torch.ones(1, 1, 72, 400, dtype=torch.float64)
-    seen: list[torch.Tensor] = []
-    for one in (network, plain):
-        one.of_panels.register_forward_hook(lambda *call: seen.append(call[2][0, :, 1, 10:40]))
-    with torch.inference_mode():
-        network(flat)
-        for values in network.positions.parameters():
-            values.zero_()
-        network(flat), plain(flat)
-    spread, at_first, without = (float(features.std(dim=1).max()) for features in seen)
-    assert spread > 1e-3
-    assert at_first < 1e-12
-    assert without < 1e-12
-    torch.testing.assert_close(seen[1], seen[2])
-
-
-@pytest.mark.parametrize(
-    "options", [SMALL, replace(SMALL, drop_path_rate=0.3), replace(SMALL, shrink=1), WITH_POSITIONS]
-)
+@pytest.mark.parametrize("options", [SMALL, replace(SMALL, drop_path_rate=0.3), replace(SMALL, shrink=1)])
 def test_gradients_reach_every_parameter(options: PanelResNetOptions) -> None:
     network = panel_resnet(options).train()
     (network(torch.randn(8, 1, 72, 64)) * torch.randn(8, network.width)).sum().backward()
@@ -188,7 +156,7 @@ def test_compiles_whole() -> None:
 
 def test_images_that_are_no_panels_are_refused() -> None:
     with pytest.raises(UsageError, match="513 rows do not make 4 panels"):
-        PanelResNet((513, 300))
+        PanelResNet(513)
 
 
 @pytest.mark.parametrize(("fields", "named"), [
