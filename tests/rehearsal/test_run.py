@@ -14,6 +14,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import pytest
 from kagglehms.cli.commands import main
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, EXIT_TERMINATED, DataError, RunError, UsageError
+from kagglehms.kernel.marker import Marker
 from kagglehms.kernel.mounts import MOUNT_STYLES, MountStyle, competition_mount, dataset_mount
 from kagglehms.rehearsal import launcher, launching, machine, run, scratch
 from kagglehms.rehearsal.links import folders_to_keep, resolve_links
@@ -48,9 +50,15 @@ def library():
     sys.path.insert(0, str(folder))
     import kagglehms
 
-def submit(rows="1,0.5,0.1,0.1,0.1,0.1,0.1\\n2,1,0,0,0,0,0\\n"):
+def copy_sample(rows="1,0.5,0.1,0.1,0.1,0.1,0.1\\n2,1,0,0,0,0,0\\n"):
     Path("submission.csv").write_text("eeg_id,{columns}\\n" + rows)
-""".replace("{columns}", ",".join(VOTE_COLUMNS))
+
+def submit(*rows):
+    copy_sample(*rows)
+    Path("scored-run.json").write_text({marker!r})
+""".replace("{columns}", ",".join(VOTE_COLUMNS)).replace(
+    "{marker!r}", repr(json.dumps({"status": "complete"} | asdict(Marker(rows=2, models=["a pass"]))))
+)
 
 
 def _namespaces_work() -> bool:
@@ -355,6 +363,8 @@ def test_a_kernel_that_fails_is_told_with_its_code_and_its_last_words(
         ("library(); submit('1,0.5,0.1,0.1,0.1,0.1,0.1\\n')", "ids are not the test set's 2"),
         ("library(); submit('1,1,0,0,0,0,0\\n2,1,1,0,0,0,0\\n')", "it would be refused"),
         ("library(); submit(); os.kill(os.getpid(), 9)", "exit code -9"),
+        ("library(); copy_sample()", "no scored-run.json says what submission.csv is made from"),
+        ("library(); submit(); Path('scored-run.json').write_text('{}')", "no scored-run.json says"),
     ],
 )
 def test_each_way_to_go_wrong_has_its_name(house: House, script: str, problem: str) -> None:
@@ -863,8 +873,6 @@ def test_the_targets_of_many_links_are_in_a_few_folders() -> None:
 
 
 def test_the_projection_goes_by_the_rows() -> None:
-    from kagglehms.kernel.marker import Marker
-
     steps = [{"name": "a", "seconds": 30.0}, {"name": "b", "seconds": 10.0}]
     assert projection(None) == ""
     assert projection(Marker(rows=50)) == ""
