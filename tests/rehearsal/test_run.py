@@ -28,7 +28,6 @@ from kagglehms.kernel.mounts import MOUNT_STYLES, MountStyle, competition_mount,
 from kagglehms.rehearsal import launcher, launching, machine, run, scratch
 from kagglehms.rehearsal.links import folders_to_keep, resolve_links
 from kagglehms.rehearsal.machine import Budget, Isolation
-from kagglehms.rehearsal.outputs import keep
 from kagglehms.rehearsal.report import RehearsalReport, projection
 from kagglehms.rehearsal.run import rehearse
 from kagglehms.rehearsal.spec import IsolationUnavailableError, Spec
@@ -881,45 +880,6 @@ def test_the_projection_goes_by_the_rows() -> None:
         "4,000 rows would take 55 min of 9 h"
     )
     assert "would be left out" in projection(Marker(rows=50, steps=steps * 10, seconds=500))
-
-
-def test_the_session_before_comes_back_where_the_new_one_cannot_take_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The second of the two renames fails, as on a disk that has just gone."""
-    made, place = tmp_path / "made", tmp_path / "train"
-    for folder, content in ((made, "new"), (place, "old")):
-        folder.mkdir()
-        (folder / "state").write_text(content)
-    rename = Path.rename
-
-    def broken(path: Path, target: Path) -> Path:
-        if path.name == ".train.new":
-            raise OSError(errno.EIO, "Input/output error")
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", broken)
-    with pytest.raises(RunError, match="cannot be written"):
-        keep(made, place, True)
-    assert (place / "state").read_text() == "old"
-
-
-def test_a_call_that_was_killed_between_its_renames_costs_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What it had moved aside is found by the next call, which fails as well."""
-    made, retired = tmp_path / "made", tmp_path / ".train.old"
-    for folder, content in ((made, "new"), (retired, "old")):
-        folder.mkdir()
-        (folder / "state").write_text(content)
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(shutil, "move", full)
-    with pytest.raises(RunError, match="cannot be written"):
-        keep(made, tmp_path / "train", True)
-    assert (tmp_path / "train" / "state").read_text() == "old"
 
 
 @pytest.mark.parametrize("written", ["folder", "kernel", "nothing"])
