@@ -183,7 +183,8 @@ class Rehearse:
             best that this machine allows).
         hidden: replace the test set by one of this many rows, to see what the hidden one will take.
         hidden_from: competition folder whose test recordings these rows are (default: simulated ones).
-        time_limit: kill the kernel after this time, such as `9h` or `90s` (default: the competition's 9 hours).
+        time_limit: kill the kernel after this time, such as `9h` or `90s` (default: Kaggle's, 9 hours for a scored
+            kernel and 12 for the others).
         disk_gb: gigabytes that /kaggle/working may take.
     """
 

@@ -23,6 +23,7 @@ import pytest
 from kagglehms.cli.commands import main
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, EXIT_TERMINATED, DataError, RunError, UsageError
+from kagglehms.kernel import protocol, training_session
 from kagglehms.kernel.marker import Marker
 from kagglehms.kernel.mounts import MOUNT_STYLES, MountStyle, competition_mount, dataset_mount
 from kagglehms.rehearsal import launcher, launching, machine, run, scratch
@@ -30,7 +31,7 @@ from kagglehms.rehearsal.links import folders_to_keep, resolve_links
 from kagglehms.rehearsal.machine import Budget, Isolation
 from kagglehms.rehearsal.report import RehearsalReport, projection
 from kagglehms.rehearsal.run import rehearse
-from kagglehms.rehearsal.spec import IsolationUnavailableError, Spec
+from kagglehms.rehearsal.spec import IsolationUnavailableError, Outcome, Spec
 from kagglehms.timing import seconds_of
 
 PRELUDE = """
@@ -645,12 +646,34 @@ def test_memory_of_all_processes_counts_together(house: House) -> None:
     assert house.rehearse(isolation="guard").peak_memory_bytes > 300_000_000
 
 
-def test_a_shorter_session_is_told_to_the_kernel(house: House) -> None:
-    house.kernel('tell(limit=os.environ.get("KAGGLEHMS_TIME_LIMIT"))')
-    house.rehearse(isolation="guard", budget=Budget(time_limit_s=90))
-    assert seconds_of(house.facts()["limit"]) == pytest.approx(85)
-    house.rehearse(isolation="guard")
+@pytest.mark.parametrize(("name", "own_s"), [("look", 85.0), ("train", 86.25)])
+def test_a_shorter_session_is_told_to_the_kernel(house: House, name: str, own_s: float) -> None:
+    """The same share: 8.5 of a scored run's 9 hours, 11.5 of a training session's 12."""
+    house.kernel('tell(limit=os.environ.get("KAGGLEHMS_TIME_LIMIT"))', name=name)
+    house.rehearse(name, isolation="guard", budget=Budget(time_limit_s=90))
+    assert seconds_of(house.facts()["limit"]) == pytest.approx(own_s)
+    house.rehearse(name, isolation="guard")
     assert house.facts() == {"limit": None}
+
+
+@pytest.mark.parametrize(("name", "hours"), [("look", 9), ("train", 12), ("prepare", 12)])
+def test_a_session_may_take_as_long_as_on_kaggle(
+    house: House, monkeypatch: pytest.MonkeyPatch, name: str, hours: int
+) -> None:
+    """So none is killed while a kernel that minds its own limit is still at work."""
+    specs: list[Spec] = []
+
+    def launch(spec: Spec, _: object) -> Outcome:
+        specs.append(spec)
+        return Outcome(0, 0.0, 0, 0, False, False)
+
+    monkeypatch.setattr(run, "launch", launch)
+    house.kernel("", name=name)
+    house.rehearse(name, isolation="guard")
+    (spec,) = specs
+    assert spec.timeout_s == hours * 3600
+    own_s = training_session.TIME_LIMIT_S if name == "train" else protocol.TIME_LIMIT_S
+    assert spec.timeout_s > own_s
 
 
 @pytest.mark.parametrize("isolation", BOTH)
