@@ -177,6 +177,12 @@ def test_findings_stop_a_push_before_anything_is_asked(
         push(dist, ["infer"], kaggle, tmp_path / "out")
     assert "is an archive" in "\n".join(lines)
     assert service.calls == []
+    (dist / "dataset/stranger.zip").unlink()
+    card = dist / "dataset" / CARD
+    card.write_text(card.read_text().replace("some-owner", "otto"))  # which every kernel contradicts
+    with pytest.raises(RunError, match=r"^1 finding in .*nothing was uploaded"):
+        push(dist, ["infer"], kaggle, tmp_path / "out")
+    assert "preflight: 1 finding." in lines[-1]
 
 
 @pytest.mark.slow
