@@ -105,7 +105,7 @@ def build(options: Build) -> Result:
         library_only=options.library_only,
         onnx=options.onnx,
     )
-    tell(describe(built))
+    tell(describe(built, pushes=options.push is not None))
     content = {
         "dataset": built.dataset,
         "kernels": built.kernels,

@@ -12,8 +12,8 @@ from kagglehms.kaggle.stamping import PLACEHOLDER_OWNER
 from kagglehms.packing.build import Built
 
 
-def describe(built: Built) -> str:
-    """Return tables of what was built, and the commands that come next."""
+def describe(built: Built, pushes: bool = False) -> str:
+    """Return tables of what was built, and the commands that come next, unless the same command `pushes` by itself."""
     manifest = built.manifest
     lines = [f"{'file':<48} {'bytes':>13}  sha256"]
     lines += [f"{name:<48} {file.size:>13,}  {file.sha256[:12]}" for name, file in manifest.files.items()]
@@ -25,8 +25,7 @@ def describe(built: Built) -> str:
         f"{built.dataset}: {files}, {manifest.size / 1e6:.1f} MB, {models}",
         f"digest {manifest.digest}",
         f"owner {built.owner} (from {built.owner_source})",
-        "",
-        *_next_commands(built),
+        *([] if pushes else ["", *_next_commands(built)]),
     ]
     if built.owner == PLACEHOLDER_OWNER:
         lines += [

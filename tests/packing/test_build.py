@@ -142,6 +142,7 @@ def test_the_next_commands_are_those_that_this_build_can_be_pushed_by(
     assert by_hand == [dist / "kernels" / name for name in expected]
     submitted = [words[words.index("-k") + 1] for words in commands if "submit" in words]
     assert submitted == ([] if library_only else ["some-owner/kagglehms-infer"])
+    assert "kaggle " not in describe(built, pushes=True)  # where the same command does it by itself
 
 
 def test_a_new_build_replaces_the_old_one_whole(runs: Path, tmp_path: Path) -> None:
