@@ -12,6 +12,8 @@ from kagglehms.cli.data_folder import data_folder
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, UsageError
 from kagglehms.timing import Duration, seconds_of
 
+SCORED = ("infer",)
+"""The kernels that are meant where none is named."""
 DATASET = "dataset"
 """Stands among the kernels to push for no kernel: only the dataset is uploaded."""
 
@@ -70,6 +72,7 @@ class Build(Following):
 def build(options: Build) -> Result:
     """Bundle library and weights for Kaggle, with the kernels."""
     from kagglehms.console import tell
+    from kagglehms.kaggle.dist import UNSCORED
     from kagglehms.kaggle.fetch import make_output_folder
     from kagglehms.kaggle.stamping import PLACEHOLDER_OWNER, find_owner
     from kagglehms.packing.build import build
@@ -79,6 +82,12 @@ def build(options: Build) -> Result:
     measures = options.data is not None or options.store is not None
     if measures and not options.half:
         raise UsageError("--data and --store belong to --half: they measure what it changes")
+    if options.push is not None and options.library_only:
+        for name in options.push or SCORED:
+            if name not in (*UNSCORED, DATASET):
+                raise UsageError(
+                    f"--push {name} needs weights, which --library-only leaves out; give --push {' '.join(UNSCORED)}"
+                )
     if options.push is not None and not options.no_follow:
         make_output_folder(options.out)
     if options.push is not None and find_owner(options.owner)[0] == PLACEHOLDER_OWNER:
@@ -96,7 +105,7 @@ def build(options: Build) -> Result:
         library_only=options.library_only,
         onnx=options.onnx,
     )
-    tell(describe(built))
+    tell(describe(built, pushes=options.push is not None))
     content = {
         "dataset": built.dataset,
         "kernels": built.kernels,
@@ -107,7 +116,7 @@ def build(options: Build) -> Result:
         "models": built.manifest.models,
     }
     if options.push is not None:
-        content["pushed"] = _push(options.dist, options.push or ("infer",), options)
+        content["pushed"] = _push(options.dist, options.push or SCORED, options)
     return Result(content)
 
 
@@ -121,7 +130,7 @@ class Push(Following):
         dist: folder that `kagglehms build` made.
     """
 
-    names: tuple[str, ...] = field(default=("infer",), metadata={"positional": True, "metavar": "KERNEL"})
+    names: tuple[str, ...] = field(default=SCORED, metadata={"positional": True, "metavar": "KERNEL"})
     dist: Path = Path("dist")
 
 
@@ -183,7 +192,8 @@ class Rehearse:
             best that this machine allows).
         hidden: replace the test set by one of this many rows, to see what the hidden one will take.
         hidden_from: competition folder whose test recordings these rows are (default: simulated ones).
-        time_limit: kill the kernel after this time, such as `9h` or `90s` (default: the competition's 9 hours).
+        time_limit: kill the kernel after this time, such as `9h` or `90s` (default: Kaggle's, 9 hours for a scored
+            kernel and 12 for the others).
         disk_gb: gigabytes that /kaggle/working may take.
     """
 
@@ -282,7 +292,7 @@ class Fetch:
         wait: wait for the end of a kernel that still runs.
     """
 
-    names: tuple[str, ...] = field(default=("infer",), metadata={"positional": True, "metavar": "KERNEL"})
+    names: tuple[str, ...] = field(default=SCORED, metadata={"positional": True, "metavar": "KERNEL"})
     dist: Path = Path("dist")
     out: Path = Path("outputs")
     wait: bool = False

@@ -57,7 +57,7 @@ def _name_findings(path: Path) -> Iterator[Finding]:
     where = str(path)
     if path.is_symlink():
         yield Finding(where, "is a symbolic link", "build again: a bundle holds plain files")
-    if path.is_dir():
+    elif path.is_dir():
         yield Finding(where, "is a folder, which the client skips", "build again: a bundle is flat")
     elif path.name in _RESERVED:
         yield Finding(

@@ -12,6 +12,7 @@ from pathlib import Path
 from kagglehms.errors import HMSError, RunError, UsageError, counted
 from kagglehms.kaggle.client import KernelState
 from kagglehms.kaggle.dist import UNSCORED, choose_kernels, kernel_ref
+from kagglehms.kaggle.outputs import keep
 from kagglehms.kaggle.service import Kaggle
 from kagglehms.kaggle.sessions import SessionError, follow_kernel
 from kagglehms.kernel.marker import MARKER, Marker
@@ -34,6 +35,8 @@ def make_output_folder(out: Path) -> None:
 def fetch(folder: Path, out: Path, kaggle: Kaggle, ended_well: bool = True) -> list[Path]:
     """Fetch a kernel's output and log into `out/<kernel>`, in place of what was there.
 
+    The output of a session that failed, or whose submission is refused, goes to `out/<kernel>.failed`.
+
     Args:
         folder: folder of the built kernel.
         out: folder for the outputs of all kernels.
@@ -46,25 +49,23 @@ def fetch(folder: Path, out: Path, kaggle: Kaggle, ended_well: bool = True) -> l
     Raises:
         ClientError: nothing arrived.
         RunError: a scored kernel left no submission, left something else under that name, or its marker says that the
-            run failed. The fetched files are kept.
+            run failed; the fetched files are kept. Or the disk is full, and what was there is still there.
     """
-    target, ref = out / folder.name, kernel_ref(folder)
+    ref = kernel_ref(folder)
     out.mkdir(parents=True, exist_ok=True)
     stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".partial", dir=out))
     try:
         files = kaggle.ask(lambda: kaggle.client.kernel_output(ref, stage))
         names = sorted(path.relative_to(stage).as_posix() for path in files)
-        if target.exists():
-            target.rename(stage.with_suffix(".old"))
-        stage.rename(target)
+        scored = ended_well and folder.name not in UNSCORED
+        refusal = _refusal(stage, names) if scored else None
+        place = keep(stage, out / folder.name, good=ended_well and refusal is None)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-        shutil.rmtree(stage.with_suffix(".old"), ignore_errors=True)
-    if ended_well and folder.name not in UNSCORED:
-        _check_submission(target / SUBMISSION, names)
-        _check_marker(target)
-    kaggle.say(f"kernel {ref}: {counted(len(names), 'file')} in {target}: {', '.join(names[:8])}")
-    return [target / name for name in names]
+    if refusal is not None:
+        raise RunError(f"{place}: {refusal}")
+    kaggle.say(f"kernel {ref}: {counted(len(names), 'file')} in {place}: {', '.join(names[:8])}")
+    return [place / name for name in names]
 
 
 def fetch_all(
@@ -116,21 +117,25 @@ def see_through(folder: Path, out: Path, kaggle: Kaggle, stale: KernelState | No
         raise
 
 
-def _check_submission(path: Path, names: Sequence[str]) -> None:
-    """Refuse a file that is not a submission; the client saves whatever a download returns, even an error page."""
+def _refusal(folder: Path, names: Sequence[str]) -> str | None:
+    """Return why what a scored kernel left is not to be submitted; None if nothing is known against it.
+
+    A session that ended well may have predicted nothing, and the client saves whatever a download returns, even an
+    error page.
+
+    Args:
+        folder: folder of the fetched files.
+        names: their names.
+    """
+    path = folder / SUBMISSION
     if not path.is_file():
-        raise RunError(f"{path}: the kernel left no submission, only {', '.join(names)}; read its log")
+        return f"the kernel left no submission, only {', '.join(names)}; read its log"
     with path.open("rb") as file:
         header = file.readline().decode("utf-8", "replace").strip()
     if header != ",".join(SUBMISSION_COLUMNS):
-        raise RunError(
-            f"{path}: is not a submission, it begins with {json.dumps(header[:60])}; fetch it again"
-        )
-
-
-def _check_marker(target: Path) -> None:
-    """Refuse the submission of a run that failed; a session that ended well may have predicted nothing."""
-    marker = Marker.read(target)
+        return f"{SUBMISSION} is not a submission, it begins with {json.dumps(header[:60])}; fetch it again"
+    marker = Marker.read(folder)
     if marker is not None and (marker.problems or marker.status == "prior"):
         why = "; ".join(marker.problems[:3]) or "no model took part"
-        raise RunError(f"{target / MARKER}: the run failed, do not submit it: {why}")
+        return f"{MARKER} says that the run failed, do not submit it: {why}"
+    return None

@@ -51,6 +51,7 @@ class Limits:
         dataset_files: most files in one dataset.
         code_bytes: most bytes of a kernel's source.
         kernel_seconds: seconds that a scored run of the competition may take.
+        session_seconds: seconds that any other session may take.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -59,6 +60,7 @@ class Limits:
     dataset_files: int
     code_bytes: int
     kernel_seconds: int
+    session_seconds: int
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,14 @@ class Preflight:
         """Exit code of a command that ends with this result."""
         return EXIT_OK if self.ok else EXIT_FAILURE
 
+    @property
+    def causes(self) -> list[list[Finding]]:
+        """The findings in their order, those that have one cause together: what people are told of, and how many."""
+        causes: dict[str, list[Finding]] = {}
+        for number, finding in enumerate(self.findings):
+            causes.setdefault(finding.cause or str(number), []).append(finding)
+        return list(causes.values())
+
     def to_json(self) -> str:
         """Return the result as JSON, for other programs."""
         return json.dumps({"ok": self.ok} | asdict(self), indent=2, ensure_ascii=False)
@@ -71,11 +79,9 @@ class Preflight:
         seen += f"kernels: {', '.join(self.kernels.values()) or 'none'}"
         if self.ok:
             return f"preflight: nothing found. {seen}"
-        causes: dict[str, list[Finding]] = {}
-        for number, finding in enumerate(self.findings):
-            causes.setdefault(finding.cause or str(number), []).append(finding)
+        causes = self.causes
         lines = [f"preflight: {counted(len(causes), 'finding')}. {seen}"]
-        for finding, *others in causes.values():
+        for finding, *others in causes:
             lines += [f"  {finding.where}", f"    {finding.what}", f"    fix: {finding.fix}"]
             if others:
                 where = ", ".join(dict.fromkeys(other.where for other in others))

@@ -80,7 +80,7 @@ def push(
     kaggle.say(report.text)
     if not report.ok or report.dataset is None:  # which is a finding
         raise RunError(
-            f"{counted(len(report.findings), 'finding')} in {dist}, nothing was uploaded; fix them and push again"
+            f"{counted(len(report.causes), 'finding')} in {dist}, nothing was uploaded; fix them and push again"
         )
     upload(dist / "dataset", report.dataset, kaggle)
     done: list[PushedKernel] = []

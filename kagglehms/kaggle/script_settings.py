@@ -67,13 +67,14 @@ def training_findings(script: Path, wheels: Mapping[str, Wheel]) -> Iterator[Fin
         return
     try:
         recipes, options = (ast.literal_eval(written[name] or "") for name in _TRAINING)
+    except (ValueError, TypeError, SyntaxError):
+        return  # computed values, which only the kernel can check
+    try:
         checked = training_options(recipes, options)
         for recipe in checked.recipes(recipes):
             yield from package_findings(script, recipe, wheels)
     except UsageError as error:
         yield Finding(str(script), str(error), "correct it in the script")
-    except (ValueError, TypeError, SyntaxError):
-        return  # computed values, which only the kernel can check
 
 
 def _text(script: Path) -> str | None:

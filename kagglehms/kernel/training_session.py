@@ -23,6 +23,7 @@ from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, UsageError, closes
 from kagglehms.files import write_bytes
 from kagglehms.runs.training import TrainingOptions, train_recipes
 from kagglehms.timing import Clock
+from kagglehms.training.variants import FILES
 
 TIME_LIMIT_S = 11.5 * 3600
 """Half an hour less than a session on Kaggle may take."""
@@ -42,10 +43,13 @@ def training_options(recipes: Sequence[str], options: Mapping[str, Any]) -> Trai
         options: OPTIONS of the kernel's script: options of `kagglehms train`, such as `{"batch_size": 32}`.
 
     Raises:
-        UsageError: a recipe or an option is unknown, or a value has another type or is out of range.
+        UsageError: a recipe or an option is unknown, or a value has another type or is out of range; or a file is
+            named, which is another machine's, in place of a recipe.
     """
-    if isinstance(recipes, str) or not recipes:
+    if not isinstance(recipes, list | tuple) or not recipes:
         raise UsageError(f"RECIPES must be a list of names, such as ['baseline'], but got {recipes!r}")
+    if not isinstance(options, Mapping):
+        raise UsageError(f"OPTIONS must be a dictionary, such as {{'epochs': 1}}, but got {options!r}")
     known = [field.name for field in fields(TrainingOptions) if field.name not in _THE_KERNELS_OWN]
     for name in options:
         if name not in known:
@@ -57,6 +61,11 @@ def training_options(recipes: Sequence[str], options: Mapping[str, Any]) -> Trai
     for recipe in recipes:
         if not isinstance(recipe, str):
             raise UsageError(f"RECIPES must be names, but got {recipe!r}")
+        if recipe.endswith(FILES):
+            raise UsageError(
+                f"RECIPES must be names, but {recipe!r} is a file; name a recipe, and change it by OPTIONS, such as "
+                "{'set': ['dropout=0.2']}"
+            )
     checked.recipes(recipes)
     return checked
 

@@ -7,13 +7,13 @@ import shlex
 from kagglehms.bundle.manifest import Model
 from kagglehms.data.competition import SLUG
 from kagglehms.errors import counted
-from kagglehms.kaggle.dist import kernel_folders
+from kagglehms.kaggle.dist import UNSCORED, choose_kernels, kernel_ref
 from kagglehms.kaggle.stamping import PLACEHOLDER_OWNER
 from kagglehms.packing.build import Built
 
 
-def describe(built: Built) -> str:
-    """Return tables of what was built, and the commands that come next."""
+def describe(built: Built, pushes: bool = False) -> str:
+    """Return tables of what was built, and the commands that come next, unless the same command `pushes` by itself."""
     manifest = built.manifest
     lines = [f"{'file':<48} {'bytes':>13}  sha256"]
     lines += [f"{name:<48} {file.size:>13,}  {file.sha256[:12]}" for name, file in manifest.files.items()]
@@ -25,8 +25,7 @@ def describe(built: Built) -> str:
         f"{built.dataset}: {files}, {manifest.size / 1e6:.1f} MB, {models}",
         f"digest {manifest.digest}",
         f"owner {built.owner} (from {built.owner_source})",
-        "",
-        *_next_commands(built),
+        *([] if pushes else ["", *_next_commands(built)]),
     ]
     if built.owner == PLACEHOLDER_OWNER:
         lines += [
@@ -38,15 +37,20 @@ def describe(built: Built) -> str:
 
 
 def _next_commands(built: Built) -> list[str]:
+    """Return what brings the build to Kaggle: its scored kernels, or, without any, those that train."""
     dataset, short = shlex.quote(str(built.dataset)), built.manifest.digest[:12]
-    kernels = [shlex.quote(str(folder)) for folder in kernel_folders(built.dataset.parent)]
+    folders = choose_kernels(built.dataset.parent, [folder.name for folder in built.kernels])
+    scored = [folder for folder in folders if folder.name not in UNSCORED]
+    pushed = scored or folders
+    names = " ".join(shlex.quote(folder.name) for folder in pushed)
+    submit = f"kaggle competitions submit {SLUG} -f submission.csv -m {short}"
     return [
-        "next: the same command with --push does all of this and waits; by hand, in this order:",
+        f"next: the same command with --push {names} does all of this and waits; by hand, in this order:",
         f"  kaggle datasets create -p {dataset}",
         f"  kaggle datasets version -p {dataset} -m {short}   # instead, if the dataset exists already",
         f"  kaggle datasets status {built.owner}/{built.slug}   # until it says `ready`",
-        *(f"  kaggle kernels push -p {kernel}" for kernel in kernels),
-        f"  kaggle competitions submit {SLUG} -f submission.csv -m {short} -k {built.owner}/KERNEL -v VERSION",
+        *(f"  kaggle kernels push -p {shlex.quote(str(folder))}" for folder in pushed),
+        *(f"  {submit} -k {kernel_ref(folder)} -v VERSION   # by hand in any case" for folder in scored),
     ]
 
 

@@ -13,9 +13,9 @@ from kagglehms.environment import CHILDREN_PRINT
 from kagglehms.files import home
 from kagglehms.kaggle.credentials import secret_files
 from kagglehms.kaggle.image import kaggle_image
+from kagglehms.kernel import protocol, training_session
 from kagglehms.kernel.entry import TIME_LIMIT_VARIABLE
 from kagglehms.kernel.mounts import ROOT_VARIABLE
-from kagglehms.kernel.protocol import TIME_LIMIT_S
 from kagglehms.rehearsal import guard
 from kagglehms.rehearsal.launching import inherited
 from kagglehms.rehearsal.links import OWN_FOLDERS, folders_to_keep, resolve_links
@@ -33,18 +33,12 @@ class Budget:
     """What a session may use.
 
     Attributes:
-        time_limit_s: seconds after which the session is killed; None for the competition's limit, which the kernel
-            knows.
+        time_limit_s: seconds after which the session is killed; None for Kaggle's limit, which the kernel knows.
         disk_bytes: size that /kaggle/working must not exceed.
     """
 
     time_limit_s: float | None = None
     disk_bytes: int = 20 * 10**9
-
-    @property
-    def session_s(self) -> float:
-        """Seconds after which the session is killed."""
-        return kaggle_image().limits.kernel_seconds if self.time_limit_s is None else self.time_limit_s
 
 
 def lay_out(stage: Path, kernel: StagedKernel, isolation: Isolation, budget: Budget) -> Spec:
@@ -84,7 +78,7 @@ def _spec(root: Path, temporary: Path, kernel: StagedKernel, budget: Budget, fur
         argv=[sys.executable, str(root / "src/script.py")],
         environment=_environment(root, temporary, kernel, budget) | further,
         folder=str(root / "working"),
-        timeout_s=budget.session_s,
+        timeout_s=_kaggles_limit_s(kernel) if budget.time_limit_s is None else budget.time_limit_s,
         disk_bytes=budget.disk_bytes,
     )
 
@@ -102,11 +96,18 @@ def _environment(root: Path, temporary: Path, kernel: StagedKernel, budget: Budg
     if kernel.scored:
         environment["KAGGLE_IS_COMPETITION_RERUN"] = "1"
     if budget.time_limit_s is not None:  # the kernel gives itself the same share of a shorter session
-        share = TIME_LIMIT_S / kaggle_image().limits.kernel_seconds
+        own_s = protocol.TIME_LIMIT_S if kernel.scored else training_session.TIME_LIMIT_S
+        share = own_s / _kaggles_limit_s(kernel)
         environment[TIME_LIMIT_VARIABLE] = f"{share * budget.time_limit_s:.3f}s"
     if not kernel.gpu:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     return environment
+
+
+def _kaggles_limit_s(kernel: StagedKernel) -> float:
+    """Return the seconds after which Kaggle kills a session of a kernel."""
+    limits = kaggle_image().limits
+    return limits.kernel_seconds if kernel.scored else limits.session_seconds
 
 
 def _guarded(root: Path, temporary: Path) -> dict[str, str]:

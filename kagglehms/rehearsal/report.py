@@ -9,7 +9,7 @@ from pathlib import Path
 from kagglehms.data.competition import Competition
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, counted
 from kagglehms.kaggle.image import kaggle_image
-from kagglehms.kernel.marker import Marker
+from kagglehms.kernel.marker import MARKER, Marker
 from kagglehms.kernel.mounts import MountStyle
 from kagglehms.kernel.prior import read_rows
 from kagglehms.kernel.protocol import TIME_LIMIT_S
@@ -143,7 +143,10 @@ def library_problems(library: str | None, temporary: Path, exit_code: int) -> It
 
 
 def submission_problems(submission: Path, competition: Path) -> Iterator[str]:
-    """Yield what is wrong with a submission, by the competition's rules and by the marker beside it."""
+    """Yield what is wrong with a submission, by the competition's rules and by the marker beside it.
+
+    A scored run ends with exit code 0 as long as there is a submission, if only the sample: its marker alone tells.
+    """
     if not submission.exists():
         yield f"there is no {SUBMISSION} in /kaggle/working"
         return
@@ -152,7 +155,10 @@ def submission_problems(submission: Path, competition: Path) -> Iterator[str]:
     except HMSError as error:
         yield str(error)
     marker = Marker.read(submission.parent)
-    yield from marker.problems if marker else ()
+    if marker is None:
+        yield f"no {MARKER} says what {SUBMISSION} is made from, which may be the sample; read the log"
+    else:
+        yield from marker.problems
 
 
 def read_witness(path: Path) -> str | None:

@@ -24,6 +24,7 @@ from kagglehms.console import quiet, show
 from kagglehms.data.competition import Competition
 from kagglehms.errors import RunError
 from kagglehms.files import write_bytes
+from kagglehms.kaggle.outputs import keep
 from kagglehms.kernel.marker import MARKER, Marker
 from kagglehms.kernel.mounts import MountStyle
 from kagglehms.kernel.prior import read_rows
@@ -32,7 +33,6 @@ from kagglehms.rehearsal.hidden_test_set import make_hidden
 from kagglehms.rehearsal.launcher import lacking
 from kagglehms.rehearsal.launching import launch
 from kagglehms.rehearsal.machine import WITNESS, Budget, Isolation, lay_out
-from kagglehms.rehearsal.outputs import keep
 from kagglehms.rehearsal.report import (
     RehearsalReport,
     ending_problems,

@@ -8,27 +8,25 @@ from pathlib import Path
 
 from kagglehms.errors import HMSError, UsageError, closest
 from kagglehms.files import listed
-from kagglehms.runs.blends import Blend, Space, blend_from_json, check_members
+from kagglehms.runs.blends import Blend, blend_from_json, check_members
 from kagglehms.runs.folder import BLENDS, FOLDS, RECIPE, RUN, RunFolder, find_runs
 from kagglehms.training.recipes import RECIPES
 
 
 @dataclass(frozen=True)
 class BlendSpec:
-    """A blend by name, before anything is fitted.
+    """A blend of probabilities by name, before anything is fitted.
 
     Attributes:
         name: name by which commands refer to the blend.
         members: names of the recipes.
         weights: one weight a member; None if they are to be fitted to out-of-fold predictions.
-        space: space in which the members are averaged.
         note: what must be known to compare.
     """
 
     name: str
     members: tuple[str, ...]
     weights: tuple[float, ...] | None = None
-    space: Space = "probability"
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -42,7 +40,7 @@ class BlendSpec:
         """
         if self.weights is None:
             raise UsageError(f"the weights of blend {self.name} are fitted: run kagglehms blend {self.name}")
-        return Blend(self.name, self.members, self.weights, self.space)
+        return Blend(self.name, self.members, self.weights)
 
 
 def get_blend_spec(name: str) -> BlendSpec:

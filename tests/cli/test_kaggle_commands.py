@@ -17,6 +17,17 @@ def test_the_owner_is_asked_for_before_anything_is_built_for_a_push(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     dist = tmp_path / "dist"
-    assert main(["build", "--library-only", "--dist", str(dist), "--push", "--no-follow"]) == EXIT_USER
+    words = ["build", "--library-only", "--dist", str(dist), "--push", "train", "--no-follow"]
+    assert main(words) == EXIT_USER
     assert "--owner" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("pushed", [[], ["infer"], ["train", "infer"]])
+def test_a_kernel_that_a_build_leaves_out_is_refused_before_anything_is_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pushed: list[str]
+) -> None:
+    words = ["build", "--library-only", "--owner", "some-owner", "--dist", str(tmp_path / "dist")]
+    assert main([*words, "--out", str(tmp_path / "out"), "--push", *pushed]) == EXIT_USER
+    assert "give --push prepare train" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

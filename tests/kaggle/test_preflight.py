@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,8 @@ def test_so_is_one_that_the_training_kernel_would_make(dist: Path) -> None:
         ('RECIPES = ["mosaic-xloss", ', 'RECIPES = ["mosaic-loss", ', "did you mean 'mosaic-xloss'"),
         ("OPTIONS: dict = {}", 'OPTIONS: dict = {"epoch": 1}', "no option 'epoch'"),
         ("OPTIONS: dict = {}", 'OPTIONS = {"epochs": "x"}', "epochs: Input should be a valid integer"),
+        ("OPTIONS: dict = {}", 'OPTIONS = ["epochs"]', "OPTIONS must be a dictionary"),
+        ('RECIPES = ["mosaic-xloss", ', 'RECIPES = ["absent.json", ', "'absent.json' is a file"),
     ],
 )
 def test_what_the_training_kernel_would_refuse_is_found(dist: Path, old: str, new: str, says: str) -> None:
@@ -172,6 +175,34 @@ def test_what_the_training_kernel_would_refuse_is_found(dist: Path, old: str, ne
     assert finding.where == str(dist / script)
     _replaced(script, new, "OPTIONS = dict()" if "OPTIONS" in new else "RECIPES = list()[:")(dist)
     assert not any(says in finding.what for finding in preflight(dist).findings)
+
+
+def test_a_recipe_file_of_this_machine_is_found_and_not_run(
+    dist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kaggle has no such file, and only those that a person names on a command line are run."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.json").write_bytes(get_recipe("baseline").to_json())
+    (tmp_path / "mine.py").write_text(
+        "import pathlib; pathlib.Path('run').touch()\n"
+        "from kagglehms.training.recipes import get_recipe; recipe = get_recipe('baseline')\n"
+    )
+    names = ["mosaic-xloss", "mine.json", "mine.py"]
+    for before, name in pairwise(names):
+        _replaced("kernels/train/train.py", f'RECIPES = ["{before}", ', f'RECIPES = ["{name}", ')(dist)
+        (finding,) = preflight(dist).findings
+        assert f"{name!r} is a file" in finding.what
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("target", ["absent", "link", "../kernels"])
+def test_a_link_in_the_bundle_is_found_wherever_it_leads(dist: Path, target: str) -> None:
+    (dist / "dataset/link").symlink_to(target)
+    findings = preflight(dist).findings
+    assert [finding.what for finding in findings if finding.where == str(dist / "dataset/link")] == [
+        "is a symbolic link"
+    ]
+    assert any("extra: link" in finding.what for finding in findings)
 
 
 def test_all_findings_at_once_each_with_its_fix(dist: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ running a whole push in a network namespace that has only a loopback.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -176,6 +177,12 @@ def test_findings_stop_a_push_before_anything_is_asked(
         push(dist, ["infer"], kaggle, tmp_path / "out")
     assert "is an archive" in "\n".join(lines)
     assert service.calls == []
+    (dist / "dataset/stranger.zip").unlink()
+    card = dist / "dataset" / CARD
+    card.write_text(card.read_text().replace("some-owner", "otto"))  # which every kernel contradicts
+    with pytest.raises(RunError, match=r"^1 finding in .*nothing was uploaded"):
+        push(dist, ["infer"], kaggle, tmp_path / "out")
+    assert "preflight: 1 finding." in lines[-1]
 
 
 @pytest.mark.slow
@@ -355,15 +362,39 @@ def test_a_kernel_that_fails_says_why(service: LoopbackKaggle, kaggle: Kaggle) -
         follow_kernel(KERNEL, kaggle)
 
 
-def test_the_log_of_a_kernel_that_failed_is_fetched(
-    service: LoopbackKaggle, dist: Path, kaggle: Kaggle, tmp_path: Path
+def test_the_log_of_a_kernel_that_failed_is_fetched_beside_what_the_session_before_left(
+    service: LoopbackKaggle, dist: Path, kaggle: Kaggle, lines: list[str], tmp_path: Path
 ) -> None:
-    service.running[KERNEL] = Session(
-        ["ERROR"], failure="exit code 1", log="error: what was mounted is stale\n"
-    )
-    with pytest.raises(RunError, match="ended as ERROR: exit code 1"):
-        fetch_all(dist, ["infer"], tmp_path / "out", kaggle)
-    assert "stale" in (tmp_path / "out/infer/kagglehms-infer.log").read_text()
+    service.running[KERNEL] = Session(["COMPLETE"], outputs={"submission.csv": SUBMISSION})
+    fetch_all(dist, ["infer"], tmp_path / "out", kaggle)
+    for log in ("error: what was mounted is stale\n", "error: no space\n"):
+        service.running[KERNEL] = Session(["ERROR"], failure="exit code 1", log=log)
+        with pytest.raises(RunError, match="ended as ERROR: exit code 1"):
+            fetch_all(dist, ["infer"], tmp_path / "out", kaggle)
+        assert (tmp_path / "out/infer.failed/kagglehms-infer.log").read_text() == log
+        assert str(tmp_path / "out/infer.failed") in lines[-1]
+    assert (tmp_path / "out/infer/submission.csv").read_bytes() == SUBMISSION
+    assert sorted(os.listdir(tmp_path / "out")) == ["infer", "infer.failed"]
+
+
+def test_a_disk_that_fails_at_the_end_of_a_fetch_costs_nothing(
+    service: LoopbackKaggle, dist: Path, kaggle: Kaggle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new output cannot take the place of the old one, which has been moved aside."""
+    service.running[KERNEL] = Session(["COMPLETE"], outputs={"submission.csv": SUBMISSION})
+    fetch(dist / "kernels/infer", tmp_path / "out", kaggle)
+    rename, place = Path.rename, tmp_path / "out/infer"
+
+    def broken(path: Path, target: Path) -> Path:
+        if Path(target) == place and not place.exists() and not path.name.endswith(".old"):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", broken)
+    with pytest.raises(RunError, match="cannot be written"):
+        fetch(dist / "kernels/infer", tmp_path / "out", kaggle)
+    assert (place / "submission.csv").read_bytes() == SUBMISSION
+    assert os.listdir(tmp_path / "out") == ["infer"]
 
 
 def test_a_kernel_that_does_not_end(service: LoopbackKaggle, kaggle: Kaggle) -> None:
@@ -422,17 +453,23 @@ def test_a_run_that_predicted_nothing_is_not_to_be_submitted(
     content: dict[str, Any],
     says: str,
 ) -> None:
-    """Its session is complete and it left a submission: only its marker tells."""
+    """Its session is complete and it left a submission: only its marker tells. The good run of before is kept."""
     publish(service, dist / "dataset")
+    good = SUBMISSION + b"2,1,0,0,0,0,0\n"
+    service.running[KERNEL] = Session(["COMPLETE"], outputs={"submission.csv": good})
+    fetch_all(dist, ["infer"], tmp_path / "out", kaggle)
+    del service.running[KERNEL]
     outputs = {"submission.csv": SUBMISSION, "scored-run.json": marker_bytes(**content)}
     service.sessions[KERNEL] = Session(outputs=outputs)
-    with pytest.raises(RunError, match=f"do not submit it: {says}"):
+    with pytest.raises(RunError, match=f"do not submit it: {says}") as refused:
         push(dist, ["infer"], kaggle, tmp_path / "out")
+    assert str(tmp_path / "out/infer.failed") in str(refused.value)
     assert "competitions submit" not in "\n".join(lines)
-    assert (tmp_path / "out/infer/submission.csv").read_bytes() == SUBMISSION
     service.running[KERNEL] = Session(["COMPLETE"], outputs=outputs)
     with pytest.raises(RunError, match=f"do not submit it: {says}"):
         fetch_all(dist, ["infer"], tmp_path / "out", kaggle)
+    assert (tmp_path / "out/infer.failed/submission.csv").read_bytes() == SUBMISSION
+    assert (tmp_path / "out/infer/submission.csv").read_bytes() == good
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,9 @@ def ending(runs: Path) -> dict[str, Any]:
         ("baseline", {}, "RECIPES must be a list"),
         ([], {}, "RECIPES must be a list"),
         ([1], {}, "RECIPES must be names, but got 1"),
+        (5, {}, "RECIPES must be a list"),
+        (["mine.json"], {}, "RECIPES must be names, but 'mine.json' is a file"),
+        (["baseline"], ["epochs"], "OPTIONS must be a dictionary"),
         (["baseline"], {"epoch": 1}, "no option 'epoch'; did you mean 'epochs'"),
         (["baseline"], {"runs": "/kaggle/working"}, "no option 'runs'"),
         (["baseline"], {"epochs": "many"}, "OPTIONS: epochs: Input should be a valid integer"),
@@ -65,7 +68,7 @@ def ending(runs: Path) -> dict[str, Any]:
     ],
 )
 def test_what_the_owner_wrote_is_checked_before_anything_else(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], recipes: Any, options: dict[str, Any], says: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recipes: Any, options: Any, says: str
 ) -> None:
     absent = tmp_path / "absent"  # which would be found out next
     assert entry.train(absent, absent, "0" * 64, tmp_path, "somebody", recipes, options) == EXIT_USER

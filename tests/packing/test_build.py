@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import kagglehms
 from kagglehms.bundle.manifest import CARD, MANIFEST, read_manifest, verify
 from kagglehms.bundle.predictor import load_bundle
 from kagglehms.errors import RunError, UsageError
+from kagglehms.kaggle.dist import choose_kernels
 from kagglehms.kaggle.stamping import PLACEHOLDER_OWNER
 from kagglehms.kernel.prior import read_prior
 from kagglehms.locks import exclusive
@@ -120,6 +123,26 @@ def test_a_library_without_weights_is_for_the_kernels_that_make_them(tmp_path: P
     assert "0 models" in describe(built)
     with pytest.raises(UsageError, match="no models"):
         load_bundle(built.dataset, "cpu")
+
+
+@pytest.mark.parametrize("library_only", [False, True])
+def test_the_next_commands_are_those_that_this_build_can_be_pushed_by(
+    runs: Path, tmp_path: Path, library_only: bool
+) -> None:
+    """The words after `--push` are kernels of the build, by hand they are the same, and a scored one is submitted."""
+    dist = tmp_path / "a dist"
+    built = build(runs, dist, owner="some-owner", library_only=library_only)
+    expected = ["prepare", "train"] if library_only else ["infer"]
+    text = describe(built)
+    found = re.search(r"the same command with --push (.+?) does all of this", text)
+    assert found is not None
+    assert [folder.name for folder in choose_kernels(dist, found[1].split())] == expected
+    commands = [shlex.split(line, comments=True) for line in text.splitlines() if line.startswith("  kaggle")]
+    by_hand = [Path(words[-1]) for words in commands if words[:3] == ["kaggle", "kernels", "push"]]
+    assert by_hand == [dist / "kernels" / name for name in expected]
+    submitted = [words[words.index("-k") + 1] for words in commands if "submit" in words]
+    assert submitted == ([] if library_only else ["some-owner/kagglehms-infer"])
+    assert "kaggle " not in describe(built, pushes=True)  # where the same command does it by itself
 
 
 def test_a_new_build_replaces_the_old_one_whole(runs: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -11,7 +12,7 @@ import pytest
 
 from kagglehms.kernel.marker import Marker
 from kagglehms.kernel.submission import read_submission
-from kagglehms.packing.build import build
+from kagglehms.packing.build import Built, build
 from kagglehms.rehearsal.run import rehearse
 
 TINY = {
@@ -51,3 +52,21 @@ def test_what_the_training_kernel_leaves_is_what_the_scored_kernel_predicts_with
     assert marker.rows_with_prior == {}
     ids = pl.read_csv(competition_folder / "test.csv")["eeg_id"].to_list()
     assert read_submission(out / "submission.csv", ids).shape == (len(ids), 6)
+
+
+def test_a_scored_kernel_that_leaves_nothing_but_the_sample_is_told(
+    built: Built, competition_folder: Path, tmp_path: Path
+) -> None:
+    """The bundle's library is imported, and ends by what nobody foresaw; the exit code is 0 all the same."""
+    dist = Path(shutil.copytree(built.dataset.parent, tmp_path / "dist"))
+    script = dist / "kernels/infer/infer.py"
+    text = script.read_text()
+    assert text.count("infer(root, bundle, DIGEST, scratch)") == 1
+    script.write_text(text.replace("infer(root, bundle, DIGEST, scratch)", "infer()"))
+    report = rehearse("infer", dist, competition_folder, tmp_path / "out", isolation="guard")
+    sample = (competition_folder / "sample_submission.csv").read_bytes()
+    assert (tmp_path / "out/submission.csv").read_bytes() == sample
+    assert report.kernel_exit_code == 0
+    assert report.library is not None
+    assert not report.ok
+    assert "scored-run.json" in report.sentence

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,15 @@ import pytest
 from kagglehms.cli.commands import main
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, EXIT_TERMINATED, DataError, RunError, UsageError
+from kagglehms.kernel import protocol, training_session
+from kagglehms.kernel.marker import Marker
 from kagglehms.kernel.mounts import MOUNT_STYLES, MountStyle, competition_mount, dataset_mount
 from kagglehms.rehearsal import launcher, launching, machine, run, scratch
 from kagglehms.rehearsal.links import folders_to_keep, resolve_links
 from kagglehms.rehearsal.machine import Budget, Isolation
-from kagglehms.rehearsal.outputs import keep
 from kagglehms.rehearsal.report import RehearsalReport, projection
 from kagglehms.rehearsal.run import rehearse
-from kagglehms.rehearsal.spec import IsolationUnavailableError, Spec
+from kagglehms.rehearsal.spec import IsolationUnavailableError, Outcome, Spec
 from kagglehms.timing import seconds_of
 
 PRELUDE = """
@@ -48,9 +50,15 @@ def library():
     sys.path.insert(0, str(folder))
     import kagglehms
 
-def submit(rows="1,0.5,0.1,0.1,0.1,0.1,0.1\\n2,1,0,0,0,0,0\\n"):
+def copy_sample(rows="1,0.5,0.1,0.1,0.1,0.1,0.1\\n2,1,0,0,0,0,0\\n"):
     Path("submission.csv").write_text("eeg_id,{columns}\\n" + rows)
-""".replace("{columns}", ",".join(VOTE_COLUMNS))
+
+def submit(*rows):
+    copy_sample(*rows)
+    Path("scored-run.json").write_text({marker!r})
+""".replace("{columns}", ",".join(VOTE_COLUMNS)).replace(
+    "{marker!r}", repr(json.dumps({"status": "complete"} | asdict(Marker(rows=2, models=["a pass"]))))
+)
 
 
 def _namespaces_work() -> bool:
@@ -355,6 +363,8 @@ def test_a_kernel_that_fails_is_told_with_its_code_and_its_last_words(
         ("library(); submit('1,0.5,0.1,0.1,0.1,0.1,0.1\\n')", "ids are not the test set's 2"),
         ("library(); submit('1,1,0,0,0,0,0\\n2,1,1,0,0,0,0\\n')", "it would be refused"),
         ("library(); submit(); os.kill(os.getpid(), 9)", "exit code -9"),
+        ("library(); copy_sample()", "no scored-run.json says what submission.csv is made from"),
+        ("library(); submit(); Path('scored-run.json').write_text('{}')", "no scored-run.json says"),
     ],
 )
 def test_each_way_to_go_wrong_has_its_name(house: House, script: str, problem: str) -> None:
@@ -636,12 +646,34 @@ def test_memory_of_all_processes_counts_together(house: House) -> None:
     assert house.rehearse(isolation="guard").peak_memory_bytes > 300_000_000
 
 
-def test_a_shorter_session_is_told_to_the_kernel(house: House) -> None:
-    house.kernel('tell(limit=os.environ.get("KAGGLEHMS_TIME_LIMIT"))')
-    house.rehearse(isolation="guard", budget=Budget(time_limit_s=90))
-    assert seconds_of(house.facts()["limit"]) == pytest.approx(85)
-    house.rehearse(isolation="guard")
+@pytest.mark.parametrize(("name", "own_s"), [("look", 85.0), ("train", 86.25)])
+def test_a_shorter_session_is_told_to_the_kernel(house: House, name: str, own_s: float) -> None:
+    """The same share: 8.5 of a scored run's 9 hours, 11.5 of a training session's 12."""
+    house.kernel('tell(limit=os.environ.get("KAGGLEHMS_TIME_LIMIT"))', name=name)
+    house.rehearse(name, isolation="guard", budget=Budget(time_limit_s=90))
+    assert seconds_of(house.facts()["limit"]) == pytest.approx(own_s)
+    house.rehearse(name, isolation="guard")
     assert house.facts() == {"limit": None}
+
+
+@pytest.mark.parametrize(("name", "hours"), [("look", 9), ("train", 12), ("prepare", 12)])
+def test_a_session_may_take_as_long_as_on_kaggle(
+    house: House, monkeypatch: pytest.MonkeyPatch, name: str, hours: int
+) -> None:
+    """So none is killed while a kernel that minds its own limit is still at work."""
+    specs: list[Spec] = []
+
+    def launch(spec: Spec, _: object) -> Outcome:
+        specs.append(spec)
+        return Outcome(0, 0.0, 0, 0, False, False)
+
+    monkeypatch.setattr(run, "launch", launch)
+    house.kernel("", name=name)
+    house.rehearse(name, isolation="guard")
+    (spec,) = specs
+    assert spec.timeout_s == hours * 3600
+    own_s = training_session.TIME_LIMIT_S if name == "train" else protocol.TIME_LIMIT_S
+    assert spec.timeout_s > own_s
 
 
 @pytest.mark.parametrize("isolation", BOTH)
@@ -863,8 +895,6 @@ def test_the_targets_of_many_links_are_in_a_few_folders() -> None:
 
 
 def test_the_projection_goes_by_the_rows() -> None:
-    from kagglehms.kernel.marker import Marker
-
     steps = [{"name": "a", "seconds": 30.0}, {"name": "b", "seconds": 10.0}]
     assert projection(None) == ""
     assert projection(Marker(rows=50)) == ""
@@ -873,45 +903,6 @@ def test_the_projection_goes_by_the_rows() -> None:
         "4,000 rows would take 55 min of 9 h"
     )
     assert "would be left out" in projection(Marker(rows=50, steps=steps * 10, seconds=500))
-
-
-def test_the_session_before_comes_back_where_the_new_one_cannot_take_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The second of the two renames fails, as on a disk that has just gone."""
-    made, place = tmp_path / "made", tmp_path / "train"
-    for folder, content in ((made, "new"), (place, "old")):
-        folder.mkdir()
-        (folder / "state").write_text(content)
-    rename = Path.rename
-
-    def broken(path: Path, target: Path) -> Path:
-        if path.name == ".train.new":
-            raise OSError(errno.EIO, "Input/output error")
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", broken)
-    with pytest.raises(RunError, match="cannot be written"):
-        keep(made, place, True)
-    assert (place / "state").read_text() == "old"
-
-
-def test_a_call_that_was_killed_between_its_renames_costs_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What it had moved aside is found by the next call, which fails as well."""
-    made, retired = tmp_path / "made", tmp_path / ".train.old"
-    for folder, content in ((made, "new"), (retired, "old")):
-        folder.mkdir()
-        (folder / "state").write_text(content)
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(shutil, "move", full)
-    with pytest.raises(RunError, match="cannot be written"):
-        keep(made, tmp_path / "train", True)
-    assert (tmp_path / "train" / "state").read_text() == "old"
 
 
 @pytest.mark.parametrize("written", ["folder", "kernel", "nothing"])

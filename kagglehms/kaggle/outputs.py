@@ -1,4 +1,4 @@
-"""Keeps what a rehearsed session has left, in place of what the session before it left."""
+"""Keeps what a session has left, here or on Kaggle, in place of what the session before it left."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from kagglehms.errors import RunError
 def keep(made: Path, place: Path, good: bool) -> Path:
     """Move the output of a session to `place`, or next to it if the session failed.
 
-    A failed session does not cost the output of the one before it, from which the next one continues. The old output is
-    deleted only once the new one is complete, because a move from another disk is a copy and can fail half-way.
+    A failed session does not cost the output of the one before it, from which the next one continues or which is worth
+    submitting. The old output is deleted only once the new one is complete, because a move from another disk is a copy
+    and can fail half-way.
 
     Args:
         made: folder of the new output.
@@ -24,7 +25,7 @@ def keep(made: Path, place: Path, good: bool) -> Path:
         The folder that the output is in.
 
     Raises:
-        RunError: the disk is full; what was at the place is still there.
+        RunError: the disk is full or fails; what was at the place is still there.
     """
     place = place if good else place.with_name(f"{place.name}.failed")
     arriving, retired = (place.with_name(f".{place.name}.{what}") for what in ("new", "old"))
