@@ -20,7 +20,7 @@ from kagglehms.files import writing
 from kagglehms.inputs.layouts import Source
 from kagglehms.kernel.protocol import Pulse
 from kagglehms.kernel.schedule import Step
-from kagglehms.kernel.test_set import CropCache
+from kagglehms.kernel.test_set import CropCache, Missing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,12 +35,14 @@ class Pass:
     Attributes:
         probabilities_NK: (N, 6) float64; NaN in rows that were not predicted.
         seconds: seconds the pass took in the process that computed it.
+        missing: why rows were not predicted, other than for want of time.
         cut_short: whether time ran out before the last row.
         restored: whether an earlier worker computed it.
     """
 
     probabilities_NK: NDArray[np.float64]
     seconds: float
+    missing: tuple[Missing, ...] = ()
     cut_short: bool = False
     restored: bool = False
 

@@ -18,8 +18,9 @@ from trained import make_dist
 from kagglehms.bundle.predictor import LoadedModel, load_bundle
 from kagglehms.data.competition import CHANNELS, VOTE_COLUMNS, Competition
 from kagglehms.data.readers import encode_eeg, encode_spectrogram
-from kagglehms.inputs.layouts import Crop
-from kagglehms.kernel import scored_run
+from kagglehms.inputs.kinds import Input
+from kagglehms.inputs.layouts import LAYOUTS, Crop
+from kagglehms.kernel import scored_run, test_set
 from kagglehms.kernel.marker import Marker
 from kagglehms.kernel.protocol import UNDER_WAY, Pulse, Task
 from kagglehms.kernel.schedule import SAFETY
@@ -223,6 +224,36 @@ def test_a_model_that_fails_costs_its_own_part_only(
     only = next(m for m in load_bundle(dist / "dataset", "cpu").models() if m.entry.fold == 1)
     power = [_crop(pl.read_parquet(path).drop("time").to_numpy()) for path in paths_of(folder)]
     np.testing.assert_allclose(values, only.predict(power), atol=1e-6)
+
+
+def test_a_layout_that_cannot_be_drawn_costs_its_own_recipe_only(
+    both: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first recipe's images fail; the second one sees the same spectrograms, and predicts as if it were alone."""
+    real = test_set.draw
+
+    def fails(layout: Input, *rest: Any) -> None:
+        if layout == LAYOUTS["panels"]:
+            raise ValueError("it does not compile")
+        real(layout, *rest)
+
+    monkeypatch.setattr(test_set, "draw", fails)
+    code, values, marker = run(
+        both, folder, tmp_path / "out", mirror=False, scratch=str(_made(tmp_path / "s"))
+    )
+    assert (code, marker.status, marker.rows_with_prior) == (1, "partial", {})
+    assert sorted(marker.models) == ["kaggle+eeg fold 0", "kaggle+eeg fold 1"]
+    reason = f"predicted no row; row {ids_of(folder)[0]}: cannot be drawn (it does not compile)"
+    assert marker.left_out == dict.fromkeys(PLAIN, reason)
+    models = [m for m in load_bundle(both / "dataset", "cpu").models() if m.entry.recipe == "kaggle+eeg"]
+    crops = [
+        Crop(
+            encode_spectrogram(pl.read_parquet(path).drop("time").to_numpy()),
+            encode_eeg(read_eeg_window(folder, eeg_id)),
+        )
+        for path, eeg_id in zip(paths_of(folder), ids_of(folder), strict=True)
+    ]
+    np.testing.assert_allclose(values, np.mean([m.predict(crops) for m in models], axis=0), atol=1e-6)
 
 
 def test_output_that_is_not_finite_becomes_the_prior(
