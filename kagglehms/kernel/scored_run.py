@@ -104,6 +104,7 @@ class ScoredRun:
         self._tally = Tally(rows.eeg_ids)
         self._projection = Projection()
         self._time_is_up = False
+        self._not_compiled: set[str] = set()
 
     def improve(self) -> None:
         """Replace the submission after each pass, as far as time allows.
@@ -115,13 +116,14 @@ class ScoredRun:
         if not self.marker.rows:
             return
         steps = self._schedule(predictor)
-        layouts = {predictor.recipe(step.model).layout for step in steps}
+        layouts: dict[Input, dict[str, None]] = {}
+        for step in steps:
+            layouts.setdefault(predictor.recipe(step.model).layout, {})[step.model.recipe] = None
         if len(steps) > 1:  # a single pass has no use for what it decoded
             sources = frozenset[Source]().union(*(layout.sources for layout in layouts))
             self._reader.cache = self._scratch.crops(self.marker.rows, sources, self._task.cache_bytes)
-        for layout in layouts:
-            self._scratch.pulse.beat()
-            warm_up([layout])
+        for layout, recipes in layouts.items():
+            self._compile(layout, recipes)
         self.marker.seconds_before_first_step = round(self._clock.passed_s, 1)
         try:
             for step in steps:
@@ -168,6 +170,17 @@ class ScoredRun:
             self.marker.left_out[name] = "the blend gives it no weight"
         return steps
 
+    def _compile(self, layout: Input, recipes: Collection[str]) -> None:
+        """Compile what draws a layout; if that has ended a process before, do without the recipes that look at it."""
+        name = f"compiling for {', '.join(recipes)}"
+        if name in self._task.skip:
+            self._not_compiled.update(recipes)
+            return
+        self._scratch.begin(name, "cpu")
+        self._scratch.pulse.beat()
+        warm_up([layout])
+        self._scratch.end()
+
     def _attempt(self, predictor: Predictor, step: Step) -> None:
         """Do one step if there is time; if anything goes wrong, only this step is lost."""
         done = self._scratch.restore(step, (self.marker.rows, len(self._prior_K)))
@@ -186,6 +199,7 @@ class ScoredRun:
         except Exception as error:
             self._fail(step.name, error)
             self._leave_if_device_is_lost(predictor)
+            self._scratch.end()
 
     def _no_time_for(self, step: Step) -> str:
         """Return why there is no time for a step; empty if there is, or if a trial is to tell."""
@@ -216,8 +230,9 @@ class ScoredRun:
 
     def _compute(self, predictor: Predictor, step: Step) -> Pass:
         """Predict the test set with one model and keep the result for a worker that may follow."""
-        if step.name in self._task.skip:
+        if step.name in self._task.skip or step.model.recipe in self._not_compiled:
             raise RunError("it has ended a process before")
+        self._scratch.begin(step.name, predictor.device.name)  # loading can end a process as well
         start_s = self._clock.passed_s
         missing: list[Missing] = []
         try:
@@ -230,7 +245,6 @@ class ScoredRun:
 
     def _predict(self, model: LoadedModel, step: Step, missing: list[Missing]) -> NDArray[np.float64]:
         """Return (N, 6) probabilities; NaN in rows that `missing` then says why of, or that there is no time for."""
-        self._scratch.begin(step, model.device.name)
         n_rows = self.marker.rows
         probabilities_NK = np.full((n_rows, len(self._prior_K)), np.nan)
         layout = model.recipe.layout

@@ -60,15 +60,15 @@ class Scratch:
         self.pulse = Pulse(folder)
         self._notes = notes
 
-    def begin(self, step: Step, device: str) -> None:
-        """Tell the supervisor which step is computed from here on."""
+    def begin(self, name: str, device: str) -> None:
+        """Tell the supervisor what is computed from here on, by the name under which it can be skipped."""
         try:
-            self.pulse.begin(step.name, device)
+            self.pulse.begin(name, device)
         except OSError as error:
             self._note(error)
 
     def end(self) -> None:
-        """Tell the supervisor that no step is computed."""
+        """Tell the supervisor that nothing is computed that could be skipped."""
         try:
             self.pulse.end()
         except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from kagglehms.data.competition import CHANNELS, VOTE_COLUMNS, Competition
 from kagglehms.data.readers import encode_eeg, encode_spectrogram
 from kagglehms.inputs.kinds import Input
 from kagglehms.inputs.layouts import LAYOUTS, Crop
-from kagglehms.kernel import scored_run, test_set
+from kagglehms.kernel import scored_run, supervisor, test_set
 from kagglehms.kernel.marker import Marker
 from kagglehms.kernel.protocol import UNDER_WAY, Pulse, Task
 from kagglehms.kernel.schedule import SAFETY
 from kagglehms.kernel.scored_run import run_scored
 from kagglehms.kernel.submission import read_submission
+from kagglehms.kernel.supervisor import supervise
 from kagglehms.kernel.test_set import BATCH_ROWS
 from kagglehms.packing.build import build
 from kagglehms.runs.blends import Blend
@@ -541,6 +543,91 @@ def test_a_second_process_goes_on_behind_what_is_finished(
     )
     assert (code, len(marker.models)) == (1, 1)
     assert marker.left_out == {skip[0]: "it has ended a process before"}
+
+
+FAULTY = """
+import os, sys
+from kagglehms.bundle.predictor import LoadedModel, Predictor
+from kagglehms.kernel import scored_run
+
+def fails(*_):
+    raise RuntimeError("shapes do not fit")
+
+def dies(*_):
+    os.kill(os.getpid(), 9)
+
+def at(name, real, fault):
+    def called(self, *rest):
+        entry = rest[0] if rest and hasattr(rest[0], "recipe_file") else self.entry
+        return (fault if f"{{entry.recipe}} fold {{entry.fold}}" == name else real)(self, *rest)
+    return called
+
+{fault}
+sys.exit(scored_run.main(sys.argv[1:]))
+"""
+"""A worker with a fault of its own."""
+
+
+def supervised(
+    dist: Path, folder: Path, out: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[np.ndarray, Marker]:
+    """Let workers with a fault predict the test set on the CPU, one after the other."""
+    monkeypatch.setattr(supervisor, "WORKER", (sys.executable, "-c", FAULTY.format(fault=fault)))
+    scratch = str(_made(out.with_name("scratch")))
+    task = Task(str(dist / "dataset"), str(folder), str(out), device="cpu", mirror=False, scratch=scratch)
+    assert supervise(task) == 1
+    marker = Marker.read(out)
+    assert marker is not None
+    return read_submission(out / "submission.csv", ids_of(folder)), marker
+
+
+def order_of(dist: Path, folder: Path, out: Path) -> list[str]:
+    return run(dist, folder, out, mirror=False)[2].models
+
+
+def test_a_model_that_kills_its_process_while_it_is_loaded_is_left_out(
+    dist: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = order_of(dist, folder, tmp_path / "whole")
+    fault = f"Predictor.load = at({bad!r}, Predictor.load, dies)"
+    values, marker = supervised(dist, folder, tmp_path / "out", fault, monkeypatch)
+    assert marker.models == [good]
+    assert marker.problems[0] == f"{bad} on cpu: its process ended by signal 9"
+    assert marker.left_out == {bad: "it has ended a process before"}
+    only = next(m for m in load_bundle(dist / "dataset", "cpu").models() if good.endswith(str(m.entry.fold)))
+    power = [_crop(pl.read_parquet(path).drop("time").to_numpy()) for path in paths_of(folder)]
+    np.testing.assert_allclose(values, only.predict(power), atol=1e-6)
+
+
+def test_a_model_that_merely_failed_is_not_blamed_for_the_next_ones_crash(
+    both: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing, deadly, *others = order_of(both, folder, tmp_path / "whole")
+    fault = (
+        f"LoadedModel.predict_images = at({failing!r}, LoadedModel.predict_images, fails)\n"
+        f"Predictor.load = at({deadly!r}, Predictor.load, dies)"
+    )
+    _, marker = supervised(both, folder, tmp_path / "out", fault, monkeypatch)
+    assert marker.models == others
+    assert marker.problems == [
+        f"{deadly} on cpu: its process ended by signal 9",
+        f"{failing}: RuntimeError: shapes do not fit",
+        f"{deadly}: it has ended a process before",
+    ]
+
+
+def test_a_layout_whose_compiling_kills_the_process_costs_its_own_recipe_only(
+    both: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = """
+from kagglehms.inputs.layouts import LAYOUTS
+real = scored_run.warm_up
+scored_run.warm_up = lambda layouts: (dies if LAYOUTS["panels"] in layouts else real)(layouts)
+"""
+    _, marker = supervised(both, folder, tmp_path / "out", fault, monkeypatch)
+    assert sorted(marker.models) == ["kaggle+eeg fold 0", "kaggle+eeg fold 1"]
+    assert marker.problems[0] == "compiling for baseline on cpu: its process ended by signal 9"
+    assert marker.left_out == dict.fromkeys(PLAIN, "it has ended a process before")
 
 
 def test_a_full_disk_leaves_the_submission_before_it(
