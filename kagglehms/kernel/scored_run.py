@@ -188,7 +188,10 @@ class ScoredRun:
             self._leave_out(step.name, reason)
             return
         try:
-            done = done or self._compute(predictor, step)
+            if done is None:
+                done = self._compute(predictor, step)
+            else:
+                self._tally.note(done.missing)
             if np.isfinite(done.probabilities_NK).all(axis=1).any():
                 self._submit(step, done)
             else:

@@ -7,6 +7,7 @@ Shape legend: N rows of the test set, K the six classes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,12 @@ class Scratch:
             return
         try:
             with writing(self.folder / _file_name(step)) as file:
-                np.savez(file, probabilities_NK=done.probabilities_NK, seconds=np.float64(done.seconds))
+                np.savez(
+                    file,
+                    probabilities_NK=done.probabilities_NK,
+                    seconds=np.float64(done.seconds),
+                    missing=np.frombuffer(json.dumps(done.missing).encode(), np.uint8),
+                )
         except HMSError as error:
             self._note(error)
 
@@ -111,11 +117,12 @@ class Scratch:
                 np.load(file, allow_pickle=False) as kept,
             ):
                 probabilities_NK, seconds = kept["probabilities_NK"], float(kept["seconds"])
+                missing = tuple((int(row), str(why)) for row, why in json.loads(kept["missing"].tobytes()))
         except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, BadZipFile):
             return None
         if probabilities_NK.shape != shape:
             return None
-        return Pass(probabilities_NK.astype(np.float64), seconds, restored=True)
+        return Pass(probabilities_NK.astype(np.float64), seconds, missing, restored=True)
 
     def _note(self, error: Exception) -> None:
         if not any(note.startswith(_NOTE) for note in self._notes):

@@ -28,7 +28,7 @@ from kagglehms.kernel.schedule import SAFETY
 from kagglehms.kernel.scored_run import run_scored
 from kagglehms.kernel.submission import read_submission
 from kagglehms.kernel.supervisor import supervise
-from kagglehms.kernel.test_set import BATCH_ROWS
+from kagglehms.kernel.test_set import BATCH_ROWS, Reader
 from kagglehms.packing.build import build
 from kagglehms.runs.blends import Blend
 from kagglehms.runs.prior_correction import PriorCorrection
@@ -690,6 +690,36 @@ def test_a_restored_pass_keeps_its_time_and_measures_nothing(
     for before, after in zip(first.steps, again.steps, strict=True):
         assert before["name"] == after["name"]
         assert before["seconds"] == after["seconds"] or before["name"] in observed
+
+
+def test_a_second_process_gives_the_reasons_of_the_first(
+    dist: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever kept rows from being predicted: a broken recording, an image, an output that is not finite."""
+    paths_of(folder)[0].write_bytes(b"PAR1")
+    scratch, drawn = str(_made(tmp_path / "scratch")), test_set.draw
+    real = LoadedModel.predict_images
+
+    def fails(layout: Input, crop: Crop, *rest: Any) -> None:
+        if np.array_equal(crop.of("kaggle"), second.of("kaggle")):
+            raise ValueError("it is odd")
+        drawn(layout, crop, *rest)
+
+    def not_finite(self: LoadedModel, images: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.full((1, 6), np.nan), real(self, images)[1:]])
+
+    second = _crop(pl.read_parquet(paths_of(folder)[1]).drop("time").to_numpy())
+    monkeypatch.setattr(test_set, "draw", fails)
+    monkeypatch.setattr(LoadedModel, "predict_images", not_finite)
+    _, values, marker = run(dist, folder, tmp_path / "out", mirror=False, scratch=scratch)
+    broken, odd, infinite = marker.rows_with_prior.values()
+    assert "cannot be read" in broken
+    assert (odd, infinite) == ("cannot be drawn (it is odd)", "the model's output is not finite")
+    monkeypatch.setattr(Reader, "crop", None)  # nothing is read any more
+    _, again, after = run(dist, folder, tmp_path / "again", mirror=False, scratch=scratch)
+    np.testing.assert_array_equal(again, values)
+    assert after.rows_with_prior == marker.rows_with_prior
+    assert after.models == marker.models
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "shape", "folder", "other"])
