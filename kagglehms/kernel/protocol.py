@@ -33,8 +33,8 @@ class Task:
         time_limit_s: seconds from now until the run must end with the best submission so far.
         scratch: folder for decoded crops, finished passes and the pulse; None keeps none of them.
         mirror: whether to predict mirrored recordings as well (test-time augmentation).
-        skip: names of what is not to be attempted, because each of these has ended a process: steps, and the compiling
-            of a layout, without which the steps of its recipes are left out.
+        skip: names of what is not to be attempted, because each of these has ended a process: steps, which
+            are then not attempted on mirrored recordings either, and the compiling of a layout, which its recipes need.
         cache_bytes: most bytes of decoded crops to keep; None uses whatever space the disk has.
     """
 

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -233,7 +234,11 @@ class ScoredRun:
 
     def _compute(self, predictor: Predictor, step: Step) -> Pass:
         """Predict the test set with one model and keep the result for a worker that may follow."""
-        if step.name in self._task.skip or step.model.recipe in self._not_compiled:
+        plain = replace(
+            step, mirror=False
+        )  # a model that ended a process would do so again on mirrored recordings
+        ended = {plain.name, step.name} & set(self._task.skip)
+        if ended or step.model.recipe in self._not_compiled:
             raise RunError("it has ended a process before")
         self._scratch.begin(step.name, predictor.device.name)  # loading can end a process as well
         start_s = self._clock.passed_s

@@ -616,6 +616,16 @@ def test_a_model_that_merely_failed_is_not_blamed_for_the_next_ones_crash(
     ]
 
 
+def test_a_model_that_ended_a_process_is_not_tried_on_mirrored_recordings(
+    dist: Path, folder: Path, tmp_path: Path
+) -> None:
+    """One that did so on mirrored recordings alone has finished the others before."""
+    _, _, marker = run(dist, folder, tmp_path / "out", skip=(PLAIN[0], f"{PLAIN[1]} mirrored"))
+    left_out = [PLAIN[0], f"{PLAIN[0]} mirrored", f"{PLAIN[1]} mirrored"]
+    assert marker.left_out == dict.fromkeys(left_out, "it has ended a process before")
+    assert marker.models == [PLAIN[1]]
+
+
 def test_a_layout_whose_compiling_kills_the_process_costs_its_own_recipe_only(
     both: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
