@@ -234,9 +234,8 @@ class ScoredRun:
 
     def _compute(self, predictor: Predictor, step: Step) -> Pass:
         """Predict the test set with one model and keep the result for a worker that may follow."""
-        plain = replace(
-            step, mirror=False
-        )  # a model that ended a process would do so again on mirrored recordings
+        # A model that has ended a process would do so again on mirrored recordings.
+        plain = replace(step, mirror=False)
         ended = {plain.name, step.name} & set(self._task.skip)
         if ended or step.model.recipe in self._not_compiled:
             raise RunError("it has ended a process before")
