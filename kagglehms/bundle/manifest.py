@@ -129,7 +129,7 @@ class Manifest:
         format: version of the format, see `FORMAT`.
         library: the library inside the bundle.
         versions: versions of the packages that the models were trained with.
-        models: one entry per fold's weights, in the order in which they should run.
+        models: one entry per fold's weights; in which order a kernel computes them is for `kernel/schedule.py` to say.
         prior: prediction for rows that no model can predict: the class means of the training targets and one further
             record with equal votes, or those of the records that the blend is for.
         files: all files except the manifest and the card, by name.

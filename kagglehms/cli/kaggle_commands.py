@@ -40,7 +40,7 @@ class Build(Following):
     Attributes:
         runs: folder of all runs.
         dist: folder for the bundle and the kernels; what an earlier build left there is replaced.
-        recipe: runs to take, in this order (default: all, or the members of the blend).
+        recipe: runs to take (default: all, or the members of the blend).
         fold: folds to take of each run, numbered from 0 (default: all that are finished).
         owner: Kaggle user name (default: the Kaggle client's).
         blend: name of the blend by which the recipes are combined (default: their plain mean).

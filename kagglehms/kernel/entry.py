@@ -1,4 +1,7 @@
-"""The functions that the scripts in `kernels/` call, once they have made the library of the bundle importable."""
+"""The functions that the scripts in `kernels/` call, once they have made the library of the bundle importable.
+
+Importing this and `infer` need only the standard library: packages that cannot be imported cost no submission.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import kagglehms
 from kagglehms.console import open_streams, visible
-from kagglehms.data.preparing import prepare_competition
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError
 from kagglehms.kernel.mounts import find_competition, find_output
 from kagglehms.kernel.protocol import TIME_LIMIT_S, Task
@@ -82,6 +84,8 @@ def prepare(root: Path, bundle: Path, digest: str) -> int:
         0, or the exit code of what went wrong, which has been printed as one line.
     """
     _begin()
+    from kagglehms.data.preparing import prepare_competition
+
     try:
         _verify(bundle, digest)
         prepare_competition(find_competition(root), root / "working" / STORE, _workers())
@@ -119,6 +123,7 @@ def train(
     """
     start = time.monotonic()
     _begin()
+    from kagglehms.data.preparing import prepare_competition
     from kagglehms.kernel.training_session import TIME_LIMIT_S, train_in_session, training_options
 
     try:

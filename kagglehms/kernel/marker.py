@@ -1,11 +1,12 @@
 """The marker of a scored run: what its submission was made from, in a file beside it and as a line in the log.
 
-Writing one needs only the standard library, because the supervisor does so even when nothing else works.
+Reading and writing one need only the standard library, because the supervisor does so even when nothing else works.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,23 @@ PRIOR_SHARE = 0.05
 """Largest share of rows that may keep the prior without counting as a problem. Nothing is known about such a row, so
 5 % of them cost about what one rung of the ladder gains."""
 _MOST_LINES = 10
+
+
+def _texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+_IS: dict[str, Callable[[Any], bool]] = {
+    "int": lambda value: type(value) is int,
+    "float": lambda value: type(value) in (int, float),
+    "str | None": lambda value: value is None or isinstance(value, str),
+    "list[str]": lambda value: isinstance(value, list) and _texts(value),
+    "dict[str, str]": lambda value: isinstance(value, dict) and _texts(value.values()),
+    "list[dict[str, Any]]": lambda value: (
+        isinstance(value, list) and all(isinstance(item, dict) for item in value)
+    ),
+}
+"""Whether a value that was read from JSON is of a type, by the type's name."""
 
 
 @dataclass
@@ -97,16 +115,15 @@ class Marker:
     @classmethod
     def read(cls, folder: Path) -> Marker | None:
         """Read the marker in `folder`; return None if there is none, or only one of another version."""
-        from pydantic import TypeAdapter
-
         try:
             content = parse((folder / MARKER).read_bytes())
             content.pop("status")
-            if set(content) != {field.name for field in fields(cls)}:
-                return None
-            return TypeAdapter(cls).validate_json(json.dumps(content), strict=True)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
+        kinds = {field.name: str(field.type) for field in fields(cls)}
+        if set(content) != set(kinds) or not all(_IS[kinds[name]](content[name]) for name in kinds):
+            return None
+        return cls(**content)
 
     @staticmethod
     def remove(folder: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 EXIT_DEVICE_LOST = 70
 """A worker's exit code when the GPU has failed in a way that only a new process can recover from."""
 UNDER_WAY = "under-way.json"
-"""File in the scratch folder that names the step being computed and its device; see `Pulse`."""
+"""File in the scratch folder that names what is computed and its device; see `Pulse`."""
 TIME_LIMIT_S = 8.5 * 3600
 """Half an hour less than the competition allows a run."""
 
@@ -33,7 +33,8 @@ class Task:
         time_limit_s: seconds from now until the run must end with the best submission so far.
         scratch: folder for decoded crops, finished passes and the pulse; None keeps none of them.
         mirror: whether to predict mirrored recordings as well (test-time augmentation).
-        skip: names of steps not to attempt, because each of them has ended a process.
+        skip: names of what is not to be attempted, because each of these has ended a process: steps, which
+            are then not attempted on mirrored recordings either, and the compiling of a layout, which its recipes need.
         cache_bytes: most bytes of decoded crops to keep; None uses whatever space the disk has.
     """
 
@@ -77,7 +78,7 @@ class Pulse:
                 self._path.write_text("{}")
 
     def begin(self, step: str, device: str) -> None:
-        """Record that the worker is computing `step` on `device`.
+        """Record that the worker is computing `step` on `device`: loading and running a model, or compiling.
 
         Raises:
             OSError: the file cannot be written.

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ from kagglehms.kernel.schedule import SAFETY, Projection, Step, Trial, make_sche
 from kagglehms.kernel.scratch import Pass, Scratch
 from kagglehms.kernel.submission import write_submission
 from kagglehms.kernel.tally import Tally
-from kagglehms.kernel.test_set import BATCH_ROWS, Reader, batches
+from kagglehms.kernel.test_set import BATCH_ROWS, Missing, Reader, batches
 from kagglehms.progress import progress
 from kagglehms.timing import Clock
 
@@ -73,6 +74,9 @@ def work(task: Task) -> int:
     return EXIT_FAILURE if run.marker.problems else EXIT_OK
 
 
+_NOT_FINITE = "the model's output is not finite"
+
+
 class _NoTime(Exception):
     """There is no time for the rest of a pass."""
 
@@ -98,9 +102,10 @@ class ScoredRun:
         self._prior_K = np.array(read_prior(Path(task.bundle))[0])
         self._scratch = Scratch(None if task.scratch is None else Path(task.scratch), self.marker.notes)
         self._reader = Reader(competition, rows)
-        self._tally = Tally(self._reader)
+        self._tally = Tally(rows.eeg_ids)
         self._projection = Projection()
         self._time_is_up = False
+        self._not_compiled: set[str] = set()
 
     def improve(self) -> None:
         """Replace the submission after each pass, as far as time allows.
@@ -112,13 +117,14 @@ class ScoredRun:
         if not self.marker.rows:
             return
         steps = self._schedule(predictor)
-        layouts = {predictor.recipe(step.model).layout for step in steps}
+        layouts: dict[Input, dict[str, None]] = {}
+        for step in steps:
+            layouts.setdefault(predictor.recipe(step.model).layout, {})[step.model.recipe] = None
         if len(steps) > 1:  # a single pass has no use for what it decoded
             sources = frozenset[Source]().union(*(layout.sources for layout in layouts))
             self._reader.cache = self._scratch.crops(self.marker.rows, sources, self._task.cache_bytes)
-        for layout in layouts:
-            self._scratch.pulse.beat()
-            warm_up([layout])
+        for layout, recipes in layouts.items():
+            self._compile(layout, recipes)
         self.marker.seconds_before_first_step = round(self._clock.passed_s, 1)
         try:
             for step in steps:
@@ -149,7 +155,7 @@ class ScoredRun:
         predictor = Predictor(bundle, manifest, choose_device(self._task.device))
         self.marker.device = predictor.device.reason
         say(predictor.device.reason)
-        self._tally = Tally(self._reader, predictor.blend)
+        self._tally = Tally(self._reader.rows.eeg_ids, predictor.blend)
         return predictor
 
     def _schedule(self, predictor: Predictor) -> list[Step]:
@@ -165,6 +171,17 @@ class ScoredRun:
             self.marker.left_out[name] = "the blend gives it no weight"
         return steps
 
+    def _compile(self, layout: Input, recipes: Collection[str]) -> None:
+        """Compile what draws a layout; if that has ended a process before, do without the recipes that look at it."""
+        name = f"compiling for {', '.join(recipes)}"
+        if name in self._task.skip:
+            self._not_compiled.update(recipes)
+            return
+        self._scratch.begin(name, "cpu")
+        self._scratch.pulse.beat()
+        warm_up([layout])
+        self._scratch.end()
+
     def _attempt(self, predictor: Predictor, step: Step) -> None:
         """Do one step if there is time; if anything goes wrong, only this step is lost."""
         done = self._scratch.restore(step, (self.marker.rows, len(self._prior_K)))
@@ -172,17 +189,21 @@ class ScoredRun:
             self._leave_out(step.name, reason)
             return
         try:
-            done = done or self._compute(predictor, step)
+            if done is None:
+                done = self._compute(predictor, step)
+            else:
+                self._tally.note(done.missing)
             if np.isfinite(done.probabilities_NK).all(axis=1).any():
                 self._submit(step, done)
             else:
-                self._leave_out_empty(step)
+                self._leave_out_empty(step, done)
         except _NoTime as told:
             self._scratch.end()
             self._leave_out(step.name, str(told))
         except Exception as error:
             self._fail(step.name, error)
             self._leave_if_device_is_lost(predictor)
+            self._scratch.end()
 
     def _no_time_for(self, step: Step) -> str:
         """Return why there is no time for a step; empty if there is, or if a trial is to tell."""
@@ -213,27 +234,35 @@ class ScoredRun:
 
     def _compute(self, predictor: Predictor, step: Step) -> Pass:
         """Predict the test set with one model and keep the result for a worker that may follow."""
-        if step.name in self._task.skip:
+        # A model that has ended a process would do so again on mirrored recordings.
+        plain = replace(step, mirror=False)
+        ended = {plain.name, step.name} & set(self._task.skip)
+        if ended or step.model.recipe in self._not_compiled:
             raise RunError("it has ended a process before")
+        self._scratch.begin(step.name, predictor.device.name)  # loading can end a process as well
         start_s = self._clock.passed_s
-        probabilities_NK = self._predict(predictor.load(step.model), step)
-        done = Pass(probabilities_NK, self._clock.passed_s - start_s, self._time_is_up)
+        missing: list[Missing] = []
+        try:
+            probabilities_NK = self._predict(predictor.load(step.model), step, missing)
+        finally:
+            self._tally.note(missing)  # also of a model that fails: they tell of its recordings
+        done = Pass(probabilities_NK, self._clock.passed_s - start_s, tuple(missing), self._time_is_up)
         self._scratch.keep(step, done)
         return done
 
-    def _predict(self, model: LoadedModel, step: Step) -> NDArray[np.float64]:
-        """Return (N, 6) probabilities; NaN where there is no usable recording, or no time."""
-        self._scratch.begin(step, model.device.name)
+    def _predict(self, model: LoadedModel, step: Step, missing: list[Missing]) -> NDArray[np.float64]:
+        """Return (N, 6) probabilities; NaN in rows that `missing` then says why of, or that there is no time for."""
         n_rows = self.marker.rows
         probabilities_NK = np.full((n_rows, len(self._prior_K)), np.nan)
-        drawn = batches(self._reader, range(n_rows), model.recipe.layout, model.normaliser, step.mirror)
+        layout = model.recipe.layout
+        drawn = batches(self._reader, range(n_rows), layout, model.normaliser, step.mirror, missing=missing)
         trial = self._trial_of(step)
         for number, (rows_B, images_BCHW) in enumerate(progress(drawn, self._n_batches, step.name)):
             self._scratch.pulse.beat()
             if len(rows_B):
                 probabilities_NK[rows_B] = model.predict_images(images_BCHW)
                 finite_B = np.isfinite(probabilities_NK[rows_B]).all(axis=1)
-                self._tally.note_not_finite(rows_B[~finite_B].tolist())
+                missing.extend((row, _NOT_FINITE) for row in rows_B[~finite_B].tolist())
             if trial:
                 self._judge(trial, step, number)
             if self._clock.left_s <= 0:
@@ -258,13 +287,13 @@ class ScoredRun:
         self._write_marker()
         say(f"{step.name}: submission replaced, {self._clock.passed_s:.0f} s since the start")
 
-    def _leave_out_empty(self, step: Step) -> None:
+    def _leave_out_empty(self, step: Step, done: Pass) -> None:
         """Leave out a pass that predicted no row. It has failed, unless time was up before it could predict any."""
         if self._time_is_up:
             self._leave_out(step.name, "time was up before a row was predicted")
             return
-        first = "; ".join(f"row {row}: {reason}" for row, reason in self._tally.reasons([0]).items())
-        reason = f"predicted no row; {first}"
+        row, why = min(done.missing, default=(0, "no reason is known"))
+        reason = f"predicted no row; row {self._reader.rows.eeg_ids[row]}: {why}"
         self._leave_out(step.name, reason)
         # Every fold meets the same recordings, so one problem is enough for all of them.
         if not any(problem.endswith(reason) for problem in self.marker.problems):

@@ -7,6 +7,7 @@ Shape legend: N rows of the test set, K the six classes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from kagglehms.files import writing
 from kagglehms.inputs.layouts import Source
 from kagglehms.kernel.protocol import Pulse
 from kagglehms.kernel.schedule import Step
-from kagglehms.kernel.test_set import CropCache
+from kagglehms.kernel.test_set import CropCache, Missing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,12 +36,14 @@ class Pass:
     Attributes:
         probabilities_NK: (N, 6) float64; NaN in rows that were not predicted.
         seconds: seconds the pass took in the process that computed it.
+        missing: why rows were not predicted, other than for want of time.
         cut_short: whether time ran out before the last row.
         restored: whether an earlier worker computed it.
     """
 
     probabilities_NK: NDArray[np.float64]
     seconds: float
+    missing: tuple[Missing, ...] = ()
     cut_short: bool = False
     restored: bool = False
 
@@ -58,15 +61,15 @@ class Scratch:
         self.pulse = Pulse(folder)
         self._notes = notes
 
-    def begin(self, step: Step, device: str) -> None:
-        """Tell the supervisor which step is computed from here on."""
+    def begin(self, name: str, device: str) -> None:
+        """Tell the supervisor what is computed from here on, by the name under which it can be skipped."""
         try:
-            self.pulse.begin(step.name, device)
+            self.pulse.begin(name, device)
         except OSError as error:
             self._note(error)
 
     def end(self) -> None:
-        """Tell the supervisor that no step is computed."""
+        """Tell the supervisor that nothing is computed that could be skipped."""
         try:
             self.pulse.end()
         except OSError as error:
@@ -95,7 +98,12 @@ class Scratch:
             return
         try:
             with writing(self.folder / _file_name(step)) as file:
-                np.savez(file, probabilities_NK=done.probabilities_NK, seconds=np.float64(done.seconds))
+                np.savez(
+                    file,
+                    probabilities_NK=done.probabilities_NK,
+                    seconds=np.float64(done.seconds),
+                    missing=np.frombuffer(json.dumps(done.missing).encode(), np.uint8),
+                )
         except HMSError as error:
             self._note(error)
 
@@ -109,11 +117,12 @@ class Scratch:
                 np.load(file, allow_pickle=False) as kept,
             ):
                 probabilities_NK, seconds = kept["probabilities_NK"], float(kept["seconds"])
+                missing = tuple((int(row), str(why)) for row, why in json.loads(kept["missing"].tobytes()))
         except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, BadZipFile):
             return None
         if probabilities_NK.shape != shape:
             return None
-        return Pass(probabilities_NK.astype(np.float64), seconds, restored=True)
+        return Pass(probabilities_NK.astype(np.float64), seconds, missing, restored=True)
 
     def _note(self, error: Exception) -> None:
         if not any(note.startswith(_NOTE) for note in self._notes):

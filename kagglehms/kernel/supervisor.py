@@ -2,7 +2,7 @@
 
 Everything that can crash, hang or be killed (compiled code, a GPU, unforeseen files) happens in a worker, a process of
 its own. A worker that crashes or hangs is followed by another, which continues after the finished passes: on the CPU if
-the first one used a GPU, otherwise without the model that was being computed.
+the first one used a GPU, otherwise without the model that was being loaded or computed, or the layout being compiled.
 
 Needs only the standard library, and copes with the failure of everything it does.
 """
@@ -30,7 +30,7 @@ _GRACE = 0.02
 _LEAST_GRACE_S = 10.0
 STALL_S = 20 * 60.0
 """Seconds without a sign of life after which a worker counts as hung. It gives one for each file that it verifies, each
-layout that it compiles and each batch; the slowest of these takes seconds."""
+layout that it compiles, each model that it loads and each batch; the slowest of these takes seconds."""
 _POLL_S = 1.0
 _REAP_S = 30.0
 """Seconds to wait for a killed process: one that is stuck in a driver cannot even be killed."""

@@ -5,14 +5,14 @@ Shape legend: N rows of the test set, K the six classes, R recipes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kagglehms.bundle.averaging import FoldMeans
 from kagglehms.kernel.marker import Marker
-from kagglehms.kernel.test_set import Reader
+from kagglehms.kernel.test_set import Missing
 from kagglehms.runs.blends import Blend
 
 if TYPE_CHECKING:
@@ -23,22 +23,25 @@ class Tally:
     """Predictions of all rows, averaged, and the reasons for those that are missing.
 
     Args:
-        reader: reader of the test set, which knows the recordings that cannot be used.
+        eeg_ids: N ids of the rows, as the marker names them.
         blend: how recipes are combined; None for their plain mean.
     """
 
-    def __init__(self, reader: Reader, blend: Blend | None = None) -> None:
-        self._reader = reader
+    def __init__(self, eeg_ids: Sequence[str], blend: Blend | None = None) -> None:
+        self._eeg_ids = eeg_ids
         self._means = FoldMeans(blend)
-        self._not_finite: set[int] = set()
+        self._reasons: dict[int, list[str]] = {}
 
     def add(self, recipe: str, probabilities_NK: NDArray[np.float64]) -> None:
         """Add the probabilities of one pass; rows with a value that is not finite count as not predicted."""
         self._means.add(recipe, probabilities_NK)
 
-    def note_not_finite(self, rows: Iterable[int]) -> None:
-        """Remember rows for which a model's output was not finite."""
-        self._not_finite.update(rows)
+    def note(self, missing: Iterable[Missing]) -> None:
+        """Remember why a pass did not predict some rows; a reason that several passes give counts once."""
+        for row, reason in missing:
+            reasons = self._reasons.setdefault(row, [])
+            if reason not in reasons:
+                reasons.append(reason)
 
     def blended(self, prior_K: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return (N, 6) probabilities of the passes so far, with the prior in rows that none predicted."""
@@ -56,16 +59,9 @@ class Tally:
 
         Args:
             rows: positions in the test set.
-            otherwise: reason for rows with usable recordings and finite outputs.
+            otherwise: reason for rows of which no pass gave one.
 
         Returns:
             The reasons by row id.
         """
-        found = {}
-        for row in rows:
-            failures = self._reader.failures.values()
-            reasons = [failed[row] for failed in failures if row in failed]
-            if not reasons:
-                reasons = ["the model's output is not finite" if row in self._not_finite else otherwise]
-            found[self._reader.rows.eeg_ids[row]] = "; ".join(reasons)
-        return found
+        return {self._eeg_ids[row]: "; ".join(self._reasons.get(row, [otherwise])) for row in rows}

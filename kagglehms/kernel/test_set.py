@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -40,6 +40,8 @@ BATCH_ROWS = 32
 BATCHES_AHEAD = 2
 _SPARE_BYTES = 1 << 30
 """Free space that the cache leaves on the disk."""
+Missing: TypeAlias = tuple[int, str]
+"""A row that a pass does not predict, and why not; a row with several reasons has several of these."""
 
 
 class CropCache:
@@ -152,6 +154,10 @@ class Reader:
             return None
         return Crop(parts.get("kaggle"), parts.get("eeg"))
 
+    def reasons(self, row: int, sources: Collection[Source]) -> list[str]:
+        """Return why recordings of a row cannot be used, one reason for each of `sources` that cannot."""
+        return [self.failures[source][row] for source in sorted(sources) if row in self.failures[source]]
+
     def _part(self, source: Source, row: int) -> NDArray[np.float16] | None:
         if row in self.failures[source]:
             return None
@@ -197,11 +203,12 @@ def batches(
     mirror: bool = False,
     threads: int | None = None,
     batch_rows: int = BATCH_ROWS,
+    missing: list[Missing] | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yield the images of `rows` in order, a batch at a time.
 
     Args:
-        reader: reader of the test set; rows that it cannot read are left out.
+        reader: reader of the test set; rows that it cannot read or whose image cannot be drawn are left out.
         rows: positions in the test set.
         layout: the input to draw.
         normaliser: statistics for tiles that are normalised globally.
@@ -209,6 +216,7 @@ def batches(
         threads: how many rows are read and drawn at a time; None for two per CPU, because some of them wait for the
             disk.
         batch_rows: rows per batch.
+        missing: list that receives why rows are left out.
 
     Yields:
         (n,) positions of rows, and their (n, 1, H, W) images or (n, C, T) signals in a buffer that is overwritten
@@ -216,16 +224,18 @@ def batches(
     """
     chunks = [rows[start : start + batch_rows] for start in range(0, len(rows), batch_rows)]
     shape = (min(batch_rows, len(rows)), *layout.array_shape)
+    missing = [] if missing is None else missing
     buffers = [np.empty(shape, np.float32) for _ in range(min(BATCHES_AHEAD + 1, len(chunks)))]
 
     def draw_row(row: int, out: NDArray[np.float32]) -> bool:
         crop = reader.crop(row, layout.sources)
         if crop is None:
+            missing.extend((row, reason) for reason in reader.reasons(row, layout.sources))
             return False
         try:
             draw(layout, crop, out, normaliser, mirror)
-        except Exception as error:
-            reader.failures[min(layout.sources)][row] = f"cannot be drawn ({error})"
+        except Exception as error:  # its recordings are fine, and other layouts may be
+            missing.append((row, f"cannot be drawn ({str(error) or type(error).__name__})"))
             return False
         return True
 

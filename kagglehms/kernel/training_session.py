@@ -3,6 +3,8 @@
 `train_in_session` starts `python -m kagglehms.kernel.training_session JSON`, by torchrun if there are several GPUs,
 one process each. Like `kagglehms train`, each process calls `kagglehms.runs.training.train_recipes`; it differs in that
 a recipe that fails does not keep the others from being trained, and in that the session leaves its output in time.
+A recipe that fails where several processes train, or that crashes the only one, ends them: `train_in_session` then
+starts new ones with the recipes after it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +23,59 @@ from kagglehms.console import open_streams, visible
 from kagglehms.environment import child_environment, leads
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, HMSError, UsageError, closest
 from kagglehms.files import write_bytes
-from kagglehms.runs.training import TrainingOptions, train_recipes
+from kagglehms.runs.training import Trained, TrainingOptions, train_recipes
 from kagglehms.timing import Clock
 from kagglehms.training.variants import FILES
 
 TIME_LIMIT_S = 11.5 * 3600
 """Half an hour less than a session on Kaggle may take."""
 ENDING = "session.json"
-"""File in the folder of runs that says whether something is left to train, and what failed."""
+"""File in the folder of runs that says whether something is left to train, and what failed; see `Ending`."""
 _THE_KERNELS_OWN = frozenset({"data", "store", "runs", "resume_from"})
 """Options of `kagglehms train` that the kernel sets by itself."""
 _GRACE_S = 300.0
 """Time after the limit until the training is asked to stop, and as long again until it is killed."""
+
+
+@dataclass
+class Ending:
+    """How far a session has come.
+
+    Attributes:
+        left: recipes that are not finished, but for those that failed.
+        problems: why recipes failed, one line each.
+        under_way: whether the first of `left` is being trained; not in the file of a session that has ended.
+    """
+
+    left: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    under_way: bool = False
+
+    def write(self, runs: Path) -> None:
+        """Write the file into the folder of runs, atomically.
+
+        Raises:
+            RunError: the disk is full or the folder cannot be written.
+        """
+        content = asdict(self)
+        if not self.under_way:
+            del content["under_way"]
+        write_bytes(runs / ENDING, json.dumps(content, indent=1).encode() + b"\n")
+
+    @classmethod
+    def read(cls, runs: Path) -> Ending | None:
+        """Read the file in the folder of runs; None if there is none."""
+        try:
+            return cls(**json.loads((runs / ENDING).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def give_up(self, code: int) -> None:
+        """Count the recipe under way as failed, because its processes have ended with an exit code."""
+        name = self.left.pop(0)
+        if not any(problem.startswith(f"{name}: ") for problem in self.problems):
+            self.problems.append(f"{name}: its processes ended with code {code}; the log says more")
+        self.under_way = False
 
 
 def training_options(recipes: Sequence[str], options: Mapping[str, Any]) -> TrainingOptions:
@@ -86,6 +129,8 @@ def train_in_session(
 ) -> int:
     """Train in processes of their own, and end before the session is ended.
 
+    Where a recipe ends its processes, new ones train the recipes after it, as long as there is time.
+
     Args:
         recipes: names of the recipes, in this order.
         options: how they are trained; their `time_limit` is replaced by the following.
@@ -95,9 +140,45 @@ def train_in_session(
     Returns:
         0 when nothing failed, which includes that something is left for the next session; else 1.
     """
-    start = time.monotonic()
+    clock = Clock(time_limit_s, time.monotonic())
+    code, ending = _start(recipes, None, options, clock.left_s, n_gpus)
+    problems: list[str] = []
+    while ending.under_way and clock.left_s > 0:
+        ending.give_up(code)
+        problems += ending.problems
+        ending.problems = []
+        if not ending.left:
+            break
+        print(f"{problems[-1]}; new processes train {', '.join(ending.left)}", flush=True)
+        code, ending = _start(recipes, ending.left, options, clock.left_s, n_gpus)
+    if ending.under_way:
+        ending.problems.append(
+            f"{ending.left[0]}: ended with code {code}, and there is no time for a new start"
+        )
+        ending.under_way = False
+    ending.problems = [*problems, *ending.problems]
+    event = {"event": "training", "seconds": round(clock.passed_s, 1), "code": code}
+    print(json.dumps(event | {"left": ending.left, "problems": ending.problems}))
+    if ending.left:
+        print(
+            "something is left: the next session continues, with this one's output among its inputs",
+            flush=True,
+        )
+    ending.write(options.runs)
+    return EXIT_OK if code == EXIT_OK and not ending.problems else EXIT_FAILURE
+
+
+def _start(
+    recipes: Sequence[str], only: list[str] | None, options: TrainingOptions, time_limit_s: float, n_gpus: int
+) -> tuple[int, Ending]:
+    """Train in new processes, of which `only` names the recipes; return their exit code, and how far they came."""
     (options.runs / ENDING).unlink(missing_ok=True)
-    content = {"recipes": list(recipes), "options": asdict(options), "time_limit_s": time_limit_s}
+    content = {
+        "recipes": list(recipes),
+        "only": only,
+        "options": asdict(options),
+        "time_limit_s": time_limit_s,
+    }
     module = ["-m", "kagglehms.kernel.training_session", json.dumps(content, default=str)]
     team = (
         ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_gpus)] if n_gpus > 1 else []
@@ -108,15 +189,7 @@ def train_in_session(
     finally:
         child.kill()
         child.wait()
-    ending = _ending(options.runs)
-    event = {"event": "training", "seconds": round(time.monotonic() - start, 1), "code": code}
-    print(json.dumps(event | ending))
-    if ending.get("left"):
-        print(
-            "something is left: the next session continues, with this one's output among its inputs",
-            flush=True,
-        )
-    return EXIT_OK if code == EXIT_OK and not ending.get("problems") else EXIT_FAILURE
+    return code, Ending.read(options.runs) or Ending(only or [], ["the training ended without saying how"])
 
 
 def _wait(child: subprocess.Popen[bytes], time_limit_s: float) -> int:
@@ -131,22 +204,23 @@ def _wait(child: subprocess.Popen[bytes], time_limit_s: float) -> int:
         return -signal.SIGKILL
 
 
-def _ending(runs: Path) -> dict[str, object]:
-    try:
-        content: dict[str, object] = json.loads((runs / ENDING).read_bytes())
-    except (OSError, ValueError):
-        return {"left": [], "problems": ["the training ended without saying how"]}
-    return content
-
-
 def main(arguments: Sequence[str]) -> int:
     """Train as one process of a session."""
     content = json.loads(arguments[0])
     options = _validated(content["options"])
-    trained = train_recipes(content["recipes"], options, Clock(content["time_limit_s"]), keep_going=True)
+    clock, only = Clock(content["time_limit_s"]), content["only"]
+
+    def note(trained: Trained, under_way: bool = True) -> None:
+        Ending(trained.left, trained.problems, under_way).write(options.runs)
+
+    try:
+        trained = train_recipes(content["recipes"], options, clock, keep_going=True, only=only, note=note)
+    except HMSError as error:
+        if Ending.read(options.runs) is None:  # nothing was begun
+            Ending(only or [], [str(error)]).write(options.runs)
+        raise
     if leads():
-        ending = json.dumps({"left": trained.left, "problems": trained.problems}, indent=1)
-        write_bytes(options.runs / ENDING, ending.encode() + b"\n")
+        note(trained, under_way=False)
     return EXIT_OK
 
 

@@ -19,7 +19,6 @@ from kagglehms.packing.half_precision import HeldOut
 from kagglehms.packing.onnx_export import require_packages
 from kagglehms.packing.sources import find_sources
 from kagglehms.packing.staging import refuse_to_replace_others, staged, swap_in, write_file
-from kagglehms.runs.blends import Blend
 from kagglehms.runs.folder import select_runs
 from kagglehms.runs.named_blends import find_blend
 
@@ -64,7 +63,7 @@ def build(
     Args:
         runs: folder of runs.
         dist: folder for `dataset/` and `kernels/`; an earlier build there is replaced.
-        recipes: names of the runs to bundle, in the order in which they should run; None for all.
+        recipes: names of the runs to bundle; None for all.
         folds: folds of each run to bundle; None for those that are finished.
         owner: Kaggle user name; None looks for it, see `stamping.find_owner`.
         root: folder of a checkout; None for what the running library came with, see `find_sources`.
@@ -89,7 +88,7 @@ def build(
     chosen = find_blend(runs, blend) if blend else None
     if chosen is not None:
         chosen = chosen if recipes is None else chosen.only(recipes)
-        recipes = _heaviest_first(chosen)
+        recipes = chosen.active
     selected = [] if library_only else select_runs(runs, recipes, folds)
     content = Content(
         tuple(selected), chosen, half, held_out, None if wheels is None else tuple(wheels), onnx
@@ -108,12 +107,6 @@ def build(
         raise RunError(f"{dist}: cannot be written ({error}); free space or give another folder") from error
     kernels = tuple(dist / "kernels" / name for name in names)
     return Built(dataset, kernels, manifest, owner, owner_source, slug)
-
-
-def _heaviest_first(blend: Blend) -> list[str]:
-    """Return the members of a blend by weight, so that a run that is cut short has used the heaviest."""
-    weights = dict(zip(blend.members, blend.weights, strict=True))
-    return sorted(blend.active, key=lambda name: -weights[name])
 
 
 def kernel_names(kernels: Path, scored: bool = True) -> list[str]:

@@ -347,7 +347,7 @@ def select_runs(
 
     Args:
         runs: folder of all runs.
-        recipes: names of the runs, in the order in which a kernel computes them; None takes all runs, by name.
+        recipes: names of the runs; None takes all runs, by name.
         folds: numbers of the folds to take from each run; None takes the finished ones.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -131,7 +131,7 @@ class Trained:
 
     Attributes:
         outcomes: runs of the recipes that were trained, in order.
-        left: recipes that are not finished because the time was up.
+        left: recipes that are not finished, because the time was up or their turn has not come yet.
         problems: why other recipes failed, one line each.
     """
 
@@ -141,7 +141,12 @@ class Trained:
 
 
 def train_recipes(
-    names: Sequence[str], options: TrainingOptions, clock: Clock | None = None, keep_going: bool = False
+    names: Sequence[str],
+    options: TrainingOptions,
+    clock: Clock | None = None,
+    keep_going: bool = False,
+    only: Collection[str] | None = None,
+    note: Callable[[Trained], None] | None = None,
 ) -> Trained:
     """Train recipes, one after the other, each in its folder of `options.runs`.
 
@@ -150,11 +155,15 @@ def train_recipes(
         options: how they are trained; `data` is required here.
         clock: time that may be taken; None starts at the process's start and ends at `options.time_limit`.
         keep_going: note a recipe that fails and train the next one, and return when the time is up. Without it both
-            raise.
+            raise. In a team of processes a recipe that fails raises either way, because the others may wait for the
+            one that failed: only a new start, with `only` those of `Trained.left` behind it, can go on.
+        only: names of the recipes to train, of those that `names` stands for; None trains all.
+        note: called with what was done so far: before each recipe, which then stands first in `Trained.left`, by the
+            process that leads; and when a recipe fails in a team, by the process in which it did.
 
     Raises:
         UsageError, DataError: something unknown was named, or the data cannot be used.
-        RunError: see `cross_validate`.
+        RunError: see `cross_validate`, and `keep_going`.
         Stopped: the time was up, or a signal asked for the end.
     """
     from kagglehms.runs.dataset import open_dataset
@@ -162,7 +171,7 @@ def train_recipes(
     if options.data is None:
         raise UsageError("training needs the competition's folder, and no `data` was given")
     check_installed(options.log)
-    recipes = options.recipes(names)
+    recipes = [recipe for recipe in options.recipes(names) if only is None or recipe.name in only]
     dataset = open_dataset(options.data, options.store, options.folds, options.limit)
     with stop_signals() as stop:
         from kagglehms.training.distributed import assemble
@@ -174,7 +183,7 @@ def train_recipes(
             session = Session(
                 clock, stop, team, save_every_s, options.compile, options.cuda_graphs, options.log
             )
-            return _train_all(recipes, options, dataset, session, keep_going)
+            return _train_all(recipes, options, dataset, session, keep_going, note or (lambda _: None))
 
 
 def _train_all(
@@ -183,11 +192,15 @@ def _train_all(
     dataset: Dataset,
     session: Session,
     keep_going: bool,
+    note: Callable[[Trained], None],
 ) -> Trained:
     device, team = choose_device(options.device, options.precision), session.team
     say(device.reason + (f"; {team.size} processes" if team.size > 1 else ""))
     trained = Trained()
     for number, recipe in enumerate(recipes):
+        trained.left = [left.name for left in recipes[number:]]
+        if team.leads:
+            note(trained)
         try:
             epochs = sum(later.epochs for later in recipes[number + 1 :])
             later = epochs / recipe.epochs * len(options.fold or range(dataset.n_folds))
@@ -198,15 +211,16 @@ def _train_all(
             if not keep_going:
                 raise
             say(str(stopped))
-            trained.left = [left.name for left in recipes[number:]]
-            break
+            return trained
         except HMSError as error:
             if not keep_going:
                 raise
-            if team.size > 1:  # the other processes may wait for this one: only a new start can help
-                raise RunError(f"{recipe.name}: {error}") from error
             trained.problems.append(f"{recipe.name}: {error}")
+            if team.size > 1:  # the other processes may wait for this one: only a new start can help
+                note(trained)
+                raise RunError(trained.problems[-1]) from error
             say(f"error: {trained.problems[-1]}")
+    trained.left = []
     return trained
 
 

@@ -231,6 +231,57 @@ def test_a_flipped_bit_is_found(built: Built, root: Path, name: str, says: str) 
     assert len(submitted(root)) == 2
 
 
+ALONE = """
+import sys
+
+class Absent:
+    def find_spec(self, name, *_):
+        top = name.partition(".")[0]
+        if top != "kagglehms" and top not in sys.stdlib_module_names:
+            raise ImportError(f"{name} does not fit its other half")
+
+sys.meta_path.insert(0, Absent())
+from pathlib import Path
+from kagglehms.kernel.entry import infer
+sys.exit(infer(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], Path(sys.argv[1], "tmp")))
+"""
+"""A supervisor that has nothing but the standard library; its workers have everything."""
+
+SPOILS = """
+import json, sys
+from pathlib import Path
+from kagglehms.kernel.marker import Marker
+out = Path(json.loads(sys.argv[1])["out"])
+(out / "submission.csv").write_text("eeg_id")
+Marker(rows=2, models=["a"], bundle="d").write(out, 1.0)
+"""
+"""A worker that damages the submission."""
+
+
+@pytest.mark.parametrize("damage", ["none", "submission"])
+def test_the_supervisor_needs_nothing_but_the_standard_library(built: Built, root: Path, damage: str) -> None:
+    """It submits the prior, reads what its worker says, notices a damaged submission, and has the last word."""
+    replaced = (
+        f"from kagglehms.kernel import supervisor\nsupervisor.WORKER = (sys.executable, '-c', {SPOILS!r})\n"
+    )
+    script = ALONE.replace("sys.exit", replaced + "sys.exit") if damage == "submission" else ALONE
+    place = mount(built, root)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(root), str(place), built.manifest.digest],
+        env=UNHURRIED | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == EXIT_FAILURE, done.stderr
+    event = json.loads(done.stdout.splitlines()[-1])
+    assert event["bundle"] == ("d" if damage == "submission" else built.manifest.digest)
+    assert ("the submission was damaged" in event["problems"][0]) is (damage == "submission")
+    assert event["rows_with_prior"] == 2
+    assert json.loads((root / "working/scored-run.json").read_text())["problems"] == event["problems"]
+    np.testing.assert_allclose(submitted(root), [built.manifest.prior] * 2)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped"])
 def test_a_damaged_wheel_leaves_the_sample(built: Built, root: Path, damage: str) -> None:
     path = next(mount(built, root, copy=True).glob("*.whl"))

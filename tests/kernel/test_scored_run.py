@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,16 @@ from trained import make_dist
 from kagglehms.bundle.predictor import LoadedModel, load_bundle
 from kagglehms.data.competition import CHANNELS, VOTE_COLUMNS, Competition
 from kagglehms.data.readers import encode_eeg, encode_spectrogram
-from kagglehms.inputs.layouts import Crop
-from kagglehms.kernel import scored_run
+from kagglehms.inputs.kinds import Input
+from kagglehms.inputs.layouts import LAYOUTS, Crop
+from kagglehms.kernel import scored_run, supervisor, test_set
 from kagglehms.kernel.marker import Marker
 from kagglehms.kernel.protocol import UNDER_WAY, Pulse, Task
 from kagglehms.kernel.schedule import SAFETY
 from kagglehms.kernel.scored_run import run_scored
 from kagglehms.kernel.submission import read_submission
-from kagglehms.kernel.test_set import BATCH_ROWS
+from kagglehms.kernel.supervisor import supervise
+from kagglehms.kernel.test_set import BATCH_ROWS, Reader
 from kagglehms.packing.build import build
 from kagglehms.runs.blends import Blend
 from kagglehms.runs.prior_correction import PriorCorrection
@@ -223,6 +226,36 @@ def test_a_model_that_fails_costs_its_own_part_only(
     only = next(m for m in load_bundle(dist / "dataset", "cpu").models() if m.entry.fold == 1)
     power = [_crop(pl.read_parquet(path).drop("time").to_numpy()) for path in paths_of(folder)]
     np.testing.assert_allclose(values, only.predict(power), atol=1e-6)
+
+
+def test_a_layout_that_cannot_be_drawn_costs_its_own_recipe_only(
+    both: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first recipe's images fail; the second one sees the same spectrograms, and predicts as if it were alone."""
+    real = test_set.draw
+
+    def fails(layout: Input, *rest: Any) -> None:
+        if layout == LAYOUTS["panels"]:
+            raise ValueError("it does not compile")
+        real(layout, *rest)
+
+    monkeypatch.setattr(test_set, "draw", fails)
+    code, values, marker = run(
+        both, folder, tmp_path / "out", mirror=False, scratch=str(_made(tmp_path / "s"))
+    )
+    assert (code, marker.status, marker.rows_with_prior) == (1, "partial", {})
+    assert sorted(marker.models) == ["kaggle+eeg fold 0", "kaggle+eeg fold 1"]
+    reason = f"predicted no row; row {ids_of(folder)[0]}: cannot be drawn (it does not compile)"
+    assert marker.left_out == dict.fromkeys(PLAIN, reason)
+    models = [m for m in load_bundle(both / "dataset", "cpu").models() if m.entry.recipe == "kaggle+eeg"]
+    crops = [
+        Crop(
+            encode_spectrogram(pl.read_parquet(path).drop("time").to_numpy()),
+            encode_eeg(read_eeg_window(folder, eeg_id)),
+        )
+        for path, eeg_id in zip(paths_of(folder), ids_of(folder), strict=True)
+    ]
+    np.testing.assert_allclose(values, np.mean([m.predict(crops) for m in models], axis=0), atol=1e-6)
 
 
 def test_output_that_is_not_finite_becomes_the_prior(
@@ -512,6 +545,101 @@ def test_a_second_process_goes_on_behind_what_is_finished(
     assert marker.left_out == {skip[0]: "it has ended a process before"}
 
 
+FAULTY = """
+import os, sys
+from kagglehms.bundle.predictor import LoadedModel, Predictor
+from kagglehms.kernel import scored_run
+
+def fails(*_):
+    raise RuntimeError("shapes do not fit")
+
+def dies(*_):
+    os.kill(os.getpid(), 9)
+
+def at(name, real, fault):
+    def called(self, *rest):
+        entry = rest[0] if rest and hasattr(rest[0], "recipe_file") else self.entry
+        return (fault if f"{{entry.recipe}} fold {{entry.fold}}" == name else real)(self, *rest)
+    return called
+
+{fault}
+sys.exit(scored_run.main(sys.argv[1:]))
+"""
+"""A worker with a fault of its own."""
+
+
+def supervised(
+    dist: Path, folder: Path, out: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[np.ndarray, Marker]:
+    """Let workers with a fault predict the test set on the CPU, one after the other."""
+    monkeypatch.setattr(supervisor, "WORKER", (sys.executable, "-c", FAULTY.format(fault=fault)))
+    scratch = str(_made(out.with_name("scratch")))
+    task = Task(str(dist / "dataset"), str(folder), str(out), device="cpu", mirror=False, scratch=scratch)
+    assert supervise(task) == 1
+    marker = Marker.read(out)
+    assert marker is not None
+    return read_submission(out / "submission.csv", ids_of(folder)), marker
+
+
+def order_of(dist: Path, folder: Path, out: Path) -> list[str]:
+    return run(dist, folder, out, mirror=False)[2].models
+
+
+def test_a_model_that_kills_its_process_while_it_is_loaded_is_left_out(
+    dist: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = order_of(dist, folder, tmp_path / "whole")
+    fault = f"Predictor.load = at({bad!r}, Predictor.load, dies)"
+    values, marker = supervised(dist, folder, tmp_path / "out", fault, monkeypatch)
+    assert marker.models == [good]
+    assert marker.problems[0] == f"{bad} on cpu: its process ended by signal 9"
+    assert marker.left_out == {bad: "it has ended a process before"}
+    only = next(m for m in load_bundle(dist / "dataset", "cpu").models() if good.endswith(str(m.entry.fold)))
+    power = [_crop(pl.read_parquet(path).drop("time").to_numpy()) for path in paths_of(folder)]
+    np.testing.assert_allclose(values, only.predict(power), atol=1e-6)
+
+
+def test_a_model_that_merely_failed_is_not_blamed_for_the_next_ones_crash(
+    both: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing, deadly, *others = order_of(both, folder, tmp_path / "whole")
+    fault = (
+        f"LoadedModel.predict_images = at({failing!r}, LoadedModel.predict_images, fails)\n"
+        f"Predictor.load = at({deadly!r}, Predictor.load, dies)"
+    )
+    _, marker = supervised(both, folder, tmp_path / "out", fault, monkeypatch)
+    assert marker.models == others
+    assert marker.problems == [
+        f"{deadly} on cpu: its process ended by signal 9",
+        f"{failing}: RuntimeError: shapes do not fit",
+        f"{deadly}: it has ended a process before",
+    ]
+
+
+def test_a_model_that_ended_a_process_is_not_tried_on_mirrored_recordings(
+    dist: Path, folder: Path, tmp_path: Path
+) -> None:
+    """One that did so on mirrored recordings alone has finished the others before."""
+    _, _, marker = run(dist, folder, tmp_path / "out", skip=(PLAIN[0], f"{PLAIN[1]} mirrored"))
+    left_out = [PLAIN[0], f"{PLAIN[0]} mirrored", f"{PLAIN[1]} mirrored"]
+    assert marker.left_out == dict.fromkeys(left_out, "it has ended a process before")
+    assert marker.models == [PLAIN[1]]
+
+
+def test_a_layout_whose_compiling_kills_the_process_costs_its_own_recipe_only(
+    both: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = """
+from kagglehms.inputs.layouts import LAYOUTS
+real = scored_run.warm_up
+scored_run.warm_up = lambda layouts: (dies if LAYOUTS["panels"] in layouts else real)(layouts)
+"""
+    _, marker = supervised(both, folder, tmp_path / "out", fault, monkeypatch)
+    assert sorted(marker.models) == ["kaggle+eeg fold 0", "kaggle+eeg fold 1"]
+    assert marker.problems[0] == "compiling for baseline on cpu: its process ended by signal 9"
+    assert marker.left_out == dict.fromkeys(PLAIN, "it has ended a process before")
+
+
 def test_a_full_disk_leaves_the_submission_before_it(
     dist: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -572,6 +700,36 @@ def test_a_restored_pass_keeps_its_time_and_measures_nothing(
     for before, after in zip(first.steps, again.steps, strict=True):
         assert before["name"] == after["name"]
         assert before["seconds"] == after["seconds"] or before["name"] in observed
+
+
+def test_a_second_process_gives_the_reasons_of_the_first(
+    dist: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever kept rows from being predicted: a broken recording, an image, an output that is not finite."""
+    paths_of(folder)[0].write_bytes(b"PAR1")
+    scratch, drawn = str(_made(tmp_path / "scratch")), test_set.draw
+    real = LoadedModel.predict_images
+
+    def fails(layout: Input, crop: Crop, *rest: Any) -> None:
+        if np.array_equal(crop.of("kaggle"), second.of("kaggle")):
+            raise ValueError("it is odd")
+        drawn(layout, crop, *rest)
+
+    def not_finite(self: LoadedModel, images: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.full((1, 6), np.nan), real(self, images)[1:]])
+
+    second = _crop(pl.read_parquet(paths_of(folder)[1]).drop("time").to_numpy())
+    monkeypatch.setattr(test_set, "draw", fails)
+    monkeypatch.setattr(LoadedModel, "predict_images", not_finite)
+    _, values, marker = run(dist, folder, tmp_path / "out", mirror=False, scratch=scratch)
+    broken, odd, infinite = marker.rows_with_prior.values()
+    assert "cannot be read" in broken
+    assert (odd, infinite) == ("cannot be drawn (it is odd)", "the model's output is not finite")
+    monkeypatch.setattr(Reader, "crop", None)  # nothing is read any more
+    _, again, after = run(dist, folder, tmp_path / "again", mirror=False, scratch=scratch)
+    np.testing.assert_array_equal(again, values)
+    assert after.rows_with_prior == marker.rows_with_prior
+    assert after.models == marker.models
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "shape", "folder", "other"])

@@ -12,9 +12,9 @@ from folders import copied, eeg_frame, spectrogram_frame
 
 from kagglehms.data.competition import CHANNELS, SPECTROGRAM_COLUMNS, Competition
 from kagglehms.inputs.drawing import stack
-from kagglehms.inputs.layouts import KAGGLE_AND_EEG, LAYOUTS, PANELS_BY_THEMSELVES, Crop
+from kagglehms.inputs.layouts import KAGGLE_AND_EEG, LAYOUTS, PANELS_BY_THEMSELVES, Crop, Normaliser
 from kagglehms.kernel.prior import read_rows
-from kagglehms.kernel.test_set import CropCache, Reader, batches, slot_bytes
+from kagglehms.kernel.test_set import CropCache, Missing, Reader, batches, slot_bytes
 
 BOTH = ("kaggle", "eeg")
 
@@ -71,9 +71,7 @@ def images(reader: Reader, layout: str = "kaggle+eeg", **options: object) -> np.
     return np.concatenate([images.copy() for _, images in drawn])
 
 
-def _normaliser() -> object:
-    from kagglehms.inputs.layouts import Normaliser
-
+def _normaliser() -> Normaliser:
     return Normaliser({"kaggle": (0.5, 2.0), "eeg": (0.0, 1.0)})
 
 
@@ -90,7 +88,7 @@ def test_images_are_those_of_the_recordings(folder: Path) -> None:
         )
         for s, e in test.select("spectrogram_id", "eeg_id").iter_rows()
     ]
-    expected = stack(crops, KAGGLE_AND_EEG, _normaliser())  # type: ignore[arg-type]
+    expected = stack(crops, KAGGLE_AND_EEG, _normaliser())
     for rows in (1, 3, 4, 99):
         np.testing.assert_array_equal(images(reader_of(folder), batch_rows=rows), expected)
 
@@ -153,7 +151,7 @@ def test_recordings_that_cannot_be_used_are_left_out_and_named(folder: Path) -> 
     got = [
         (rows.tolist(), len(found))
         for rows, found in batches(reader, range(4), KAGGLE_AND_EEG, _normaliser())
-    ]  # type: ignore[arg-type]
+    ]
     assert got == [([3], 1)]
     assert set(reader.failures["kaggle"]) == {0, 1}
     assert "cannot be read" in reader.failures["kaggle"][0]
@@ -191,6 +189,18 @@ def test_whatever_goes_wrong_with_a_file_costs_its_row(folder: Path, monkeypatch
     reader = reader_of(folder)
     assert [rows.tolist() for rows, _ in batches(reader, range(4), PANELS_BY_THEMSELVES)] == [[0, 2, 3]]
     assert reader.failures["kaggle"] == {1: "MemoryError"}
+
+
+def test_an_image_that_cannot_be_drawn_is_no_fault_of_the_recordings(folder: Path) -> None:
+    """Statistics are missing for one layout: others are drawn from the same recordings, and so is it with them."""
+    reader, missing = reader_of(folder), list[Missing]()
+    without = batches(reader, range(4), KAGGLE_AND_EEG, Normaliser(), missing=missing)
+    assert [rows.tolist() for rows, _ in without] == [[]]
+    assert sorted(row for row, _ in missing) == [0, 1, 2, 3]
+    assert all(reason.startswith("cannot be drawn (") for _, reason in missing)
+    assert reader.failures == {"kaggle": {}, "eeg": {}}
+    for layout in ("eeg-summaries", "kaggle+eeg"):
+        np.testing.assert_array_equal(images(reader, layout), images(reader_of(folder), layout))
 
 
 def test_batches_that_nobody_wants_any_more_are_not_drawn(folder: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import kagglehms
 from kagglehms.cli.commands import parse
 from kagglehms.data.preparing import prepare_competition
-from kagglehms.errors import EXIT_USER, RunError
+from kagglehms.errors import EXIT_FAILURE, EXIT_USER, DataError, RunError
 from kagglehms.kernel import entry, training_session
 from kagglehms.kernel.training_session import ENDING, main, train_in_session, training_options
 from kagglehms.packing.build import build
@@ -33,12 +33,18 @@ TINY = {
 
 
 def session_of(
-    store: Path, folder: Path, runs: Path, *recipes: str, time_limit_s: float = 3600.0, **options: Any
+    store: Path,
+    folder: Path,
+    runs: Path,
+    *recipes: str,
+    time_limit_s: float = 3600.0,
+    only: list[str] | None = None,
+    **options: Any,
 ) -> str:
     """What `train_in_session` gives each of its processes."""
     places = {"data": str(folder), "store": str(store), "runs": str(runs)}
     content = {"recipes": recipes, "options": places | TINY | options, "time_limit_s": time_limit_s}
-    return json.dumps(content)
+    return json.dumps(content | {"only": only})
 
 
 def ending(runs: Path) -> dict[str, Any]:
@@ -109,6 +115,45 @@ def test_a_recipe_that_fails_does_not_keep_the_others(
     assert ending(tmp_path) == {"left": [], "problems": ["global-stats: it cannot be"]}
 
 
+def test_only_the_recipes_behind_one_that_failed_are_trained_by_a_new_start(
+    dist: Path, competition_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(recipe: Any, *_: object) -> Any:
+        under_way.append(ending(tmp_path))
+        return type("Outcome", (), {"sentence": "done"})
+
+    under_way: list[dict[str, Any]] = []
+    monkeypatch.setattr("kagglehms.runs.cross_validation.cross_validate", train)
+    names = ("global-stats", "baseline", "demo")
+    only = ["baseline", "demo"]
+    assert main([session_of(dist.parent / "store", competition_folder, tmp_path, *names, only=only)]) == 0
+    assert under_way == [{"left": left, "problems": [], "under_way": True} for left in (only, ["demo"])]
+    assert ending(tmp_path) == {"left": [], "problems": []}
+
+
+def test_a_session_that_cannot_begin_says_why(dist: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as raised:
+        main([session_of(dist.parent / "store", tmp_path / "absent", tmp_path, "baseline")])
+    assert ending(tmp_path) == {"left": [], "problems": [str(raised.value)]}
+
+
+@pytest.mark.slow(60)
+def test_a_recipe_that_fails_in_one_of_two_processes_does_not_keep_the_others(
+    dist: Path, competition_folder: Path, tmp_path: Path
+) -> None:
+    """Only the process that writes notices that it cannot, while the other one waits for it."""
+    (tmp_path / "global-stats").write_text("no folder")
+    places = {"data": competition_folder, "store": dist.parent / "store", "runs": tmp_path}
+    options = replace(training_options(["baseline"], TINY | {"epochs": 1}), **places)
+    assert train_in_session(["global-stats", "baseline"], options, 600.0, n_gpus=2) == EXIT_FAILURE
+    (problem,) = ending(tmp_path)["problems"]
+    assert problem.startswith("global-stats: ")
+    assert "cannot be written" in problem
+    assert ending(tmp_path)["left"] == []
+    results = [json.loads((tmp_path / f"baseline/fold{fold}/result.json").read_text()) for fold in range(2)]
+    assert [result["processes"] for result in results] == [2, 2]
+
+
 def test_time_that_is_up_leaves_the_rest_to_the_next_session(
     dist: Path, competition_folder: Path, tmp_path: Path
 ) -> None:
@@ -135,20 +180,67 @@ def test_the_session_says_how_it_ended(
     code: int,
     problem: str | None,
 ) -> None:
-    # A module of that name before the real one on the path is what `-m` then runs.
-    fake = tmp_path / "fake/kagglehms/kernel"
-    fake.mkdir(parents=True)
-    for folder in (fake.parent, fake):
-        (folder / "__init__.py").touch()
-    beginning = "import json, sys; from pathlib import Path\nruns = Path(json.loads(sys.argv[1])['options']['runs'])\n"
-    (fake / "training_session.py").write_text(f"{beginning}{worker}\n")
-    monkeypatch.setattr(kagglehms, "__file__", str(fake.parent / "__init__.py"))
+    pretend(worker, tmp_path, monkeypatch)
     assert train_in_session(["baseline"], TrainingOptions(runs=tmp_path), 60.0, n_gpus=0) == code
     out = capfd.readouterr().out
     event = json.loads(next(line for line in out.splitlines() if line.startswith("{")))
     assert event["event"] == "training"
     assert ("something is left" in out) is ("left" in worker and '["a"]' in worker.replace('\\"', '"'))
     assert problem is None or problem in event["problems"][0]
+    assert ending(tmp_path) == {name: event[name] for name in ("left", "problems")}
+
+
+def pretend(worker: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let these lines be what a session's processes run: a module before the real one on the path is what `-m` runs."""
+    fake = folder / "fake/kagglehms/kernel"
+    fake.mkdir(parents=True)
+    for package in (fake.parent, fake):
+        (package / "__init__.py").touch()
+    beginning = (
+        "import json, os, sys; from pathlib import Path\n"
+        "content = json.loads(sys.argv[1])\n"
+        "runs = Path(content['options']['runs'])\n"
+    )
+    (fake / "training_session.py").write_text(f"{beginning}{worker}\n")
+    monkeypatch.setattr(kagglehms, "__file__", str(fake.parent / "__init__.py"))
+
+
+TROUBLED = """
+with (runs / "starts").open("a") as file:
+    file.write(json.dumps(content["only"]) + "\\n")
+def say(**ending):
+    (runs / "session.json").write_text(json.dumps(ending))
+if content["only"] is None:
+    say(left=["b", "c", "d"], problems=["a: no", "b: it cannot be"], under_way=True)
+    sys.exit(1)
+elif content["only"] == ["c", "d"]:
+    say(left=["c", "d"], problems=[], under_way=True)
+    os.kill(os.getpid(), 9)
+say(left=[], problems=[])
+"""
+"""Of four recipes, the first fails by itself, the second with its team, and the third kills its process."""
+
+
+def test_new_processes_train_what_is_behind_a_recipe_that_ended_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(TROUBLED, tmp_path, monkeypatch)
+    options = TrainingOptions(runs=tmp_path)
+    assert train_in_session(["a", "b", "c", "d"], options, 60.0, n_gpus=0) == EXIT_FAILURE
+    starts = [json.loads(line) for line in (tmp_path / "starts").read_text().splitlines()]
+    assert starts == [None, ["c", "d"], ["d"]]
+    problems = ["a: no", "b: it cannot be", "c: its processes ended with code -9; the log says more"]
+    assert ending(tmp_path) == {"left": [], "problems": problems}
+
+
+def test_without_time_nothing_new_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(TROUBLED, tmp_path, monkeypatch)
+    assert (
+        train_in_session(["a", "b", "c", "d"], TrainingOptions(runs=tmp_path), 0.0, n_gpus=0) == EXIT_FAILURE
+    )
+    assert (tmp_path / "starts").read_text() == "null\n"
+    assert ending(tmp_path)["left"] == ["b", "c", "d"]
+    assert "no time for a new start" in ending(tmp_path)["problems"][-1]
 
 
 def test_a_training_that_does_not_end_is_asked_to_and_then_killed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from kagglehms.bundle.predictor import load_bundle
 from kagglehms.errors import EXIT_UNFINISHED, RunError, Stopped, UsageError
 from kagglehms.packing.build import build
 from kagglehms.runs.ladder import ladder
-from kagglehms.runs.training import TrainingOptions, train_recipes
+from kagglehms.runs.training import Trained, TrainingOptions, train_recipes
 from kagglehms.timing import Duration
+from kagglehms.training.distributed import Team
 from kagglehms.training.recipes import get_recipe
 
 RECIPES = ("baseline", "global-stats", "demo")
@@ -118,6 +120,37 @@ def test_a_failure_can_be_noted_and_the_rest_trained(trainer: Trainer, options: 
     done = train_recipes(RECIPES, options, keep_going=True)
     assert trainer.trained == ["baseline", "demo"]
     assert (done.left, done.problems) == ([], ["global-stats: no"])
+
+
+class OneOfTwo(Team):
+    """A process whose team is imagined, so that it waits for nobody."""
+
+    def wait(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_failure_in_a_team_is_noted_by_the_process_in_which_it_was_and_ends_it(
+    trainer: Trainer, options: TrainingOptions, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    team = OneOfTwo(rank, 2, 2)
+    monkeypatch.setattr("kagglehms.training.distributed.assemble", lambda _: nullcontext(team))
+    trainer.errors["global-stats"] = RunError("no")
+    noted: list[tuple[list[str], list[str]]] = []
+
+    def note(done: Trained) -> None:
+        noted.append((list(done.left), list(done.problems)))
+
+    with pytest.raises(RunError, match="^global-stats: no$"):
+        train_recipes(RECIPES, options, keep_going=True, note=note)
+    assert trainer.trained == ["baseline"]
+    before = [(list(RECIPES), []), (list(RECIPES[1:]), [])]
+    assert noted == [*(before if rank == 0 else []), (list(RECIPES[1:]), ["global-stats: no"])]
+
+
+def test_some_of_the_recipes_can_be_trained(trainer: Trainer, options: TrainingOptions) -> None:
+    assert train_recipes(RECIPES, options, only=["baseline", "demo"]).left == []
+    assert trainer.trained == ["baseline", "demo"]
 
 
 def test_time_that_is_up_leaves_the_recipe_at_hand_and_all_after_it(
