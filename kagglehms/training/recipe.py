@@ -329,6 +329,11 @@ class Recipe:
         """
         return _adapter().dump_json(self, indent=1, exclude=_unused(self)) + b"\n"
 
+    def settings(self) -> dict[str, Any]:
+        """Return every setting in the form that JSON has, also those that `to_json` leaves out."""
+        settings: dict[str, Any] = _adapter().dump_python(self, mode="json")
+        return settings
+
     @property
     def digest(self) -> str:
         """sha256 of the JSON; runs of recipes with different digests must not be mixed."""
