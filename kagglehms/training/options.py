@@ -6,7 +6,8 @@ themselves are in `losses`, the augmentations in `augmentations`. In JSON every 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, is_dataclass
 from math import isfinite
 from typing import Annotated, Literal, TypeAlias, get_args
 
@@ -339,6 +340,30 @@ Augmentation: TypeAlias = Annotated[
     BatchAugmentation | Mirror | Shift | Albumentations, Discriminator("kind")
 ]
 """Every augmentation that a recipe can list."""
+
+
+def check_storable(settings: object, place: str = "") -> None:
+    """Refuse settings of a script that JSON would not give back as they are.
+
+    Args:
+        settings: a dataclass, or whatever is in it at any depth.
+        place: where it is in the recipe, such as `stages.0`; empty for the recipe itself.
+
+    Raises:
+        UsageError: there is a list or another sequence that is no tuple, or a number that is not finite.
+    """
+    if is_dataclass(settings):
+        inner = [(each.name, getattr(settings, each.name)) for each in fields(settings)]
+    elif isinstance(settings, tuple):
+        inner = [(str(number), value) for number, value in enumerate(settings)]
+    elif isinstance(settings, Iterable) and not isinstance(settings, (str, dict)):
+        raise UsageError(f"{place} must be a tuple, but got a {type(settings).__name__}")
+    elif isinstance(settings, float) and not isfinite(settings):
+        raise UsageError(f"{place} must be finite, but got {settings}")
+    else:
+        return
+    for name, value in inner:
+        check_storable(value, f"{place}.{name}" if place else name)
 
 
 def _check_at_least_1(**numbers: int) -> None:

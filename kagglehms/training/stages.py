@@ -16,6 +16,7 @@ from kagglehms.training.options import (
     OptimizerName,
     PseudoLabels,
     WeightsName,
+    check_storable,
 )
 
 Population = Literal["all", "few", "unsettled", "settled", "many"]
@@ -88,6 +89,7 @@ class Stage:
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 
     def __post_init__(self) -> None:
+        check_storable(self)
         for name, known in _KNOWN.items():
             if (value := getattr(self, name)) is not None:
                 one_of(name.replace("_", " "), value, known)

@@ -53,7 +53,7 @@ def read_recipes(path: Path) -> tuple[Recipe, ...]:
     if not found:
         raise DataError(path, "defines no recipe", "assign a Recipe to a global variable")
     unique = {recipe.name: recipe for recipe in found}
-    if len(unique) < len(set(found)):
+    if any(unique[recipe.name] != recipe for recipe in found):
         raise DataError(path, "two recipes have the same name", "give each a name of its own")
     return tuple(unique.values())
 

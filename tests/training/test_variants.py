@@ -23,6 +23,13 @@ a = get_recipe("baseline")
 b = replace(a, lr=1e-4)
 """
 
+LISTS = """
+from dataclasses import replace
+from kagglehms.training.options import Mirror
+from kagglehms.training.recipes import get_recipe
+a = replace(get_recipe("raw-fold"), augmentations=[Mirror()])
+"""
+
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_no_setting_changes_nothing(name: str) -> None:
@@ -148,3 +155,10 @@ def test_a_script_that_is_none_of_recipes_is_named(script: str, said: str, tmp_p
         read_recipes(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_script_with_lists_for_tuples_is_refused_in_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(LISTS)
+    with pytest.raises(UsageError, match="^augmentations must be a tuple, but got a list$"):
+        read_recipes(path)
