@@ -60,7 +60,7 @@ class Stage:
         clip_norm: largest norm of the gradients of all parameters together; None for no limit.
         smoothing: amount by which targets of records with at most three votes are smoothed, see
             `augmentations.smooth`.
-        augmentations: augmentations that replace those of the recipe.
+        augmentations: augmentations that replace those of the recipe, albumentations among them.
         reset_all_epoch: whether to reset the best evaluation before every evaluation of the first epoch after the
             warm-up, instead of only before the first one. The last of them is then kept, as in the source's
             notebooks.
