@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from kagglehms.data.competition import PANELS, SPECTROGRAM_ROWS
 from kagglehms.training.front_ends.band_pass import fast_size
+from kagglehms.training.options import LOWEST_HZ
 
 PIECES = 4
 """Number of images in a mosaic, and the factor by which each is shrunk in time."""
@@ -222,7 +223,7 @@ def band_pass(signals_BCT: Tensor, low_B: Tensor, high_B: Tensor, sfreq_hz: floa
         low_B: lower cut-off frequencies (−3 dB) in Hz.
         high_B: upper cut-off frequencies in Hz, below half of `sfreq_hz`.
         sfreq_hz: sampling frequency in Hz.
-        rest_s: seconds after which the response has decayed; 4 / low is enough for an error of 1e-6.
+        rest_s: seconds after which every response has decayed, see `settling_s`.
 
     Returns:
         (B, C, T) float32 signals.
@@ -241,6 +242,22 @@ def band_pass(signals_BCT: Tensor, low_B: Tensor, high_B: Tensor, sfreq_hz: floa
     response_BF = band_BF**2 / below_BF
     spectrum_BCF = torch.fft.rfft(signals_BCT, n=size)
     return torch.fft.irfft(spectrum_BCF * response_BF[:, None], n=size)[..., :n_times]
+
+
+def settling_s(low_hz: tuple[float, float], high_hz: tuple[float, float], sfreq_hz: float) -> float:
+    """Return the seconds after which the response of any band-pass of these ranges has decayed to 1e-6 or less.
+
+    Oscillations last the longer, the nearer a cut-off frequency is to 0 or to half of the sampling frequency, and the
+    narrower the band is. Distances below the lowest cut-off frequency that `options.BandPass` allows count as that one,
+    so that no band needs more memory than that.
+
+    Args:
+        low_hz: range of the lower cut-off frequency (−3 dB) in Hz.
+        high_hz: range of the upper cut-off frequency in Hz.
+        sfreq_hz: sampling frequency in Hz.
+    """
+    nearest_hz = min(low_hz[0], sfreq_hz / 2 - high_hz[1], (high_hz[0] - low_hz[1]) / 4)
+    return 4 / max(nearest_hz, LOWEST_HZ)
 
 
 def mix(

@@ -45,6 +45,9 @@ OptimizerName: TypeAlias = Literal["adamw", "adam"]
 KeepName: TypeAlias = Literal["best", "last"]
 """Which evaluation of a stage is kept."""
 
+LOWEST_HZ = 0.01
+"""Lowest cut-off frequency of a band-pass, as its response lasts the longer, the lower it is."""
+
 Scalar: TypeAlias = bool | int | float | str | None
 OptionValue: TypeAlias = Scalar | tuple[Scalar | tuple[Scalar, ...], ...]
 """Type of an option of an albumentations transform; a JSON list becomes a tuple."""
@@ -214,9 +217,9 @@ class BandPass(_Chance):
     def __post_init__(self) -> None:
         super().__post_init__()
         edges = (*self.low_hz, *self.high_hz)
-        if len(edges) != 4 or not 0.01 <= edges[0] <= edges[1] < edges[2] <= edges[3] < 100:
+        if len(edges) != 4 or not LOWEST_HZ <= edges[0] <= edges[1] < edges[2] <= edges[3] < 100:
             raise UsageError(
-                "Allowed values for low_hz and high_hz are two pairs that rise from 0.01 to below 100, but got "
+                f"Allowed values for low_hz and high_hz are two pairs that rise from {LOWEST_HZ} to below 100, but got "
                 f"{self.low_hz}, {self.high_hz}"
             )
 

@@ -25,6 +25,7 @@ from kagglehms.training.augmentations import (
     permute_rows,
     same_class_cutmix,
     same_class_partners,
+    settling_s,
     smooth,
     unfold,
 )
@@ -370,6 +371,26 @@ def test_each_record_passes_a_filter_of_its_own(sfreq_hz: float, n_times: int) -
     for i in range(4):
         sections = butter(2, (low[i], high[i]), "bandpass", fs=sfreq_hz, output="sos")
         np.testing.assert_allclose(found[i], sosfilt(sections, signals[i]), atol=2e-5)
+
+
+@pytest.mark.parametrize("sfreq_hz", [50.0, 200.0])
+@pytest.mark.parametrize("low_hz", [0.01, 0.1, 0.5, 2.0, 8.0, 20.0])
+@pytest.mark.parametrize("width", [0.05, 0.3, 1.0, 4.0, 4.9, 11.0, 24.9 - 0.01])
+def test_no_response_is_cut_off_before_it_has_decayed(low_hz: float, width: float, sfreq_hz: float) -> None:
+    """By the slowest pole of SciPy's design, for bands of any width and bands next to half of the rate."""
+    high_hz = low_hz + width
+    if high_hz >= sfreq_hz / 2:
+        return
+    _, poles, _ = butter(2, (low_hz, high_hz), "bandpass", fs=sfreq_hz, output="zpk")
+    rest_s = settling_s((low_hz, low_hz), (high_hz, high_hz), sfreq_hz)
+    assert np.abs(poles).max() ** (rest_s * sfreq_hz) < 1e-6
+
+
+def test_filters_of_the_recipes_rest_as_long_as_they_always_did() -> None:
+    """Runs of before stay the same to the last bit; a band without width needs no endless memory."""
+    for sfreq_hz in (50.0, 100.0, 200.0):
+        assert settling_s((0.5, 2.0), (10.0, 20.0), sfreq_hz) == 8.0
+    assert settling_s((5.0, 5.0), (5.0 + 1e-9, 6.0), 200.0) == 400.0
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 6, 7), (3, 6, 7)])
