@@ -287,13 +287,14 @@ def mix(
 def smooth(targets_BK: Tensor, n_votes_B: Tensor, amount: float, most_votes: int = 3) -> Tensor:
     """Smooth the targets of records with few votes.
 
-    Each of the k classes with the most votes loses `amount` / k, and the 6 − k others share that amount equally. If
+    Each of the k classes with the largest target loses `amount` / k, and the 6 − k others share that amount equally. A
+    record whose largest target is then no longer the largest gives less: as much as makes it equal to the next one. If
     all six are equal, nothing changes.
 
     Args:
-        targets_BK: vote fractions; every row sums to 1.
+        targets_BK: targets, vote fractions or not; every row sums to 1.
         n_votes_B: number of votes of each record.
-        amount: total taken from the largest targets, from 0 to 1.
+        amount: total taken at most from the largest targets, from 0 to 1.
         most_votes: largest number of votes of a record that is smoothed.
 
     Returns:
@@ -301,8 +302,15 @@ def smooth(targets_BK: Tensor, n_votes_B: Tensor, amount: float, most_votes: int
     """
     top_BK = targets_BK == targets_BK.amax(dim=1, keepdim=True)
     n_top_B1 = top_BK.sum(dim=1, keepdim=True)
-    others_B1 = targets_BK.shape[1] - n_top_B1
-    smoothed_BK = targets_BK + torch.where(top_BK, -amount / n_top_B1, amount / others_B1.clamp(min=1))
+    n_classes = targets_BK.shape[1]
+    others_B1 = n_classes - n_top_B1
+    ahead_B1 = targets_BK.amax(dim=1, keepdim=True) - targets_BK.masked_fill(top_BK, 0).amax(
+        dim=1, keepdim=True
+    )
+    amount_B1 = (ahead_B1 * n_top_B1 * others_B1 / n_classes).clamp(max=amount)
+    # By reciprocals, as PyTorch divides a number by a tensor: what runs of before subtracted, to the last bit.
+    loss_B1, gain_B1 = (amount_B1 * n.reciprocal() for n in (n_top_B1, others_B1.clamp(min=1)))
+    smoothed_BK = targets_BK + torch.where(top_BK, -loss_B1, gain_B1)
     few_B1 = (n_votes_B <= most_votes)[:, None] & (others_B1 > 0)
     return torch.where(few_B1, smoothed_BK, targets_BK)
 

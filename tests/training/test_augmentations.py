@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -29,6 +31,7 @@ from kagglehms.training.augmentations import (
     smooth,
     unfold,
 )
+from kagglehms.training.losses import kl_loss
 
 tiles = st.lists(st.integers(4, 40), min_size=1, max_size=3)
 quick = settings(max_examples=30, deadline=None)
@@ -321,6 +324,40 @@ def test_smoothing_worked_by_hand() -> None:
     np.testing.assert_allclose(smoothed, expected, atol=1e-7)
     all_equal = torch.full((1, 6), 1 / 6)
     torch.testing.assert_close(smooth(all_equal, torch.tensor([2]), 0.1), all_equal)
+
+
+@pytest.mark.parametrize("amount", [0.05, 0.4, 0.9])
+def test_smoothing_never_makes_a_target_negative_or_turns_their_order(amount: float) -> None:
+    """Rows of any targets, as pseudo labels make them: nearly uniform ones have less than the amount to give."""
+    rng = np.random.default_rng(3)
+    rows = [rng.dirichlet(np.full(6, spread)) for spread in (0.05, 0.5, 5, 500) for _ in range(50)]
+    rows += [np.array([0.3, 0.3, 0.25, 0.15, 0, 0]), np.array([1.0, 0, 0, 0, 0, 0])]
+    targets_BK = torch.tensor(np.array(rows), dtype=torch.float32)
+    smoothed_BK = smooth(targets_BK, torch.ones(len(rows)), amount)
+    torch.testing.assert_close(smoothed_BK.sum(dim=1), torch.ones(len(rows)))
+    assert (smoothed_BK >= 0).all()
+    capped = 0
+    for before, after in zip(targets_BK.double().numpy(), smoothed_BK.double().numpy(), strict=True):
+        order = np.argsort(before)
+        assert (np.diff(after[order]) > -1e-6).all()
+        top = before == before.max()
+        taken = before[top].sum() - after[top].sum()
+        if taken < amount - 1e-6:
+            assert after[top].max() == pytest.approx(after[~top].max(), abs=1e-6)
+            capped += 1
+    assert 0 < capped < len(rows) or amount > 5 / 6
+    logits_BK = torch.randn(len(rows), 6)
+    assert torch.isfinite(kl_loss(logits_BK, smoothed_BK))
+
+
+@pytest.mark.parametrize("amount", [0.05, 0.1, 0.27])
+def test_smoothed_votes_of_before_are_the_same_to_the_last_bit(amount: float) -> None:
+    votes = [v for v in itertools.product(range(4), repeat=6) if 1 <= sum(v) <= 3]
+    targets_BK = torch.tensor([[x / sum(v) for x in v] for v in votes])
+    top_BK = targets_BK == targets_BK.amax(dim=1, keepdim=True)
+    n_top_B1 = top_BK.sum(dim=1, keepdim=True)
+    wanted_BK = targets_BK + torch.where(top_BK, -amount / n_top_B1, amount / (6 - n_top_B1))
+    assert torch.equal(smooth(targets_BK, torch.tensor([sum(v) for v in votes]), amount), wanted_BK)
 
 
 # -- what depends on where the samples of a difference stand
