@@ -358,6 +358,22 @@ def test_the_loss_shown_is_a_mean_whatever_the_size_of_the_team() -> None:
     assert shown == pytest.approx([alone.mean_losses()[1]] * 3)
 
 
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine"])
+def test_the_rate_that_is_logged_is_that_of_the_last_step_also_after_a_resume(schedule: Any) -> None:
+    recipe = replace(RECIPE, stages=(Stage(epochs=1, schedule=schedule, last_lr=1e-5),))
+    batch = next(striped_feed(8).batches(np.arange(4), 4))
+    model, _ = make_model(recipe)
+    before, after = (step.Learner(recipe, model, model, 10, 0, CPU, Team()) for _ in range(2))
+    for _ in range(5):
+        before.learn(batch, 0, False, 4)
+    after.restore(State(before.tensors(), {"learner": before.numbers()}, {}))
+    assert before.lr < 0.8 * recipe.lr
+    assert after.lr == before.lr
+    for learner in (before, after):
+        learner.learn(batch, 0, False, 4)
+    assert after.lr == before.lr
+
+
 def test_the_training_divergence_is_comparable_with_the_score_whatever_the_loss() -> None:
     """One step with a weighted loss; the logits of the first step are those of the new network in training mode."""
     stage = Stage(epochs=1, loss="kl", weights="votes")
