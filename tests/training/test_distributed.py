@@ -115,7 +115,8 @@ def test_two_processes_train_what_one_trains(competition_folder: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_torchrun_runs_the_command(competition_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_torchrun_runs_the_command(precision: str, competition_folder: Path, tmp_path: Path) -> None:
     records = read_records(competition_folder / "train.csv")
     prepare(recordings_of(Competition(competition_folder), records), tmp_path / "store")
     options = ["--data", competition_folder, "--store", tmp_path / "store", "--runs", tmp_path / "runs"]
@@ -133,6 +134,8 @@ def test_torchrun_runs_the_command(competition_folder: Path, tmp_path: Path) -> 
             "none",
             "--device",
             "cpu",
+            "--precision",
+            precision,
         ],
         capture_output=True,
         text=True,
