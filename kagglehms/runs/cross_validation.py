@@ -96,6 +96,8 @@ def cross_validate(
     weights: str = "none",
     only_folds: Sequence[int] | None = None,
     session: Session | None = None,
+    *,
+    earlier_runs: Sequence[Path] = (),
 ) -> Outcome:
     """Train the folds of a recipe that are not trained yet.
 
@@ -108,6 +110,7 @@ def cross_validate(
         only_folds: numbers of the folds to train now; None trains all.
         session: time limit, stop requests, and the team of processes, each of which makes this call; None trains alone
             and without a limit.
+        earlier_runs: further folders of runs, in which teachers are looked for that are not in `runs`.
 
     Raises:
         RunError: the run folder holds another recipe, other data, other first weights or a fold of another run,
@@ -131,7 +134,7 @@ def cross_validate(
         )
     folder, team = RunFolder(runs / recipe.name), session.team
     if recipe.teachers:
-        dataset = with_teachers(with_stored_folds(folder, dataset), recipe, runs)
+        dataset = with_teachers(with_stored_folds(folder, dataset), recipe, runs, *earlier_runs)
     first = _first_weights(folder, recipe, dataset, weights, folds, team)
     if team.leads:
         begin(folder, recipe, dataset, first.origin)

@@ -194,8 +194,9 @@ def is_finished(folder: RunFolder, fold: int, run: str) -> bool:
 def continue_from(earlier: Path, runs: Path, recipe: Recipe, dataset: Dataset, weights: str = "none") -> int:
     """Take over what an earlier session has trained of a recipe: finished folds, and states of unfinished ones.
 
-    Folds that have come further in `runs` are left alone. `earlier` is only read: on Kaggle it is the output of the
-    kernel's previous version. The files that say what the run is are copied before any fold.
+    Folds that are finished in `runs`, or that have a state in both folders, are left alone. `earlier` is only read: on
+    Kaggle it is the output of the kernel's previous version. The files that say what the run is are copied before any
+    fold.
 
     Args:
         earlier: the earlier session's folder of all runs.
@@ -236,14 +237,17 @@ def continue_from(earlier: Path, runs: Path, recipe: Recipe, dataset: Dataset, w
 
 
 def _take_over(source: RunFolder, target: RunFolder, fold: int) -> bool:
-    """Copy a fold's files unless the target has come further; return whether it was copied."""
-    if fold in target.folds(RESULT, STATE):
+    """Copy a fold's files unless the target has come as far; return whether it was copied."""
+    done = fold in source.finished
+    if fold in target.folds(RESULT) if done else fold in target.folds(RESULT, STATE):
         return False
-    last = RESULT if fold in source.finished else STATE
-    if last == RESULT:
+    last = RESULT if done else STATE
+    if done:
         source.check_fold(fold)
     with exclusive(target.fold(fold), f"training of {target.name}, fold {fold},"):
         files = (path for path in source.fold(fold).iterdir() if path.is_file() and path.name[0] != ".")
         for path in sorted(files, key=lambda path: (path.name == last, path.name)):
             write_bytes(target.fold(fold) / path.name, path.read_bytes())
+        if done:  # only now: until the result is there, the target's own state can be gone on with
+            (target.fold(fold) / STATE).unlink(missing_ok=True)
     return True

@@ -51,7 +51,8 @@ class TrainingOptions:
             float32, where `bfloat16` is faster for dense networks on processors with AMX).
         time_limit: stop within this time from the start, such as `8.5h` or `90m`, with the state saved; the same
             command continues from there. Exit code 3 means that something is left to train.
-        resume_from: folder of an earlier session's runs, which is only read: what it trained is copied first.
+        resume_from: folder of an earlier session's runs, which is only read: what it trained is copied first, and
+            teachers are looked for there too.
         save_every: longest time between two saved states, such as `10m`; each evaluation saves one as well.
         compile: run networks through torch.compile: minutes at the start, faster steps on a GPU.
         cuda_graphs: let the GPU replay the launches of a step by itself, where one process trains: faster on a card
@@ -231,13 +232,21 @@ def _train(
     from kagglehms.runs.identity import continue_from
     from kagglehms.runs.teachers import with_teachers
 
+    earlier = () if options.resume_from is None else (options.resume_from,)
     if options.resume_from is not None and session.team.leads:
-        taught = with_teachers(dataset, recipe, options.runs, options.resume_from)
+        taught = with_teachers(dataset, recipe, options.runs, *earlier)
         taken = continue_from(options.resume_from, options.runs, recipe, taught, options.weights)
         say(f"{recipe.name}: {counted(taken, 'fold')} taken over from {options.resume_from}")
     session.team.wait()
     outcome = cross_validate(
-        recipe, dataset, options.runs, device, options.weights, options.fold or None, session
+        recipe,
+        dataset,
+        options.runs,
+        device,
+        options.weights,
+        options.fold or None,
+        session,
+        earlier_runs=earlier,
     )
     tell(outcome.sentence)
     return outcome

@@ -37,6 +37,7 @@ from kagglehms.training.augmentations import (
     permute_rows,
     same_class_cutmix,
     same_class_partners,
+    settling_s,
     unfold,
 )
 from kagglehms.training.batches import Batch
@@ -67,9 +68,6 @@ CUTMIX_MARGIN, CUTMIX_MIN_WIDTH, CUTMIX_MAX_WIDTH = 50, 25, 75
 
 _MOSAIC, _STEP = 1, 3
 """Third word of the seeds. Augmentations count from `_STEP`; 2 belongs to `albumentations_adapter`."""
-
-_REST = 4
-"""Seconds, divided by a band-pass's lower frequency in Hz, after which its response is below 1e-7."""
 
 
 @dataclass(frozen=True)
@@ -324,7 +322,8 @@ def _band_passed(inputs: Tensor, options: BandPass, draws: Draws, layout: _OfDif
     at = draws.tensor(np.array(chosen))
     low_B, high_B = draws.tensor(edges_hz)
     signals_BCT = unfold(inputs[at], layout.phases)
-    filtered_BCT = band_pass(signals_BCT, low_B, high_B, layout.sfreq_hz, _REST / options.low_hz[0])
+    rest_s = settling_s(options.low_hz, options.high_hz, layout.sfreq_hz)
+    filtered_BCT = band_pass(signals_BCT, low_B, high_B, layout.sfreq_hz, rest_s)
     return inputs.index_copy(0, at, folded(filtered_BCT, layout.phases, inputs))
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from kagglehms.data.competition import PANELS, SPECTROGRAM_ROWS
 from kagglehms.training.front_ends.band_pass import fast_size
+from kagglehms.training.options import LOWEST_HZ
 
 PIECES = 4
 """Number of images in a mosaic, and the factor by which each is shrunk in time."""
@@ -222,7 +223,7 @@ def band_pass(signals_BCT: Tensor, low_B: Tensor, high_B: Tensor, sfreq_hz: floa
         low_B: lower cut-off frequencies (−3 dB) in Hz.
         high_B: upper cut-off frequencies in Hz, below half of `sfreq_hz`.
         sfreq_hz: sampling frequency in Hz.
-        rest_s: seconds after which the response has decayed; 4 / low is enough for an error of 1e-6.
+        rest_s: seconds after which every response has decayed, see `settling_s`.
 
     Returns:
         (B, C, T) float32 signals.
@@ -241,6 +242,22 @@ def band_pass(signals_BCT: Tensor, low_B: Tensor, high_B: Tensor, sfreq_hz: floa
     response_BF = band_BF**2 / below_BF
     spectrum_BCF = torch.fft.rfft(signals_BCT, n=size)
     return torch.fft.irfft(spectrum_BCF * response_BF[:, None], n=size)[..., :n_times]
+
+
+def settling_s(low_hz: tuple[float, float], high_hz: tuple[float, float], sfreq_hz: float) -> float:
+    """Return the seconds after which the response of any band-pass of these ranges has decayed to 1e-6 or less.
+
+    Oscillations last the longer, the nearer a cut-off frequency is to 0 or to half of the sampling frequency, and the
+    narrower the band is. Distances below the lowest cut-off frequency that `options.BandPass` allows count as that one,
+    so that no band needs more memory than that.
+
+    Args:
+        low_hz: range of the lower cut-off frequency (−3 dB) in Hz.
+        high_hz: range of the upper cut-off frequency in Hz.
+        sfreq_hz: sampling frequency in Hz.
+    """
+    nearest_hz = min(low_hz[0], sfreq_hz / 2 - high_hz[1], (high_hz[0] - low_hz[1]) / 4)
+    return 4 / max(nearest_hz, LOWEST_HZ)
 
 
 def mix(
@@ -270,13 +287,14 @@ def mix(
 def smooth(targets_BK: Tensor, n_votes_B: Tensor, amount: float, most_votes: int = 3) -> Tensor:
     """Smooth the targets of records with few votes.
 
-    Each of the k classes with the most votes loses `amount` / k, and the 6 − k others share that amount equally. If
+    Each of the k classes with the largest target loses `amount` / k, and the 6 − k others share that amount equally. A
+    record whose largest target is then no longer the largest gives less: as much as makes it equal to the next one. If
     all six are equal, nothing changes.
 
     Args:
-        targets_BK: vote fractions; every row sums to 1.
+        targets_BK: targets, vote fractions or not; every row sums to 1.
         n_votes_B: number of votes of each record.
-        amount: total taken from the largest targets, from 0 to 1.
+        amount: total taken at most from the largest targets, from 0 to 1.
         most_votes: largest number of votes of a record that is smoothed.
 
     Returns:
@@ -284,8 +302,15 @@ def smooth(targets_BK: Tensor, n_votes_B: Tensor, amount: float, most_votes: int
     """
     top_BK = targets_BK == targets_BK.amax(dim=1, keepdim=True)
     n_top_B1 = top_BK.sum(dim=1, keepdim=True)
-    others_B1 = targets_BK.shape[1] - n_top_B1
-    smoothed_BK = targets_BK + torch.where(top_BK, -amount / n_top_B1, amount / others_B1.clamp(min=1))
+    n_classes = targets_BK.shape[1]
+    others_B1 = n_classes - n_top_B1
+    ahead_B1 = targets_BK.amax(dim=1, keepdim=True) - targets_BK.masked_fill(top_BK, 0).amax(
+        dim=1, keepdim=True
+    )
+    amount_B1 = (ahead_B1 * n_top_B1 * others_B1 / n_classes).clamp(max=amount)
+    # By reciprocals, as PyTorch divides a number by a tensor: what runs of before subtracted, to the last bit.
+    loss_B1, gain_B1 = (amount_B1 * n.reciprocal() for n in (n_top_B1, others_B1.clamp(min=1)))
+    smoothed_BK = targets_BK + torch.where(top_BK, -loss_B1, gain_B1)
     few_B1 = (n_votes_B <= most_votes)[:, None] & (others_B1 > 0)
     return torch.where(few_B1, smoothed_BK, targets_BK)
 

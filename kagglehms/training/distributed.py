@@ -197,6 +197,8 @@ def share_batch_statistics(model: nn.Module, device: Device) -> nn.Module:
 class _GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation over the shares of all processes, by differentiable collectives.
 
+    As PyTorch's own, it computes in float32 what autocast hands over in half precision, and returns that precision.
+
     Source: Ioffe & Szegedy (2015), "Batch Normalization", algorithm 1, with sums over all shares.
     """
 
@@ -212,11 +214,12 @@ class _GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
             output = getattr(self, name, nn.Identity())(output)
         return output
 
-    def _normalised(self, x: Tensor) -> Tensor:
+    def _normalised(self, input: Tensor) -> Tensor:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         total: Callable[[Tensor], Tensor] = _Total.apply
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
         n = total(x.new_tensor(float(x.numel() // x.shape[1])))
         but_channels = [0, *range(2, x.ndim)]
         beside = (-1, *[1] * (x.ndim - 2))
@@ -228,7 +231,7 @@ class _GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
             self.running_mean.lerp_(mean_C, self.momentum or 0.0)
             self.running_var.lerp_(variance_C * (n / (n - 1)), self.momentum or 0.0)
         scale_C = torch.rsqrt(variance_C + self.eps) * self.weight
-        return centred * scale_C.reshape(beside) + self.bias.reshape(beside)
+        return (centred * scale_C.reshape(beside) + self.bias.reshape(beside)).to(input.dtype)
 
 
 class _Total(torch.autograd.Function):

@@ -38,6 +38,7 @@ from kagglehms.training.held_out import HeldOut
 from kagglehms.training.history import History
 from kagglehms.training.logs import Journal
 from kagglehms.training.models import make_model
+from kagglehms.training.options import Albumentations
 from kagglehms.training.precision import placed, tunes_convolutions
 from kagglehms.training.recipe import Recipe
 from kagglehms.training.resume import STATE, State, read_state, write_state
@@ -250,26 +251,25 @@ class _Training:
 
     def _batches(self, plan: StagePlan, first_step: int) -> Generator[Batch]:
         """Yield this process's share of every batch from a step on, on the device; they are drawn ahead."""
-        asked = self.recipe.augmentations_of(plan.stage)
-        mirror, shift_s = mirror_probability(asked), shift_seconds(asked)
-        band = drawn_band_pass(asked, self.recipe.layout)
-        work = (
-            Work(
-                self.session.team.share(chunk),
-                epoch,
-                not plan.warms_up(epoch),
-                mirror,
-                shift_s,
-                band,
-                plan.stage.pseudo_labels,
-            )
-            for epoch, chunk in plan.chunks_from(first_step)
-        )
+        work = (self._work(plan, epoch, chunk) for epoch, chunk in plan.chunks_from(first_step))
         drawn = self.held_out.feed.draw(work)
         try:
             yield from on_device(drawn, torch.device(self.held_out.device.name))
         finally:
             drawn.close()
+
+    def _work(self, plan: StagePlan, epoch: int, chunk: NDArray[np.integer]) -> Work:
+        """Return what to draw for this process's share of a batch; a warm-up draws records as they are."""
+        asked = () if plan.warms_up(epoch) else self.recipe.augmentations_of(plan.stage)
+        return Work(
+            self.session.team.share(chunk),
+            epoch,
+            augment=any(isinstance(augmentation, Albumentations) for augmentation in asked),
+            mirror=mirror_probability(asked),
+            shift_s=shift_seconds(asked),
+            band=drawn_band_pass(asked, self.recipe.layout),
+            labels=plan.stage.pseudo_labels,
+        )
 
     def _status(self, learner: Learner) -> str:
         divergence, last = learner.recent_divergence(), self.history.last

@@ -137,7 +137,7 @@ def _without_classifier(model: Any, recipe: Recipe) -> int:
 
 
 def head_layers(model: nn.Module, recipe: Recipe) -> list[nn.Linear | nn.Conv1d | nn.Conv2d]:
-    """Return the layers of a recipe's network that compute the logits."""
+    """Return the layers of a recipe's network that compute the logits of its predictions."""
     from torch import nn
 
     from kagglehms.training.front_ends.network import SignalNetwork
@@ -152,3 +152,11 @@ def head_layers(model: nn.Module, recipe: Recipe) -> list[nn.Linear | nn.Conv1d 
     return [
         *classifier_layers(model.backbone if isinstance(model, SignalNetwork) else model, recipe.backbone)
     ]
+
+
+def head_parameters(model: nn.Module, recipe: Recipe) -> set[nn.Parameter]:
+    """Return the parameters that compute logits in training: of the predictions, and of each view by itself."""
+    from kagglehms.training.views import TwoViews
+
+    own = [model.own_heads] if isinstance(model, TwoViews) else []
+    return {parameter for layer in [*head_layers(model, recipe), *own] for parameter in layer.parameters()}

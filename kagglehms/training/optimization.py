@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from kagglehms.training.models import head_layers
+from kagglehms.training.models import head_parameters
 from kagglehms.training.recipe import Recipe
 from kagglehms.training.stages import Stage
 
@@ -21,7 +21,8 @@ _FIRST_BETA1 = 0.85
 def make_optimizer(recipe: Recipe, model: nn.Module, stage: Stage) -> torch.optim.Optimizer:
     """Make the optimizer of a stage.
 
-    Its parameters are in one group, or, where the head has its own learning rate, in two, the head's last.
+    Its parameters are in one group, or, where the head has its own learning rate, in two, the head's last. Heads of
+    each view by itself are among the head's.
     """
     decay = recipe.weight_decay if stage.weight_decay is None else stage.weight_decay
     kind = torch.optim.Adam if (stage.optimizer or recipe.optimizer) == "adam" else torch.optim.AdamW
@@ -29,7 +30,7 @@ def make_optimizer(recipe: Recipe, model: nn.Module, stage: Stage) -> torch.opti
     parameters = list(model.parameters())
     parts: list[list[nn.Parameter]] = [parameters]
     if len(rates) > 1:
-        heads = {p for layer in head_layers(model, recipe) for p in layer.parameters()}
+        heads = head_parameters(model, recipe)
         parts = [[p for p in parameters if p not in heads], [p for p in parameters if p in heads]]
     groups = [{"params": part, "lr": lr} for part, lr in zip(parts, rates, strict=True)]
     return kind(groups, lr=rates[0], weight_decay=decay, fused=True)

@@ -6,7 +6,8 @@ themselves are in `losses`, the augmentations in `augmentations`. In JSON every 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, is_dataclass
 from math import isfinite
 from typing import Annotated, Literal, TypeAlias, get_args
 
@@ -43,6 +44,9 @@ OptimizerName: TypeAlias = Literal["adamw", "adam"]
 
 KeepName: TypeAlias = Literal["best", "last"]
 """Which evaluation of a stage is kept."""
+
+LOWEST_HZ = 0.01
+"""Lowest cut-off frequency of a band-pass, as its response lasts the longer, the lower it is."""
 
 Scalar: TypeAlias = bool | int | float | str | None
 OptionValue: TypeAlias = Scalar | tuple[Scalar | tuple[Scalar, ...], ...]
@@ -213,9 +217,9 @@ class BandPass(_Chance):
     def __post_init__(self) -> None:
         super().__post_init__()
         edges = (*self.low_hz, *self.high_hz)
-        if len(edges) != 4 or not 0.01 <= edges[0] <= edges[1] < edges[2] <= edges[3] < 100:
+        if len(edges) != 4 or not LOWEST_HZ <= edges[0] <= edges[1] < edges[2] <= edges[3] < 100:
             raise UsageError(
-                "Allowed values for low_hz and high_hz are two pairs that rise from 0.01 to below 100, but got "
+                f"Allowed values for low_hz and high_hz are two pairs that rise from {LOWEST_HZ} to below 100, but got "
                 f"{self.low_hz}, {self.high_hz}"
             )
 
@@ -339,6 +343,30 @@ Augmentation: TypeAlias = Annotated[
     BatchAugmentation | Mirror | Shift | Albumentations, Discriminator("kind")
 ]
 """Every augmentation that a recipe can list."""
+
+
+def check_storable(settings: object, place: str = "") -> None:
+    """Refuse settings of a script that JSON would not give back as they are.
+
+    Args:
+        settings: a dataclass, or whatever is in it at any depth.
+        place: where it is in the recipe, such as `stages.0`; empty for the recipe itself.
+
+    Raises:
+        UsageError: there is a list or another sequence that is no tuple, or a number that is not finite.
+    """
+    if is_dataclass(settings):
+        inner = [(each.name, getattr(settings, each.name)) for each in fields(settings)]
+    elif isinstance(settings, tuple):
+        inner = [(str(number), value) for number, value in enumerate(settings)]
+    elif isinstance(settings, Iterable) and not isinstance(settings, (str, dict)):
+        raise UsageError(f"{place} must be a tuple, but got a {type(settings).__name__}")
+    elif isinstance(settings, float) and not isfinite(settings):
+        raise UsageError(f"{place} must be finite, but got {settings}")
+    else:
+        return
+    for name, value in inner:
+        check_storable(value, f"{place}.{name}" if place else name)
 
 
 def _check_at_least_1(**numbers: int) -> None:

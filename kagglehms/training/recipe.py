@@ -25,7 +25,14 @@ from kagglehms.training.front_ends.options import (
     PoolingName,
     SpectrumOptions,
 )
-from kagglehms.training.options import ADDED_LATER, Augmentation, BandPass, KeepName, OptimizerName
+from kagglehms.training.options import (
+    ADDED_LATER,
+    Augmentation,
+    BandPass,
+    KeepName,
+    OptimizerName,
+    check_storable,
+)
 from kagglehms.training.stages import Schedule, Stage
 
 if TYPE_CHECKING:
@@ -108,6 +115,7 @@ class Recipe:
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 
     def __post_init__(self) -> None:
+        check_storable(self)
         if not self.name or any(c not in "abcdefghijklmnopqrstuvwxyz0123456789-+_" for c in self.name):
             raise UsageError(f"a recipe's name is made of a-z, 0-9, '-', '+' and '_', but got {self.name!r}")
         if not self.stages:
@@ -128,8 +136,8 @@ class Recipe:
         for name in ("drop_path_rate", "dropout", "ema"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise UsageError(f"{name} must be in [0, 1), but got {getattr(self, name)}")
-        if not 0 <= self.view_loss < float("inf"):
-            raise UsageError(f"view_loss must be a finite number of at least 0, but got {self.view_loss}")
+        if self.view_loss < 0:
+            raise UsageError(f"view_loss must be at least 0, but got {self.view_loss}")
         if self.name in self.teachers:
             raise UsageError(f"a run cannot be its own teacher, but {self.name} names itself")
         self._check_input()
@@ -328,6 +336,11 @@ class Recipe:
         Settings that later versions added appear only where they are used, so that the digests of older recipes stay.
         """
         return _adapter().dump_json(self, indent=1, exclude=_unused(self)) + b"\n"
+
+    def settings(self) -> dict[str, Any]:
+        """Return every setting in the form that JSON has, also those that `to_json` leaves out."""
+        settings: dict[str, Any] = _adapter().dump_python(self, mode="json")
+        return settings
 
     @property
     def digest(self) -> str:

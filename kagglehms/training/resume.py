@@ -47,8 +47,12 @@ _NOT_DECIDING = (
     "training/recipes.py",
     "training/resume.py",
     "training/session.py",
+    "training/trackers.py",
+    "training/variants.py",
 )
-"""Those among them that only write logs, save, keep time, or list recipes: a recipe's digest is compared by itself."""
+"""Those among them that only write logs, save, keep time, or list or read recipes, whose digests are compared by
+themselves.
+"""
 
 
 @dataclass(frozen=True)

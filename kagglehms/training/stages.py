@@ -16,6 +16,7 @@ from kagglehms.training.options import (
     OptimizerName,
     PseudoLabels,
     WeightsName,
+    check_storable,
 )
 
 Population = Literal["all", "few", "unsettled", "settled", "many"]
@@ -59,7 +60,7 @@ class Stage:
         clip_norm: largest norm of the gradients of all parameters together; None for no limit.
         smoothing: amount by which targets of records with at most three votes are smoothed, see
             `augmentations.smooth`.
-        augmentations: augmentations that replace those of the recipe.
+        augmentations: augmentations that replace those of the recipe, albumentations among them.
         reset_all_epoch: whether to reset the best evaluation before every evaluation of the first epoch after the
             warm-up, instead of only before the first one. The last of them is then kept, as in the source's
             notebooks.
@@ -88,6 +89,7 @@ class Stage:
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 
     def __post_init__(self) -> None:
+        check_storable(self)
         for name, known in _KNOWN.items():
             if (value := getattr(self, name)) is not None:
                 one_of(name.replace("_", " "), value, known)

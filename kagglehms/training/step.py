@@ -85,7 +85,7 @@ class Learner:
     @property
     def lr(self) -> float:
         """Current learning rate of the first group of parameters."""
-        return float(self.schedule.get_last_lr()[0])
+        return float(self.optimizer.param_groups[0]["lr"])  # the schedule does not know it after a resume
 
     @property
     def elapsed(self) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import runpy
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ def read_recipes(path: Path) -> tuple[Recipe, ...]:
     if not found:
         raise DataError(path, "defines no recipe", "assign a Recipe to a global variable")
     unique = {recipe.name: recipe for recipe in found}
-    if len(unique) < len(set(found)):
+    if any(unique[recipe.name] != recipe for recipe in found):
         raise DataError(path, "two recipes have the same name", "give each a name of its own")
     return tuple(unique.values())
 
@@ -70,7 +69,7 @@ def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     Raises:
         UsageError: there is no such field, or it cannot have this value.
     """
-    content = json.loads(recipe.to_json())
+    content = recipe.settings()
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals:
@@ -91,13 +90,12 @@ def _value(text: str) -> Any:
 
 def _set(content: Any, path: Sequence[str], value: Any, setting: str) -> None:
     """Set a value within nested dictionaries and lists."""
-    known = [field.name for field in fields(Recipe)]  # settings that are not used are not in the JSON
     for number, key in enumerate(path):
         step: Any = key
         if isinstance(content, list):
             known = list(map(str, range(len(content))))
             step = int(key) if key in known else key
-        elif number:
+        else:
             known = list(content) if isinstance(content, dict) else []
         if key not in known:
             place = ".".join(path[:number]) or "a recipe"
@@ -105,4 +103,4 @@ def _set(content: Any, path: Sequence[str], value: Any, setting: str) -> None:
         if number == len(path) - 1:
             content[step] = value
         else:
-            content = content.get(step) if isinstance(content, dict) else content[step]
+            content = content[step]

@@ -432,6 +432,50 @@ def test_what_a_run_is_is_taken_over_before_any_fold(
     assert continue_from(tmp_path / "begun", tmp_path / "then", other, dataset) == 0
 
 
+def test_a_fold_begun_here_and_finished_elsewhere_is_taken_over_and_no_crash_between_loses_its_state(
+    dataset: Dataset, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(runs, home)
+    fold = home / "baseline" / "fold0"
+    (fold / "result.json").unlink()
+    (fold / "weights.safetensors").unlink()
+    (fold / "state.safetensors").write_bytes(b"of a few epochs")
+    with monkeypatch.context() as crash:
+        crash.setattr(
+            identity, "write_bytes", lambda path, content: _write_all_but(path, content, "result.json")
+        )
+        with pytest.raises(OSError, match="gone"):
+            continue_from(runs, home, RECIPE, dataset)
+    assert (fold / "state.safetensors").read_bytes() == b"of a few epochs"
+    assert continue_from(runs, home, RECIPE, dataset) == 1
+    there = {path.name: path.read_bytes() for path in (runs / "baseline" / "fold0").iterdir()}
+    here = {path.name: path.read_bytes() for path in fold.iterdir()}
+    assert {name: here[name] for name in here if name[0] != "."} == {
+        name: there[name] for name in there if name[0] != "."
+    }
+    assert cross_validate(RECIPE, dataset, home, CPU).finished == (0, 1)
+    assert continue_from(runs, home, RECIPE, dataset) == 0
+
+
+def _write_all_but(path: Path, content: bytes, name: str) -> None:
+    if path.name == name:
+        raise OSError("gone")
+    path.write_bytes(content)
+
+
+def test_a_fold_that_is_finished_here_is_not_replaced_by_a_state(
+    dataset: Dataset, runs: Path, tmp_path: Path
+) -> None:
+    home, earlier = tmp_path / "home", tmp_path / "earlier"
+    for copy in (home, earlier):
+        shutil.copytree(runs, copy)
+    (earlier / "baseline" / "fold0" / "result.json").unlink()
+    (earlier / "baseline" / "fold0" / "state.safetensors").write_bytes(b"of a few epochs")
+    assert continue_from(earlier, home, RECIPE, dataset) == 0
+    assert not (home / "baseline" / "fold0" / "state.safetensors").exists()
+
+
 def test_a_batch_smaller_than_the_team_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     session = Session(team=Team(0, 9))
     with pytest.raises(UsageError, match="a batch of 8 cannot be shared by 9 processes; give --batch-size 9"):

@@ -20,15 +20,18 @@ from kagglehms.data.folds import assign_folds
 from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.records import Records, read_records
 from kagglehms.device import choose_device
-from kagglehms.errors import RunError
+from kagglehms.errors import EXIT_UNFINISHED, RunError, Stopped
 from kagglehms.runs.cross_validation import cross_validate
 from kagglehms.runs.dataset import Dataset
 from kagglehms.runs.folder import RunFolder
 from kagglehms.runs.prior_correction import training_weights
 from kagglehms.runs.teachers import with_teachers
+from kagglehms.runs.training import TrainingOptions, _train, train_recipes
+from kagglehms.training.distributed import Team
 from kagglehms.training.options import PseudoLabels
 from kagglehms.training.pseudo_labels import pseudo_targets
 from kagglehms.training.recipes import Recipe, Stage, get_recipe
+from kagglehms.training.session import Session
 
 TABLE = oof_table()
 RECORDS = Records(TABLE.drop("record", "fold", *PROBABILITY_COLUMNS))
@@ -307,3 +310,48 @@ def test_a_new_student_takes_the_folds_of_its_teacher(dataset: Dataset, tmp_path
     assert stored is not None
     assert stored.folds == other.folds.tolist()
     assert (dataset.folds == assign_folds(dataset.records, 2)).all()
+
+
+def test_a_teacher_of_an_earlier_session_teaches_in_every_process_of_this_one(
+    dataset: Dataset, competition_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that does not lead copies nothing, and needs the teacher as well."""
+    teacher = replace(stand_in("raw-fold"), stages=(Stage(epochs=1),))
+    earlier, now = tmp_path / "earlier", tmp_path / "now"
+    cross_validate(teacher, dataset, earlier, choose_device("cpu"))
+    labels = PseudoLabels(("raw-fold",))
+    pupil = replace(teacher, name="pupil", stages=(Stage(epochs=1, pseudo_labels=labels),))
+    (tmp_path / "pupil.json").write_bytes(pupil.to_json())
+    options = TrainingOptions(
+        data=competition_folder,
+        store=dataset.store.path,
+        runs=now,
+        folds=2,
+        fold=(0,),
+        device="cpu",
+        weights="none",
+        resume_from=earlier,
+    )
+    (outcome,) = train_recipes([str(tmp_path / "pupil.json")], options).outcomes
+    assert outcome.finished == (0,)
+    assert not (now / "raw-fold").exists()
+    looked: list[tuple[Path, ...]] = []
+    monkeypatch.setattr(
+        "kagglehms.runs.cross_validation.with_teachers",
+        lambda data, _, *folders: looked.append(folders) or data,
+    )
+    monkeypatch.setattr("kagglehms.runs.cross_validation._first_weights", _stopped)
+    with pytest.raises(Stopped):
+        _train(pupil, options, dataset, choose_device("cpu"), Session(team=_Follower(1, 2)))
+    assert looked == [(now, earlier)]
+
+
+class _Follower(Team):
+    """A process that does not lead, and is not waited for."""
+
+    def wait(self) -> None:
+        """Return at once."""
+
+
+def _stopped(*_: Any) -> None:
+    raise Stopped("far enough", EXIT_UNFINISHED)

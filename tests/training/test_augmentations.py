@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -25,9 +27,11 @@ from kagglehms.training.augmentations import (
     permute_rows,
     same_class_cutmix,
     same_class_partners,
+    settling_s,
     smooth,
     unfold,
 )
+from kagglehms.training.losses import kl_loss
 
 tiles = st.lists(st.integers(4, 40), min_size=1, max_size=3)
 quick = settings(max_examples=30, deadline=None)
@@ -322,6 +326,40 @@ def test_smoothing_worked_by_hand() -> None:
     torch.testing.assert_close(smooth(all_equal, torch.tensor([2]), 0.1), all_equal)
 
 
+@pytest.mark.parametrize("amount", [0.05, 0.4, 0.9])
+def test_smoothing_never_makes_a_target_negative_or_turns_their_order(amount: float) -> None:
+    """Rows of any targets, as pseudo labels make them: nearly uniform ones have less than the amount to give."""
+    rng = np.random.default_rng(3)
+    rows = [rng.dirichlet(np.full(6, spread)) for spread in (0.05, 0.5, 5, 500) for _ in range(50)]
+    rows += [np.array([0.3, 0.3, 0.25, 0.15, 0, 0]), np.array([1.0, 0, 0, 0, 0, 0])]
+    targets_BK = torch.tensor(np.array(rows), dtype=torch.float32)
+    smoothed_BK = smooth(targets_BK, torch.ones(len(rows)), amount)
+    torch.testing.assert_close(smoothed_BK.sum(dim=1), torch.ones(len(rows)))
+    assert (smoothed_BK >= 0).all()
+    capped = 0
+    for before, after in zip(targets_BK.double().numpy(), smoothed_BK.double().numpy(), strict=True):
+        order = np.argsort(before)
+        assert (np.diff(after[order]) > -1e-6).all()
+        top = before == before.max()
+        taken = before[top].sum() - after[top].sum()
+        if taken < amount - 1e-6:
+            assert after[top].max() == pytest.approx(after[~top].max(), abs=1e-6)
+            capped += 1
+    assert 0 < capped < len(rows) or amount > 5 / 6
+    logits_BK = torch.randn(len(rows), 6)
+    assert torch.isfinite(kl_loss(logits_BK, smoothed_BK))
+
+
+@pytest.mark.parametrize("amount", [0.05, 0.1, 0.27])
+def test_smoothed_votes_of_before_are_the_same_to_the_last_bit(amount: float) -> None:
+    votes = [v for v in itertools.product(range(4), repeat=6) if 1 <= sum(v) <= 3]
+    targets_BK = torch.tensor([[x / sum(v) for x in v] for v in votes])
+    top_BK = targets_BK == targets_BK.amax(dim=1, keepdim=True)
+    n_top_B1 = top_BK.sum(dim=1, keepdim=True)
+    wanted_BK = targets_BK + torch.where(top_BK, -amount / n_top_B1, amount / (6 - n_top_B1))
+    assert torch.equal(smooth(targets_BK, torch.tensor([sum(v) for v in votes]), amount), wanted_BK)
+
+
 # -- what depends on where the samples of a difference stand
 
 
@@ -370,6 +408,26 @@ def test_each_record_passes_a_filter_of_its_own(sfreq_hz: float, n_times: int) -
     for i in range(4):
         sections = butter(2, (low[i], high[i]), "bandpass", fs=sfreq_hz, output="sos")
         np.testing.assert_allclose(found[i], sosfilt(sections, signals[i]), atol=2e-5)
+
+
+@pytest.mark.parametrize("sfreq_hz", [50.0, 200.0])
+@pytest.mark.parametrize("low_hz", [0.01, 0.1, 0.5, 2.0, 8.0, 20.0])
+@pytest.mark.parametrize("width", [0.05, 0.3, 1.0, 4.0, 4.9, 11.0, 24.9 - 0.01])
+def test_no_response_is_cut_off_before_it_has_decayed(low_hz: float, width: float, sfreq_hz: float) -> None:
+    """By the slowest pole of SciPy's design, for bands of any width and bands next to half of the rate."""
+    high_hz = low_hz + width
+    if high_hz >= sfreq_hz / 2:
+        return
+    _, poles, _ = butter(2, (low_hz, high_hz), "bandpass", fs=sfreq_hz, output="zpk")
+    rest_s = settling_s((low_hz, low_hz), (high_hz, high_hz), sfreq_hz)
+    assert np.abs(poles).max() ** (rest_s * sfreq_hz) < 1e-6
+
+
+def test_filters_of_the_recipes_rest_as_long_as_they_always_did() -> None:
+    """Runs of before stay the same to the last bit; a band without width needs no endless memory."""
+    for sfreq_hz in (50.0, 100.0, 200.0):
+        assert settling_s((0.5, 2.0), (10.0, 20.0), sfreq_hz) == 8.0
+    assert settling_s((5.0, 5.0), (5.0 + 1e-9, 6.0), 200.0) == 400.0
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 6, 7), (3, 6, 7)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +13,17 @@ import children
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from children import THOROUGH
+from devices import device_at
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kagglehms.data.competition import Competition
 from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.records import read_records
-from kagglehms.training.distributed import Team
+from kagglehms.training import distributed
+from kagglehms.training.distributed import Team, share_batch_statistics
 from kagglehms.training.resume import STATE, read_state
 
 
@@ -40,6 +44,34 @@ def test_weighted_shares_average_to_the_mean_of_the_whole(losses: list[float], s
         if len(share)
     ]
     assert sum(parts) / size == pytest.approx(np.mean(losses), abs=1e-9)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
+def test_shared_statistics_are_those_of_the_whole_batch_in_every_precision(
+    precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes whose shares are alike; in float16 their pixels are more than its largest number."""
+    monkeypatch.setattr(distributed, "_sum_of_all", lambda own: 2 * own)
+    torch.manual_seed(5)
+    plain = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 1), torch.nn.BatchNorm2d(3, momentum=0.3)).train()
+    shared = share_batch_statistics(deepcopy(plain), device_at("cpu")).train()
+    image = torch.randn(2, 1, 200, 200) + 1.0
+    wanted, found = image.clone().requires_grad_(), image.clone().requires_grad_()
+    grade = torch.linspace(-1, 1, 200).square()
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        of_whole, of_share = plain(torch.cat([wanted, wanted.detach()])), shared(found)
+    assert of_share.dtype == of_whole.dtype == precision
+    close = {"rtol": 0.0, "atol": 1e-5 if precision == torch.float32 else 0.03}
+    torch.testing.assert_close(of_share, of_whole[:2], **close)
+    for output in (of_whole, of_share):
+        (grade * output.float().square()).sum().backward()
+    assert wanted.grad is not None
+    assert found.grad is not None
+    largest = float(wanted.grad.abs().max())
+    assert largest > 0.1
+    torch.testing.assert_close(found.grad, wanted.grad, rtol=0.0, atol=close["atol"] * largest)
+    for name, value in plain[1].named_buffers():
+        torch.testing.assert_close(dict(shared[1].named_buffers())[name], value, rtol=2e-3, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -83,7 +115,8 @@ def test_two_processes_train_what_one_trains(competition_folder: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_torchrun_runs_the_command(competition_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_torchrun_runs_the_command(precision: str, competition_folder: Path, tmp_path: Path) -> None:
     records = read_records(competition_folder / "train.csv")
     prepare(recordings_of(Competition(competition_folder), records), tmp_path / "store")
     options = ["--data", competition_folder, "--store", tmp_path / "store", "--runs", tmp_path / "runs"]
@@ -101,6 +134,8 @@ def test_torchrun_runs_the_command(competition_folder: Path, tmp_path: Path) -> 
             "none",
             "--device",
             "cpu",
+            "--precision",
+            precision,
         ],
         capture_output=True,
         text=True,

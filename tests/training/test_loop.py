@@ -6,6 +6,7 @@ import copy
 import itertools
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,16 @@ from striped import CPU, RECIPE, striped_feed
 from kagglehms.data.records import Records
 from kagglehms.errors import RunError
 from kagglehms.training import evaluation, held_out, loop, step
-from kagglehms.training.batches import shuffled
+from kagglehms.training.batches import Batch, shuffled
 from kagglehms.training.checkpoint import load_weights
 from kagglehms.training.distributed import Team
 from kagglehms.training.feed import Feed
+from kagglehms.training.feed_draws import Work
 from kagglehms.training.loop import WEIGHTS, fit
 from kagglehms.training.metric import kl_score
 from kagglehms.training.models import make_model
 from kagglehms.training.optimization import make_schedule
-from kagglehms.training.options import FrequencyMask
+from kagglehms.training.options import Albumentations, FrequencyMask, Mirror, Shift, Transform
 from kagglehms.training.prediction import predict
 from kagglehms.training.recipes import RECIPES, Stage, get_recipe
 from kagglehms.training.resume import STATE, State, read_state
@@ -137,6 +139,41 @@ def test_frequencies_are_masked_per_tile_in_training() -> None:
         assert (panels == panels[:, :1]).all()
     heights = [panels[:, 0, :, 0].sum(dim=1) for panels in (kaggle, eeg)]
     assert (heights[1] - heights[0] * 1.28).abs().max() < 2
+
+
+def test_records_are_drawn_as_they_are_in_a_warm_up_and_where_a_stage_asks_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The augmentations of a stage replace the recipe's, those of albumentations among them."""
+    seen: list[torch.Tensor] = []
+    shifts: list[float] = []
+    feed, plain = striped_feed(12), striped_feed(12)
+    feed.augmenter = lambda image_HW, *_: image_HW + 100
+    real = feed.draw
+
+    def draw(work: Iterable[Work]) -> Any:
+        return real(shifts.append(each.shift_s) or each for each in work)
+
+    class Spy(loop.Learner):
+        def learn(self, batch: Batch, *arguments: Any) -> None:
+            seen.append(batch.images_BCHW.clone())
+            super().learn(batch, *arguments)
+
+    monkeypatch.setattr(loop, "Learner", Spy)
+    monkeypatch.setattr(feed, "draw", draw)
+    named = Albumentations((Transform("HorizontalFlip", {}),))
+    stages = (Stage(epochs=2, mosaic_epochs=1), Stage(epochs=1, augmentations=(Mirror(1.0),)))
+    recipe = replace(RECIPE, stages=(*stages, Stage(epochs=1, augmentations=())), evaluations_per_epoch=1)
+    recipe = replace(recipe, augmentations=(named, Mirror(1.0), Shift(2.0)))
+    fit(recipe, feed, np.arange(8), np.arange(8, 12), CPU, tmp_path)
+    orders = [shuffled(np.arange(8), recipe.seed, epoch) for epoch in range(4)]
+    still, mirrored = (
+        [next(plain.draw([Work(order, 0, mirror=share)])).images_BCHW for order in orders] for share in (0, 1)
+    )
+    for found, wanted in zip(seen, (still[0], mirrored[1] + 100, mirrored[2], still[3]), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+    assert (still[1] - mirrored[1]).abs().max() > 1
+    assert [shift for shift in shifts if shift] == [2.0]
 
 
 def test_the_schedule_is_really_stepped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,6 +356,22 @@ def test_the_loss_shown_is_a_mean_whatever_the_size_of_the_team() -> None:
         each.recent_divergence()  # asks; the next call answers
         shown.append(each.recent_divergence())
     assert shown == pytest.approx([alone.mean_losses()[1]] * 3)
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine"])
+def test_the_rate_that_is_logged_is_that_of_the_last_step_also_after_a_resume(schedule: Any) -> None:
+    recipe = replace(RECIPE, stages=(Stage(epochs=1, schedule=schedule, last_lr=1e-5),))
+    batch = next(striped_feed(8).batches(np.arange(4), 4))
+    model, _ = make_model(recipe)
+    before, after = (step.Learner(recipe, model, model, 10, 0, CPU, Team()) for _ in range(2))
+    for _ in range(5):
+        before.learn(batch, 0, False, 4)
+    after.restore(State(before.tensors(), {"learner": before.numbers()}, {}))
+    assert before.lr < 0.8 * recipe.lr
+    assert after.lr == before.lr
+    for learner in (before, after):
+        learner.learn(batch, 0, False, 4)
+    assert after.lr == before.lr
 
 
 def test_the_training_divergence_is_comparable_with_the_score_whatever_the_loss() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from stand_ins import stand_in
 from striped import RECIPE
 
 from kagglehms.training.models import make_model
@@ -95,6 +96,18 @@ def test_the_head_behind_a_front_end_is_found_as_well() -> None:
     _, head = make_optimizer(recipe, model, recipe.stages[0]).param_groups
     classifier = model.backbone.classifier  # type: ignore[union-attr]
     assert [id(p) for p in head["params"]] == [id(p) for p in classifier.parameters()]  # type: ignore[union-attr]
+
+
+def test_heads_of_each_view_by_itself_have_the_heads_rate() -> None:
+    recipe = replace(stand_in("resnet1d+panels"), head_lr=1e-3)
+    model, _ = make_model(recipe)
+    rest, head = make_optimizer(recipe, model, recipe.stages[0]).param_groups
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    heads = {
+        f"{layer}.{kind}" for layer in ("head", "own_heads.0", "own_heads.1") for kind in ("weight", "bias")
+    }
+    assert {names[id(p)] for p in head["params"]} == heads
+    assert {names[id(p)] for p in rest["params"]} == set(names.values()) - heads
 
 
 def test_a_stages_optimizer_and_head_rate_come_before_the_recipes() -> None:

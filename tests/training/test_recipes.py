@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
+from math import inf, nan
+from typing import Any
 
 import pytest
 
 from kagglehms.errors import DataError, UsageError
-from kagglehms.training.options import PseudoLabels
-from kagglehms.training.recipes import RECIPES, Stage, get_recipe, recipe_from_json
+from kagglehms.inputs.layouts import Layout
+from kagglehms.training.front_ends.options import ResNet1dOptions
+from kagglehms.training.options import Augmentation, BandPass, Mirror, PseudoLabels
+from kagglehms.training.recipes import RECIPES, Recipe, Stage, get_recipe, recipe_from_json
 
+BASELINE = get_recipe("baseline")
 DIGESTS = {"baseline": "17d3350f26b992c0", "raw-fold": "0753eb129eac5f0e", "wave-stack": "18e66f6cad560ede"}
 """First digits of what these recipes' runs state."""
 
@@ -206,3 +212,47 @@ def test_broken_json_is_refused(content: bytes) -> None:
 def test_nonsense_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         replace(get_recipe("baseline"), **change)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: replace(BASELINE, stages=[Stage()]), "^stages must be a tuple, but got a list"),
+        (lambda: replace(BASELINE, augmentations=[Mirror()]), "^augmentations must be a tuple"),
+        (lambda: replace(BASELINE, augmentations=iter(())), "^augmentations must be a tuple"),
+        (lambda: Stage(augmentations=[Mirror()]), "^augmentations must be a tuple"),
+        (lambda: _taught_by(["a", "b"]), r"^pseudo_labels\.teachers must be a tuple"),
+        (lambda: _augmented(BandPass(low_hz=[0.5, 1.0])), r"^augmentations\.0\.low_hz must be a tuple"),
+        (lambda: _with_front_end(ResNet1dOptions(widths=[8, 8, 8])), r"^front_end\.widths must be a tuple"),
+        (lambda: _with_front_end(ResNet1dOptions(knee=inf)), r"^front_end\.knee must be finite, but got inf"),
+        (
+            lambda: replace(BASELINE, layout=Layout([*BASELINE.layout.tiles])),
+            r"^layout\.tiles must be a tuple",
+        ),
+        *(
+            (lambda name=name, value=value: replace(BASELINE, **{name: value}), f"^{name} must be finite")
+            for name in ("lr", "head_lr", "weight_decay", "dropout", "drop_path_rate", "ema", "view_loss")
+            for value in (nan, inf, -inf)
+        ),
+        *(
+            (lambda name=name, value=value: Stage(**{name: value}), f"^{name} must be finite")
+            for name in ("lr", "head_lr", "weight_decay", "clip_norm", "last_lr", "smoothing")
+            for value in (nan, inf, -inf)
+        ),
+    ],
+)
+def test_what_json_would_not_give_back_is_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make()
+
+
+def _taught_by(teachers: Any) -> Stage:
+    return Stage(pseudo_labels=PseudoLabels(teachers))
+
+
+def _augmented(augmentation: Augmentation) -> Recipe:
+    return replace(get_recipe("raw-fold"), augmentations=(augmentation,))
+
+
+def _with_front_end(options: ResNet1dOptions) -> Recipe:
+    return replace(get_recipe("resnet1d"), front_end=options)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kagglehms.errors import DataError, UsageError
+from kagglehms.training.options import PseudoLabels
 from kagglehms.training.recipes import RECIPES, get_recipe
 from kagglehms.training.variants import find_recipes, read_recipes, with_settings
 
@@ -17,6 +21,13 @@ from dataclasses import replace
 from kagglehms.training.recipes import get_recipe
 a = get_recipe("baseline")
 b = replace(a, lr=1e-4)
+"""
+
+LISTS = """
+from dataclasses import replace
+from kagglehms.training.options import Mirror
+from kagglehms.training.recipes import get_recipe
+a = replace(get_recipe("raw-fold"), augmentations=[Mirror()])
 """
 
 
@@ -51,6 +62,34 @@ def test_settings_of_any_kind_and_depth() -> None:
         80,
         500,
     )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_setting_at_any_depth_can_be_set_to_what_it_is(name: str) -> None:
+    """Also those that JSON leaves out because they were added later and have their defaults."""
+    recipe = get_recipe(name)
+    settings = list(_settings(recipe))
+    assert with_settings(recipe, settings) == recipe
+
+
+def _settings(value: Any, place: str = "") -> Iterator[str]:
+    """Yield FIELD=VALUE for every field of nested dataclasses and of tuples of them."""
+    inner = (
+        [(field.name, getattr(value, field.name)) for field in fields(value)] if is_dataclass(value) else []
+    )
+    if isinstance(value, tuple) and all(map(is_dataclass, value)):
+        inner = [(str(number), each) for number, each in enumerate(value)]
+    for key, each in inner:
+        yield from _settings(each, f"{place}.{key}" if place else key)
+    if not inner and place:
+        yield f"{place}={json.dumps(value)}"
+
+
+def test_a_nested_setting_that_was_added_later_can_be_set() -> None:
+    labels = PseudoLabels(("raw-fold",), share=0.5)
+    given = 'stages.0.pseudo_labels={"teachers": ["raw-fold"], "share": 0.5}'
+    (stage,) = with_settings(BASELINE, [given]).stages
+    assert stage == replace(BASELINE.stages[0], pseudo_labels=labels)
 
 
 @pytest.mark.parametrize(
@@ -116,3 +155,10 @@ def test_a_script_that_is_none_of_recipes_is_named(script: str, said: str, tmp_p
         read_recipes(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_script_with_lists_for_tuples_is_refused_in_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(LISTS)
+    with pytest.raises(UsageError, match="^augmentations must be a tuple, but got a list$"):
+        read_recipes(path)

@@ -202,15 +202,6 @@ class WaveStackOptions(_Strict):
         del n_signals, n_times
         return self.n_chains * self.widths[-1], self.n_columns
 
-    @property
-    def receptive_field(self) -> int:
-        """Number of samples that an output depends on, before averaging into columns."""
-        reach = 0
-        for block, n_layers in enumerate(self.layers):
-            dilations = 2**n_layers - 1
-            reach += 2**block * (self.kernel - 1) * (dilations + 1)  # + 1: the convolution of stride 2
-        return 1 + reach
-
 
 @dataclass(frozen=True)
 class SqueezeOptions(_Strict):
