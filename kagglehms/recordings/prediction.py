@@ -169,7 +169,8 @@ class _Walk:
     def _window(self, start: int, uv_TC: NDArray[np.float32]) -> _Window:
         begin = start - LEAD_S * SFREQ_HZ
         inside = max(0, -begin), min(N_TIMES, self._electrodes.n_times - begin)
-        flags = inspect_window(uv_TC, self._electrodes.montage.pairs, inside, self._measured)
+        joined = any(begin < joint < begin + N_TIMES for joint in self._electrodes.joints)
+        flags = inspect_window(uv_TC, self._electrodes.montage.pairs, inside, self._measured, joined)
         near, offset = near_zero(uv_TC)
         log_power, share = None, np.nan
         if "kaggle" in self._sources:

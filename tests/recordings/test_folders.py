@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from own_recordings import SECRET, TIMED, patched, simulated_uv, write_edf, write_referential
+from own_recordings import SECRET, TIMED, Loudness, patched, simulated_uv, write_edf, write_referential
 
-from kagglehms.data.competition import CHANNELS, CLASSES, DIFFERENCES
+from kagglehms.data.competition import CHANNELS, CLASSES
 from kagglehms.errors import RunError, UsageError
-from kagglehms.inputs.layouts import Crop, Source
+from kagglehms.inputs.layouts import Crop
 from kagglehms.recordings.folders import (
     ENDINGS,
     TIMELINE,
@@ -34,28 +34,6 @@ from kagglehms.recordings.results import Prediction, RecordingPrediction
 from kagglehms.report.timeline import timeline_page
 
 UV = simulated_uv(90)
-
-
-class Loudness:
-    """Judges windows by how loud they are, in no time: the louder, the more of a seizure."""
-
-    sources: frozenset[Source] = frozenset({"eeg"})
-    pairs = DIFFERENCES
-    at_once = 3
-    caveat = ""
-
-    def __init__(self) -> None:
-        self.judged = 0
-
-    def judge(self, crops: Sequence[Crop]) -> Prediction:
-        self.judged += len(crops)
-        rows = np.full((len(crops), 6), 0.02)
-        for row, crop in zip(rows, crops, strict=True):
-            size = np.nanstd(crop.of("eeg")[:, :19].astype(float))
-            row[0] = min(size / 40, 1) * 0.9
-            row[5] = 0.92 - row[0]
-        none = np.zeros(len(crops), bool)
-        return Prediction(rows, none, none, np.full((len(crops), 6), np.nan))
 
 
 def run(judge: Loudness, paths: list[Path], out: Path, threshold: float = 0.4, digest: str = "a") -> Outcome:
