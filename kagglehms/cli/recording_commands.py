@@ -149,12 +149,14 @@ def _lines(done: Done) -> Iterator[str]:
 
 
 def _no_events(summary: dict[str, Any]) -> str:
+    from kagglehms.recordings.events import seconds_text
+
     highest = summary.get("highest")
     if highest is None:
         return "not judged"
     return (
         f"none of at least {summary['event_threshold']:g}; the highest probability is {highest['probability']:.3f}, of "
-        f"{highest['class']} at {highest['start_s']:g} s"
+        f"{highest['class']} at {seconds_text(highest['start_s'])} s"
     )
 
 

@@ -155,19 +155,19 @@ def _named(path: Path) -> list[str]:
 
 
 def find_recordings(paths: Iterable[Path]) -> list[Path]:
-    """List the given files, and the recordings in the given folders, each once.
+    """List the given files, and the recordings in the given folders, each once, however its path is spelled.
 
     Args:
         paths: files and folders; folders are searched, with all folders in them, for names that end in `SUFFIXES`.
             Results of earlier runs are skipped, and so are later parts of recordings that MNE has split.
 
     Returns:
-        Files in the given order, those of a folder sorted by name.
+        Files in the given order, those of a folder sorted by name. A link to a file is a file of its own.
 
     Raises:
         UsageError: a folder holds no recording.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for path in paths:
         if path.is_dir() and path.suffix.lower() not in SUFFIXES:
             inside = sorted(
@@ -175,10 +175,11 @@ def find_recordings(paths: Iterable[Path]) -> list[Path]:
             )
             if not inside:
                 raise UsageError(f"{path}: no file in it ends in {', '.join(SUFFIXES)}; name the files")
-            found.update(dict.fromkeys(inside))
         else:
-            found[path] = None
-    return list(found)
+            inside = [path]
+        for file in inside:
+            found.setdefault(Path(os.path.realpath(file.parent), file.name), file)
+    return list(found.values())
 
 
 def _is_recording(path: Path) -> bool:

@@ -283,6 +283,28 @@ def test_folders_are_searched_and_results_are_not_taken_for_recordings(tmp_path:
         find_recordings([tmp_path / "empty"])
 
 
+def test_a_recording_is_listed_once_however_it_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "rec"
+    folder.mkdir()
+    for name in ("a.edf", "b.edf"):
+        (folder / name).touch()
+    (folder / "c.edf").symlink_to("b.edf")
+    (tmp_path / "link").symlink_to("rec")
+    monkeypatch.chdir(tmp_path)
+    spelled = [
+        Path("rec/b.edf"),
+        Path("rec"),
+        folder / "a.edf",
+        Path(f"../{tmp_path.name}/rec/a.edf"),
+        Path("link"),
+    ]
+    assert find_recordings(spelled) == [Path(f"rec/{name}.edf") for name in "bac"]
+    monkeypatch.chdir(folder)
+    assert find_recordings([Path("a.edf"), Path(), folder]) == [Path(f"{name}.edf") for name in "abc"]
+
+
 def test_a_parquet_file_that_unpacks_to_more_than_the_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
