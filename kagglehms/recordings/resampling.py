@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kagglehms.data.competition import SFREQ_HZ
+from kagglehms.data.gaps import bridge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,10 +90,10 @@ class Resampler:
 
         low, high = self._reach(first, stop)
         begin, end = self.needs(first, stop)
-        missing = np.isnan(values)
+        whole = np.array(values)
+        (missing,) = bridge(whole[None])
         if missing.all():
             return np.full(stop - first, np.nan)
-        whole = _bridged(values, missing)
         padded = np.pad(whole, (begin - low, high - end), mode="edge")
         taps = _taps(self.up, self.down)
         offset = low * self.up // self.down
@@ -120,11 +121,3 @@ def _taps(up: int, down: int) -> NDArray[np.float64]:
     for phase in range(up):
         taps[phase::up] /= up * taps[phase::up].sum()
     return taps
-
-
-def _bridged(values: NDArray[np.float64], missing: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Fill in missing samples by linear interpolation, as the filter would spread a NaN."""
-    if not missing.any():
-        return values
-    at = np.arange(len(values))
-    return np.interp(at, at[~missing], values[~missing])

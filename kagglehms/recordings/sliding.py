@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kagglehms.data.competition import CHANNELS, LABEL_S, N_TIMES, SFREQ_HZ, WINDOW_S
+from kagglehms.data.competition import CHANNELS, LABEL_S, LEAD_S, N_TIMES, SFREQ_HZ
 from kagglehms.errors import UsageError
 from kagglehms.recordings.channels import Pair
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LEAD_S = (WINDOW_S - LABEL_S) // 2
-"""Seconds of a window before the judged ones, and after them."""
 LEAST_EVERY_S = 1.0
 
 GAP_SHARE = 0.02
