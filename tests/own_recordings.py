@@ -14,6 +14,7 @@ from scipy.signal import resample
 from kagglehms.data.competition import CHANNELS, DIFFERENCES, SFREQ_HZ
 from kagglehms.inputs.layouts import Crop, Source
 from kagglehms.recordings.results import Prediction
+from kagglehms.recordings.stored import Recording
 from kagglehms.simulator.background import Patient
 from kagglehms.simulator.patterns import Segment
 from kagglehms.simulator.scalp import MARGIN_S
@@ -132,6 +133,12 @@ class Loudness:
             row[5] = 0.92 - row[0]
         none = np.zeros(len(crops), bool)
         return Prediction(rows, none, none, np.full((len(crops), 6), np.nan))
+
+
+def duration_s(recording: Recording) -> float:
+    """Seconds from the first sample to the end of the last, interruptions included."""
+    last = recording.stretches[-1]
+    return last.start_s + float((last.stop - last.first) * recording.unit_s)
 
 
 def sharpened(predictor: Any, crops: Sequence[Any], gain_std: float = 1.5) -> Any:

@@ -24,6 +24,7 @@ from kagglehms.recordings.prediction import Judge, Options, electrodes_of, predi
 from kagglehms.recordings.reading import files_of
 from kagglehms.recordings.results import RecordingPrediction
 from kagglehms.recordings.sliding import check_every
+from kagglehms.recordings.stored import Span
 from kagglehms.strict_json import JSONError, parse_object
 
 SUMMARY = "_summary.json"
@@ -37,8 +38,6 @@ TIMELINE = "_timeline.html"
 _STRETCH_PAGE = re.compile(r"_timeline_[\d.]+-[\d.]+\.html")
 """Ending of the page of a stretch."""
 Told = Callable[[Path, Montage], object]
-Stretch = tuple[float, float]
-"""First and last second of a part of a recording."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,8 @@ class Pages:
         stretches: stretches that get pages of their own, by the names of these in their files.
     """
 
-    draw: Callable[[RecordingPrediction, Stretch | None], str]
-    stretches: Mapping[str, Stretch] = field(default_factory=dict)
+    draw: Callable[[RecordingPrediction, Span | None], str]
+    stretches: Mapping[str, Span] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -231,11 +230,11 @@ def _pages_there(stem: Path) -> list[Path]:
     return [stem.with_name(stem.name + e) for e in endings if e == TIMELINE or _STRETCH_PAGE.fullmatch(e)]
 
 
-def _wanted(path: Path, pages: Pages | None, stem: Path, duration_s: float) -> dict[Path, Stretch | None]:
+def _wanted(path: Path, pages: Pages | None, stem: Path, duration_s: float) -> dict[Path, Span | None]:
     """The pages to draw: those of stretches in any case, that of the whole recording unless it exists."""
     if pages is None:
         return {}
-    stretches: dict[Path, Stretch | None] = {}
+    stretches: dict[Path, Span | None] = {}
     for name, stretch in pages.stretches.items():
         if stretch[0] < duration_s:
             stretches[_page_of(stem, name)] = stretch

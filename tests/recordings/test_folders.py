@@ -24,13 +24,13 @@ from kagglehms.recordings.folders import (
     TIMELINE,
     Outcome,
     Pages,
-    Stretch,
     output_stems,
     predict_files,
 )
 from kagglehms.recordings.prediction import Options
 from kagglehms.recordings.reading import find_recordings, open_recording
 from kagglehms.recordings.results import Prediction, RecordingPrediction
+from kagglehms.recordings.stored import Span
 from kagglehms.report.timeline import timeline_page
 
 UV = simulated_uv(90)
@@ -74,13 +74,13 @@ def test_pages_are_drawn_of_what_was_found_and_again_only_where_they_lack(
     hospital: Path, tmp_path: Path
 ) -> None:
     path, out = hospital / "b.bdf", tmp_path / "out"
-    drawn: list[tuple[RecordingPrediction, Stretch | None]] = []
+    drawn: list[tuple[RecordingPrediction, Span | None]] = []
 
-    def draw(found: RecordingPrediction, stretch: Stretch | None) -> str:
+    def draw(found: RecordingPrediction, stretch: Span | None) -> str:
         drawn.append((found, stretch))
         return f"page of {stretch}"
 
-    def go(stretches: dict[str, Stretch], digest: str = "a") -> Outcome:
+    def go(stretches: dict[str, Span], digest: str = "a") -> Outcome:
         return predict_files(Loudness(), [path], out, Options(), 0.4, digest, pages=Pages(draw, stretches))
 
     first = go({})
@@ -100,9 +100,7 @@ def test_pages_are_drawn_of_what_was_found_and_again_only_where_they_lack(
     assert [stretch for _, stretch in drawn[2:]] == [None, None]
 
 
-def judged_with_pages(
-    paths: list[Path], out: Path, stretches: dict[str, Stretch], digest: str = "a"
-) -> Outcome:
+def judged_with_pages(paths: list[Path], out: Path, stretches: dict[str, Span], digest: str = "a") -> Outcome:
     pages = Pages(lambda _, stretch: f"{digest} {stretch}", stretches)
     return predict_files(Loudness(), paths, out, Options(), 0.4, digest, pages=pages)
 
