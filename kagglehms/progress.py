@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kagglehms.console import is_terminal, quiet, say
 from kagglehms.environment import leads
 from kagglehms.timing import duration
 
 T = TypeVar("T")
+
+Watch = Callable[[Iterable[Any], int], Iterable[Any]]
+"""Function that wraps an iteration, given the number of its items, such as one that shows `progress`."""
 
 
 def progress(

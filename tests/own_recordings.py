@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import resample
 
-from kagglehms.data.competition import CHANNELS, SFREQ_HZ
+from kagglehms.data.competition import CHANNELS, DIFFERENCES, SFREQ_HZ
+from kagglehms.inputs.layouts import Crop, Source
+from kagglehms.recordings.results import Prediction
+from kagglehms.recordings.stored import Recording
 from kagglehms.simulator.background import Patient
 from kagglehms.simulator.patterns import Segment
 from kagglehms.simulator.scalp import MARGIN_S
@@ -108,6 +111,34 @@ def discontinuous(path: Path, skips: Mapping[int, float], kind: bytes = b"EDF+D"
         data[at : at + length] = time.ljust(length, b"\0")
     path.write_bytes(bytes(data))
     return path
+
+
+class Loudness:
+    """Judges windows by how loud they are, in no time: the louder, the more of a seizure."""
+
+    sources: frozenset[Source] = frozenset({"eeg"})
+    pairs = DIFFERENCES
+    at_once = 3
+    caveat = ""
+
+    def __init__(self) -> None:
+        self.judged = 0
+
+    def judge(self, crops: Sequence[Crop]) -> Prediction:
+        self.judged += len(crops)
+        rows = np.full((len(crops), 6), 0.02)
+        for row, crop in zip(rows, crops, strict=True):
+            size = np.nanstd(crop.of("eeg")[:, :19].astype(float))
+            row[0] = min(size / 40, 1) * 0.9
+            row[5] = 0.92 - row[0]
+        none = np.zeros(len(crops), bool)
+        return Prediction(rows, none, none, np.full((len(crops), 6), np.nan))
+
+
+def duration_s(recording: Recording) -> float:
+    """Seconds from the first sample to the end of the last, interruptions included."""
+    last = recording.stretches[-1]
+    return last.start_s + float((last.stop - last.first) * recording.unit_s)
 
 
 def sharpened(predictor: Any, crops: Sequence[Any], gain_std: float = 1.5) -> Any:

@@ -21,7 +21,7 @@ from kagglehms.data.competition import (
     FREQUENCIES_HZ,
     N_TIMES,
     PANELS,
-    SPECTROGRAM_ROWS,
+    SPECTROGRAM_S,
     SPECTROGRAM_STEP_S,
     WINDOW_S,
 )
@@ -151,8 +151,7 @@ def without_second(crop: Crop, second: int) -> Crop:
     if eeg_uv is not None:
         eeg_uv[second * _SECOND : (second + 1) * _SECOND] = np.nan
     if log_power is not None:
-        middle_s = SPECTROGRAM_ROWS * SPECTROGRAM_STEP_S / 2
-        log_power[int(middle_s - WINDOW_S / 2 + second) // SPECTROGRAM_STEP_S] = np.nan
+        log_power[int((SPECTROGRAM_S - WINDOW_S) / 2 + second) // SPECTROGRAM_STEP_S] = np.nan
     return Crop(log_power, eeg_uv)
 
 

@@ -80,6 +80,7 @@ def predict(options: Predict) -> Result:
     outcome = predict_files(predictor, paths, options.out, how, options.threshold, digest, told, pages)
     if len(paths) == 1 and outcome.failed:
         raise _error(outcome)
+    _refuse_stretches_of_none(outcome, pages)
     lines = [line for done in outcome.done for line in _lines(done)]
     lines += [f"{failed.path}: cannot be used: {failed.reason}" for failed in outcome.failed]
     lines.append(f"{len(outcome.done)} of {counted(len(paths), 'recording')} in {options.out}; {WARNING}")
@@ -96,6 +97,22 @@ def _pages(options: Predict) -> Pages | None:
     stretches = {stretch_text(s).replace(":", "."): s for s in map(stretch_of, options.stretch)}
     draw = partial(timeline_page, threshold=options.threshold)
     return None if options.no_timeline else Pages(draw, stretches)
+
+
+def _refuse_stretches_of_none(outcome: Outcome, pages: Pages | None) -> None:
+    """Refuse stretches that begin after the end of every recording, once the results are written."""
+    from kagglehms.report.timeline import clock, stretch_text
+
+    if pages is None or not outcome.done:
+        return
+    longest = max(outcome.done, key=lambda done: float(done.summary["duration_s"]))
+    duration_s = longest.summary["duration_s"]
+    for stretch in pages.stretches.values():
+        if stretch[0] >= duration_s:
+            which = str(longest.path) if len(outcome.done) == 1 else f"the longest recording, {longest.path},"
+            raise UsageError(
+                f"{which} has no stretch {stretch_text(stretch)}; it is {clock(duration_s)} long"
+            )
 
 
 class _Mappings:
@@ -132,12 +149,14 @@ def _lines(done: Done) -> Iterator[str]:
 
 
 def _no_events(summary: dict[str, Any]) -> str:
+    from kagglehms.recordings.events import seconds_text
+
     highest = summary.get("highest")
     if highest is None:
         return "not judged"
     return (
         f"none of at least {summary['event_threshold']:g}; the highest probability is {highest['probability']:.3f}, of "
-        f"{highest['class']} at {highest['start_s']:g} s"
+        f"{highest['class']} at {seconds_text(highest['start_s'])} s"
     )
 
 

@@ -30,6 +30,8 @@ SFREQ_HZ = 200
 WINDOW_S = 50
 """Seconds of EEG around a label, whose 10 s are in the middle."""
 LABEL_S = 10
+LEAD_S = (WINDOW_S - LABEL_S) // 2
+"""Seconds of a window before the labelled ones, and after them."""
 N_TIMES = SFREQ_HZ * WINDOW_S
 
 CHANNELS = (
@@ -59,6 +61,7 @@ SPECTROGRAM_STEP_S = 2
 """Seconds between two rows of a spectrogram file, whose `time` runs 1, 3, 5 …"""
 SPECTROGRAM_ROWS = 300
 """Rows of a crop: ten minutes with the 50 s window in the middle."""
+SPECTROGRAM_S = SPECTROGRAM_ROWS * SPECTROGRAM_STEP_S
 N_BINS = 100
 """Number of frequency bins in a panel."""
 BIN_HZ = 200 / 1024

@@ -24,13 +24,13 @@ from kagglehms.console import say
 from kagglehms.data.competition import N_TIMES, SPECTROGRAM_ROWS, Competition
 from kagglehms.data.readers import Half, load, read_eeg, read_spectrogram
 from kagglehms.data.records import Records, first_row_and_sample, read_records
-from kagglehms.data.store import INDEX, JOURNAL, WIDTH, Entry, Kind, Store, Watch, entry_from, write_index
+from kagglehms.data.store import INDEX, JOURNAL, WIDTH, Entry, Kind, Store, entry_from, write_index
 from kagglehms.data.workers import Workers, in_order
 from kagglehms.environment import available_cpus
 from kagglehms.errors import DataError, DataErrors, RunError, UsageError, counted
 from kagglehms.files import sweep_partials, write_bytes
 from kagglehms.locks import exclusive
-from kagglehms.progress import progress
+from kagglehms.progress import Watch, progress
 from kagglehms.strict_json import parse
 
 _READERS: dict[Kind, Callable[[Path, int, bytes], Half]] = {"eeg": read_eeg, "spectrogram": read_spectrogram}

@@ -19,7 +19,7 @@ import hashlib
 import json
 import mmap
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -33,6 +33,7 @@ from kagglehms.data.readers import Half
 from kagglehms.environment import available_cpus
 from kagglehms.errors import DataError, DataErrors, UsageError
 from kagglehms.files import write_bytes
+from kagglehms.progress import Watch
 from kagglehms.strict_json import parse
 
 FORMAT = 1
@@ -41,9 +42,6 @@ FORMAT = 1
 Kind = Literal["eeg", "spectrogram"]
 WIDTH: dict[Kind, int] = {"eeg": len(CHANNELS), "spectrogram": len(SPECTROGRAM_COLUMNS)}
 """Columns of each data file."""
-
-Watch = Callable[[Iterable[Any], int], Iterable[Any]]
-"""A wrapper around an iteration of known length, which shows progress."""
 
 INDEX = "store.json"
 JOURNAL = "journal.jsonl"

@@ -71,11 +71,6 @@ class MelSpec:
         )
 
     @property
-    def rank(self) -> int:
-        """Rows of each parity that the transform goes through."""
-        return plan(self).transform.rank
-
-    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(4, n_mels, n_frames)"""
         return len(PANELS), self.n_mels, self.n_frames

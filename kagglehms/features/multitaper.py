@@ -25,6 +25,7 @@ from kagglehms.data.competition import (
     SFREQ_HZ,
     SPECTROGRAM_STEP_S,
 )
+from kagglehms.data.gaps import bridge
 from kagglehms.features.arrays import expected
 
 F32 = NDArray[np.float32]
@@ -81,10 +82,10 @@ def multitaper_rows(eeg_uv: NDArray[np.floating], first_s: float = 1.0, n_rows: 
 
 def _mean_power(bipolar_CT: F32, starts: NDArray[np.int64]) -> tuple[F32, NDArray[np.int64]]:
     """Return the mean power of the derivations that are complete in each window, and their number."""
-    missing_CT = ~np.isfinite(bipolar_CT)
+    missing_CT = bridge(bipolar_CT)
     touched_CT = np.cumsum(np.pad(missing_CT, ((0, 0), (1, 0))), axis=1)
     whole_CT = touched_CT[:, starts + WINDOW_TIMES] == touched_CT[:, starts]
-    filtered_CT = filtered(_bridged(bipolar_CT, missing_CT))
+    filtered_CT = filtered(bipolar_CT)
     power_TF = np.zeros((len(starts), N_BINS), np.float32)
     for signal_T, whole_T in zip(filtered_CT, whole_CT, strict=True):
         if whole_T.any():
@@ -95,17 +96,6 @@ def _mean_power(bipolar_CT: F32, starts: NDArray[np.int64]) -> tuple[F32, NDArra
     known_T = whole_CT.sum(axis=0)
     power_TF *= np.float32(power_scale()) / np.maximum(known_T, 1)[:, None].astype(np.float32)
     return power_TF, known_T
-
-
-def _bridged(bipolar_CT: F32, missing_CT: NDArray[np.bool_]) -> F32:
-    """Draw straight lines where samples are missing, because the filter needs values everywhere."""
-    at = np.arange(bipolar_CT.shape[1])
-    for signal_T, missing_T in zip(bipolar_CT, missing_CT, strict=True):
-        if missing_T.all():
-            signal_T[:] = 0
-        elif missing_T.any():
-            signal_T[missing_T] = np.interp(at[missing_T], at[~missing_T], signal_T[~missing_T])
-    return bipolar_CT
 
 
 def filtered(bipolar_CT: F32) -> F32:

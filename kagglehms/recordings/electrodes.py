@@ -7,6 +7,7 @@ between two stretches, and for missing electrodes. Only the requested part is ke
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,7 +59,7 @@ class Electrodes:
             label, rate = recording.channels[fast[0]].label, float(recording.rate_hz(fast[0]))
             raise recording.refusal(f"{label} has {rate:g} samples a second", "correct the sampling rate")
         self.notes: tuple[str, ...] = ()
-        self._spans = [self._span(stretch) for stretch in recording.stretches]
+        self._spans = self._placed()
         self.n_times = self._spans[-1][1]
         self._check()
 
@@ -66,6 +67,11 @@ class Electrodes:
     def spans(self) -> tuple[tuple[int, int], ...]:
         """First sample at 200 Hz of each stretch, and the sample after its last."""
         return tuple(self._spans)
+
+    @property
+    def joints(self) -> tuple[int, ...]:
+        """First sample at 200 Hz of each stretch that no time is known to part from the one before."""
+        return tuple(begin for (_, end), (begin, _) in pairwise(self._spans) if begin - end <= 1)
 
     def read(self, first: int, stop: int) -> NDArray[np.float32]:
         """Read a part of the recording, which may extend beyond its ends.
@@ -123,9 +129,17 @@ class Electrodes:
         n_in = (stretch.stop - stretch.first) * self.recording.channels[channel].samples_per_unit
         return Resampler.of(self.recording.rate_hz(channel), n_in)
 
-    def _span(self, stretch: Stretch) -> tuple[int, int]:
-        begin = round(stretch.start_s * SFREQ_HZ)
-        return begin, begin + max(self._resampler(stretch, c).n_out for c in self.montage.channels)
+    def _placed(self) -> list[tuple[int, int]]:
+        """The spans; one whose end is rounded up ends where the next begins."""
+        spans = []
+        for stretch in self.recording.stretches:
+            begin = round(stretch.start_s * SFREQ_HZ)
+            end = begin + max(self._resampler(stretch, c).n_out for c in self.montage.channels)
+            spans.append((begin, end))
+        nexts = [begin for begin, _ in spans[1:]]
+        return [
+            (begin, min(end, most)) for (begin, end), most in zip(spans, [*nexts, spans[-1][1]], strict=True)
+        ]
 
     def _check(self) -> None:
         """Refuse units that the amplitudes contradict, and channels that contradict one another."""

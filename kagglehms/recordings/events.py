@@ -36,7 +36,7 @@ _MEANINGS = {
     "gpd": "generalized periodic discharges",
     "lrda": "lateralized rhythmic delta activity",
     "grda": "generalized rhythmic delta activity",
-    ARTEFACT: "a stretch that is too large, too fast or too flat to be EEG, and was not judged",
+    ARTEFACT: "a stretch that is too large, too fast or too flat to be EEG, and in which no class makes an event",
 }
 
 
@@ -144,8 +144,14 @@ def to_tsv(events: Sequence[Event]) -> bytes:
     lines = ["onset\tduration\ttrial_type\tprobability\tHED"]
     for event in events:
         probability = f"{event.probability:.3f}" if np.isfinite(event.probability) else "n/a"
-        lines.append(f"{event.onset_s:g}\t{event.duration_s:g}\t{event.name}\t{probability}\t{event.hed}")
+        times = f"{seconds_text(event.onset_s)}\t{seconds_text(event.duration_s)}"
+        lines.append(f"{times}\t{event.name}\t{probability}\t{event.hed}")
     return ("\n".join(lines) + "\n").encode()
+
+
+def seconds_text(seconds: float) -> str:
+    """Write a time in seconds to the millisecond, however many hours it is, without zeros that say nothing."""
+    return f"{round(seconds, 3):.12g}"
 
 
 def sidecar(threshold: float) -> dict[str, Any]:
@@ -189,16 +195,24 @@ def to_edf(events: Sequence[Event]) -> bytes:
     return content.getvalue()
 
 
-def to_mne(events: Sequence[Event]) -> Any:
-    """Return events as MNE `Annotations` with onsets from the recording's first sample.
+def to_mne(events: Sequence[Event], raw: Any = None) -> Any:
+    """Return events as MNE `Annotations`.
 
     The class is the description; the probability is among the `extras`, which MNE has from version 1.11 on.
+
+    Args:
+        events: events of a recording.
+        raw: the recording as an object of MNE's, to whose annotations the events can be added; if it has a date, onsets
+            count from that date, as those of its own annotations do, else from its first sample.
     """
     library = mne()
+    date = None if raw is None else raw.info["meas_date"]
+    first_s = 0.0 if date is None else raw.first_samp / float(raw.info["sfreq"])
     annotations = library.Annotations(
-        [event.onset_s for event in events],
+        [first_s + event.onset_s for event in events],
         [event.duration_s for event in events],
         [_text(event) for event in events],
+        orig_time=date,
     )
     if hasattr(annotations, "extras"):
         annotations.extras = [

@@ -21,8 +21,10 @@ from kagglehms.progress import progress
 from kagglehms.recordings.channels import Montage
 from kagglehms.recordings.events import check_threshold, dataset_description, sidecar, to_edf, to_tsv
 from kagglehms.recordings.prediction import Judge, Options, electrodes_of, predict_recording
+from kagglehms.recordings.reading import files_of
 from kagglehms.recordings.results import RecordingPrediction
 from kagglehms.recordings.sliding import check_every
+from kagglehms.recordings.stored import Span
 from kagglehms.strict_json import JSONError, parse_object
 
 SUMMARY = "_summary.json"
@@ -33,9 +35,9 @@ _BIDS = re.compile(r"(sub-[0-9A-Za-z]+)(?:_(ses-[0-9A-Za-z]+))?(?:_[a-z]+-[0-9A-
 _NOT_OF_BIDS = "*_windows.*\n*_summary.json\n*_annotations.edf\n*_timeline*.html\n"
 TIMELINE = "_timeline.html"
 """Ending of the page of a recording, which is written if somebody draws it."""
+_STRETCH_PAGE = re.compile(r"_timeline_[\d.]+-[\d.]+\.html")
+"""Ending of the page of a stretch."""
 Told = Callable[[Path, Montage], object]
-Stretch = tuple[float, float]
-"""First and last second of a part of a recording."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ class Pages:
         stretches: stretches that get pages of their own, by the names of these in their files.
     """
 
-    draw: Callable[[RecordingPrediction, Stretch | None], str]
-    stretches: Mapping[str, Stretch] = field(default_factory=dict)
+    draw: Callable[[RecordingPrediction, Span | None], str]
+    stretches: Mapping[str, Span] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,8 @@ def _one(
     reused, prediction = summary is not None, None
     if summary is None:
         written[-1].unlink(missing_ok=True)
-        _page_of(stem).unlink(missing_ok=True)
+        for page in _pages_there(stem):
+            page.unlink(missing_ok=True)
         prediction = predict_recording(
             judge,
             path,
@@ -205,7 +208,7 @@ def _one(
             write_bytes(target, content)
     else:
         say(f"{path}: judged by an earlier run, see {written[-1]}")
-    wanted = _wanted(pages, stem)
+    wanted = _wanted(path, pages, stem, summary["duration_s"])
     if wanted and pages is not None:
         found = prediction or _again(judge, path, options, written, summary)
         for target, stretch in wanted.items():
@@ -218,11 +221,27 @@ def _page_of(stem: Path, stretch: str = "") -> Path:
     return stem.with_name(stem.name + (f"_timeline_{stretch}.html" if stretch else TIMELINE))
 
 
-def _wanted(pages: Pages | None, stem: Path) -> dict[Path, Stretch | None]:
+def _pages_there(stem: Path) -> list[Path]:
+    """The pages that earlier runs wrote of a recording."""
+    if not stem.parent.is_dir():
+        return []
+    names = [path.name for path in stem.parent.iterdir() if path.name.startswith(stem.name)]
+    endings = [name.removeprefix(stem.name) for name in names]
+    return [stem.with_name(stem.name + e) for e in endings if e == TIMELINE or _STRETCH_PAGE.fullmatch(e)]
+
+
+def _wanted(path: Path, pages: Pages | None, stem: Path, duration_s: float) -> dict[Path, Span | None]:
     """The pages to draw: those of stretches in any case, that of the whole recording unless it exists."""
     if pages is None:
         return {}
-    stretches: dict[Path, Stretch | None] = {_page_of(stem, n): s for n, s in pages.stretches.items()}
+    stretches: dict[Path, Span | None] = {}
+    for name, stretch in pages.stretches.items():
+        if stretch[0] < duration_s:
+            stretches[_page_of(stem, name)] = stretch
+        else:
+            say(
+                f"{path}: ends after {duration_s:.0f} s, before the stretch {name} begins, which gets no page"
+            )
     return stretches if _page_of(stem).is_file() else {_page_of(stem): None, **stretches}
 
 
@@ -232,7 +251,8 @@ def _again(
     """The prediction of an earlier run, read from its results."""
     import polars as pl
 
-    table = pl.read_parquet(written[ENDINGS.index("_windows.parquet")])
+    content = written[ENDINGS.index("_windows.parquet")].read_bytes()
+    table = pl.read_parquet(io.BytesIO(content))  # given a path, polars takes [ ] * ? in it for a pattern
     return RecordingPrediction.of(str(path), table, summary, electrodes_of(judge, path, options))
 
 
@@ -254,11 +274,7 @@ def _contents(
 
 def _made_from(path: Path, options: Options, threshold: float, digest: str) -> dict[str, Any]:
     """Everything that a result depends on; a file's size and time stand for its content, which takes long to read."""
-    try:
-        state = path.stat()
-        known_by = f"{state.st_size} {state.st_mtime_ns}"
-    except OSError:
-        known_by = ""
+    known_by = "\n".join(_state(part, "" if part == path else f"{part.name} ") for part in files_of(path))
     return {
         "file": path.name.encode(errors="replace").decode(),  # a name need not be text, and JSON has to be
         "state": hashlib.sha256(known_by.encode()).hexdigest()[:16],
@@ -267,6 +283,14 @@ def _made_from(path: Path, options: Options, threshold: float, digest: str) -> d
         "options": {**asdict(options), "rename": dict(options.rename or {})},
         "event_threshold": threshold,
     }
+
+
+def _state(path: Path, name: str) -> str:
+    try:
+        state = path.stat()
+    except (OSError, ValueError):  # a header can name what no file can be called
+        return ""
+    return f"{name}{state.st_size} {state.st_mtime_ns}"
 
 
 def _earlier(written: Sequence[Path], made_from: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -9,6 +9,8 @@ import io
 import warnings
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
+from math import ceil
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +28,12 @@ if TYPE_CHECKING:
 _VOLTS = 107
 """FIFF's code of the unit, `FIFF_UNIT_V`."""
 _SKIPPED = "BAD_ACQ_SKIP"
-_SEAMS = ("EDGE BOUNDARY", "BAD BOUNDARY")
-"""Annotations of MNE where samples are missing, and where two recordings were joined."""
+"""Annotation of MNE where samples are missing."""
+_JOINTS, _NEW_SEGMENT = ("EDGE BOUNDARY", "BAD BOUNDARY", "BOUNDARY"), "NEW SEGMENT/"
+"""Annotations where two recordings were joined: MNE's own, EEGLAB's, and how each of BrainVision's begins, in capitals.
+MNE leaves out the first of BrainVision's, which is the beginning of the file."""
+_SAME_SAMPLE = 0.01
+"""Share of a sample's period by which times that were computed in floating-point numbers may be off."""
 _RATE_LIMIT = 1_000_000
 
 
@@ -163,8 +169,8 @@ def is_raw(values: Any) -> bool:
 class RawRecording(Recording):
     """A `Raw` object of MNE, which is read in blocks and not changed.
 
-    Stretches that are annotated as `BAD_ACQ_SKIP` hold no data, and recordings that were joined (`EDGE boundary`) are
-    kept apart. Channels in `info["bads"]` count as missing.
+    Stretches that are annotated as `BAD_ACQ_SKIP` hold no data, and parts that were joined (`EDGE boundary` of MNE,
+    `boundary` of EEGLAB, `New Segment` of BrainVision) are kept apart. Channels in `info["bads"]` count as missing.
 
     Args:
         raw: object of MNE.
@@ -186,8 +192,14 @@ class RawRecording(Recording):
         rate = rate_of(float(raw.info["sfreq"]))
         notes = [f"marked as bad and therefore missing: {', '.join(bads)}"] if bads else []
         stretches = _without_skips(raw, float(rate))
-        if len(stretches) > 1:
-            notes.append(f"it has {counted(len(stretches) - 1, 'interruption')}, left as gaps")
+        joints = sum(a.stop == b.first for a, b in pairwise(stretches))
+        interruptions = max(len(stretches) - 1, 0) - joints
+        if interruptions:
+            notes.append(f"it has {counted(interruptions, 'interruption')}, left as gaps")
+        if joints:
+            notes.append(
+                f"it was joined of parts at {counted(joints, 'place')}, across which nothing is judged"
+            )
         super().__init__(name, path, channels, stretches, 1 / rate, notes)
         if not stretches:
             raise self.refusal("it holds no samples", "give a recording")
@@ -212,11 +224,14 @@ def _without_skips(raw: Any, rate_hz: float) -> list[Stretch]:
     for onset, duration, text in zip(
         annotations.onset, annotations.duration, annotations.description, strict=True
     ):
-        skipped = str(text).upper().startswith(_SKIPPED)
-        if skipped or str(text).upper() in _SEAMS:
-            start = round((float(onset) - first_time_s) * rate_hz)
-            length = round(float(duration) * rate_hz) if skipped else 0
-            holes.append((min(max(start, 0), n_times), min(max(start + length, 0), n_times)))
+        words, at = str(text).upper(), (float(onset) - first_time_s) * rate_hz
+        if words.startswith(_SKIPPED):
+            start, stop = round(at), round(at) + round(float(duration) * rate_hz)
+        elif words in _JOINTS or words.startswith(_NEW_SEGMENT):
+            start = stop = ceil(at - _SAME_SAMPLE)  # EEGLAB's stand half-way between two samples
+        else:
+            continue
+        holes.append((min(max(start, 0), n_times), min(max(stop, 0), n_times)))
     stretches, at = [], 0
     for start, stop in [*sorted(holes), (n_times, n_times)]:
         if start > at:

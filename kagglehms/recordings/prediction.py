@@ -5,22 +5,24 @@ Shape legend: B windows of a batch, N all windows, K the six classes, T time, C 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from kagglehms.data.competition import CLASSES, LABEL_S, N_TIMES, SFREQ_HZ, WINDOW_S
+from kagglehms.data.competition import CLASSES, LABEL_S, LEAD_S, N_TIMES, SFREQ_HZ, SPECTROGRAM_S, WINDOW_S
 from kagglehms.data.readers import encode_eeg
+from kagglehms.data.workers import in_advance
 from kagglehms.errors import UsageError, counted
 from kagglehms.inputs.layouts import Crop, Source
+from kagglehms.progress import Watch
 from kagglehms.recordings.channels import ELECTRODES, Montage, Pair, map_channels
 from kagglehms.recordings.electrodes import Electrodes
 from kagglehms.recordings.reading import open_recording
 from kagglehms.recordings.results import Prediction, RecordingPrediction
-from kagglehms.recordings.sliding import FLAGS, LEAD_S, Flags, inspect_window, near_zero, window_starts
+from kagglehms.recordings.sliding import FLAGS, Flags, inspect_window, near_zero, window_starts
 from kagglehms.recordings.spectrograms import Spectrograms
 
 if TYPE_CHECKING:
@@ -32,8 +34,6 @@ COARSE_UV = 2.0
 """Steps between stored values that are noted; usual ones are 0.02 to 0.5 µV, and an EEG has tens of µV."""
 _BATCHES_AHEAD = 1
 """Number of batches that are read while models compute."""
-Watch = Callable[[Iterable[Any], int], Iterable[Any]]
-"""Function that wraps the batches, given their number, such as a progress bar."""
 
 
 class Judge(Protocol):
@@ -108,7 +108,7 @@ def predict_recording(
     batches = [starts[i : i + BLOCK] for i in range(0, len(starts), BLOCK)]
     judged = _Rows(len(starts))
     with ThreadPoolExecutor(1, "read") as reader:
-        windows = _ahead(reader, walk.batch, batches)
+        windows = in_advance((reader.submit(walk.batch, batch) for batch in batches), _BATCHES_AHEAD)
         for batch in windows if watch is None else watch(windows, len(batches)):
             judged.add(judge, batch, options.keep_flagged)
     return _result(electrodes, judge, options, starts, judged)
@@ -169,7 +169,8 @@ class _Walk:
     def _window(self, start: int, uv_TC: NDArray[np.float32]) -> _Window:
         begin = start - LEAD_S * SFREQ_HZ
         inside = max(0, -begin), min(N_TIMES, self._electrodes.n_times - begin)
-        flags = inspect_window(uv_TC, self._electrodes.montage.pairs, inside, self._measured)
+        joined = any(begin < joint < begin + N_TIMES for joint in self._electrodes.joints)
+        flags = inspect_window(uv_TC, self._electrodes.montage.pairs, inside, self._measured, joined)
         near, offset = near_zero(uv_TC)
         log_power, share = None, np.nan
         if "kaggle" in self._sources:
@@ -210,19 +211,6 @@ class _Rows:
         self.from_fewer_models[rows[good]] = found.from_fewer_models[good]
 
 
-def _ahead(
-    reader: ThreadPoolExecutor,
-    cut: Callable[[NDArray[np.int64]], list[_Window]],
-    batches: Sequence[NDArray[np.int64]],
-) -> Iterator[list[_Window]]:
-    """Yield windows batch by batch, and read the next batch while one is judged."""
-    pending = [reader.submit(cut, batch) for batch in batches[:_BATCHES_AHEAD]]
-    for i in range(len(batches)):
-        if i + _BATCHES_AHEAD < len(batches):
-            pending.append(reader.submit(cut, batches[i + _BATCHES_AHEAD]))
-        yield pending.pop(0).result()
-
-
 def _result(
     electrodes: Electrodes,
     judge: Judge,
@@ -248,7 +236,7 @@ def _result(
         )
     if duration_s < WINDOW_S:
         notes.append(f"shorter than a window of {WINDOW_S} s")
-    if "kaggle" in judge.sources and duration_s < 600:
+    if "kaggle" in judge.sources and duration_s < SPECTROGRAM_S:
         notes.append("shorter than the ten minutes of spectrograms, which are therefore incomplete")
     if rows.offsets:
         notes.append(f"electrodes far from zero were moved to it in {counted(rows.offsets, 'window')}")

@@ -43,6 +43,11 @@ SUFFIXES = (
 )
 """Endings of the file names that a folder is searched for; a file given by name may have any ending."""
 _PART = re.compile(r"(?P<stem>.+)-\d+(?P<ending>\.fif(\.gz)?)", re.IGNORECASE)
+_ALONE = (".edf", ".bdf", ".parquet")
+"""Endings of recordings that are one file, whatever else is beside it."""
+_NAMED = re.compile(r"^(?:DataFile|MarkerFile)=(.+?)\s*$", re.MULTILINE)
+"""Another file of a recording that a header of BrainVision names."""
+_MOST_HEADER_BYTES = 1_000_000
 _RESULTS, _BESIDE_RESULTS = ("_windows.parquet", "_annotations.edf"), "_windows.csv"
 """Endings of results that could be mistaken for recordings, and of the result that is written before them."""
 
@@ -116,20 +121,53 @@ def open_file(path: Path) -> Recording:
     return read_with_mne(path)
 
 
+def files_of(path: Path) -> list[Path]:
+    """List every file that a recording may consist of.
+
+    Args:
+        path: file, or folder such as an `.mff`, that `open_file` takes.
+
+    Returns:
+        The path itself first; then all files below it if it is a folder; else, for formats of several files, those
+        beside it with its name and other endings, parts that MNE has split off, and those that a header names.
+    """
+    if path.is_dir():
+        return [path, *sorted(p for p in path.rglob("*") if p.is_file())]
+    if path.name.lower().endswith(_ALONE):
+        return [path]
+    whole = path.name.removesuffix(".gz")
+    stem = whole.rpartition(".")[0] or whole
+    part = re.compile(re.escape(stem) + r"(?:-\d+)?\..+", re.DOTALL)
+    try:
+        found = {p for p in path.parent.iterdir() if part.fullmatch(p.name) and p.is_file()}
+        found |= {path.parent / name.replace("$b", stem) for name in _named(path)}
+    except OSError:  # opening the recording will say why
+        found = set()
+    return [path, *sorted(found - {path})]
+
+
+def _named(path: Path) -> list[str]:
+    """The files that a header of BrainVision names; none for other files."""
+    if path.suffix.lower() not in {".vhdr", ".ahdr"}:
+        return []
+    with path.open("rb") as file:
+        return _NAMED.findall(os.fsdecode(file.read(_MOST_HEADER_BYTES)))
+
+
 def find_recordings(paths: Iterable[Path]) -> list[Path]:
-    """List the given files, and the recordings in the given folders, each once.
+    """List the given files, and the recordings in the given folders, each once, however its path is spelled.
 
     Args:
         paths: files and folders; folders are searched, with all folders in them, for names that end in `SUFFIXES`.
             Results of earlier runs are skipped, and so are later parts of recordings that MNE has split.
 
     Returns:
-        Files in the given order, those of a folder sorted by name.
+        Files in the given order, those of a folder sorted by name. A link to a file is a file of its own.
 
     Raises:
         UsageError: a folder holds no recording.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for path in paths:
         if path.is_dir() and path.suffix.lower() not in SUFFIXES:
             inside = sorted(
@@ -137,10 +175,11 @@ def find_recordings(paths: Iterable[Path]) -> list[Path]:
             )
             if not inside:
                 raise UsageError(f"{path}: no file in it ends in {', '.join(SUFFIXES)}; name the files")
-            found.update(dict.fromkeys(inside))
         else:
-            found[path] = None
-    return list(found)
+            inside = [path]
+        for file in inside:
+            found.setdefault(Path(os.path.realpath(file.parent), file.name), file)
+    return list(found.values())
 
 
 def _is_recording(path: Path) -> bool:

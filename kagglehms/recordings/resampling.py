@@ -11,11 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kagglehms.data.competition import SFREQ_HZ
+from kagglehms.data.gaps import bridge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,11 +41,13 @@ class Resampler:
         up: samples at 200 Hz in the time of `down` samples at the other rate.
         down: samples at the other rate in the time of `up` samples at 200 Hz.
         n_in: number of samples of the stretch that is resampled.
+        n_out: number of samples at 200 Hz within the stretch, which lasts as long as its samples' periods together.
     """
 
     up: int
     down: int
     n_in: int
+    n_out: int
 
     @classmethod
     def of(cls, rate_hz: Fraction, n_in: int) -> Resampler:
@@ -59,12 +63,7 @@ class Resampler:
         while abs(ratio - exact) * n_in > Fraction(1, 2):
             bound *= 2
             ratio = exact.limit_denominator(bound)
-        return cls(ratio.numerator, ratio.denominator, n_in)
-
-    @property
-    def n_out(self) -> int:
-        """Number of samples at 200 Hz within the stretch."""
-        return (self.n_in - 1) * self.up // self.down + 1 if self.n_in else 0
+        return cls(ratio.numerator, ratio.denominator, n_in, ceil(n_in * exact))
 
     def needs(self, first: int, stop: int) -> tuple[int, int]:
         """Return the first sample, and the one after the last, that outputs `first` … `stop` − 1 depend on."""
@@ -91,10 +90,10 @@ class Resampler:
 
         low, high = self._reach(first, stop)
         begin, end = self.needs(first, stop)
-        missing = np.isnan(values)
+        whole = np.array(values)
+        (missing,) = bridge(whole[None])
         if missing.all():
             return np.full(stop - first, np.nan)
-        whole = _bridged(values, missing)
         padded = np.pad(whole, (begin - low, high - end), mode="edge")
         taps = _taps(self.up, self.down)
         offset = low * self.up // self.down
@@ -122,11 +121,3 @@ def _taps(up: int, down: int) -> NDArray[np.float64]:
     for phase in range(up):
         taps[phase::up] /= up * taps[phase::up].sum()
     return taps
-
-
-def _bridged(values: NDArray[np.float64], missing: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Fill in missing samples by linear interpolation, as the filter would spread a NaN."""
-    if not missing.any():
-        return values
-    at = np.arange(len(values))
-    return np.interp(at, at[~missing], values[~missing])

@@ -63,9 +63,18 @@ class Prediction:
         return len(np.atleast_2d(self.probabilities))
 
     def __getitem__(self, row: int) -> Prediction:
-        """Return the prediction of one window of several."""
-        parts = (self.probabilities, self.from_prior, self.from_fewer_models, self.spread)
-        return Prediction(*(np.asarray(part[row]) for part in parts))
+        """Return the prediction of one window; that of a single one is its own row 0.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        rows = (
+            np.atleast_2d(self.probabilities),
+            np.atleast_1d(self.from_prior),
+            np.atleast_1d(self.from_fewer_models),
+            np.atleast_2d(self.spread),
+        )
+        return Prediction(*(np.asarray(part[row]) for part in rows))
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """Return the columns of the table: probabilities, spreads, and which models could judge."""
@@ -212,13 +221,18 @@ class RecordingPrediction:
         windows = Windows(self.start_s, self.every_s, self.duration_s, self.probabilities, spoilt)
         return find_events(windows, threshold)
 
-    def to_mne_annotations(self, threshold: float = 0.5) -> Any:
-        """Return the events as MNE `Annotations` with onsets from the recording's first sample.
+    def to_mne_annotations(self, threshold: float = 0.5, raw: Any = None) -> Any:
+        """Return the events as MNE `Annotations`, for `raw.set_annotations(raw.annotations + …)`.
+
+        Args:
+            threshold: least probability of an event.
+            raw: the judged recording as a `Raw` object of MNE's: if it has a date, its annotations and the events only
+                fit together if they count from that date. None counts from the recording's first sample.
 
         Raises:
-            UsageError: MNE is not installed.
+            UsageError: MNE is not installed, or the threshold is not a probability.
         """
-        return to_mne(self.events(threshold))
+        return to_mne(self.events(threshold), raw)
 
     def _highest(self) -> dict[str, Any] | None:
         """Return the highest probability of a class that makes events, and where it is; None if nothing was judged."""

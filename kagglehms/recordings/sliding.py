@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kagglehms.data.competition import CHANNELS, LABEL_S, N_TIMES, SFREQ_HZ, WINDOW_S
+from kagglehms.data.competition import CHANNELS, LABEL_S, LEAD_S, N_TIMES, SFREQ_HZ
 from kagglehms.errors import UsageError
 from kagglehms.recordings.channels import Pair
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LEAD_S = (WINDOW_S - LABEL_S) // 2
-"""Seconds of a window before the judged ones, and after them."""
 LEAST_EVERY_S = 1.0
 
 GAP_SHARE = 0.02
@@ -48,7 +46,7 @@ class Flags:
 
     Attributes:
         edge: whether its 50 s reach beyond the recording.
-        gap: whether more than a second of it is missing.
+        gap: whether more than a second of it is missing, or parts of the recording are joined within it.
         flat: whether a quarter or more of the judged seconds, over all differences, is a flat line.
         artefact: whether half or more of the judged seconds, over all differences, is too large or fast to be EEG.
     """
@@ -109,6 +107,7 @@ def inspect_window(
     pairs: Collection[Pair],
     inside: tuple[int, int] = (0, N_TIMES),
     measured: Collection[str] = (),
+    joined: bool = False,
 ) -> Flags:
     """Find the flags of a window.
 
@@ -117,6 +116,7 @@ def inspect_window(
         pairs: differences that models use and that the recording has.
         inside: first sample of the window within the recording, and the sample after the last.
         measured: electrodes with a channel of their own, whose flat lines count too.
+        joined: whether one part of the recording follows another within the window, whatever time lay between them.
     """
     index = {name: i for i, name in enumerate(CHANNELS)}
     plus, minus = (uv_TC[:, [index[pair[side]] for pair in pairs]] for side in (0, 1))
@@ -128,7 +128,7 @@ def inspect_window(
     ]
     return Flags(
         edge=inside != (0, N_TIMES),
-        gap=bool(missing.size) and float(missing.mean()) > GAP_SHARE,
+        gap=joined or (bool(missing.size) and float(missing.mean()) > GAP_SHARE),
         flat=max(_share_flat(judged_TP), _share_flat(electrodes_TC)) >= FLAT_SHARE,
         artefact=_share_artefact(judged_TP) >= ARTEFACT_SHARE,
     )

@@ -74,5 +74,8 @@ class Spectrograms:
         if high - low < WINDOW_TIMES:
             return np.full((_PART_ROWS, len(SPECTROGRAM_COLUMNS)), np.nan, np.float16)
         signal = self._electrodes.read(low, high)
+        for joint in self._electrodes.joints:  # rows across one are left out as those across a gap are
+            if low < joint < high:
+                signal[joint - low] = np.nan
         rows = multitaper_rows(signal, (first - low) / SFREQ_HZ, _PART_ROWS)
         return encode_spectrogram(rows)

@@ -60,6 +60,10 @@ class Stretch:
     stop: int
 
 
+Span = tuple[float, float]
+"""First and last second of a part of a recording."""
+
+
 class Recording(ABC):
     """A recording that is read in blocks.
 
@@ -108,12 +112,6 @@ class Recording(ABC):
     def rate_hz(self, channel: int) -> Fraction:
         """Return a channel's samples per second."""
         return self.channels[channel].samples_per_unit / self.unit_s
-
-    @property
-    def duration_s(self) -> float:
-        """Seconds from the first sample to the end of the last, interruptions included."""
-        last = self.stretches[-1]
-        return last.start_s + float((last.stop - last.first) * self.unit_s)
 
     def refusal(self, reason: str, hint: str = "") -> HMSError:
         """Make the error for a recording that cannot be used: `DataError` for a file, `UsageError` for an object."""

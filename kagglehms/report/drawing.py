@@ -16,11 +16,11 @@ from kagglehms.data.competition import (
     CLASSES,
     FREQUENCIES_HZ,
     LABEL_S,
+    LEAD_S,
     N_TIMES,
     PANELS,
     SFREQ_HZ,
-    SPECTROGRAM_ROWS,
-    SPECTROGRAM_STEP_S,
+    SPECTROGRAM_S,
     WINDOW_S,
 )
 from kagglehms.data.records import vote_fractions
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 T = TypeVar("T")
 
-LABEL_SPAN_S = ((WINDOW_S - LABEL_S) / 2, (WINDOW_S + LABEL_S) / 2)
+LABEL_SPAN_S = (LEAD_S, LEAD_S + LABEL_S)
 """Labelled seconds within the window: 20 to 30."""
 SHOWN_S = (15.0, 35.0)
 """Seconds of the window that traces show; the images beside them show all fifty."""
@@ -199,7 +199,7 @@ def draw_kaggle(axes_P: Sequence[Axes], log_power_PFT: Floats, theme: Theme, sta
 
     The ten minutes have the window's middle in theirs, so that they may begin before the EEG, at seconds below 0.
     """
-    middle_s, half_s = start_s + WINDOW_S / 2, SPECTROGRAM_ROWS * SPECTROGRAM_STEP_S / 2
+    middle_s, half_s = start_s + WINDOW_S / 2, SPECTROGRAM_S / 2
     extent = (middle_s - half_s, middle_s + half_s, FREQUENCIES_HZ[0], FREQUENCIES_HZ[-1])
     limits = power_limits(log_power_PFT)
     _draw_panels(axes_P, log_power_PFT, extent, limits, _shifted(LABEL_SPAN_S, start_s), theme)

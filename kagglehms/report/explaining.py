@@ -12,10 +12,11 @@ from kagglehms.bundle.explanation import CHAIN_NAMES, Explanation, explain
 from kagglehms.data.competition import CLASSES
 from kagglehms.device import Device
 from kagglehms.errors import RunError, UsageError
+from kagglehms.progress import Watch
 from kagglehms.report.eeg_view import EegView, Window
 from kagglehms.runs.dataset import open_dataset
 from kagglehms.runs.identity import with_stored_folds
-from kagglehms.runs.nearest import Case, TrainingCases, Watch
+from kagglehms.runs.nearest import Case, TrainingCases
 from kagglehms.runs.run_view import RunView, focus_of, view_runs
 
 

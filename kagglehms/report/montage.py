@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagglehms.data.competition import CHAINS, CHANNELS, PANELS, SFREQ_HZ
+from kagglehms.data.gaps import bridge
 from kagglehms.errors import UsageError
 
 Floats = NDArray[np.float32]
@@ -89,13 +90,7 @@ def traces(eeg_uv: NDArray[np.floating]) -> Floats:
     from scipy.signal import butter, sosfiltfilt
 
     raw_DT = montage(eeg_uv)
-    missing_DT = ~np.isfinite(raw_DT)
-    for row, missing in zip(raw_DT, missing_DT, strict=True):
-        if missing.all():
-            row[:] = 0
-        elif missing.any():
-            at = np.arange(len(row))
-            row[missing] = np.interp(at[missing], at[~missing], row[~missing])
+    missing_DT = bridge(raw_DT)
     sections = butter(4, PASS_BAND_HZ, "bandpass", fs=SFREQ_HZ, output="sos")
     filtered_DT = sosfiltfilt(sections, raw_DT.astype(np.float64), axis=1, padtype="odd").astype(np.float32)
     filtered_DT[missing_DT] = np.nan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from kagglehms.data.competition import CLASSES
 from kagglehms.errors import UsageError
 from kagglehms.files import write_bytes
+from kagglehms.progress import Watch
 from kagglehms.report import drawing, figures
 from kagglehms.report.hardest import hardest_section
 from kagglehms.report.style import svg
@@ -37,8 +38,6 @@ from kagglehms.training.metric import shortcoming
 
 COMPARED = 6
 """Most runs that are compared in one figure; more could not be told apart."""
-
-Watch = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from kagglehms.data.competition import CHANNELS, CLASSES, LABEL_S, SFREQ_HZ, WINDOW_S
+from kagglehms.data.competition import CHANNELS, CLASSES, LABEL_S, LEAD_S, SFREQ_HZ
+from kagglehms.data.gaps import bridge
 from kagglehms.report.montage import montage
 
 if TYPE_CHECKING:
@@ -182,14 +183,8 @@ def _halved(uv_TC: NDArray[np.float32]) -> NDArray[np.float32]:
     """Low-pass and drop every second sample, and the filter's reach at both ends."""
     from scipy.signal import firwin, oaconvolve
 
-    missing_TC = ~np.isfinite(uv_TC)
-    at = np.arange(len(uv_TC))
     bridged_TC = uv_TC.astype(np.float64)
-    for uv_T, missing_T in zip(bridged_TC.T, missing_TC.T, strict=True):
-        if missing_T.any():
-            uv_T[missing_T] = (
-                0.0 if missing_T.all() else np.interp(at[missing_T], at[~missing_T], uv_T[~missing_T])
-            )
+    missing_TC = bridge(bridged_TC.T).T
     taps = firwin(2 * _LOW_PASS_REACH + 1, _LOW_PASS_HZ, fs=SFREQ_HZ)
     smooth_TC = oaconvolve(bridged_TC, taps[:, None], mode="valid", axes=0)
     smooth_TC[missing_TC[_LOW_PASS_REACH:-_LOW_PASS_REACH]] = np.nan
@@ -246,9 +241,8 @@ def by_salience(
     change = np.abs(np.diff(rows, axis=0, prepend=rows[:1])).sum(axis=1)
     harmful = [rows[:, CLASSES.index(name)] for name in CLASSES if name != "other"]
     lists = [start_s[known][np.argsort(-values, kind="stable")] for values in (*harmful, change)]
-    lead_s = (WINDOW_S - LABEL_S) / 2
     seen = [
-        [blocks_of((start - lead_s, start + LABEL_S + lead_s), n_blocks) for start in starts]
+        [blocks_of((start - LEAD_S, start + LABEL_S + LEAD_S), n_blocks) for start in starts]
         for starts in lists
     ]
     spread = [[int(n)] for n in sorted(range(n_blocks), key=_scattered)]

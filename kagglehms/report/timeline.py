@@ -15,16 +15,14 @@ from kagglehms.recordings.channels import EKG, ELECTRODES, Montage
 from kagglehms.recordings.electrodes import Electrodes
 from kagglehms.recordings.results import RecordingPrediction
 from kagglehms.recordings.spectrograms import Spectrograms
+from kagglehms.recordings.stored import Span
 from kagglehms.report.drawing import CLASS_NAMES
 from kagglehms.report.paging import Paged, Spectrogram, Stop, Windows, hemispheres, montages, page
 from kagglehms.report.signals import by_salience, count_blocks, pack, pack_stretch
 
-Stretch = tuple[float, float]
-"""First and last second of a part of a recording."""
-
 
 def write_timeline(
-    found: RecordingPrediction, path: Path | str, stretch_s: Stretch | None = None, threshold: float = 0.5
+    found: RecordingPrediction, path: Path | str, stretch_s: Span | None = None, threshold: float = 0.5
 ) -> None:
     """Write the timeline page of a recording: one HTML file of at most 15 MB that fetches nothing.
 
@@ -42,9 +40,7 @@ def write_timeline(
     write_bytes(Path(path), timeline_page(found, stretch_s, threshold).encode())
 
 
-def timeline_page(
-    found: RecordingPrediction, stretch_s: Stretch | None = None, threshold: float = 0.5
-) -> str:
+def timeline_page(found: RecordingPrediction, stretch_s: Span | None = None, threshold: float = 0.5) -> str:
     """Return the timeline page of a recording; see `write_timeline`."""
     if found.electrodes is None:
         raise UsageError(f"{found.name}: without its signal there is no page; predict the recording again")
@@ -130,12 +126,12 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
-def stretch_text(stretch_s: Stretch) -> str:
+def stretch_text(stretch_s: Span) -> str:
     """Write a stretch as it is typed, such as `3:20:00-3:40:00`."""
     return f"{clock(stretch_s[0])}-{clock(stretch_s[1])}"
 
 
-def stretch_of(text: str) -> Stretch:
+def stretch_of(text: str) -> Span:
     """Read a stretch such as `3:20:00-3:40:00`, `20:00-21:30` or `600-660` (seconds).
 
     Raises:

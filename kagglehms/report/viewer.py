@@ -14,11 +14,13 @@ from kagglehms.data.competition import (
     CLASSES,
     FREQUENCIES_HZ,
     LABEL_S,
+    LEAD_S,
     N_BINS,
     N_TIMES,
     PANELS,
     SFREQ_HZ,
     SPECTROGRAM_ROWS,
+    SPECTROGRAM_S,
     SPECTROGRAM_STEP_S,
     WINDOW_S,
 )
@@ -45,8 +47,6 @@ from kagglehms.report.style import LIGHT, figure, palette_png, png, styled
 
 MOST_IMAGES = 60
 """Sub-windows whose images are on a page; an EEG can have hundreds, and each needs some 100 KB."""
-LEAD_S = (WINDOW_S - LABEL_S) / 2
-"""Seconds of a sub-window before the labelled ones."""
 
 
 def view_png(view: EegView, position: int, reasons: Reasons | None = None) -> bytes:
@@ -140,7 +140,7 @@ def _stop_text(number: int, count: int, window: Window) -> str:
 def _spectrogram(view: EegView) -> Spectrogram:
     """The rows of the spectrogram file that lie within the EEG."""
     window = view.windows[0]
-    lead_s = (SPECTROGRAM_ROWS * SPECTROGRAM_STEP_S - WINDOW_S) / 2
+    lead_s = (SPECTROGRAM_S - WINDOW_S) / 2
     first_s = (
         window.offset_s - window.spectrogram_offset_s - lead_s
     )  # where the spectrogram begins, in the EEG's time

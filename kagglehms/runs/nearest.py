@@ -9,7 +9,6 @@ Ictal-Interictal-Injury Continuum" (ProtoPMed-EEG), where similar cases explain 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from kagglehms.device import Device
 from kagglehms.files import sha256_of
 from kagglehms.inputs.drawing import stack
 from kagglehms.inputs.layouts import Crop
+from kagglehms.progress import Watch
 from kagglehms.runs.dataset import Dataset
 from kagglehms.runs.folder import RunFolder
 from kagglehms.training.feed import Feed
@@ -28,8 +28,6 @@ from kagglehms.training.trained_network import TrainedNetwork
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Watch = Callable[[Iterable["NDArray[np.integer]"], int], Iterable["NDArray[np.integer]"]]
-"""Shows the progress over a number of batches."""
 _BATCH = 32
 
 

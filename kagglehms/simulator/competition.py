@@ -28,7 +28,7 @@ from kagglehms.data.competition import (
     PROBABILITY_COLUMNS,
     SFREQ_HZ,
     SPECTROGRAM_COLUMNS,
-    SPECTROGRAM_ROWS,
+    SPECTROGRAM_S,
     SPECTROGRAM_STEP_S,
     VOTE_COLUMNS,
     WINDOW_S,
@@ -258,7 +258,7 @@ def _gaps(study: Study, rng: np.random.Generator) -> list[tuple[int, int]]:
 
 def _place(recording: Recording) -> tuple[int, int]:
     """Return the first sample of a recording in its study's signal, and the recording's length."""
-    centre_s = recording.start_s + SPECTROGRAM_ROWS * SPECTROGRAM_STEP_S // 2
+    centre_s = recording.start_s + SPECTROGRAM_S // 2
     first = (MARGIN_S + centre_s - WINDOW_S // 2) * SFREQ_HZ
     return first, (WINDOW_S + recording.last_offset_s) * SFREQ_HZ
 

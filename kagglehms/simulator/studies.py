@@ -18,6 +18,7 @@ from scipy.special import betaincinv, gammaincinv
 from kagglehms.data.competition import (
     LABEL_S,
     SPECTROGRAM_ROWS,
+    SPECTROGRAM_S,
     SPECTROGRAM_STEP_S,
     Split,
 )
@@ -114,7 +115,7 @@ class Recording:
 
     def segments(self) -> tuple[Segment, ...]:
         """Return the labelled segments, in seconds of the study."""
-        centre = self.start_s + SPECTROGRAM_ROWS * SPECTROGRAM_STEP_S / 2
+        centre = self.start_s + SPECTROGRAM_S / 2
         return tuple(
             Segment(
                 centre + label.offsets_s[0] - LABEL_S / 2,

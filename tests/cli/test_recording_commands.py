@@ -64,6 +64,14 @@ def test_pages_are_written_beside_the_tables_and_of_a_stretch_without_judging_ag
     assert pages() == {"a_timeline.html", "a_timeline_0.00.10-0.00.40.html"}
     assert (tmp_path / "out/a_timeline.html").read_bytes() == before
     assert predict(*words, "--stretch", "1:00:00-1:10:00") == 2
+    assert (
+        f"{hospital / 'a.edf'} has no stretch 1:00:00-1:10:00; it is 0:01:20 long" in capsys.readouterr().err
+    )
+    write_referential(hospital / "c.edf", UV[: 50 * 200])
+    assert predict(hospital, *words[1:], "--stretch", "1:10-1:20") == 0
+    assert "b_timeline_0.01.10-0.01.20.html" in pages()
+    assert {name for name in pages() if name.startswith("c_")} == {"c_timeline.html"}
+    assert predict(hospital, *words[1:], "--stretch", "1:00:00-1:10:00") == 2
     assert "has no stretch 1:00:00-1:10:00; it is 0:01:20 long" in capsys.readouterr().err
 
 

@@ -37,6 +37,16 @@ def test_blank_lines_count_for_nothing(tmp_path: Path) -> None:
         assert read_train_table(tmp_path / "train.csv").equals(expected), repr(changed)
 
 
+def test_tables_are_read_whatever_their_folder_is_called(tmp_path: Path) -> None:
+    """A pattern of polars would find no file, or the other one."""
+    for folder in ("a[1]*", "a1"):
+        (tmp_path / folder).mkdir()
+        table = GOOD.with_columns(pl.lit(folder == "a1").cast(pl.Int64).alias("label_id"))
+        table.write_parquet(tmp_path / folder / "train.parquet")
+        found = read_train_table(tmp_path / folder / "train.parquet")
+        assert set(found["label_id"]) == {int(folder == "a1")}
+
+
 def test_whole_numbers_may_be_spelled_as_floats(tmp_path: Path) -> None:
     """What pandas writes of a column that had a gap."""
     expected = read_records(written(GOOD, tmp_path))

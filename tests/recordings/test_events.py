@@ -100,6 +100,30 @@ def test_bids_reads_its_columns() -> None:
     assert to_tsv([]).decode().splitlines() == ["onset\tduration\ttrial_type\tprobability\tHED"]
 
 
+@pytest.mark.parametrize(
+    "onset_s", [0.0, 0.005, 99999.5, 123457.5, 654321.125, 1234567.005, 86400.0, 1e5 / 3]
+)
+def test_times_of_long_recordings_keep_their_milliseconds(onset_s: float) -> None:
+    """Ten days at steps of 5 ms, written as plain decimal numbers."""
+    line = to_tsv([Event(onset_s, onset_s + 10.25, "lpd", 0.5)]).decode().splitlines()[1]
+    onset, duration, *_ = line.split("\t")
+    assert float(onset) == pytest.approx(onset_s, abs=5e-4, rel=0)
+    assert float(duration) == pytest.approx(onset_s + 10.25, abs=5e-4, rel=0)
+    assert not set(onset + duration) - set("0123456789.")
+    assert not onset.endswith(".0")
+
+
+def test_an_artefact_is_not_called_unjudged_where_it_was_judged() -> None:
+    """Flagged windows are judged if the user asks; one whose likeliest class is `other` stays an artefact."""
+    prediction = predicted("oso")
+    prediction.flags["artefact"][:] = True
+    assert spans(prediction) == [(0, 10, "artefact"), (10, 10, "seizure"), (20, 10, "artefact")]
+    assert prediction.judged.all()
+    meaning = sidecar(0.5)["trial_type"]["Levels"]["artefact"]
+    assert "judged" not in meaning
+    assert "no class makes an event" in meaning
+
+
 def test_every_kind_has_its_term_of_hed_score() -> None:
     """Names as HED-SCORE 2.1.0 lists them below Episode, Interictal-activity and Critically-ill-patient-patterns."""
     terms = {
@@ -127,6 +151,26 @@ def test_annotations_are_read_back_by_edfio(n_events: int) -> None:
     assert about == (0, None, f"{n_events:,} events by kagglehms, for research only")
     assert [(a.onset, a.duration) for a in annotations] == [(e.onset_s, e.duration_s) for e in events]
     assert [a.text for a in annotations] == [e.name for e in events]
+
+
+@pytest.mark.parametrize("dated", [False, True])
+@pytest.mark.parametrize("cropped_s", [0, 7.5])
+def test_events_join_the_annotations_of_a_raw_object(dated: bool, cropped_s: float) -> None:
+    """Where MNE itself then sees them, counted in samples of the data."""
+    mne = pytest.importorskip("mne", reason="MNE is an extra")
+    raw = mne.io.RawArray(np.zeros((1, 100 * 200)), mne.create_info(["C3"], 200, "eeg"), verbose="ERROR")
+    if dated:
+        raw.set_meas_date(1_600_000_000)
+        raw.set_annotations(mne.Annotations([50], [1], ["eyes closed"], raw.info["meas_date"]))
+    raw.crop(cropped_s)
+    prediction = predicted("osslaG")
+    raw.set_annotations(raw.annotations + prediction.to_mne_annotations(0.5, raw=raw))
+    at, names = mne.events_from_annotations(raw, regexp=None, verbose="ERROR")
+    texts = {number: text for text, number in names.items()}
+    found = {texts[number]: (sample - raw.first_samp) / 200 for sample, _, number in at}
+    own = {"eyes closed": 50 - cropped_s} if dated else {}
+    assert found == pytest.approx({"seizure": 10, "lpd": 30, "BAD_artefact": 40, "grda": 50, **own})
+    assert sorted(raw.annotations.duration) == [*[1] * dated, 10, 10, 10, 20]
 
 
 def test_annotations_are_read_back_by_mne(tmp_path_factory: pytest.TempPathFactory) -> None:

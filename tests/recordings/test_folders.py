@@ -14,48 +14,26 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from own_recordings import SECRET, TIMED, patched, simulated_uv, write_edf, write_referential
+from own_recordings import SECRET, TIMED, Loudness, patched, simulated_uv, write_edf, write_referential
 
-from kagglehms.data.competition import CHANNELS, CLASSES, DIFFERENCES
+from kagglehms.data.competition import CHANNELS, CLASSES
 from kagglehms.errors import RunError, UsageError
-from kagglehms.inputs.layouts import Crop, Source
+from kagglehms.inputs.layouts import Crop
 from kagglehms.recordings.folders import (
     ENDINGS,
     TIMELINE,
     Outcome,
     Pages,
-    Stretch,
     output_stems,
     predict_files,
 )
 from kagglehms.recordings.prediction import Options
-from kagglehms.recordings.reading import find_recordings
+from kagglehms.recordings.reading import find_recordings, open_recording
 from kagglehms.recordings.results import Prediction, RecordingPrediction
+from kagglehms.recordings.stored import Span
 from kagglehms.report.timeline import timeline_page
 
 UV = simulated_uv(90)
-
-
-class Loudness:
-    """Judges windows by how loud they are, in no time: the louder, the more of a seizure."""
-
-    sources: frozenset[Source] = frozenset({"eeg"})
-    pairs = DIFFERENCES
-    at_once = 3
-    caveat = ""
-
-    def __init__(self) -> None:
-        self.judged = 0
-
-    def judge(self, crops: Sequence[Crop]) -> Prediction:
-        self.judged += len(crops)
-        rows = np.full((len(crops), 6), 0.02)
-        for row, crop in zip(rows, crops, strict=True):
-            size = np.nanstd(crop.of("eeg")[:, :19].astype(float))
-            row[0] = min(size / 40, 1) * 0.9
-            row[5] = 0.92 - row[0]
-        none = np.zeros(len(crops), bool)
-        return Prediction(rows, none, none, np.full((len(crops), 6), np.nan))
 
 
 def run(judge: Loudness, paths: list[Path], out: Path, threshold: float = 0.4, digest: str = "a") -> Outcome:
@@ -96,13 +74,13 @@ def test_pages_are_drawn_of_what_was_found_and_again_only_where_they_lack(
     hospital: Path, tmp_path: Path
 ) -> None:
     path, out = hospital / "b.bdf", tmp_path / "out"
-    drawn: list[tuple[RecordingPrediction, Stretch | None]] = []
+    drawn: list[tuple[RecordingPrediction, Span | None]] = []
 
-    def draw(found: RecordingPrediction, stretch: Stretch | None) -> str:
+    def draw(found: RecordingPrediction, stretch: Span | None) -> str:
         drawn.append((found, stretch))
         return f"page of {stretch}"
 
-    def go(stretches: dict[str, Stretch], digest: str = "a") -> Outcome:
+    def go(stretches: dict[str, Span], digest: str = "a") -> Outcome:
         return predict_files(Loudness(), [path], out, Options(), 0.4, digest, pages=Pages(draw, stretches))
 
     first = go({})
@@ -120,6 +98,65 @@ def test_pages_are_drawn_of_what_was_found_and_again_only_where_they_lack(
     go({})
     go({}, "another bundle")
     assert [stretch for _, stretch in drawn[2:]] == [None, None]
+
+
+def judged_with_pages(paths: list[Path], out: Path, stretches: dict[str, Span], digest: str = "a") -> Outcome:
+    pages = Pages(lambda _, stretch: f"{digest} {stretch}", stretches)
+    return predict_files(Loudness(), paths, out, Options(), 0.4, digest, pages=pages)
+
+
+def test_no_page_of_an_earlier_judgement_is_left(hospital: Path, tmp_path: Path) -> None:
+    """Those of another recording, whose name begins in the same way, and files of other kinds are."""
+    out, old, new = tmp_path / "out", "0.00.10-0.00.20", "0.00.30-0.00.40"
+    other = hospital / "b_timeline_x.bdf"
+    other.write_bytes((hospital / "b.bdf").read_bytes())
+    judged_with_pages([hospital / "b.bdf", other], out, {old: (10, 20)})
+    (out / "b_timeline_notes.html").write_text("mine")
+    judged_with_pages([hospital / "b.bdf"], out, {new: (30, 40)}, "another bundle")
+    pages = {path.name: path.read_text() for path in out.glob("*.html")}
+    assert pages == {
+        "b_timeline.html": "another bundle None",
+        f"b_timeline_{new}.html": "another bundle (30, 40)",
+        "b_timeline_x_timeline.html": "a None",
+        f"b_timeline_x_timeline_{old}.html": "a (10, 20)",
+        "b_timeline_notes.html": "mine",
+    }
+    run(Loudness(), [hospital / "b.bdf"], out, 0.9)
+    assert {path.name for path in out.glob("b_timeline*.html")} == set(pages) - {
+        "b_timeline.html",
+        f"b_timeline_{new}.html",
+    }
+
+
+def test_a_stretch_beyond_the_end_is_no_reason_to_call_a_file_unusable(
+    hospital: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = write_referential(hospital / "short.edf", UV[: 60 * 200])
+    stretches = {"0.01.00-0.01.10": (60.0, 70.0), "0.00.59-0.01.10": (59.0, 70.0)}
+    outcome = judged_with_pages([short, hospital / "b.bdf"], tmp_path / "out", stretches)
+    assert not outcome.failed
+    for done, n_pages in zip(outcome.done, (2, 3), strict=True):
+        pages = [path for path in done.written if path.suffix == ".html"]
+        assert len(pages) == n_pages
+        assert all(path.is_file() for path in done.written)
+    said = capsys.readouterr().out
+    assert f"{short}: ends after 60 s, before the stretch 0.01.00-0.01.10 begins, which gets no page" in said
+    assert said.count("gets no page") == 1
+
+
+def test_results_are_read_again_whatever_their_names(hospital: Path, tmp_path: Path) -> None:
+    """Characters that shells and polars expand: each name also stands for the other's."""
+    paths = [hospital / "night [1].bdf", hospital / "night 1.bdf", hospital / "night_?*{a}.bdf"]
+    for path, gain in zip(paths, (1.0, 0.2, 0.5), strict=True):
+        write_referential(path, gain * UV)
+    found = []
+    for stretches in ({}, {"0.00.10-0.00.20": (10.0, 20.0)}):
+        pages = Pages(lambda judged, _: found.append(judged) or "", stretches)
+        outcome = predict_files(Loudness(), paths, tmp_path / "o[u]t", Options(), 0.4, "a", pages=pages)
+        assert not outcome.failed
+    assert all(done.reused for done in outcome.done)
+    for judged, again in zip(found[:3], found[3:], strict=True):
+        np.testing.assert_array_equal(again.probabilities, judged.probabilities)
 
 
 def test_nothing_about_the_patient_is_in_any_result(hospital: Path, tmp_path: Path) -> None:
@@ -174,6 +211,47 @@ def test_what_was_judged_otherwise_is_judged_again(hospital: Path, tmp_path: Pat
     outcome = run(Loudness(), [path], out, threshold, digest)
     assert [done.reused for done in outcome.done] == [False]
     assert (out / "b_windows.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("named", "parts", "alien"),
+    [
+        ("a.vhdr", ["a.eeg", "a.vmrk"], "ab.eeg"),
+        ("b.vhdr", ["data of b.bin", "b.vmrk"], "data.bin"),
+        ("a.set", ["a.fdt"], "b.fdt"),
+        ("a_raw.fif", ["a_raw-1.fif", "a_raw-2.fif"], "a_raw_2.fif"),
+        ("a.cdt", ["a.cdt.dpo"], "A.x"),
+        ("a.mff", ["a.mff/signal1.bin", "a.mff/inside/info.xml"], "b.mff"),
+        ("a.edf", [], "a.txt"),
+    ],
+)
+def test_a_change_of_any_file_of_a_recording_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, parts: list[str], alien: str
+) -> None:
+    """Formats of several files, by their names alone; what is in them does not matter to who compares times."""
+    opened = open_recording(UV, sfreq_hz=200, channels=CHANNELS)
+    monkeypatch.setattr("kagglehms.recordings.prediction.open_recording", lambda *_: opened)
+    for name in (*parts, alien, named):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix != ".mff":
+            path.write_text("[Common Infos]\r\nDataFile=data of b.bin\r\nMarkerFile=$b.vmrk\r\n")
+
+    def reused() -> bool:
+        return run(Loudness(), [tmp_path / named], tmp_path).done[0].reused  # results beside it are no change
+
+    assert [reused(), reused()] == [False, True]
+    (tmp_path / alien).touch()
+    os.utime(tmp_path / alien, (1, 1))
+    assert reused()
+    for name in parts if named.endswith(".mff") else (*parts, named):
+        os.utime(tmp_path / name, (1, 1))
+        assert [reused(), reused()] == [False, True]
+        (tmp_path / name).write_text(
+            "longer than it was, and other in every way; but of the same time as it was before"
+        )
+        os.utime(tmp_path / name, (1, 1))
+        assert not reused()
 
 
 def test_a_bad_file_ends_no_run(hospital: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from own_recordings import (
     REFERENTIAL,
     SECRET,
     TIMED,
+    Loudness,
     at_rate,
     discontinuous,
     patched,
@@ -32,7 +33,7 @@ from kagglehms.errors import DataError, UsageError
 from kagglehms.features import multitaper_rows
 from kagglehms.inputs.layouts import Crop
 from kagglehms.recordings.channels import PAIRS
-from kagglehms.recordings.prediction import rename_of
+from kagglehms.recordings.prediction import predict_recording, rename_of
 from kagglehms.recordings.results import RecordingPrediction
 
 SECONDS = 300
@@ -348,6 +349,31 @@ def test_an_interruption_splits_the_recording(
     after = FIRST_S >= 170
     np.testing.assert_allclose(later, parquet_way[after], atol=0.01)
     assert found.flags["gap"].sum() == 4
+
+
+@pytest.mark.parametrize("rate_hz", [128, 173, 200, 256])
+def test_nothing_is_judged_across_a_joint(tmp_path: Path, rate_hz: int) -> None:
+    """Two parts of 60 s, with minutes between them of which the samples, side by side, tell nothing."""
+    mne = pytest.importorskip("mne", reason="its objects are taken as they are")
+    whole = as_raw(tmp_path, rate_hz)
+    parts = [whole.copy().crop(first, first + 60, include_tmax=False) for first in (10, 200)]
+    alone = [predict_recording(Loudness(), part) for part in parts]
+    found = predict_recording(Loudness(), mne.concatenate_raws(parts, verbose="ERROR"))
+    assert found.duration_s == 120
+    assert found.start_s[found.flags["gap"]].tolist() == [40, 50, 60, 70]
+    assert found.start_s[found.judged].tolist() == [20, 30, 80, 90]
+    assert "it was joined of parts at 1 place, across which nothing is judged" in found.notes
+    expected = np.concatenate([part.probabilities[part.judged] for part in alone])
+    np.testing.assert_allclose(found.probabilities[found.judged], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate_hz", [41, 128, 173, 199])
+def test_fifty_seconds_of_any_rate_are_one_window(tmp_path: Path, rate_hz: int) -> None:
+    found = predict_recording(
+        Loudness(), at_rate(UV[: 50 * 200], rate_hz), sfreq_hz=rate_hz, channels=CHANNELS
+    )
+    assert found.duration_s == 50
+    assert found.start_s[found.judged].tolist() == [20]
 
 
 def test_missing_electrodes_are_refused_unless_they_are_allowed(of_eeg: Predictor, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from own_recordings import simulated_uv, write_referential
+from own_recordings import duration_s, simulated_uv, write_referential
 
 from kagglehms.data.competition import CHANNELS
 from kagglehms.errors import DataError, UsageError
@@ -84,7 +85,7 @@ def test_frames_go_by_the_names_of_their_columns(make: Any) -> None:
     frame = make(FRAME.select(reversed(FRAME.columns)))
     recording = open_recording(frame, sfreq_hz=256)
     assert [channel.label for channel in recording.channels] == list(reversed(CHANNELS))
-    assert recording.duration_s == pytest.approx(4000 / 256)
+    assert duration_s(recording) == pytest.approx(4000 / 256)
     np.testing.assert_array_equal(recording.read([0, 19], 5, 9), UV[5:9, [19, 0]].T)
     with pytest.raises(UsageError, match="does not say how many samples a second it has: give sfreq_hz"):
         open_recording(frame)
@@ -195,12 +196,42 @@ def test_formats_of_mne_are_read(tmp_path: Path, ending: str) -> None:
     assert mne.__version__
 
 
-def write_brainvision(folder: Path) -> Path:
-    """A BrainVision recording, its three files by hand."""
+@pytest.mark.parametrize(
+    ("ending", "marks"),
+    [
+        ("vhdr", "Mk2=New Segment,,1601,1,0,20200101000100000000\nMk3=Stimulus,S  1,1000,1,0\n"),
+        ("vhdr", "Mk2=Stimulus,S  1,1000,1,0\nMk3=New Segment,LostSamples: 5,1601,1,0\n"),
+        ("set", "boundary"),
+    ],
+)
+def test_joints_of_other_programs_part_a_recording(tmp_path: Path, ending: str, marks: str) -> None:
+    """Counted from 1, the joint stands at sample 1,601 of BrainVision and between 1,600 and 1,601 of EEGLAB."""
+    pytest.importorskip("mne", reason="MNE is an extra")
+    path = (
+        write_brainvision(tmp_path, marks) if ending == "vhdr" else write_eeglab(tmp_path, [(1600.5, marks)])
+    )
+    recording = open_recording(path)
+    assert [(s.start_s, s.first, s.stop) for s in recording.stretches] == [(0, 0, 1600), (8, 1600, 4000)]
+    assert recording.notes == ("it was joined of parts at 1 place, across which nothing is judged",)
+
+
+def test_other_marks_and_the_beginning_of_a_file_part_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("mne", reason="MNE is an extra")
+    for path in (
+        write_brainvision(tmp_path, "Mk2=Stimulus,S  1,1000,1,0\nMk3=Comment,New Segment,1200,1,0\n"),
+        write_eeglab(tmp_path, [(0.5, "boundary"), (1200.0, "over the boundary")]),
+    ):
+        recording = open_recording(path)
+        assert [(s.first, s.stop) for s in recording.stretches] == [(0, 4000)]
+        assert recording.notes == ()
+
+
+def write_brainvision(folder: Path, marks: str = "") -> Path:
+    """A BrainVision recording, its three files by hand, with further marks than that of its beginning."""
     (UV * 10).round().astype("<i2").tofile(folder / "a.eeg")
     (folder / "a.vmrk").write_text(
         "Brain Vision Data Exchange Marker File, Version 1.0\n[Common Infos]\nCodepage=UTF-8\nDataFile=a.eeg\n"
-        "[Marker Infos]\nMk1=New Segment,,1,1,0,20200101000000000000\n"
+        "[Marker Infos]\nMk1=New Segment,,1,1,0,20200101000000000000\n" + marks
     )
     channels = "\n".join(f"Ch{i + 1}={name},,0.1,µV" for i, name in enumerate(CHANNELS))
     (folder / "a.vhdr").write_text(
@@ -212,14 +243,17 @@ def write_brainvision(folder: Path) -> Path:
     return folder / "a.vhdr"
 
 
-def write_eeglab(folder: Path) -> Path:
-    """An EEGLAB recording, its structure by SciPy."""
+def write_eeglab(folder: Path, marks: Sequence[tuple[float, str]] = ()) -> Path:
+    """An EEGLAB recording, its structure by SciPy; its events by sample, counted from 1, and type."""
     from scipy.io import savemat
 
     places = np.array([(name,) for name in CHANNELS], dtype=[("labels", "O")])
+    events = np.array(
+        [(at, 20.0, kind) for at, kind in marks], [(k, "O") for k in ("latency", "duration", "type")]
+    )
     eeg = {
         "setname": "a", "nbchan": 20, "trials": 1, "pnts": len(UV), "srate": 200.0, "xmin": 0.0,
-        "xmax": (len(UV) - 1) / 200, "data": UV.T.astype(np.float32), "chanlocs": places, "event": [], "epoch": [],
+        "xmax": (len(UV) - 1) / 200, "data": UV.T.astype(np.float32), "chanlocs": places, "event": events, "epoch": [],
         "icawinv": [], "icaweights": [], "icasphere": [], "ref": "common", "chaninfo": {"nosedir": "+X"},
     }  # fmt: skip
     savemat(folder / "a.set", {"EEG": eeg}, appendmat=False)
@@ -247,6 +281,28 @@ def test_folders_are_searched_and_results_are_not_taken_for_recordings(tmp_path:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no file in it ends in .edf"):
         find_recordings([tmp_path / "empty"])
+
+
+def test_a_recording_is_listed_once_however_it_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "rec"
+    folder.mkdir()
+    for name in ("a.edf", "b.edf"):
+        (folder / name).touch()
+    (folder / "c.edf").symlink_to("b.edf")
+    (tmp_path / "link").symlink_to("rec")
+    monkeypatch.chdir(tmp_path)
+    spelled = [
+        Path("rec/b.edf"),
+        Path("rec"),
+        folder / "a.edf",
+        Path(f"../{tmp_path.name}/rec/a.edf"),
+        Path("link"),
+    ]
+    assert find_recordings(spelled) == [Path(f"rec/{name}.edf") for name in "bac"]
+    monkeypatch.chdir(folder)
+    assert find_recordings([Path("a.edf"), Path(), folder]) == [Path(f"{name}.edf") for name in "abc"]
 
 
 def test_a_parquet_file_that_unpacks_to_more_than_the_memory_is_refused(

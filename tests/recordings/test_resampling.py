@@ -44,12 +44,30 @@ def test_what_is_beyond_the_new_nyquist_frequency_is_folded_only_to_above_80_hz(
 def test_odd_rates_keep_the_time(rate_hz: float, hz: float) -> None:
     n = int(600 * rate_hz)
     out = whole(sine(hz, rate_hz, n), rate_hz)
-    assert abs(len(out) - 200 * n / rate_hz) <= 1
+    assert len(out) == np.ceil(200 * n / rate_hz)
     lag = np.abs(out - sine(hz, 200, len(out)))[100:-100].max() / (2 * np.pi * hz)
     assert lag < 0.0025  # half a sample
 
 
-@pytest.mark.parametrize("rate_hz", [128, 256, 512, 173.61])
+@pytest.mark.parametrize(
+    "rate_hz", [41, 100, 125, 128, 160, 173, 199, 200, 201, 255.9, 256, 499.9, 512, 2048]
+)
+@pytest.mark.parametrize("seconds", [50, 60, 600])
+def test_a_recording_is_as_long_at_200_hz_as_it_was(rate_hz: float, seconds: int) -> None:
+    """Its last sample stands for a period too; windows that end with the recording lack nothing."""
+    n = round(seconds * rate_hz)
+    assert n == pytest.approx(seconds * rate_hz)
+    out = whole(sine(5, rate_hz, n), rate_hz)
+    assert len(out) == seconds * 200
+    assert np.isfinite(out).all()
+
+
+def test_one_sample_and_none_are_as_long_as_they_were() -> None:
+    assert whole(np.array([7.0]), 100).tolist() == pytest.approx([7, 7])
+    assert whole(np.empty(0), 100).tolist() == []
+
+
+@pytest.mark.parametrize("rate_hz", [100, 128, 256, 512, 173.61])
 def test_blocks_join_without_a_seam(rate_hz: float) -> None:
     values = np.random.default_rng(0).normal(0, 50, int(40 * rate_hz)) + 20_000
     resampler = Resampler.of(Fraction(rate_hz).limit_denominator(10**6), len(values))

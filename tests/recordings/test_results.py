@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from kagglehms.data.competition import CLASSES
-from kagglehms.recordings.results import RecordingPrediction
+from kagglehms.recordings.results import Prediction, RecordingPrediction
 from kagglehms.recordings.sliding import FLAGS
 
 
@@ -39,6 +39,29 @@ def test_tables_have_one_row_a_window() -> None:
     assert isinstance(table, pd.DataFrame)
     assert table.columns.to_list() == frame.columns
     np.testing.assert_array_equal(table[list(CLASSES)].to_numpy(), found.probabilities)
+
+
+def test_windows_of_a_prediction_are_taken_one_by_one() -> None:
+    rows = np.random.default_rng(0).dirichlet(np.ones(6), 3)
+    several = Prediction(rows, np.array([False, True, False]), np.array([True, False, False]), rows / 10)
+    single = Prediction(rows[1], np.array(True), np.array(False), rows[1] / 10)
+    for found, expected in ((several, rows), (several[1], rows[1:2]), (single, rows[1:2])):
+        assert len(found) == len(expected)
+        assert len(list(found)) == len(expected)
+        for i, one in enumerate(found):
+            assert one.probabilities.shape == one.spread.shape == (6,)
+            np.testing.assert_array_equal(one.probabilities, expected[i])
+            np.testing.assert_array_equal(one.spread, expected[i] / 10)
+        np.testing.assert_array_equal(found[-1].probabilities, expected[-1])
+        with pytest.raises(IndexError):
+            found[len(expected)]
+    assert [(bool(one.from_prior), bool(one.from_fewer_models)) for one in several] == [
+        (False, True),
+        (True, False),
+        (False, False),
+    ]
+    assert bool(single[0].from_prior)
+    assert not bool(single[0].from_fewer_models)
 
 
 def test_the_burden_is_the_mean_of_each_hour() -> None:

@@ -71,6 +71,10 @@ def test_more_than_a_second_without_samples_is_a_gap(samples: int, gap: bool) ->
     assert flags(window).gap is gap
 
 
+def test_a_joint_is_a_gap_although_no_sample_is_missing() -> None:
+    assert flags(eeg(), joined=True) == Flags(edge=False, gap=True, flat=False, artefact=False)
+
+
 def test_electrodes_that_come_and_go_make_a_gap() -> None:
     window = eeg()
     window[2000:7000, INDEX["C3"]] = np.nan

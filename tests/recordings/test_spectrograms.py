@@ -12,6 +12,7 @@ from kagglehms.recordings.channels import map_channels
 from kagglehms.recordings.electrodes import Electrodes
 from kagglehms.recordings.reading import open_recording
 from kagglehms.recordings.spectrograms import Spectrograms
+from kagglehms.recordings.stored import Stretch
 
 UV = simulated_uv(1300)
 
@@ -48,6 +49,21 @@ def test_parts_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for centre_s in range(5, 1300, 10):
         spectrograms.crop(centre_s * 200)
     assert len(read) == len(set(read)) <= 3
+
+
+def test_no_row_describes_both_sides_of_a_joint() -> None:
+    """Rows whose four seconds reach across it are missing; those far from it are as they were without it."""
+    joint = 651 * 200 + 7
+    recording = open_recording(UV, sfreq_hz=200, channels=CHANNELS)
+    recording.stretches = (Stretch(0, 0, joint), Stretch(joint / 200, joint, len(UV)))
+    found, _ = Spectrograms(Electrodes(recording, map_channels(recording)), 5 * 200).crop(655 * 200)
+    at_s = 655 - 299 + 2 * np.arange(300)  # in the middle of each row's four seconds
+    across = np.abs(at_s - joint / 200) < 2
+    np.testing.assert_array_equal(np.isnan(found).all(axis=1), across)
+    assert across.sum() == 2
+    whole, _ = Spectrograms(electrodes(UV), 5 * 200).crop(655 * 200)
+    far = np.abs(at_s - joint / 200) > 20
+    np.testing.assert_array_equal(found[far], whole[far])
 
 
 def test_a_short_recording_shows_what_is_there() -> None:
