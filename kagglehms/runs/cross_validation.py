@@ -96,7 +96,6 @@ def cross_validate(
     weights: str = "none",
     only_folds: Sequence[int] | None = None,
     session: Session | None = None,
-    *,
     earlier_runs: Sequence[Path] = (),
 ) -> Outcome:
     """Train the folds of a recipe that are not trained yet.

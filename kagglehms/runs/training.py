@@ -239,14 +239,7 @@ def _train(
         say(f"{recipe.name}: {counted(taken, 'fold')} taken over from {options.resume_from}")
     session.team.wait()
     outcome = cross_validate(
-        recipe,
-        dataset,
-        options.runs,
-        device,
-        options.weights,
-        options.fold or None,
-        session,
-        earlier_runs=earlier,
+        recipe, dataset, options.runs, device, options.weights, options.fold or None, session, earlier
     )
     tell(outcome.sentence)
     return outcome

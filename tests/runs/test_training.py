@@ -29,12 +29,12 @@ class Trainer:
         self.trained: list[str] = []
         self.calls: list[tuple[Any, ...]] = []
 
-    def __call__(self, recipe: Any, *others: Any, earlier_runs: tuple[Path, ...]) -> Any:
+    def __call__(self, recipe: Any, *arguments: Any) -> Any:
+        *others, self.earlier_runs = arguments
         if recipe.name in self.errors:
             raise self.errors[recipe.name]
         self.trained.append(recipe.name)
         self.calls.append((recipe, *others))
-        self.earlier_runs = earlier_runs
         return type("Outcome", (), {"sentence": f"{recipe.name} is trained"})
 
 
