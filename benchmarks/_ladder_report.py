@@ -185,7 +185,7 @@ def report(results: Results, made: str) -> str:
         "",
         f"{results.folds[0]} of {results.folds[1]} folds; {sizes}",
         "",
-        "## Scores",
+        "### Scores",
         "",
         "KL divergence, out of fold: mean over seeds ± half their range. The way is the part of the distance from",
         "the class prior to the perfect predictor, which knows the probabilities that the votes were drawn from.",
@@ -207,7 +207,7 @@ def _steps(results: Results) -> list[str]:
         return []
     return [
         "",
-        "## Which steps help",
+        "### Which steps help",
         "",
         "Each line is one step of the source. Here: the change of the expected score (negative helps), that is,",
         "with every record's true probabilities in place of its votes; mean over seeds, and in brackets the 95 %",
@@ -237,7 +237,7 @@ def _comparison(results: Results) -> list[str]:
     n_patients, n_many = (len(np.unique(of)) for of in (patients, patients[many]))
     return [
         "",
-        "## Beyond the source",
+        "### Beyond the source",
         "",
         "The change of the expected score against a rung of the source or the folded signal, record by record:",
         f"negative is better. In brackets the 95 % interval over patients ({N_BOOTSTRAP} paired bootstrap draws of",

@@ -25,6 +25,8 @@ _PIECE_TIMES = 60 * SFREQ_HZ
 """Number of samples that are read and resampled at a time."""
 _PROBES, _PROBE_TIMES = 24, 4 * SFREQ_HZ
 """Number and length of the stretches, spread over the recording, whose amplitudes and contradictions are checked."""
+_NO_TIME_S = 1e-6
+"""Time between two stretches below which there is none, but for the rounding of floating-point numbers."""
 _LOOP_UV, _LOOP_SHARE = 2.0, 0.1
 """Largest disagreement, root mean square, of two sums for one difference: for rounding, or as a share of its size."""
 
@@ -71,7 +73,12 @@ class Electrodes:
     @property
     def joints(self) -> tuple[int, ...]:
         """First sample at 200 Hz of each stretch that no time is known to part from the one before."""
-        return tuple(begin for (_, end), (begin, _) in pairwise(self._spans) if begin - end <= 1)
+        parts = pairwise(zip(self.recording.stretches, self._spans, strict=True))
+        return tuple(begin for (one, _), (other, (begin, _)) in parts if self._lag_s(one, other) < _NO_TIME_S)
+
+    def _lag_s(self, one: Stretch, other: Stretch) -> float:
+        """Seconds between the end of a stretch and the beginning of the next."""
+        return other.start_s - (one.start_s + (one.stop - one.first) * float(self.recording.unit_s))
 
     def read(self, first: int, stop: int) -> NDArray[np.float32]:
         """Read a part of the recording, which may extend beyond its ends.

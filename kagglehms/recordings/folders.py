@@ -37,6 +37,8 @@ TIMELINE = "_timeline.html"
 """Ending of the page of a recording, which is written if somebody draws it."""
 _STRETCH_PAGE = re.compile(r"_timeline_[\d.]+-[\d.]+\.html")
 """Ending of the page of a stretch."""
+_JUDGING = 2
+"""Raised whenever a recording is read or judged otherwise, so that results of before are not taken for today's."""
 Told = Callable[[Path, Montage], object]
 
 
@@ -280,6 +282,7 @@ def _made_from(path: Path, options: Options, threshold: float, digest: str) -> d
         "state": hashlib.sha256(known_by.encode()).hexdigest()[:16],
         "bundle": digest,
         "version": __version__,
+        "judging": _JUDGING,
         "options": {**asdict(options), "rename": dict(options.rename or {})},
         "event_threshold": threshold,
     }

@@ -32,8 +32,8 @@ _SKIPPED = "BAD_ACQ_SKIP"
 _JOINTS, _NEW_SEGMENT = ("EDGE BOUNDARY", "BAD BOUNDARY", "BOUNDARY"), "NEW SEGMENT/"
 """Annotations where two recordings were joined: MNE's own, EEGLAB's, and how each of BrainVision's begins, in capitals.
 MNE leaves out the first of BrainVision's, which is the beginning of the file."""
-_SAME_SAMPLE = 0.01
-"""Share of a sample's period by which times that were computed in floating-point numbers may be off."""
+_SAME_SAMPLE = 0.25
+"""Share of a sample's period by which times of joints may be off; FIFF keeps them in single precision."""
 _RATE_LIMIT = 1_000_000
 
 

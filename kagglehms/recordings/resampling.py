@@ -63,7 +63,7 @@ class Resampler:
         while abs(ratio - exact) * n_in > Fraction(1, 2):
             bound *= 2
             ratio = exact.limit_denominator(bound)
-        return cls(ratio.numerator, ratio.denominator, n_in, ceil(n_in * exact))
+        return cls(ratio.numerator, ratio.denominator, n_in, n_in if ratio == 1 else ceil(n_in * exact))
 
     def needs(self, first: int, stop: int) -> tuple[int, int]:
         """Return the first sample, and the one after the last, that outputs `first` … `stop` − 1 depend on."""

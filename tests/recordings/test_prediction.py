@@ -351,6 +351,21 @@ def test_an_interruption_splits_the_recording(
     assert found.flags["gap"].sum() == 4
 
 
+@pytest.mark.parametrize("break_s", [0.006, 0.0074, 0.02, 0.5])
+def test_a_short_interruption_whose_time_is_known_spoils_no_window(tmp_path: Path, break_s: float) -> None:
+    path = discontinuous(write_referential(tmp_path / "a.edf", UV, annotations=TIMED), {60: break_s})
+    found = predict_recording(Loudness(), path)
+    assert "it has 1 interruption, left as gaps" in found.notes
+    assert not found.flags["gap"].any()
+    assert found.start_s[found.judged].tolist() == FIRST_S.tolist()
+
+
+@pytest.mark.parametrize("rate_hz", [199.999, 199.9999])
+def test_a_rate_a_hair_below_200_hz_is_judged_to_the_end(rate_hz: float) -> None:
+    found = predict_recording(Loudness(), UV, sfreq_hz=rate_hz, channels=CHANNELS)
+    assert found.start_s[found.judged].tolist() == FIRST_S.tolist()
+
+
 @pytest.mark.parametrize("rate_hz", [128, 173, 200, 256])
 def test_nothing_is_judged_across_a_joint(tmp_path: Path, rate_hz: int) -> None:
     """Two parts of 60 s, with minutes between them of which the samples, side by side, tell nothing."""

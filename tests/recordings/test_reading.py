@@ -215,6 +215,15 @@ def test_joints_of_other_programs_part_a_recording(tmp_path: Path, ending: str, 
     assert recording.notes == ("it was joined of parts at 1 place, across which nothing is judged",)
 
 
+@pytest.mark.parametrize("off", [-0.03, 0.03])
+def test_a_joint_whose_time_was_rounded_parts_at_its_sample(off: float) -> None:
+    """As those of long recordings are after they were saved as FIFF."""
+    mne = pytest.importorskip("mne", reason="MNE is an extra")
+    raw = mne.io.RawArray(UV.T * 1e-6, mne.create_info(list(CHANNELS), 200, "eeg"), verbose="ERROR")
+    raw.set_annotations(mne.Annotations([(1600 + off) / 200], [0], ["EDGE boundary"]))
+    assert [(s.first, s.stop) for s in RawRecording(raw).stretches] == [(0, 1600), (1600, 4000)]
+
+
 def test_other_marks_and_the_beginning_of_a_file_part_nothing(tmp_path: Path) -> None:
     pytest.importorskip("mne", reason="MNE is an extra")
     for path in (

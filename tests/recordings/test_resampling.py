@@ -102,6 +102,16 @@ def test_at_200_hz_nothing_changes() -> None:
     assert resampler.needs(100, 400) == (100, 400)
 
 
+@pytest.mark.parametrize("rate_hz", [199.999, 199.9999, 200.0001])
+def test_a_rate_a_hair_beside_200_hz_changes_nothing_and_needs_no_sample_beyond_the_end(
+    rate_hz: float,
+) -> None:
+    values = np.random.default_rng(0).normal(0, 50, 10_000)
+    np.testing.assert_array_equal(whole(values, rate_hz), values)
+    resampler = Resampler.of(Fraction(rate_hz).limit_denominator(10**6), len(values))
+    assert resampler.needs(9000, resampler.n_out) == (9000, 10_000)
+
+
 def test_missing_samples_stay_missing_and_spoil_no_others() -> None:
     values = sine(5, 256, 2560)
     values[1000:1300] = np.nan
