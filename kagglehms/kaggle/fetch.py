@@ -17,6 +17,7 @@ from kagglehms.kaggle.service import Kaggle
 from kagglehms.kaggle.sessions import SessionError, follow_kernel
 from kagglehms.kernel.marker import MARKER, Marker
 from kagglehms.kernel.prior import SUBMISSION, SUBMISSION_COLUMNS
+from kagglehms.kernel.training_session import session_problems
 
 
 def make_output_folder(out: Path) -> None:
@@ -49,7 +50,8 @@ def fetch(folder: Path, out: Path, kaggle: Kaggle, ended_well: bool = True) -> l
     Raises:
         ClientError: nothing arrived.
         RunError: a scored kernel left no submission, left something else under that name, or its marker says that the
-            run failed; the fetched files are kept. Or the disk is full, and what was there is still there.
+            run failed; or recipes of a training session failed. The fetched files are kept in all these cases. Or the
+            disk is full, and what was there is still there.
     """
     ref = kernel_ref(folder)
     out.mkdir(parents=True, exist_ok=True)
@@ -65,6 +67,8 @@ def fetch(folder: Path, out: Path, kaggle: Kaggle, ended_well: bool = True) -> l
     if refusal is not None:
         raise RunError(f"{place}: {refusal}")
     kaggle.say(f"kernel {ref}: {counted(len(names), 'file')} in {place}: {', '.join(names[:8])}")
+    if failed := session_problems(place):
+        raise RunError(f"{place}: {'; '.join(failed[:3])}")
     return [place / name for name in names]
 
 

@@ -30,8 +30,8 @@ TIME_LIMIT_VARIABLE = "KAGGLEHMS_TIME_LIMIT"
 
 PREPARE_KERNEL, TRAIN_KERNEL = "kagglehms-prepare", "kagglehms-train"
 """Slugs of the kernels whose output the training kernel reads."""
-STORE, RUNS = "store", "runs"
-"""Folders in the output of these kernels."""
+STORE = "store"
+"""Folder of the decoded recordings in the output of the first."""
 
 
 def infer(root: Path, bundle: Path, digest: str, scratch: Path) -> int:
@@ -124,7 +124,7 @@ def train(
     start = time.monotonic()
     _begin()
     from kagglehms.data.preparing import prepare_competition
-    from kagglehms.kernel.training_session import TIME_LIMIT_S, train_in_session, training_options
+    from kagglehms.kernel.training_session import RUNS, TIME_LIMIT_S, train_in_session, training_options
 
     try:
         checked = training_options(recipes, options)

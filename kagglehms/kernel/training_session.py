@@ -29,6 +29,8 @@ from kagglehms.training.variants import FILES
 
 TIME_LIMIT_S = 11.5 * 3600
 """Half an hour less than a session on Kaggle may take."""
+RUNS = "runs"
+"""Folder of all runs in the output of the training kernel."""
 ENDING = "session.json"
 """File in the folder of runs that says whether something is left to train, and what failed; see `Ending`."""
 _THE_KERNELS_OWN = frozenset({"data", "store", "runs", "resume_from"})
@@ -70,12 +72,30 @@ class Ending:
         except (OSError, ValueError, TypeError):
             return None
 
-    def give_up(self, code: int) -> None:
-        """Count the recipe under way as failed, because its processes have ended with an exit code."""
-        name = self.left.pop(0)
-        if not any(problem.startswith(f"{name}: ") for problem in self.problems):
-            self.problems.append(f"{name}: its processes ended with code {code}; the log says more")
-        self.under_way = False
+    def account(self, code: int, gives_up: bool) -> None:
+        """Say of the recipe under way that its processes have ended with an exit code.
+
+        Args:
+            code: exit code of the processes.
+            gives_up: whether the recipe counts as failed even if it has given no reason; else it stays what is left.
+        """
+        name, self.under_way = self.left[0], False
+        told = any(problem.startswith(f"{name}: ") for problem in self.problems)
+        if not told:
+            new = "the log says more" if gives_up else "no new ones were started"
+            self.problems.append(f"{name}: its processes ended with code {code}; {new}")
+        if told or gives_up:
+            del self.left[0]
+
+
+def session_problems(output: Path) -> list[str]:
+    """Return why recipes of a training session failed, one line each.
+
+    Args:
+        output: folder of what the session left.
+    """
+    ending = Ending.read(output / RUNS)
+    return [] if ending is None else ending.problems
 
 
 def training_options(recipes: Sequence[str], options: Mapping[str, Any]) -> TrainingOptions:
@@ -138,24 +158,25 @@ def train_in_session(
         n_gpus: number of GPUs; with more than one, each gets a process.
 
     Returns:
-        0 when nothing failed, which includes that something is left for the next session; else 1.
+        0 if what the session leaves is worth continuing from, although recipes may have failed, since Kaggle and
+        rehearsals part with the output of a session that ends otherwise; 1 if all have failed, or nobody knows why the
+        training ended.
     """
     clock = Clock(time_limit_s, time.monotonic())
     code, ending = _start(recipes, None, options, clock.left_s, n_gpus)
-    problems: list[str] = []
-    while ending.under_way and clock.left_s > 0:
-        ending.give_up(code)
-        problems += ending.problems
-        ending.problems = []
-        if not ending.left:
+    known, problems = code == EXIT_OK, list[str]()
+    while ending.under_way:
+        killed = (
+            n_gpus > 1 and code < 0
+        )  # then torchrun has left its processes behind, and they have the GPUs
+        again = clock.left_s > 0 and not killed
+        ending.account(code, gives_up=again)
+        known, problems, ending.problems = True, [*problems, *ending.problems], []
+        if not (again and ending.left):
             break
         print(f"{problems[-1]}; new processes train {', '.join(ending.left)}", flush=True)
         code, ending = _start(recipes, ending.left, options, clock.left_s, n_gpus)
-    if ending.under_way:
-        ending.problems.append(
-            f"{ending.left[0]}: ended with code {code}, and there is no time for a new start"
-        )
-        ending.under_way = False
+        known = code == EXIT_OK
     ending.problems = [*problems, *ending.problems]
     event = {"event": "training", "seconds": round(clock.passed_s, 1), "code": code}
     print(json.dumps(event | {"left": ending.left, "problems": ending.problems}))
@@ -165,7 +186,7 @@ def train_in_session(
             flush=True,
         )
     ending.write(options.runs)
-    return EXIT_OK if code == EXIT_OK and not ending.problems else EXIT_FAILURE
+    return EXIT_OK if known and len(ending.problems) < len(recipes) else EXIT_FAILURE
 
 
 def _start(
@@ -189,7 +210,10 @@ def _start(
     finally:
         child.kill()
         child.wait()
-    return code, Ending.read(options.runs) or Ending(only or [], ["the training ended without saying how"])
+    ending = Ending.read(options.runs)
+    if ending is None:
+        return code or EXIT_FAILURE, Ending(only or [], ["the training ended without saying how"])
+    return code, ending
 
 
 def _wait(child: subprocess.Popen[bytes], time_limit_s: float) -> int:

@@ -145,7 +145,7 @@ def library_problems(library: str | None, temporary: Path, exit_code: int) -> It
 def submission_problems(submission: Path, competition: Path) -> Iterator[str]:
     """Yield what is wrong with a submission, by the competition's rules and by the marker beside it.
 
-    A scored run ends with exit code 0 as long as there is a submission, if only the sample: its marker alone tells.
+    A scored run ends with exit code 0 as long as there is a submission, if only the sample, and leaves no marker then.
     """
     if not submission.exists():
         yield f"there is no {SUBMISSION} in /kaggle/working"
@@ -155,10 +155,14 @@ def submission_problems(submission: Path, competition: Path) -> Iterator[str]:
     except HMSError as error:
         yield str(error)
     marker = Marker.read(submission.parent)
-    if marker is None:
-        yield f"no {MARKER} says what {SUBMISSION} is made from, which may be the sample; read the log"
-    else:
+    if marker is not None:
         yield from marker.problems
+    elif _is_copy(submission, Competition(competition).sample_submission_csv):
+        yield f"{SUBMISSION} is the sample, and no {MARKER} says why; read the log"
+
+
+def _is_copy(path: Path, of: Path) -> bool:
+    return of.is_file() and path.read_bytes() == of.read_bytes()
 
 
 def read_witness(path: Path) -> str | None:

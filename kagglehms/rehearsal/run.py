@@ -29,6 +29,7 @@ from kagglehms.kernel.marker import MARKER, Marker
 from kagglehms.kernel.mounts import MountStyle
 from kagglehms.kernel.prior import read_rows
 from kagglehms.kernel.submission import SUBMISSION
+from kagglehms.kernel.training_session import session_problems
 from kagglehms.rehearsal.hidden_test_set import make_hidden
 from kagglehms.rehearsal.launcher import lacking
 from kagglehms.rehearsal.launching import launch
@@ -203,6 +204,7 @@ def _report(
         if not any(working.iterdir()):
             problems.append("there is nothing in /kaggle/working")
         output = keep(working, out / kernel.name, not problems)
+        problems += session_problems(output)
     return RehearsalReport(
         kernel=kernel.name,
         mounts=mounts,

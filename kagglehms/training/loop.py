@@ -280,13 +280,16 @@ class _Training:
         return ", ".join(parts)
 
     def _refuse_bad_loss(self, plan: StagePlan, learner: Learner) -> None:
-        """Raise RunError, with the records of the batch, if a loss since the start of the stage was not finite."""
+        """Raise RunError, with the records of the batch, if a loss since the start of the stage was not finite.
+
+        All processes raise the same: a loss that is not finite in one of them is soon not finite in all.
+        """
         bad = learner.first_bad_step()
         if bad is None:
             return
         epoch, place = plan.epoch_of(bad - 1)
         step = learner.steps_before + bad
-        frame = self.held_out.feed.records.frame[self.session.team.share(plan.chunks(epoch)[place])]
+        frame = self.held_out.feed.records.frame[plan.chunks(epoch)[place]]
         eeg_ids = frame["eeg_id"].to_list()
         self.history.journal.event("loss not finite", step=step, eeg_ids=eeg_ids)
         listed = ", ".join(map(str, eeg_ids[:40]))

@@ -29,6 +29,8 @@ from kagglehms.training.recipe import Recipe
 from kagglehms.training.resume import State
 from kagglehms.training.stages import Stage
 
+_NO_STEP = 1 << 62
+"""Larger than any number of a step."""
 _DROPOUT = 1_000_003
 """Third word of the seed of a step's dropout; augmentations use small ones, see `augmentation_draws`."""
 
@@ -205,9 +207,13 @@ class Learner:
         return loss, divergence
 
     def first_bad_step(self) -> int | None:
-        """Return the first step of the stage, counted from 1, whose loss was not finite; waits for the device."""
+        """Return the first step of the stage, counted from 1, whose loss was not finite in any process of the team.
+
+        All of them have to ask. Waits for the device.
+        """
         step = int(self._first_bad)
-        return step if step > 0 else None
+        first = -self.team.agree(-(step if step > 0 else _NO_STEP))
+        return first if first < _NO_STEP else None
 
     def recent_divergence(self) -> float | None:
         """Return the mean unweighted KL divergence since the last evaluation, as of the previous call.

@@ -377,6 +377,18 @@ def test_the_log_of_a_kernel_that_failed_is_fetched_beside_what_the_session_befo
     assert sorted(os.listdir(tmp_path / "out")) == ["infer", "infer.failed"]
 
 
+def test_recipes_that_failed_on_kaggle_are_told_and_what_others_left_is_fetched(
+    service: LoopbackKaggle, dist: Path, kaggle: Kaggle, tmp_path: Path
+) -> None:
+    ending = b'{"left": [], "problems": ["global-stats: it cannot be"]}'
+    session = Session(["COMPLETE"], outputs={"runs/session.json": ending, "runs/baseline/run.json": b"{}"})
+    service.running[f"{OWNER}/kagglehms-train"] = session
+    with pytest.raises(RunError, match="out/train: global-stats: it cannot be"):
+        fetch(dist / "kernels/train", tmp_path / "out", kaggle)
+    assert (tmp_path / "out/train/runs/baseline/run.json").read_bytes() == b"{}"
+    assert os.listdir(tmp_path / "out") == ["train"]
+
+
 def test_a_disk_that_fails_at_the_end_of_a_fetch_costs_nothing(
     service: LoopbackKaggle, dist: Path, kaggle: Kaggle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

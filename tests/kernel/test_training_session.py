@@ -15,7 +15,7 @@ import pytest
 import kagglehms
 from kagglehms.cli.commands import parse
 from kagglehms.data.preparing import prepare_competition
-from kagglehms.errors import EXIT_FAILURE, EXIT_USER, DataError, RunError
+from kagglehms.errors import EXIT_FAILURE, EXIT_OK, EXIT_USER, DataError, RunError
 from kagglehms.kernel import entry, training_session
 from kagglehms.kernel.training_session import ENDING, main, train_in_session, training_options
 from kagglehms.packing.build import build
@@ -145,7 +145,7 @@ def test_a_recipe_that_fails_in_one_of_two_processes_does_not_keep_the_others(
     (tmp_path / "global-stats").write_text("no folder")
     places = {"data": competition_folder, "store": dist.parent / "store", "runs": tmp_path}
     options = replace(training_options(["baseline"], TINY | {"epochs": 1}), **places)
-    assert train_in_session(["global-stats", "baseline"], options, 600.0, n_gpus=2) == EXIT_FAILURE
+    assert train_in_session(["global-stats", "baseline"], options, 600.0, n_gpus=2) == EXIT_OK
     (problem,) = ending(tmp_path)["problems"]
     assert problem.startswith("global-stats: ")
     assert "cannot be written" in problem
@@ -226,7 +226,7 @@ def test_new_processes_train_what_is_behind_a_recipe_that_ended_its_own(
 ) -> None:
     pretend(TROUBLED, tmp_path, monkeypatch)
     options = TrainingOptions(runs=tmp_path)
-    assert train_in_session(["a", "b", "c", "d"], options, 60.0, n_gpus=0) == EXIT_FAILURE
+    assert train_in_session(["a", "b", "c", "d"], options, 60.0, n_gpus=0) == EXIT_OK  # for what d has left
     starts = [json.loads(line) for line in (tmp_path / "starts").read_text().splitlines()]
     assert starts == [None, ["c", "d"], ["d"]]
     problems = ["a: no", "b: it cannot be", "c: its processes ended with code -9; the log says more"]
@@ -235,12 +235,34 @@ def test_new_processes_train_what_is_behind_a_recipe_that_ended_its_own(
 
 def test_without_time_nothing_new_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(TROUBLED, tmp_path, monkeypatch)
-    assert (
-        train_in_session(["a", "b", "c", "d"], TrainingOptions(runs=tmp_path), 0.0, n_gpus=0) == EXIT_FAILURE
-    )
+    options = TrainingOptions(runs=tmp_path)
+    assert train_in_session(["a", "b", "c", "d"], options, 0.0, n_gpus=0) == EXIT_OK
     assert (tmp_path / "starts").read_text() == "null\n"
-    assert ending(tmp_path)["left"] == ["b", "c", "d"]
-    assert "no time for a new start" in ending(tmp_path)["problems"][-1]
+    assert ending(tmp_path) == {"left": ["c", "d"], "problems": ["a: no", "b: it cannot be"]}
+
+
+KILLED = """
+with (runs / "starts").open("a") as file:
+    file.write("once\\n")
+(runs / "session.json").write_text(json.dumps({"left": ["a", "b"], "problems": [], "under_way": True}))
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize(("time_limit_s", "n_gpus"), [(0.0, 0), (60.0, 2)])
+def test_a_recipe_whose_processes_are_killed_is_left_where_none_may_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time_limit_s: float, n_gpus: int
+) -> None:
+    """Without time, or where torchrun itself was killed: its processes live on, and have the GPUs."""
+    pretend(KILLED, tmp_path, monkeypatch)
+    if n_gpus:
+        monkeypatch.setattr(training_session, "_wait", lambda child, _: child.wait() and -9)
+    options = TrainingOptions(runs=tmp_path)
+    assert train_in_session(["a", "b"], options, time_limit_s, n_gpus) == EXIT_OK
+    assert set((tmp_path / "starts").read_text().split()) == {"once"}
+    problem = "a: its processes ended with code -9; no new ones were started"
+    assert ending(tmp_path) == {"left": ["a", "b"], "problems": [problem]}
+    assert train_in_session(["a"], options, 0.0, n_gpus=0) == EXIT_FAILURE
 
 
 def test_a_training_that_does_not_end_is_asked_to_and_then_killed(

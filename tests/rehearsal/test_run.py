@@ -14,7 +14,6 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from kagglehms.cli.commands import main
 from kagglehms.data.competition import SLUG, VOTE_COLUMNS
 from kagglehms.errors import EXIT_FAILURE, EXIT_OK, EXIT_TERMINATED, DataError, RunError, UsageError
 from kagglehms.kernel import protocol, training_session
-from kagglehms.kernel.marker import Marker
 from kagglehms.kernel.mounts import MOUNT_STYLES, MountStyle, competition_mount, dataset_mount
 from kagglehms.rehearsal import launcher, launching, machine, run, scratch
 from kagglehms.rehearsal.links import folders_to_keep, resolve_links
@@ -50,15 +48,9 @@ def library():
     sys.path.insert(0, str(folder))
     import kagglehms
 
-def copy_sample(rows="1,0.5,0.1,0.1,0.1,0.1,0.1\\n2,1,0,0,0,0,0\\n"):
+def submit(rows="1,0.5,0.1,0.1,0.1,0.1,0.1\\n2,1,0,0,0,0,0\\n"):
     Path("submission.csv").write_text("eeg_id,{columns}\\n" + rows)
-
-def submit(*rows):
-    copy_sample(*rows)
-    Path("scored-run.json").write_text({marker!r})
-""".replace("{columns}", ",".join(VOTE_COLUMNS)).replace(
-    "{marker!r}", repr(json.dumps({"status": "complete"} | asdict(Marker(rows=2, models=["a pass"]))))
-)
+""".replace("{columns}", ",".join(VOTE_COLUMNS))
 
 
 def _namespaces_work() -> bool:
@@ -363,8 +355,6 @@ def test_a_kernel_that_fails_is_told_with_its_code_and_its_last_words(
         ("library(); submit('1,0.5,0.1,0.1,0.1,0.1,0.1\\n')", "ids are not the test set's 2"),
         ("library(); submit('1,1,0,0,0,0,0\\n2,1,1,0,0,0,0\\n')", "it would be refused"),
         ("library(); submit(); os.kill(os.getpid(), 9)", "exit code -9"),
-        ("library(); copy_sample()", "no scored-run.json says what submission.csv is made from"),
-        ("library(); submit(); Path('scored-run.json').write_text('{}')", "no scored-run.json says"),
     ],
 )
 def test_each_way_to_go_wrong_has_its_name(house: House, script: str, problem: str) -> None:
@@ -372,6 +362,34 @@ def test_each_way_to_go_wrong_has_its_name(house: House, script: str, problem: s
     report = house.rehearse(isolation="guard")
     assert any(problem in found for found in report.problems), report.problems
     assert report.exit_code == EXIT_FAILURE
+
+
+@pytest.mark.parametrize("marker", ["", "Path('scored-run.json').write_text('{}')"])
+def test_the_sample_is_no_submission_unless_a_marker_says_why(house: House, marker: str) -> None:
+    """A kernel of one's own leaves none, and is judged by its submission."""
+    row = "0.5,0.1,0.1,0.1,0.1,0.1"
+    sample = f"eeg_id,{','.join(VOTE_COLUMNS)}\n1,{row}\n2,{row}\n"
+    (house.competition / "sample_submission.csv").write_text(sample)
+    house.kernel(f"library(); submit('1,{row}\\n2,{row}\\n'); {marker}")
+    report = house.rehearse(isolation="guard")
+    assert report.problems == ("submission.csv is the sample, and no scored-run.json says why; read the log",)
+    house.kernel(f"library(); submit(); {marker}")
+    assert house.rehearse(isolation="guard").ok
+
+
+def test_recipes_that_failed_are_told_and_what_others_left_is_kept(house: House) -> None:
+    house.kernel(
+        """
+        library(); Path("runs").mkdir()
+        Path("runs/session.json").write_text('{"left": [], "problems": ["b: it cannot be"]}')
+        """,
+        name="train",
+    )
+    report = house.rehearse("train", isolation="guard")
+    assert report.problems == ("b: it cannot be",)
+    assert report.exit_code == EXIT_FAILURE
+    assert report.output == house.out / "train"
+    assert (house.out / "train/runs/session.json").is_file()
 
 
 def test_time_that_is_up_ends_the_kernel_and_its_children(house: House) -> None:
@@ -895,6 +913,8 @@ def test_the_targets_of_many_links_are_in_a_few_folders() -> None:
 
 
 def test_the_projection_goes_by_the_rows() -> None:
+    from kagglehms.kernel.marker import Marker
+
     steps = [{"name": "a", "seconds": 30.0}, {"name": "b", "seconds": 10.0}]
     assert projection(None) == ""
     assert projection(Marker(rows=50)) == ""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import subprocess
 import sys
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import children
 import numpy as np
@@ -18,13 +20,16 @@ from children import THOROUGH
 from devices import device_at
 from hypothesis import given
 from hypothesis import strategies as st
+from striped import RECIPE, striped_feed
 
 from kagglehms.data.competition import Competition
 from kagglehms.data.preparing import prepare, recordings_of
 from kagglehms.data.records import read_records
-from kagglehms.training import distributed
+from kagglehms.training import distributed, step
 from kagglehms.training.distributed import Team, share_batch_statistics
+from kagglehms.training.models import make_model
 from kagglehms.training.resume import STATE, read_state
+from kagglehms.training.step import Learner
 
 
 @given(st.integers(0, 50), st.integers(1, 7))
@@ -75,6 +80,38 @@ def test_shared_statistics_are_those_of_the_whole_batch_in_every_precision(
 
 
 @pytest.mark.slow
+@dataclass(frozen=True)
+class BesideAnother(Team):
+    """A process beside another one that always gives the same answer."""
+
+    theirs: int = 0
+
+    def agree(self, value: int) -> int:
+        return max(value, self.theirs)
+
+
+@pytest.mark.parametrize(("bad_at", "theirs_at", "first"), [(4, 3, 3), (2, 3, 2), (None, 3, 3), (4, None, 4)])
+def test_every_process_names_the_step_at_which_a_loss_was_first_not_finite_in_any(
+    bad_at: int | None, theirs_at: int | None, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients are shared, so that a step later the losses of all are not finite, whoever began."""
+    real, steps = step.weighted_loss, itertools.count(1)
+
+    def loss(*arguments: Any) -> torch.Tensor:
+        return real(*arguments) * (float("nan") if next(steps) == bad_at else 1)
+
+    monkeypatch.setattr(step, "weighted_loss", loss)
+    team = BesideAnother(theirs=-(theirs_at or step._NO_STEP))
+    torch.manual_seed(0)
+    recipe = replace(RECIPE, backbone="half:test_vit")
+    model = make_model(recipe)[0].train()
+    learner = Learner(recipe, model, model, 1000, 0, device_at("cpu"), team)
+    batch = next(striped_feed(2).batches(np.arange(2), 2))
+    for _ in range(4):
+        learner.learn(batch, 0, False, 2)
+    assert learner.first_bad_step() == first
+
+
 def test_two_processes_train_what_one_trains(competition_folder: Path, tmp_path: Path) -> None:
     """Batch normalisation, pasted bands, mosaics, an odd number of records: all over both shares."""
     records = read_records(competition_folder / "train.csv")
