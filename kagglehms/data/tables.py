@@ -70,9 +70,8 @@ def _read_file(path: Path) -> pl.DataFrame:
     try:
         require_regular(path, MAX_BYTES)
         if path.suffix == ".parquet":
-            return pl.read_parquet(
-                io.BytesIO(path.read_bytes())
-            )  # of a path, polars takes [ ] * ? for a pattern
+            # Given a path, polars takes [ ] * ? in it for a pattern.
+            return pl.read_parquet(io.BytesIO(path.read_bytes()))
         return _without_blank_lines(pl.read_csv(io.BytesIO(path.read_bytes()), infer_schema=False))
     except (pl.exceptions.PolarsError, OSError, ValueError, MemoryError) as error:
         raise DataError(

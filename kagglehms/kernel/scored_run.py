@@ -42,6 +42,8 @@ from kagglehms.timing import Clock
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_NOT_FINITE = "the model's output is not finite"
+
 
 def run_scored(task: Task) -> int:
     """Predict the test set in this process: the prior first, then one pass of a model after the other.
@@ -72,9 +74,6 @@ def work(task: Task) -> int:
         run.marker.problems.append(str(error))
     run.finish()
     return EXIT_FAILURE if run.marker.problems else EXIT_OK
-
-
-_NOT_FINITE = "the model's output is not finite"
 
 
 class _NoTime(Exception):

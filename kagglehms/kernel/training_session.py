@@ -166,9 +166,8 @@ def train_in_session(
     code, ending = _start(recipes, None, options, clock.left_s, n_gpus)
     known, problems = code == EXIT_OK, list[str]()
     while ending.under_way:
-        killed = (
-            n_gpus > 1 and code < 0
-        )  # then torchrun has left its processes behind, and they have the GPUs
+        # A torchrun that was killed has left its processes behind, and they have the GPUs.
+        killed = n_gpus > 1 and code < 0
         again = clock.left_s > 0 and not killed
         ending.account(code, gives_up=again)
         known, problems, ending.problems = True, [*problems, *ending.problems], []

@@ -16,7 +16,7 @@ from kagglehms.data.competition import CHANNELS, SFREQ_HZ
 from kagglehms.data.units import deviation, doubt
 from kagglehms.recordings.channels import EKG, Montage
 from kagglehms.recordings.resampling import LEAST_RATE_HZ, MOST_RATE_HZ, Resampler
-from kagglehms.recordings.stored import Recording, Stretch
+from kagglehms.recordings.stored import Recording, Stretch, is_joint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,8 +25,6 @@ _PIECE_TIMES = 60 * SFREQ_HZ
 """Number of samples that are read and resampled at a time."""
 _PROBES, _PROBE_TIMES = 24, 4 * SFREQ_HZ
 """Number and length of the stretches, spread over the recording, whose amplitudes and contradictions are checked."""
-_NO_TIME_S = 1e-6
-"""Time between two stretches below which there is none, but for the rounding of floating-point numbers."""
 _LOOP_UV, _LOOP_SHARE = 2.0, 0.1
 """Largest disagreement, root mean square, of two sums for one difference: for rounding, or as a share of its size."""
 
@@ -40,6 +38,7 @@ class Electrodes:
 
     Attributes:
         n_times: number of samples at 200 Hz from the first to the last, interruptions included.
+        joints: first sample at 200 Hz of each stretch that no time is known to part from the one before.
         notes: doubts about single channels.
 
     Raises:
@@ -63,22 +62,13 @@ class Electrodes:
         self.notes: tuple[str, ...] = ()
         self._spans = self._placed()
         self.n_times = self._spans[-1][1]
+        self.joints = self._joints()
         self._check()
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
         """First sample at 200 Hz of each stretch, and the sample after its last."""
         return tuple(self._spans)
-
-    @property
-    def joints(self) -> tuple[int, ...]:
-        """First sample at 200 Hz of each stretch that no time is known to part from the one before."""
-        parts = pairwise(zip(self.recording.stretches, self._spans, strict=True))
-        return tuple(begin for (one, _), (other, (begin, _)) in parts if self._lag_s(one, other) < _NO_TIME_S)
-
-    def _lag_s(self, one: Stretch, other: Stretch) -> float:
-        """Seconds between the end of a stretch and the beginning of the next."""
-        return other.start_s - (one.start_s + (one.stop - one.first) * float(self.recording.unit_s))
 
     def read(self, first: int, stop: int) -> NDArray[np.float32]:
         """Read a part of the recording, which may extend beyond its ends.
@@ -147,6 +137,12 @@ class Electrodes:
         return [
             (begin, min(end, most)) for (begin, end), most in zip(spans, [*nexts, spans[-1][1]], strict=True)
         ]
+
+    def _joints(self) -> tuple[int, ...]:
+        """Return `joints`."""
+        parts = pairwise(zip(self.recording.stretches, self._spans, strict=True))
+        unit_s = self.recording.unit_s
+        return tuple(begin for (one, _), (other, (begin, _)) in parts if is_joint(one, other, unit_s))
 
     def _check(self) -> None:
         """Refuse units that the amplitudes contradict, and channels that contradict one another."""

@@ -20,7 +20,7 @@ import numpy as np
 from kagglehms.data.competition import SFREQ_HZ
 from kagglehms.data.frames import as_frame, column, is_frame, numbers
 from kagglehms.errors import DataError, UsageError, counted, first_line
-from kagglehms.recordings.stored import NO_SCALE, Channel, Recording, Stretch
+from kagglehms.recordings.stored import NO_SCALE, Channel, Recording, Stretch, is_joint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -192,7 +192,7 @@ class RawRecording(Recording):
         rate = rate_of(float(raw.info["sfreq"]))
         notes = [f"marked as bad and therefore missing: {', '.join(bads)}"] if bads else []
         stretches = _without_skips(raw, float(rate))
-        joints = sum(a.stop == b.first for a, b in pairwise(stretches))
+        joints = sum(is_joint(one, other, 1 / rate) for one, other in pairwise(stretches))
         interruptions = max(len(stretches) - 1, 0) - joints
         if interruptions:
             notes.append(f"it has {counted(interruptions, 'interruption')}, left as gaps")

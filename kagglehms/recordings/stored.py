@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_NO_TIME_S = 1e-6
+"""Time between two stretches below which there is none, but for the rounding of floating-point numbers."""
 NO_SCALE = "none"
 """Unit of a channel whose stored numbers have no known unit."""
 
@@ -58,6 +60,18 @@ class Stretch:
     start_s: float
     first: int
     stop: int
+
+
+def is_joint(one: Stretch, other: Stretch, unit_s: Fraction) -> bool:
+    """Return whether no time is known to lie between a stretch and the next one.
+
+    Args:
+        one: stretch of a recording.
+        other: the one after it.
+        unit_s: duration of one unit in seconds.
+    """
+    end_s = one.start_s + (one.stop - one.first) * float(unit_s)
+    return other.start_s - end_s < _NO_TIME_S
 
 
 Span = tuple[float, float]

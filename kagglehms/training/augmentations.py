@@ -300,13 +300,12 @@ def smooth(targets_BK: Tensor, n_votes_B: Tensor, amount: float, most_votes: int
     Returns:
         (B, K) targets, whose rows sum to 1.
     """
-    top_BK = targets_BK == targets_BK.amax(dim=1, keepdim=True)
+    most_B1 = targets_BK.amax(dim=1, keepdim=True)
+    top_BK = targets_BK == most_B1
     n_top_B1 = top_BK.sum(dim=1, keepdim=True)
     n_classes = targets_BK.shape[1]
     others_B1 = n_classes - n_top_B1
-    ahead_B1 = targets_BK.amax(dim=1, keepdim=True) - targets_BK.masked_fill(top_BK, 0).amax(
-        dim=1, keepdim=True
-    )
+    ahead_B1 = most_B1 - targets_BK.masked_fill(top_BK, 0).amax(dim=1, keepdim=True)
     amount_B1 = (ahead_B1 * n_top_B1 * others_B1 / n_classes).clamp(max=amount)
     # By reciprocals, as PyTorch divides a number by a tensor: what runs of before subtracted, to the last bit.
     loss_B1, gain_B1 = (amount_B1 * n.reciprocal() for n in (n_top_B1, others_B1.clamp(min=1)))
